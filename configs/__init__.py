@@ -1,0 +1,1 @@
+"""Recipes, one file each: plain assignments on top of `configs.common`."""

@@ -1,0 +1,37 @@
+"""Evaluators on frozen features.
+
+An evaluator is a function `(extractor, step) -> {name: number}`. A module of this
+package makes one with `create(**options)`, which opens the image stores and checks the
+options, so mistakes show before training starts. `describe(**options)` is the
+protocol, one line to print beside the number.
+
+Example:
+  >>> import eval as evals
+  >>> knn = evals.get("knn")
+  >>> options = dict(dataset="emoji", train_split="probe_train",
+  ...                test_split="probe_test", target="subcategory")
+  >>> evaluate = knn.create(**options)
+  >>> evaluate(Extractor(features_fn), step)  # doctest: +SKIP
+  {'accuracy': 0.31}
+"""
+
+import importlib
+import types
+
+from input_pipeline.errors import UserError
+
+NAMES = ("knn", "linear_probe", "retrieval")
+
+
+def get(type: str) -> types.ModuleType:
+    """The evaluator module of this name.
+
+    Raises:
+      UserError: there is no such evaluator.
+    """
+    if type not in NAMES:
+        raise UserError(
+            f"Unknown evaluator {type!r}: choose one of {', '.join(NAMES)}."
+        )
+    # Imported here, not above: `python -m eval.knn` would import the module twice.
+    return importlib.import_module(f"eval.{type}")

@@ -1,0 +1,134 @@
+"""Options of the evaluators, from a config or from the command line."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from absl import app, flags
+
+from eval.features import Extractor
+from eval.results import run_folder, write_result
+from input_pipeline.errors import UserError
+
+Options = TypeVar("Options", bound=tuple)
+
+
+def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """Check the options given to an evaluator and fill in the defaults.
+
+    Args:
+      kind: the evaluator's `Options`, a NamedTuple.
+      given: option -> value.
+
+    Raises:
+      UserError: an option is unknown, missing, or of the wrong type.
+    """
+    known = ", ".join(kind._fields)
+    for name in given:
+        if name not in kind._fields:
+            raise UserError(f"Unknown option {name!r}: choose from {known}.")
+    for name in kind._fields:
+        if name not in kind._field_defaults and given.get(name) is None:
+            raise UserError(f"The option {name!r} is missing: give it a value.")
+    defaults = kind._field_defaults
+    checked = {k: _check(k, v, defaults.get(k, "")) for k, v in given.items()}
+    return kind(**checked)
+
+
+def _check(name: str, value: Any, default: Any) -> Any:
+    """The value, of the type of its default: str, int, float or a tuple of these."""
+    if isinstance(default, tuple):
+        if not isinstance(value, tuple | list) or not value:
+            raise UserError(f"{name} must be a non-empty list, not {value!r}.")
+        return tuple(_check(name, one, default[0]) for one in value)
+    if default is None:
+        default = ""
+        if value is None:
+            return None
+    allowed = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        wanted = type(default).__name__
+        raise UserError(f"{name} must be of type {wanted}, not {value!r}.")
+    return type(default)(value)
+
+
+def main(name: str, module: Any) -> None:
+    """Evaluate a checkpoint from the command line; does not return.
+
+    The flags are the fields of `module.Options`. Prints the protocol and the result and
+    writes `eval/NAME.json` in the run's folder. A `UserError` is printed as one line
+    and ends the program with code 2.
+
+    Args:
+      name: default name of the result file.
+      module: an evaluator module: `Options`, `create`, `describe`.
+    """
+    _define("checkpoint", {}, "Run folder or checkpoint to evaluate.")
+    _define("name", {"name": name}, "Name of the result file, eval/NAME.json.")
+    for option in module.Options._fields:
+        line = re.search(rf"^ *{option}: (.+)$", module.Options.__doc__, re.MULTILINE)
+        _define(option, module.Options._field_defaults, line[1] if line else "")
+
+    def run(argv: list[str]) -> int:
+        try:
+            if argv[1:]:
+                raise UserError(f"Unknown argument {argv[1]!r}: options start with --.")
+            _evaluate(module)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        return 0
+
+    app.run(run)
+
+
+def _define(option: str, defaults: Mapping[str, Any], text: str) -> None:
+    """A flag of the type of its default; without a default it is required."""
+    default = defaults.get(option)
+    # As a flag of the program, not of this file: --help lists these only.
+    own = {"module_name": sys.argv[0]}
+    if option not in defaults:
+        flags.DEFINE_string(option, None, text, required=True, **own)
+    elif isinstance(default, tuple):
+        # Comma-separated; parsed to the type of the default's elements.
+        flags.DEFINE_list(option, [str(one) for one in default], text, **own)
+    elif isinstance(default, int):
+        flags.DEFINE_integer(option, default, text, **own)
+    elif isinstance(default, float):
+        flags.DEFINE_float(option, default, text, **own)
+    else:
+        flags.DEFINE_string(option, default, text, **own)
+
+
+def _evaluate(module: Any) -> None:
+    values = flags.FLAGS
+    options = {}
+    for option in module.Options._fields:
+        value = getattr(values, option)
+        if isinstance(value, list):
+            kind = type(module.Options._field_defaults[option][0])
+            try:
+                value = tuple(kind(one) for one in value)
+            except ValueError:
+                raise UserError(
+                    f"--{option} must be {kind.__name__}s with commas between, "
+                    f"not {','.join(value)!r}."
+                ) from None
+        options[option] = value
+    evaluate = module.create(**options)
+    protocol = module.describe(**options)
+    # Imported late: the library of evaluators needs no trainer, and mistakes in the
+    # options show without loading it.
+    from sp_jax.train.restore import load_features
+
+    features_fn, info = load_features(values.checkpoint)
+    result = evaluate(Extractor(features_fn), info["step"])
+    folder = run_folder(values.checkpoint)
+    path = write_result(
+        folder, values.name, result, protocol=protocol, step=info["step"]
+    )
+    print(f"{protocol}, step {info['step']}")
+    print(json.dumps(result))
+    print(f"written to {path}")

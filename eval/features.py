@@ -1,0 +1,217 @@
+"""Frozen features, and the labelled images on which they are judged."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from input_pipeline.errors import UserError
+from input_pipeline.store import ImageStore, open_store
+
+FeaturesFn = Callable[[np.ndarray], Any]
+Evaluator = Callable[["Extractor", int], dict[str, float]]
+
+
+def map_rows(fn: Callable[[np.ndarray], Any], count: int, batch_size: int) -> Any:
+    """Call a function on blocks of row numbers of one size; join what it returns.
+
+    The last block is filled up with its last row, so a jitted function compiles once;
+    the filling is cut off again. A block is fetched while the next one is computed.
+
+    Args:
+      fn: int64 [batch_size] row numbers -> array(s) with leading axis batch_size.
+      count: number of rows, at least 1.
+      batch_size: rows a call.
+
+    Returns:
+      NumPy array(s) with leading axis count.
+    """
+    blocks, waiting = [], None
+    # A training loop may forbid implicit transfers; here they are meant.
+    with jax.transfer_guard("allow"):
+        for start in range(0, count, batch_size):
+            rows = np.minimum(np.arange(start, start + batch_size), count - 1)
+            started = fn(rows)
+            if waiting is not None:
+                blocks.append(jax.device_get(waiting))
+            waiting = started
+        blocks.append(jax.device_get(waiting))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *blocks)
+
+
+class Extractor:
+    """Features of whole image stores, each store run through the backbone once.
+
+    Make a new one whenever the backbone's parameters have changed.
+
+    Args:
+      features_fn: uint8 [batch_size, S, S, 3] -> float [batch_size, D], the frozen
+        backbone in evaluation mode.
+      batch_size: images a call; the last call is filled up to it.
+    """
+
+    def __init__(self, features_fn: FeaturesFn, batch_size: int = 256) -> None:
+        """See the class."""
+        self._features_fn = features_fn
+        self._batch_size = batch_size
+        self._memo: dict[str, np.ndarray] = {}
+
+    def extract(self, store: ImageStore) -> np.ndarray:
+        """Features of every image of a store.
+
+        Returns:
+          float32 [len(store), D], read-only because evaluators share it.
+
+        Raises:
+          ValueError: features_fn returns another shape than [batch_size, D].
+          UserError: a feature is NaN or infinite.
+        """
+        if store.fingerprint not in self._memo:
+            features = map_rows(
+                lambda rows: self._call(store.read(rows)), len(store), self._batch_size
+            )
+            features = np.array(features, np.float32)
+            if not np.isfinite(features).all():
+                raise UserError(
+                    f"The backbone gives NaN or infinite features on {store.name} "
+                    f"{store.split}: evaluate an earlier checkpoint, or train with a "
+                    "lower learning rate."
+                )
+            features.flags.writeable = False
+            self._memo[store.fingerprint] = features
+        return self._memo[store.fingerprint]
+
+    def _call(self, images: np.ndarray) -> Any:
+        features = self._features_fn(images)
+        if features.ndim != 2 or len(features) != len(images):
+            raise ValueError(
+                f"features_fn must return [{len(images)}, D] for {len(images)} images, "
+                f"not {list(features.shape)}."
+            )
+        return features
+
+
+def normalize(features: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1, float32 [N, D]; rows of zeros stay zero."""
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return (features / np.maximum(length, 1e-12)).astype(np.float32)
+
+
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each feature, float32 [D]; deviation 1 for a constant."""
+    # Sums in float64, block by block: float32 sums of 50,000 rows lose digits, and a
+    # float64 copy of all rows may not fit.
+    blocks = [features[start : start + 4096] for start in range(0, len(features), 4096)]
+    mean = sum(b.sum(0, dtype=np.float64) for b in blocks) / len(features)
+    scale = np.sqrt(sum(((b - mean) ** 2).sum(0) for b in blocks) / len(features))
+    scale[scale <= 1e-6 * np.abs(mean)] = 1.0  # Rounding noise about a constant.
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def standardize(
+    features: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """(features - mean) / scale as float32 [N, D]."""
+    return ((features - mean) / scale).astype(np.float32)
+
+
+class Task(NamedTuple):
+    """A classification task: which rows to fit on, which to test on.
+
+    Attributes:
+      train: the store to fit on.
+      test: the store to test on.
+      train_rows: int64 [n], the labelled rows of `train`.
+      test_rows: int64 [m], the labelled rows of `test`.
+      train_labels: int32 [n] in [0, num_classes): only classes with a training image.
+      test_labels: int32 [m]; -1 where `train` has no image of the class, so such an
+        image always counts as wrong.
+      num_classes: number of classes with a training image.
+      text: all of this in words, for the protocol.
+    """
+
+    train: ImageStore
+    test: ImageStore
+    train_rows: np.ndarray
+    test_rows: np.ndarray
+    train_labels: np.ndarray
+    test_labels: np.ndarray
+    num_classes: int
+    text: str
+
+    def extract(self, extractor: Extractor) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the training and test rows: float32 [n, D] and [m, D]."""
+        train = extractor.extract(self.train)[self.train_rows]
+        return train, extractor.extract(self.test)[self.test_rows]
+
+
+def open_task(
+    dataset: str,
+    train_split: str,
+    test_split: str,
+    target: str,
+    image_size: int,
+    data_dir: str | None,
+) -> Task:
+    """Open the two splits of a labelled store and match their classes.
+
+    Raises:
+      UserError: no such store, split or target; the splits share images; or there is
+        nothing to learn (no labelled image, one class, no class in both splits).
+    """
+    train, test = (
+        open_store(dataset, split, image_size=image_size, data_dir=data_dir)
+        for split in (train_split, test_split)
+    )
+    shared = set(train.ids) & set(test.ids)
+    if shared:
+        raise UserError(
+            f"{dataset} {train_split} and {test_split} share {len(shared):,} images "
+            f"(e.g. {min(shared)}): test on a split that has none of those fitted on."
+        )
+    train_rows, train_ids = _labelled(train, target)
+    test_rows, test_ids = _labelled(test, target)
+    classes, train_labels = np.unique(train_ids, return_inverse=True)
+    if len(classes) < 2:
+        raise UserError(
+            f"All {target}s in {dataset} {train_split} are the same: "
+            "choose a target or a split with at least two classes."
+        )
+    position = np.minimum(np.searchsorted(classes, test_ids), len(classes) - 1)
+    test_labels = np.where(classes[position] == test_ids, position, -1)
+    absent = int((test_labels < 0).sum())
+    if absent == len(test_labels):
+        known = ", ".join(["label", *train.attributes])
+        raise UserError(
+            f"No {target} in {dataset} {test_split} occurs in {train_split}: "
+            f"choose another target ({known}) or other splits."
+        )
+    text = (
+        f"{dataset} {target}, fit {train_split} ({len(train_rows):,} images, "
+        f"{len(classes)} classes) -> test {test_split} ({len(test_rows):,})"
+    )
+    if absent:
+        text += f", {absent} of them of classes not in {train_split}: wrong by rule"
+    return Task(
+        train=train,
+        test=test,
+        train_rows=train_rows,
+        test_rows=test_rows,
+        train_labels=train_labels.astype(np.int32),
+        test_labels=test_labels.astype(np.int32),
+        num_classes=len(classes),
+        text=text,
+    )
+
+
+def _labelled(store: ImageStore, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a store whose target is known, and the target of each."""
+    values, _ = store.target(target)
+    rows = np.flatnonzero(values >= 0)
+    if not len(rows):
+        raise UserError(
+            f"{store.name} {store.split} has no image with a {target}: "
+            "choose a labelled split, or put the images into class folders."
+        )
+    return rows, values[rows]

@@ -1,0 +1,66 @@
+"""Pictures that a researcher looks at before believing a number."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")  # no display is needed
+from matplotlib import pyplot as plt  # noqa: E402
+
+
+def save_figure(figure: plt.Figure, path: str | os.PathLike) -> None:
+    """Write a PNG, whole or not at all."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    os.replace(temporary, path)
+
+
+def image_grid(
+    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], side: float = 0.9
+) -> plt.Figure:
+    """A sheet of images [S, S, 3] in rows, with a title over each column."""
+    figure, axes = plt.subplots(
+        len(rows),
+        len(titles),
+        figsize=(side * len(titles), side * len(rows) + 0.3),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.06, "hspace": 0.06},
+    )
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            axes[row, column].imshow(image)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
+def save_views(
+    path: str | os.PathLike,
+    images: np.ndarray,
+    views: Sequence[np.ndarray],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> None:
+    """Draw pairs beside their augmented views, one pair a row.
+
+    Args:
+        path: of the PNG.
+        images: uint8 [n, V, S, S, 3].
+        views: for each view normalised float [n, s, s, 3].
+        mean: of each channel, as subtracted.
+        std: of each channel, as divided by.
+    """
+    shown = [
+        np.clip(np.asarray(v) * np.array(std) + np.array(mean), 0, 1) for v in views
+    ]
+    rows = [[*images[i], *(view[i] for view in shown)] for i in range(len(images))]
+    stored = ["image"] if images.shape[1] == 1 else ["first", "second"]
+    titles = stored + [f"view {i + 1}" for i in range(len(views))]
+    save_figure(image_grid(rows, titles), path)

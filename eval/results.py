@@ -1,0 +1,75 @@
+"""Results on disk: one JSON file an evaluator in the run's folder."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import tempfile
+from collections.abc import Mapping
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that make a number what it is."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
+    """The run's folder, from itself, its `checkpoints` folder or one step in it."""
+    path = pathlib.Path(checkpoint)
+    if path.name == "checkpoints":
+        return path.parent
+    if path.parent.name == "checkpoints":
+        return path.parent.parent
+    return path
+
+
+def write_result(
+    workdir: str | os.PathLike[str],
+    name: str,
+    result: Mapping[str, float],
+    *,
+    protocol: str,
+    step: int,
+) -> pathlib.Path:
+    """Write `eval/NAME.json` in the run's folder, whole or not at all.
+
+    Args:
+      workdir: the run's folder.
+      name: name of the evaluation, e.g. "knn_subcategory".
+      result: what the evaluator returned.
+      protocol: what `describe` says about it.
+      step: training step of the backbone.
+
+    Returns:
+      The path of the file.
+    """
+    path = pathlib.Path(workdir) / "eval" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "result": {key: float(value) for key, value in result.items()},
+        "protocol": protocol,
+        "step": int(step),
+        "versions": versions(),
+    }
+    # A temporary file beside it, then a rename: a killed run leaves no half file.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+        # mkstemp makes the file private; results are as readable as the run.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path

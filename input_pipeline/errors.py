@@ -1,0 +1,8 @@
+"""The one exception that the project raises for a mistake that a user can mend."""
+
+
+class UserError(ValueError):
+    """One clear sentence that says what is wrong and what to do about it.
+
+    The command line programs print it without a traceback and exit with code 2.
+    """

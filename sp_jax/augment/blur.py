@@ -1,0 +1,59 @@
+"""Gaussian blur as a banded (Toeplitz) matrix an image, on both sides of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def blur_matrix(sigma: jax.Array, apply: jax.Array, size: int, taps: int) -> jax.Array:
+    """Matrices that blur a line of `size` pixels, mirrored at its ends.
+
+    Args:
+        sigma: float32 [N], standard deviation in pixels.
+        apply: bool [N]: the identity where false.
+        size: pixels of the line.
+        taps: odd number of taps, below 2 * size.
+
+    Returns:
+        float32 [N, size, size]; each row sums to 1.
+    """
+    radius = taps // 2
+    distance = np.arange(radius + 1, dtype=np.float32)
+    weight = jnp.exp(-0.5 * (distance / sigma[:, None]) ** 2)
+    weight = weight / (weight[:, :1] + 2.0 * jnp.sum(weight[:, 1:], 1, keepdims=True))
+    weight = jnp.where(apply[:, None], weight, distance == 0)
+    # Where each tap lands is known beforehand; taps at one distance weigh the same.
+    lands = np.zeros((radius + 1, size, size), np.float32)
+    here = np.arange(size)
+    for offset in range(-radius, radius + 1):
+        there = np.abs(here + offset)
+        there = np.where(there >= size, 2 * (size - 1) - there, there)
+        lands[abs(offset), here, there] += 1.0
+    return jnp.einsum("nk,kij->nij", weight, lands, precision=lax.Precision.HIGHEST)
+
+
+def gaussian_blur(
+    x: jax.Array, sigma: jax.Array, apply: jax.Array, taps: int
+) -> jax.Array:
+    """Blurs as torchvision's `gaussian_blur` does (reflecting at the borders).
+
+    PIL's `GaussianBlur` is another filter (repeated box blurs).
+
+    Args:
+        x: float32 [N, 3, S, S].
+        sigma: float32 [N], standard deviation in pixels.
+        apply: bool [N]: the others stay exactly as they are.
+        taps: odd number of taps, below 2 * S.
+
+    Returns:
+        float32 [N, 3, S, S].
+    """
+    n, channels, size, _ = x.shape
+    matrix = blur_matrix(sigma, apply, size, taps)
+    for _ in range(2):
+        # The last axis, and then, turned over, the other one.
+        x = x.reshape(n, channels * size, size)
+        x = jnp.einsum("nab,ncb->nac", x, matrix, precision=lax.Precision.HIGHEST)
+        x = x.reshape(n, channels, size, size).swapaxes(2, 3)
+    return x

@@ -1,0 +1,126 @@
+"""What one view goes through: sizes, probabilities and strengths, in one value."""
+
+import dataclasses
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_RANGES = ("crop_scale", "crop_ratio", "blur_sigma")
+_PROBABILITIES = ("flip", "jitter", "grayscale", "blur", "solarize")
+_STRENGTHS = ("brightness", "contrast", "saturation", "hue")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """The augmentation of one view; hashable, so that it can be a static jit argument.
+
+    The operations run in this order: random resized crop, horizontal flip, colour
+    jitter (its four parts in an order of their own for each image), grayscale, blur,
+    solarise, normalise. The defaults are SimCLR's with strength 1 (Chen et al. 2020,
+    https://arxiv.org/abs/2002.05709, appendix A), with torchvision's bilinear crop. An
+    operation whose probability or strength is 0 is absent from the compiled program.
+
+    Attributes:
+        size: side of the square output, in pixels.
+        crop_scale: range of the crop's area, as a share of the image's area.
+        crop_ratio: range of the crop's width / height; drawn uniformly in the log.
+        interpolation: "bilinear" or "bicubic", both antialiased.
+        flip: probability of a horizontal flip.
+        jitter: probability of colour jitter.
+        brightness: the factor is drawn from [max(0, 1 - b), 1 + b].
+        contrast: as brightness.
+        saturation: as brightness.
+        hue: the shift is drawn from [-hue, hue], in turns; at most 0.5.
+        grayscale: probability of losing the colour.
+        blur: probability of a Gaussian blur.
+        blur_sigma: range of its standard deviation, in output pixels.
+        blur_kernel: its number of taps, odd, in output pixels. None: SimCLR's rule,
+            a tenth of the size made odd (7 at 64 px, 3 at 32 px, none below 20 px).
+        solarize: probability of solarisation.
+        solarize_threshold: values in [0, 1] from here on are inverted.
+        mean: of each channel of values in [0, 1], subtracted last.
+        std: of each channel, divided by last.
+
+    Raises:
+        ValueError: a value is out of its range.
+
+    Example:
+        >>> crop_only = Augment(size=64, jitter=0, grayscale=0, blur=0)
+        >>> crop_only.kernel_size
+        0
+    """
+
+    size: int = 64
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: str = "bilinear"
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.8
+    contrast: float = 0.8
+    saturation: float = 0.8
+    hue: float = 0.2
+    grayscale: float = 0.2
+    blur: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_kernel: int | None = None
+    solarize: float = 0.0
+    solarize_threshold: float = 0.5
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self):
+        """Checks the values."""
+        # Configuration files hand over lists, which are not hashable.
+        for name in (*_RANGES, "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}: give at least 1 pixel.")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(
+                f"interpolation is {self.interpolation!r}: use 'bilinear' or 'bicubic'."
+            )
+        for name in _RANGES:
+            value = getattr(self, name)
+            if len(value) != 2 or not 0 < value[0] <= value[1]:
+                raise ValueError(
+                    f"{name} is {value}: give (low, high), 0 < low <= high."
+                )
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale is {self.crop_scale}: its end is at most 1.")
+        for name in _PROBABILITIES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}: a probability lies in [0, 1]."
+                )
+        for name in _STRENGTHS:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more.")
+        if self.hue > 0.5:
+            raise ValueError(f"hue is {self.hue}: it is in turns, at most 0.5.")
+        kernel = self.blur_kernel
+        if kernel is not None and not (kernel % 2 == 1 and 1 <= kernel < 2 * self.size):
+            raise ValueError(
+                f"blur_kernel is {kernel}: give an odd number below twice the size "
+                f"({self.size})."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(
+                f"mean is {self.mean} and std {self.std}: give three numbers each, "
+                "std above 0."
+            )
+
+    @property
+    def kernel_size(self) -> int:
+        """Number of blur taps; 0 when nothing is blurred."""
+        kernel = self.blur_kernel
+        if kernel is None:
+            kernel = 2 * (self.size // 10 // 2) + 1
+        return kernel if self.blur > 0 and kernel > 1 else 0
+
+    @property
+    def jitters(self) -> tuple[str, ...]:
+        """The parts of the colour jitter that are switched on."""
+        if self.jitter == 0:
+            return ()
+        return tuple(name for name in _STRENGTHS if getattr(self, name) > 0)

@@ -1,0 +1,132 @@
+"""The random numbers of the augmentation, apart from what is done with them."""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sp_jax.augment.config import Augment
+
+_TRIES = 10  # as torchvision's RandomResizedCrop.get_params
+
+
+class Params(NamedTuple):
+    """What was drawn for each of N images. Fields of absent operations stay unused.
+
+    Attributes:
+        box: int32 [N, 4]: top, left, height, width of the crop, in input pixels.
+        flip: bool [N].
+        jitter: bool [N].
+        order: int32 [N, 4]: a permutation of 0 brightness, 1 contrast, 2 saturation,
+            3 hue; what stands first is done first.
+        factors: float32 [N, 4]: factors of brightness, contrast and saturation, and
+            the hue's shift in turns.
+        grayscale: bool [N].
+        blur: bool [N].
+        sigma: float32 [N], in output pixels.
+        solarize: bool [N].
+    """
+
+    box: jax.Array
+    flip: jax.Array
+    jitter: jax.Array
+    order: jax.Array
+    factors: jax.Array
+    grayscale: jax.Array
+    blur: jax.Array
+    sigma: jax.Array
+    solarize: jax.Array
+
+
+def sample_params(
+    key: jax.Array, n: int, height: int, width: int, config: Augment
+) -> Params:
+    """Draws the augmentation of n images of height x width pixels.
+
+    Every operation has a key of its own, so that switching one off leaves the others'
+    draws as they were. All draws are over the whole batch: they do not depend on the
+    number of devices.
+    """
+    keys = iter(jax.random.split(key, 9))
+
+    def coin(probability: float) -> jax.Array:
+        return jax.random.bernoulli(next(keys), float(probability), (n,))
+
+    box = sample_boxes(
+        next(keys), n, height, width, config.crop_scale, config.crop_ratio
+    )
+    strengths = (config.brightness, config.contrast, config.saturation)
+    low = jnp.array([*(max(0.0, 1 - s) for s in strengths), -config.hue])
+    high = jnp.array([*(1 + s for s in strengths), config.hue])
+    return Params(
+        box=box,
+        flip=coin(config.flip),
+        jitter=coin(config.jitter),
+        order=sample_orders(next(keys), n),
+        factors=jax.random.uniform(next(keys), (n, 4), minval=low, maxval=high),
+        grayscale=coin(config.grayscale),
+        blur=coin(config.blur),
+        sigma=jax.random.uniform(
+            next(keys), (n,), minval=config.blur_sigma[0], maxval=config.blur_sigma[1]
+        ),
+        solarize=coin(config.solarize),
+    )
+
+
+def sample_orders(key: jax.Array, n: int) -> jax.Array:
+    """Draws n permutations of 0, 1, 2, 3, each of the 24 as likely: int32 [n, 4]."""
+    orders = np.array(list(itertools.permutations(range(4))), np.int32)
+    return jnp.asarray(orders)[jax.random.randint(key, (n,), 0, len(orders))]
+
+
+def sample_boxes(
+    key: jax.Array,
+    n: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> jax.Array:
+    """Draws n crops as torchvision's `RandomResizedCrop.get_params` does.
+
+    The area is uniform, the logarithm of width / height is uniform; the first of ten
+    draws that fits into the image is taken, and its place is uniform. When none fits:
+    the largest centre crop whose ratio lies in the range.
+
+    Returns:
+        int32 [n, 4]: top, left, height, width, in pixels.
+    """
+    area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
+    shape = (n, _TRIES)
+    area = jax.random.uniform(area_key, shape, minval=scale[0], maxval=scale[1])
+    area = area * (height * width)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = jnp.exp(jax.random.uniform(ratio_key, shape, minval=low, maxval=high))
+    # jnp.round rounds halves to even, as Python's round does.
+    widths = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
+    heights = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first = jnp.argmax(fits, axis=1)[:, None]
+    found = jnp.any(fits, axis=1)
+    fallback_h, fallback_w = _centre_size(height, width, ratio)
+    h = jnp.where(found, jnp.take_along_axis(heights, first, 1)[:, 0], fallback_h)
+    w = jnp.where(found, jnp.take_along_axis(widths, first, 1)[:, 0], fallback_w)
+    top = jax.random.randint(top_key, (n,), 0, height - h + 1)
+    left = jax.random.randint(left_key, (n,), 0, width - w + 1)
+    top = jnp.where(found, top, (height - fallback_h) // 2)
+    left = jnp.where(found, left, (width - fallback_w) // 2)
+    return jnp.stack([top, left, h, w], axis=1)
+
+
+def _centre_size(
+    height: int, width: int, ratio: tuple[float, float]
+) -> tuple[int, int]:
+    """Height and width of the largest crop whose width / height lies in `ratio`."""
+    if width / height < ratio[0]:
+        return round(width / ratio[0]), width
+    if width / height > ratio[1]:
+        return height, round(height * ratio[1])
+    return height, width

@@ -1,0 +1,111 @@
+"""The augmentation of a batch, and the views of a batch of pairs."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from sp_jax.augment import blur, color, geometry
+from sp_jax.augment.config import IMAGENET_MEAN, IMAGENET_STD, Augment
+from sp_jax.augment.params import Params, sample_params
+
+
+def augment(key: jax.Array, images: jax.Array, config: Augment) -> jax.Array:
+    """Augments each image of a batch by its own random numbers.
+
+    Call it inside of `jax.jit`, with `config` static. The result depends on the key and
+    on an image's place in the batch only, not on the number of devices.
+
+    Args:
+        key: a jax random key.
+        images: uint8 [N, H, W, 3], any H and W.
+        config: what to do.
+
+    Returns:
+        float32 [N, size, size, 3], normalised.
+
+    Example:
+        >>> images = jnp.zeros((2, 96, 80, 3), jnp.uint8)
+        >>> augment(jax.random.key(0), images, Augment(size=32)).shape
+        (2, 32, 32, 3)
+    """
+    n, height, width, _ = images.shape
+    params = sample_params(key, n, height, width, config)
+    return apply_params(images, params, config)
+
+
+def apply_params(images: jax.Array, params: Params, config: Augment) -> jax.Array:
+    """The deterministic half of `augment`: what was drawn is handed over."""
+    x = geometry.crop_resize(
+        images,
+        params.box,
+        config.size,
+        flip=params.flip if config.flip > 0 else None,
+        interpolation=config.interpolation,
+    )
+    if config.jitters:
+        x = color.color_jitter(
+            x, params.order, params.factors, params.jitter, config.jitters
+        )
+    if config.grayscale > 0:
+        x = color.to_grayscale(x, params.grayscale)
+    if config.kernel_size:
+        x = blur.gaussian_blur(x, params.sigma, params.blur, config.kernel_size)
+    if config.solarize > 0:
+        x = color.solarize(x, params.solarize, config.solarize_threshold)
+    return jnp.moveaxis(color.normalize(x, config.mean, config.std), 1, -1)
+
+
+def make_views(
+    key: jax.Array, images: jax.Array, configs: Sequence[Augment]
+) -> list[jax.Array]:
+    """Makes one view of a pair for each config.
+
+    View i is of image i mod V of the pair. When the configs differ and the pair is of
+    two images, a coin for each pair decides which image comes first: no image of a
+    semantic pair is bound to one pipeline. Views with equal configs are made together.
+
+    Args:
+        key: a jax random key.
+        images: uint8 [B, V, H, W, 3], V = 1 (augmentation pairs) or 2 (semantic pairs).
+        configs: one for each view.
+
+    Returns:
+        For each config float32 [B, size, size, 3].
+    """
+    batch, per_pair = images.shape[:2]
+    coin_key, *keys = jax.random.split(key, 1 + len(configs))
+    if per_pair == 2 and len(set(configs)) > 1:
+        coin = jax.random.bernoulli(coin_key, 0.5, (batch, 1, 1, 1, 1))
+        images = jnp.where(coin, images[:, ::-1], images)
+    views: list[jax.Array] = [None] * len(configs)
+    for config, group_key in zip(dict.fromkeys(configs), keys, strict=False):
+        members = [i for i, other in enumerate(configs) if other == config]
+        # Stacked behind the batch axis, so that a sharded batch stays where it is.
+        stack = jnp.stack([images[:, i % per_pair] for i in members], axis=1)
+        out = augment(group_key, stack.reshape(-1, *stack.shape[2:]), config)
+        out = out.reshape(batch, len(members), *out.shape[1:])
+        for place, i in enumerate(members):
+            views[i] = out[:, place]
+    return views
+
+
+def preprocess(
+    images: jax.Array,
+    size: int,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> jax.Array:
+    """Prepares images for evaluation: nothing random.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        size: side of the output; other images are resized (bilinear, antialiased).
+        mean: of each channel of values in [0, 1].
+        std: of each channel.
+
+    Returns:
+        float32 [N, size, size, 3], normalised.
+    """
+    x = geometry.resize(images, size)
+    return jnp.moveaxis(color.normalize(x, mean, std), 1, -1)

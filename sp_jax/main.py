@@ -1,0 +1,261 @@
+"""Train a method on pairs of images, from a config file.
+
+    python -m sp_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+Any value of the config can be changed on the command line, as in
+`--config.data.pairing=augmented`. A workdir that holds a checkpoint is resumed.
+"""
+
+import functools
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+import eval as evaluators
+from configs import common
+from eval.features import Extractor
+from eval.pictures import save_views
+from eval.results import versions, write_result
+from input_pipeline import pairs, store, stream
+from input_pipeline.errors import UserError
+from sp_jax import validate
+from sp_jax.augment import make_views
+from sp_jax.recipe import Recipe, make_optimizer, make_recipe
+from sp_jax.train.loop import Evaluation, NonFiniteLossError, Settings, fit
+from sp_jax.train.restore import make_preprocess
+from sp_jax.train.step import (
+    init_state,
+    make_features_fn,
+    make_mesh,
+    make_train_step,
+)
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Path of a config file.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run. Default: runs/ and the config file's name."
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "One of several processes; jax.distributed finds the others (SLURM, MPI, TPU, or "
+    "JAX_COORDINATOR_ADDRESS).",
+)
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Check everything, then train. See `configs/common.py` for the config.
+
+    Args:
+        config: a complete config.
+        workdir: the run's folder; a run in it goes on from its newest checkpoint.
+
+    Raises:
+        UserError: the config, the data or the folder does not fit.
+        NonFiniteLossError: the loss became infinite or not a number.
+    """
+    plain = config.to_dict()
+    validate.check_keys(plain, common.get_config().to_dict())
+    validate.check_values(plain)
+    validate.check_devices(config.batch_size, jax.device_count())
+    recipe = _or_user_error(make_recipe, plain)
+
+    data = config.data
+    images = store.open_store(
+        data.store, data.split, image_size=data.image_size, data_dir=data.dir or None
+    )
+    if data.pairs:
+        table = pairs.load_table(data.pairs, images)
+    else:
+        table = pairs.semantic_pairs(images, rounds=data.rounds, seed=config.seed)
+    per_epoch = stream.steps_per_epoch(table, config.batch_size)
+    dataset = stream.make_dataset(
+        images,
+        table,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        pairing=data.pairing,
+        semantic_fraction=data.semantic_fraction,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    total_steps = max(1, round(config.epochs * per_epoch))
+    optimizer = _or_user_error(make_optimizer, plain, total_steps, per_epoch)
+    evaluations = _make_evaluations(config, recipe, workdir, per_epoch)
+
+    first = jax.process_index() == 0
+    meta = {
+        "config": plain,
+        "pairs": {"digest": table.digest, "store": table.fingerprint},
+        "versions": versions(),
+    }
+    if first:
+        validate.claim_workdir(workdir, plain)
+        pairs.save_table(workdir / "pairs.csv", table, images)
+    mesh = make_mesh()
+    state = init_state(recipe.method, optimizer.tx, recipe.views, config.seed, mesh)
+    if first and not (workdir / "views.png").exists():
+        _draw_first_batch(dataset[0]["image"], recipe, workdir)
+    train_step = make_train_step(
+        recipe.method,
+        optimizer.tx,
+        optimizer.schedule,
+        recipe.views,
+        total_steps=total_steps,
+        log_every=config.log_every,
+        mesh=mesh,
+    )
+    settings = Settings(
+        total_steps=total_steps,
+        steps_per_epoch=per_epoch,
+        images_per_step=config.batch_size * len(recipe.views),
+        log_every=config.log_every,
+        save_every=config.checkpoint.every,
+        keep_last=config.checkpoint.keep_last,
+        keep_every=config.checkpoint.keep_every,
+        profile_first_step=config.profile.first_step,
+        profile_steps=config.profile.steps,
+    )
+    logging.info(
+        "%s on %s: %d pairs (%s), %d steps of %d.",
+        config.method,
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        len(table),
+        data.pairing,
+        total_steps,
+        config.batch_size,
+    )
+    fit(
+        workdir,
+        state,
+        train_step,
+        lambda step: stream.iterate(dataset, step, total_steps, data.prefetch),
+        evaluations,
+        mesh,
+        settings,
+        meta,
+    )
+
+
+def _or_user_error(make: Callable, *args):
+    """The library raises ValueError for a bad value; here that is the config's fault."""
+    try:
+        return make(*args)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"The config does not fit: {error}") from error
+
+
+def _make_evaluations(
+    config: ConfigDict, recipe: Recipe, workdir: pathlib.Path, steps_per_epoch: int
+) -> list[Evaluation]:
+    """Open every evaluator's data now, so that a mistake shows before training."""
+    shared: dict[int, Extractor] = {}
+
+    def extractor(state, step):
+        # All evaluators of a step share its features.
+        if step not in shared:
+            shared.clear()
+            preprocess = make_preprocess(recipe)
+            shared[step] = Extractor(make_features_fn(recipe.method, state, preprocess))
+        return shared[step]
+
+    def measure(name, evaluate, protocol, state, step):
+        result = evaluate(extractor(state, step), step)
+        if jax.process_index() == 0:
+            write_result(workdir, name, result, protocol=protocol, step=step)
+        return {f"{name}/{key}": value for key, value in result.items()}
+
+    evaluations = []
+    for name, options in config.evals.items():
+        options = options.to_dict()
+        module = evaluators.get(options.pop("type"))
+        every_epochs = options.pop("every_epochs", 0)
+        options.setdefault("image_size", config.data.image_size)
+        options.setdefault("data_dir", config.data.dir or None)
+        try:
+            evaluate = module.create(**options)
+            protocol = module.describe(**options)
+        except UserError as error:
+            raise UserError(f"config.evals.{name}: {error}") from error
+        evaluations.append(
+            Evaluation(
+                functools.partial(measure, name, evaluate, protocol),
+                round(every_epochs * steps_per_epoch),
+            )
+        )
+    return evaluations
+
+
+def _draw_first_batch(images, recipe: Recipe, workdir: pathlib.Path) -> None:
+    """Draw views.png: the pairs and views of the first batch, as a person checks them."""
+    images = images[:8]
+    views = jax.jit(lambda key, x: make_views(key, x, recipe.views))
+    save_views(
+        workdir / "views.png",
+        images,
+        views(jax.random.key(0), images),
+        recipe.views[0].mean,
+        recipe.views[0].std,
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Run with the parsed flags; 2 for a mistake of the user, 1 for a diverged run."""
+    if len(argv) > 1:
+        print(f"error: unknown argument {argv[1]!r}: flags start with --.", file=sys.stderr)
+        return 2
+    # absl sets Python's logging to warnings; the run should say what it does.
+    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()
+    name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
+    workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name)
+    try:
+        run(_CONFIG.value, workdir.absolute())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteLossError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse the command line; one sentence and exit code 2 where it is wrong."""
+    try:
+        if not any(arg.lstrip("-").split("=")[0] == "config" for arg in argv[1:]) and (
+            "--help" not in argv and "--helpfull" not in argv
+        ):
+            raise UserError(
+                "Give a config file, such as --config=configs/quickstart.py."
+            )
+        return flags.FLAGS(argv)
+    except FileNotFoundError as error:
+        message = f"There is no config file {error.filename!r}."
+    except (UserError, flags.Error) as error:
+        message = str(error)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # ml_collections: an unknown key, or a value of the wrong type.
+        message = f"The config is wrong: {' '.join(str(error).split())}"
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def cli() -> None:
+    """Entry point of `python -m sp_jax.main`."""
+    # Compiled programs are kept between runs: a resumed run starts in seconds.
+    cache = os.path.join(os.path.expanduser("~"), ".cache", "sp_jax", "xla")
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", cache)
+    app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    cli()

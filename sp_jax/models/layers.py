@@ -1,0 +1,157 @@
+"""Convolution, max-pooling and batch normalisation with PyTorch's conventions.
+
+Weights trained here can be moved to torchvision and back, so padding is explicit (flax's
+"SAME" pads strided convolutions on one side only) and the running variance is unbiased.
+Each layer also avoids one slow path of XLA on a CPU; the comments say which.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# torchvision's choice for ResNets: He et al. 2015, https://arxiv.org/abs/1502.01852
+kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Conv(nn.Module):
+    """Square 2-D convolution without bias; NHWC in, NHWC out.
+
+    Attributes:
+        features: number of output channels.
+        kernel: side of the kernel in pixels.
+        stride: step in pixels.
+        padding: zeros added on each side; `kernel // 2` if None, as PyTorch's ResNets.
+        dtype: compute dtype; parameters are float32.
+    """
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolve x [N, H, W, C] into [N, H', W', features]."""
+        k, s = self.kernel, self.stride
+        pad = k // 2 if self.padding is None else self.padding
+        w = self.param("kernel", kernel_init, (k, k, x.shape[-1], self.features))
+        x, w = x.astype(self.dtype), w.astype(self.dtype)
+        out_h, out_w = ((n + 2 * pad - k) // s + 1 for n in x.shape[1:3])
+        if k > 1 and min(out_h, out_w) < k:
+            # XLA swaps the operands of a convolution whose map is smaller than its
+            # kernel, and runs a naive loop on a CPU (80 x slower). Gathering the
+            # patches makes it one matrix product, which is good on any device.
+            x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+            patches = [
+                x[:, i : i + s * out_h : s, j : j + s * out_w : s]
+                for i in range(k)
+                for j in range(k)
+            ]
+            return jnp.concatenate(patches, axis=-1) @ w.reshape(-1, self.features)
+        return jax.lax.conv_general_dilated(
+            x, w, (s, s), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 max-pooling with stride 2 and padding 1: [N, H, W, C] to [N, H/2, W/2, C].
+
+    Written as the maximum of nine strided slices, because the gradient of XLA's
+    `reduce_window` is a select-and-scatter, which is slow.
+    """
+    out_h, out_w = ((n - 1) // 2 + 1 for n in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    y = x[:, : 2 * out_h : 2, : 2 * out_w : 2]
+    for i in range(3):
+        for j in range(3):
+            y = jnp.maximum(y, x[:, i : i + 2 * out_h : 2, j : j + 2 * out_w : 2])
+    return y
+
+
+@jax.custom_vjp
+def batch_norm(x, scale, bias, eps):
+    """Normalise x [..., C] by the statistics of all axes but the last.
+
+    Returns:
+        y in x's dtype, and the float32 mean and biased variance [C]. No gradient flows
+        through the two statistics: they only feed the running averages.
+
+    The backward pass is written by hand: it reads the activations fewer times than the
+    one that autodiff derives, and a ResNet is bound by memory.
+    """
+    return _batch_norm_forward(x, scale, bias, eps)[0]
+
+
+def _batch_norm_forward(x, scale, bias, eps):
+    axes = tuple(range(x.ndim - 1))
+    x32 = x.astype(jnp.float32)
+    mean = jnp.mean(x32, axes)
+    # One pass over x; clipped, because the difference can round below zero.
+    var = jnp.maximum(jnp.mean(jnp.square(x32), axes) - jnp.square(mean), 0.0)
+    inv = jax.lax.rsqrt(var + eps)
+    y = x32 * (inv * scale) + (bias - mean * inv * scale)
+    return (y.astype(x.dtype), mean, var), (x, scale, mean, inv)
+
+
+def _batch_norm_backward(residuals, cotangents):
+    x, scale, mean, inv = residuals
+    dy = cotangents[0].astype(jnp.float32)
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+    normed = (x.astype(jnp.float32) - mean) * inv
+    dbias = jnp.sum(dy, axes)
+    dscale = jnp.sum(dy * normed, axes)
+    dx = (scale * inv) * (dy - dbias / count - normed * (dscale / count))
+    return dx.astype(x.dtype), dscale, dbias, None
+
+
+batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the global batch (Ioffe & Szegedy 2015).
+
+    The mean is taken over the whole (sharded) array, so under `jax.jit` this is
+    synchronised batch normalisation on any number of devices.
+
+    Attributes:
+        momentum: share of the old running statistics kept at each step. PyTorch's
+            `momentum=0.1` is 0.9 here.
+        eps: added to the variance.
+        use_scale: learn a scale (gamma).
+        use_bias: learn a bias (beta).
+        scale_init: initialiser of the scale.
+
+    Source: https://arxiv.org/abs/1502.03167
+    """
+
+    momentum: float = 0.9
+    eps: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: Callable = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalise x [..., C]; with `train`, update the collection "batch_stats"."""
+        c = x.shape[-1]
+        ones, zeros = jnp.ones((c,), jnp.float32), jnp.zeros((c,), jnp.float32)
+        scale = self.param("scale", self.scale_init, (c,)) if self.use_scale else ones
+        bias = self.param("bias", nn.initializers.zeros, (c,)) if self.use_bias else zeros
+        ra_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,))
+        ra_var = self.variable("batch_stats", "var", jnp.ones, (c,))
+        if not train:
+            inv = jax.lax.rsqrt(ra_var.value + self.eps) * scale
+            y = x.astype(jnp.float32) * inv + (bias - ra_mean.value * inv)
+            return y.astype(x.dtype)
+        y, mean, var = batch_norm(x, scale, bias, self.eps)
+        if not self.is_initializing():
+            count = x.size // c
+            unbiased = var * (count / max(count - 1, 1))  # as PyTorch stores it
+            m = self.momentum
+            ra_mean.value = m * ra_mean.value + (1 - m) * mean
+            ra_var.value = m * ra_var.value + (1 - m) * unbiased
+        return y

@@ -1,0 +1,115 @@
+"""ResNet v1.5 in Linen, exact to torchvision's (He et al., arXiv 1512.03385).
+
+v1.5 has the stride of a bottleneck in its 3x3 convolution. Submodules carry
+torchvision's names (`layer1_0/conv1` is `layer1.0.conv1` there).
+
+Source: https://arxiv.org/abs/1512.03385
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sp_jax.models.layers import BatchNorm, Conv, max_pool
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and -34)."""
+
+    width: int
+    stride: int
+    zero_init_residual: bool
+    dtype: jnp.dtype
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map x [N, H, W, C] to [N, H/stride, W/stride, width]."""
+        y = Conv(self.width, 3, self.stride, dtype=self.dtype, name="conv1")(x)
+        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = Conv(self.width, 3, dtype=self.dtype, name="conv2")(y)
+        y = BatchNorm(scale_init=_last_scale(self), name="bn2")(y, train)
+        return nn.relu(y + _shortcut(self, x, y, train))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut (ResNet-50 and -101)."""
+
+    width: int
+    stride: int
+    zero_init_residual: bool
+    dtype: jnp.dtype
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map x [N, H, W, C] to [N, H/stride, W/stride, 4 * width]."""
+        y = Conv(self.width, 1, dtype=self.dtype, name="conv1")(x)
+        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = Conv(self.width, 3, self.stride, dtype=self.dtype, name="conv2")(y)
+        y = nn.relu(BatchNorm(name="bn2")(y, train))
+        y = Conv(4 * self.width, 1, dtype=self.dtype, name="conv3")(y)
+        y = BatchNorm(scale_init=_last_scale(self), name="bn3")(y, train)
+        return nn.relu(y + _shortcut(self, x, y, train))
+
+
+def _last_scale(block: nn.Module) -> Callable:
+    if block.zero_init_residual:
+        return nn.initializers.zeros
+    return nn.initializers.ones
+
+
+def _shortcut(block: nn.Module, x: jax.Array, y: jax.Array, train: bool) -> jax.Array:
+    if x.shape == y.shape:
+        return x
+    x = Conv(y.shape[-1], 1, block.stride, dtype=block.dtype, name="downsample_0")(x)
+    return BatchNorm(name="downsample_1")(x, train)
+
+
+class ResNet(nn.Module):
+    """Backbone without classifier: images to globally averaged features.
+
+    Attributes:
+        stage_sizes: number of blocks of each of the four stages.
+        block: `BasicBlock` or `Bottleneck`.
+        width: channels of the first stage; 64 is the standard network.
+        stem: "imagenet" (7x7 stride 2, then 3x3 max-pool stride 2) or "small" (3x3
+            stride 1 and no pool: four times the resolution, about 16 times the cost;
+            SimCLR's choice for images of 32 px and less).
+        zero_init_residual: start each block as the identity, by a zero scale in its last
+            normalisation (SimCLR, BYOL and VICReg do; MoCo v2 does not).
+        dtype: compute dtype; parameters and statistics are float32.
+    """
+
+    stage_sizes: tuple[int, ...]
+    block: type[nn.Module]
+    width: int = 64
+    stem: str = "imagenet"
+    zero_init_residual: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map normalised images [N, H, W, 3] to float32 features [N, D].
+
+        D is `8 * width` for basic blocks and `32 * width` for bottlenecks. With `train`,
+        the caller must make the collection "batch_stats" mutable.
+        """
+        if self.stem == "imagenet":
+            x = Conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(x)
+            x = max_pool(nn.relu(BatchNorm(name="bn1")(x, train)))
+        else:
+            x = Conv(self.width, 3, dtype=self.dtype, name="conv1")(x)
+            x = nn.relu(BatchNorm(name="bn1")(x, train))
+        for stage, blocks in enumerate(self.stage_sizes):
+            for i in range(blocks):
+                x = self.block(
+                    width=self.width * 2**stage,
+                    stride=2 if stage > 0 and i == 0 else 1,
+                    zero_init_residual=self.zero_init_residual,
+                    dtype=self.dtype,
+                    name=f"layer{stage + 1}_{i}",
+                )(x, train)
+        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

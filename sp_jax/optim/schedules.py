@@ -1,0 +1,47 @@
+"""Learning-rate schedules: functions of the step, as optax's."""
+
+import optax
+
+
+def linear_scaling(learning_rate: float, batch_size: int) -> float:
+    """Scale a rate given for 256 examples to the batch: `rate * batch_size / 256`.
+
+    Source: Goyal et al. 2017, https://arxiv.org/abs/1706.02677
+
+    Example:
+        >>> linear_scaling(0.3, 512)
+        0.6
+    """
+    return learning_rate * batch_size / 256
+
+
+def warmup_cosine(
+    peak: float, total_steps: int, warmup_steps: int, final: float = 0.0
+) -> optax.Schedule:
+    """Rise linearly from 0 to `peak`, then fall along half a cosine to `final`.
+
+    Args:
+        peak: the rate at `warmup_steps`.
+        total_steps: the step at which `final` is reached.
+        warmup_steps: length of the rise; 0 starts at `peak`.
+        final: the last rate.
+
+    Raises:
+        ValueError: the warm-up is not shorter than the run.
+
+    Example:
+        >>> schedule = warmup_cosine(1.0, total_steps=100, warmup_steps=10)
+        >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 55, 100)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"The warm-up ({warmup_steps} steps) must be shorter than the run "
+            f"({total_steps} steps): train longer or lower the warm-up epochs."
+        )
+    if warmup_steps == 0:
+        alpha = final / peak if peak else 0.0
+        return optax.cosine_decay_schedule(peak, total_steps, alpha)
+    return optax.warmup_cosine_decay_schedule(
+        0.0, peak, warmup_steps, total_steps, end_value=final
+    )

@@ -1,0 +1,187 @@
+"""Checkpoints by Orbax, written in the background and verified by SHA-256 on restore.
+
+Orbax writes a step into a temporary folder and renames it when it is complete. What it
+does not notice is a byte that changed later: most single flipped bytes restore in
+silence. So each finished step also gets `MANIFEST.sha256`, in the format of `sha256sum
+-c`, and a step whose files do not match it is moved aside and never loaded.
+"""
+
+import hashlib
+import logging
+import os
+import pathlib
+import threading
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+PyTree = Any
+MANIFEST = "MANIFEST.sha256"
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write_manifest(step_dir: pathlib.Path) -> None:
+    """Write the SHA-256 of every file below a finished step, atomically."""
+    files = sorted(p for p in step_dir.rglob("*") if p.is_file())
+    lines = [f"{_sha256(p)}  {p.relative_to(step_dir).as_posix()}\n" for p in files]
+    temporary = step_dir / f".{MANIFEST}.{os.getpid()}"
+    temporary.write_text("".join(lines))
+    os.replace(temporary, step_dir / MANIFEST)
+
+
+def find_damage(step_dir: pathlib.Path) -> str | None:
+    """Say what is wrong with a step's files; None if they are as they were written."""
+    manifest = step_dir / MANIFEST
+    if not manifest.is_file():
+        return f"it has no {MANIFEST}: the run was killed while it was written"
+    lines = manifest.read_text(errors="replace").splitlines()
+    if not lines:
+        return f"its {MANIFEST} is empty"
+    for line in lines:
+        digest, separator, name = line.partition("  ")
+        if not separator:
+            return f"its {MANIFEST} is not readable"
+        if not (step_dir / name).is_file():
+            return f"the file {name} is missing"
+        if _sha256(step_dir / name) != digest:
+            return f"the file {name} is not what was written (SHA-256 differs)"
+    return None
+
+
+def find_steps(directory: pathlib.Path) -> list[int]:
+    """The steps of a checkpoint folder, newest first; verified or not."""
+    if not directory.is_dir():
+        return []
+    steps = (p.name for p in directory.iterdir() if p.is_dir())
+    return sorted((int(name) for name in steps if name.isdecimal()), reverse=True)
+
+
+def newest_sound_step(directory: pathlib.Path) -> int | None:
+    """The newest step whose files are intact; each damaged newer one is reported."""
+    for step in find_steps(directory):
+        damage = find_damage(directory / str(step))
+        if damage is None:
+            return step
+        logging.warning(
+            "Checkpoint %s is damaged (%s); the one before it is used.",
+            directory / str(step),
+            damage,
+        )
+    return None
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        directory: the folder; made if missing.
+        keep_last: how many of the newest to keep, at least 2, so that there is always
+            one to fall back to.
+        keep_every: also keep each step that is a multiple of it; 0 for none.
+    """
+
+    def __init__(self, directory: str | os.PathLike, *, keep_last: int, keep_every: int):
+        self.directory = pathlib.Path(directory).absolute()
+        self._lock = threading.Lock()
+        self._set_damaged_aside()
+        keep: list = [policies.LatestN(keep_last)]
+        if keep_every:
+            keep.append(policies.EveryNSteps(keep_every))
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                create=True,
+                preservation_policy=policies.AnyPreservationPolicy(keep),
+                async_options=ocp.options.AsyncOptions(
+                    post_finalization_callback=self._write_manifests
+                ),
+            ),
+        )
+
+    def _set_damaged_aside(self) -> None:
+        # Moved, not deleted: a person may still want to look at it. It must leave the
+        # folder, because Orbax refuses to save a step that exists.
+        if jax.process_index() != 0:
+            return
+        for step in find_steps(self.directory):
+            path = self.directory / str(step)
+            damage = find_damage(path)
+            if damage is None:
+                continue
+            aside = self.directory.parent / "damaged"
+            aside.mkdir(exist_ok=True)
+            number = 0
+            while (aside / f"{step}.{number}").exists():
+                number += 1
+            os.replace(path, aside / f"{step}.{number}")
+            logging.warning(
+                "Checkpoint %s is damaged (%s). It was moved to %s, and the one before "
+                "it is used.",
+                path,
+                damage,
+                aside / f"{step}.{number}",
+            )
+
+    def _write_manifests(self) -> None:
+        if jax.process_index() != 0:
+            return
+        with self._lock:
+            for step in find_steps(self.directory):
+                path = self.directory / str(step)
+                try:
+                    if not (path / MANIFEST).is_file():
+                        write_manifest(path)
+                except FileNotFoundError:
+                    pass  # removed meanwhile, as an old one
+
+    def restore(self, state: PyTree) -> tuple[PyTree, dict] | None:
+        """Load the newest sound checkpoint.
+
+        Args:
+            state: a state of the same structure, whose shapes, dtypes and shardings the
+                restored arrays get.
+
+        Returns:
+            The state and the meta data saved with it; None if there is none.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
+            ),
+        )
+        return restored["state"], restored["meta"]
+
+    def save(self, step: int, state: PyTree, meta: dict) -> None:
+        """Copy the state to the host, and write it in the background."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+            ),
+            force=True,
+        )
+
+    def latest_step(self) -> int | None:
+        """The newest step, or None."""
+        return self._manager.latest_step()
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether any process of a distributed run was told to stop."""
+        return self._manager.reached_preemption(step)
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        self._manager.wait_until_finished()
+        self._write_manifests()
+        self._manager.close()

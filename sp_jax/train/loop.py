@@ -1,0 +1,313 @@
+"""The run in reading order: restore, step, log, evaluate, save."""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from sp_jax.train.checkpoint import Checkpoints
+from sp_jax.train.step import HEALTH, TrainState, by_batch
+from sp_jax.train.writer import MetricsWriter
+
+Batch = dict[str, np.ndarray]
+
+# How many steps the host may run ahead of the device. It bounds the memory of batches
+# that wait, and is far more than is needed to keep the device busy.
+MAX_STEPS_AHEAD = 8
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became infinite or not a number. The message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Something to measure during the run.
+
+    Attributes:
+        run: `run(state, step) -> metrics`, called with the state of a finished step.
+        every_steps: how often; 0 for the end of the run only.
+    """
+
+    run: Callable[[TrainState, int], dict[str, float]]
+    every_steps: int
+
+    def due(self, step: int, total_steps: int) -> bool:
+        """Whether to run after `step` steps; 0 measures the random network."""
+        if step == total_steps:
+            return True
+        return self.every_steps > 0 and step % self.every_steps == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Lengths and intervals of a run, in steps.
+
+    Attributes:
+        total_steps: length of the run.
+        steps_per_epoch: only to print epochs.
+        images_per_step: views in a global batch, only to print images/s.
+        log_every: interval of metrics.jsonl.
+        save_every: interval of checkpoints.
+        keep_last: newest checkpoints to keep.
+        keep_every: also keep multiples of it; 0 for none.
+        profile_first_step: first step of the profiler's trace.
+        profile_steps: its length; 0 for no trace.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+    images_per_step: int
+    log_every: int
+    save_every: int
+    keep_last: int
+    keep_every: int
+    profile_first_step: int = 0
+    profile_steps: int = 0
+
+
+def fit(
+    workdir: pathlib.Path,
+    state: TrainState,
+    train_step: Callable,
+    batches: Callable[[int], Iterator[Batch]],
+    evaluations: Sequence[Evaluation],
+    mesh: Mesh,
+    settings: Settings,
+    meta: dict[str, Any],
+) -> TrainState:
+    """Train to the end, from the newest checkpoint of workdir if there is one.
+
+    Args:
+        workdir: the run's folder.
+        state: the state of step 0.
+        train_step: from `make_train_step`.
+        batches: `batches(step)` iterates over this process's batches from a step on.
+        evaluations: what to measure when.
+        mesh: the devices.
+        settings: lengths and intervals.
+        meta: saved with each checkpoint: config, fingerprints, versions.
+
+    Returns:
+        The last state; an earlier one if SIGTERM ended the run.
+
+    Raises:
+        NonFiniteLossError: a loss was not finite. The last good checkpoint remains.
+    """
+    parameter_overview.log_parameter_overview(
+        state.params, include_stats=False, msg="Parameters", jax_logging_process=0
+    )
+    checkpoints = Checkpoints(
+        workdir / "checkpoints",
+        keep_last=settings.keep_last,
+        keep_every=settings.keep_every,
+    )
+    # Steps since the last log line: on the device, or numbers from a checkpoint.
+    window: list[dict[str, Any]] = []
+    if restored := checkpoints.restore(state):
+        state, saved_meta = restored
+        window = saved_meta["window"]
+    first_step = int(state.step)
+    if first_step:
+        logging.info("Resuming from step %d of %s.", first_step, workdir)
+    writer = MetricsWriter(workdir, first_step) if jax.process_index() == 0 else None
+
+    def write(step: int, metrics: dict[str, float]) -> None:
+        if writer:
+            epoch = round(step / settings.steps_per_epoch, 4)
+            writer.write({"step": step, "epoch": epoch, "time": time.time(), **metrics})
+
+    def fetch_window(step: int) -> None:
+        """Bring the window to the host, and stop if a loss is not finite."""
+        window[:] = [
+            {name: float(value) for name, value in line.items()}
+            for line in jax.device_get(window)
+        ]
+        for back, line in enumerate(reversed(window)):
+            bad = [k for k in ("loss", "grad_norm") if not math.isfinite(line[k])]
+            if bad and all(
+                math.isfinite(earlier["loss"] + earlier["grad_norm"])
+                for earlier in window[: len(window) - 1 - back]
+            ):
+                raise NonFiniteLossError(
+                    _non_finite_message(bad[0], step - back, line, checkpoints)
+                )
+
+    def evaluate(step: int) -> None:
+        for evaluation in evaluations:
+            if evaluation.due(step, settings.total_steps):
+                started = time.perf_counter()
+                results = evaluation.run(state, step)
+                write(step, results)
+                shown = ", ".join(f"{k} {v:.4g}" for k, v in results.items())
+                seconds = time.perf_counter() - started
+                bar.write(f"step {step}: {shown} ({seconds:.1f} s)")
+
+    def save(step: int) -> None:
+        fetch_window(step)  # nothing that is not finite is ever saved
+        checkpoints.save(step, state, {**meta, "window": window})
+
+    bar = tqdm(
+        total=settings.total_steps,
+        initial=first_step,
+        unit="step",
+        desc=workdir.name,
+        disable=None if jax.process_index() == 0 else True,
+        dynamic_ncols=True,
+    )
+    trace_from = max(settings.profile_first_step, first_step)
+    trace_to = trace_from + settings.profile_steps
+    tracing = False
+    try:
+        with _sigterm_flag() as stop, contextlib.closing(batches(first_step)) as stream:
+            if first_step == 0 and settings.total_steps > 0:
+                evaluate(0)
+            clock = None  # starts when the first step, which compiles, is done
+            device_batch = _to_device(next(stream, None), mesh)
+            for step in range(first_step, settings.total_steps):
+                if settings.profile_steps and step == trace_from:
+                    jax.block_until_ready(state)
+                    jax.profiler.start_trace(workdir / "profile", **_trace_options())
+                    tracing = True
+                with (
+                    jax.transfer_guard("disallow"),
+                    jax.profiler.StepTraceAnnotation("train", step_num=step),
+                ):
+                    state, metrics = train_step(state, device_batch)
+                window.append(metrics)
+                # Copied while the device computes.
+                device_batch = _to_device(next(stream, None), mesh)
+                if len(window) > MAX_STEPS_AHEAD:
+                    jax.block_until_ready(window[-1 - MAX_STEPS_AHEAD])
+                done = step + 1
+                bar.update()
+                if tracing and done in (trace_to, settings.total_steps):
+                    jax.block_until_ready(state)
+                    jax.profiler.stop_trace()
+                    tracing = False
+                    bar.write(f"Wrote a profile of steps {trace_from} to {done - 1}.")
+                if clock is None:
+                    jax.block_until_ready(state)
+                    clock, clock_step = time.perf_counter(), done
+                if done % settings.log_every == 0 or done == settings.total_steps:
+                    fetch_window(done)
+                    line = _summarise(window, done % settings.log_every == 0)
+                    window.clear()
+                    if done > clock_step:
+                        ms = (time.perf_counter() - clock) / (done - clock_step) * 1e3
+                        line["step_ms"] = ms
+                        line["images_per_sec"] = settings.images_per_step / ms * 1e3
+                    write(done, line)
+                    _show(bar, done, settings, line)
+                    clock, clock_step = time.perf_counter(), done
+                before = time.perf_counter()
+                evaluate(done)
+                stopping = stop.is_set or (
+                    jax.process_count() > 1 and checkpoints.reached_preemption(done)
+                )
+                last = done == settings.total_steps
+                if last or stopping or done % settings.save_every == 0:
+                    save(done)
+                clock += time.perf_counter() - before  # not a part of a step's time
+                if stopping and not last:
+                    bar.write(
+                        f"SIGTERM: saved step {done}; the same command goes on from it."
+                    )
+                    break
+    finally:
+        if tracing:
+            jax.profiler.stop_trace()
+        bar.close()
+        checkpoints.close()
+        if writer:
+            writer.close()
+    return state
+
+
+def _to_device(batch: Batch | None, mesh: Mesh) -> dict[str, jax.Array] | None:
+    """Assemble the global batch from each process's share; returns before the copy."""
+    if batch is None:
+        return None
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(by_batch(mesh), x), batch
+    )
+
+
+def _summarise(window: list[dict[str, float]], has_health: bool) -> dict[str, float]:
+    """Means over the window; the health of the representation is of the last step."""
+    names = [name for name in window[-1] if name not in HEALTH]
+    line = {name: math.fsum(w[name] for w in window) / len(window) for name in names}
+    line["learning_rate"] = window[-1]["learning_rate"]
+    if has_health:
+        line |= {name: window[-1][name] for name in HEALTH}
+    return line
+
+
+def _show(bar: tqdm, step: int, settings: Settings, line: dict[str, float]) -> None:
+    speed = {
+        "loss": f"{line['loss']:.3f}",
+        "img/s": f"{line.get('images_per_sec', 0):.0f}",
+        "ms": f"{line.get('step_ms', 0):.0f}",
+    }
+    bar.set_postfix(speed)
+    if bar.disable and jax.process_index() == 0:  # no terminal: a line a log step
+        seconds = (settings.total_steps - step) * line.get("step_ms", 0) / 1e3
+        shown = ", ".join(f"{k} {v}" for k, v in speed.items())
+        print(f"step {step}/{settings.total_steps}: {shown}, {seconds:.0f} s left")
+
+
+def _non_finite_message(
+    name: str, step: int, line: dict[str, float], checkpoints: Checkpoints
+) -> str:
+    last = checkpoints.latest_step()
+    kept = f"the last good checkpoint is {last}" if last else "no checkpoint exists yet"
+    return (
+        f"The {name} became {line[name]} in step {step} (learning rate "
+        f"{line['learning_rate']:.3g}); {kept} ({checkpoints.directory}). Likely causes: "
+        "the learning rate is too high for the batch (lower "
+        "config.optimizer.learning_rate), the warm-up is too short (raise "
+        "config.optimizer.warmup_epochs), or the temperature is too low. Start the "
+        "changed recipe in a new workdir."
+    )
+
+
+def _trace_options() -> dict:
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # its events are many, and hide the device's
+    return {"profiler_options": options}
+
+
+@dataclasses.dataclass
+class _Flag:
+    is_set: bool = False
+
+
+@contextlib.contextmanager
+def _sigterm_flag() -> Iterator[_Flag]:
+    """A flag that SIGTERM sets, so that the loop can save between two steps."""
+    flag = _Flag()
+
+    def handle(signum, frame):
+        del signum, frame
+        flag.is_set = True
+
+    try:
+        previous = signal.signal(signal.SIGTERM, handle)
+    except ValueError:  # not the main thread: whoever owns it handles the signal
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,188 @@
+"""The train state and the one compiled step that turns it into the next."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sp_jax import losses
+from sp_jax.augment import Augment, make_views
+from sp_jax.methods import Method
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes in a run, as one pytree.
+
+    Attributes:
+        step: number of finished steps, int32 scalar.
+        params: float32 parameters.
+        method_state: the method's buffers.
+        opt_state: the optimiser's state.
+        key: raw data of the run's random key, uint32 [2]. It never changes: the key of
+            a step is `fold_in(key, step)`.
+    """
+
+    step: jax.Array
+    params: PyTree
+    method_state: PyTree
+    opt_state: PyTree
+    key: jax.Array
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """One axis, "data", over all devices of all processes."""
+    return Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Each device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_batch(mesh: Mesh) -> NamedSharding:
+    """Each device holds its share of the first axis."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def init_state(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    views: Sequence[Augment],
+    seed: int,
+    mesh: Mesh,
+) -> TrainState:
+    """Make the state of step 0, replicated over the mesh. A function of the seed alone."""
+
+    def init(key):
+        images = [jnp.zeros((2, view.size, view.size, 3)) for view in views]
+        params, method_state = method.init(key, images)
+        return params, method_state, optimizer.init(params)
+
+    # The hardware generator: threefry makes the compilation of a ResNet's init five
+    # times slower.
+    key = jax.random.key(seed, impl="rbg")
+    params, method_state, opt_state = jax.jit(init, out_shardings=replicated(mesh))(key)
+    scalars = (np.int32(0), jax.random.key_data(jax.random.key(seed)))
+    step, key = jax.device_put(scalars, replicated(mesh))
+    return TrainState(step, params, method_state, opt_state, key)
+
+
+def make_train_step(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    views: Sequence[Augment],
+    *,
+    total_steps: int,
+    log_every: int,
+    mesh: Mesh,
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """Compile augmentation, loss, gradient and update into one function.
+
+    Args:
+        method: what is trained.
+        optimizer: updates the parameters.
+        schedule: the learning rate, only to log it.
+        views: the augmentation of each view.
+        total_steps: length of the run.
+        log_every: the health of the representation is computed in every step whose
+            number is a multiple of it, and is zero in the others.
+        mesh: the devices; the batch is split over its axis "data".
+
+    Returns:
+        `step(state, batch) -> (state, metrics)`. The old state is donated. Metrics are
+        float32 scalars on the device.
+    """
+
+    def health(features):
+        x, y = features[:, 0], features[:, 1]
+        flat = features.reshape(-1, features.shape[-1])
+        return {
+            "feature_std": losses.feature_std(flat),
+            "alignment": losses.alignment(x, y),
+            "uniformity": losses.uniformity(x),
+            "effective_rank": losses.effective_rank(flat),
+        }
+
+    def step(state: TrainState, batch: dict[str, jax.Array]):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        augment_key, loss_key = jax.random.split(key)
+        with jax.named_scope("augment"):
+            images = make_views(augment_key, batch["image"], views)
+
+        def loss_fn(params):
+            return method.loss(params, state.method_state, images, state.step, loss_key)
+
+        (loss, out), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        method_state = method.update(out.state, params, state.step, total_steps)
+
+        # eigvalsh has no sharded form: gather the features where they are needed.
+        features = jax.lax.with_sharding_constraint(out.features, replicated(mesh))
+        features = jax.lax.stop_gradient(features)
+        metrics = {
+            "loss": loss,
+            **out.metrics,
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+            "grad_norm": optax.global_norm(grads),
+            **jax.lax.cond(
+                (state.step + 1) % log_every == 0,
+                health,
+                lambda _: dict.fromkeys(HEALTH, jnp.float32(0.0)),
+                features,
+            ),
+        }
+        state = TrainState(
+            state.step + 1, params, method_state, opt_state, state.key
+        )
+        return state, metrics
+
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(replicated(mesh), by_batch(mesh)),
+        out_shardings=replicated(mesh),
+    )
+
+
+# Computed on log steps only; everything else that a step returns is averaged.
+HEALTH = ("feature_std", "alignment", "uniformity", "effective_rank")
+
+
+def make_features_fn(
+    method: Method, state: TrainState, preprocess: Callable[[jax.Array], jax.Array]
+) -> Callable[[np.ndarray], jax.Array]:
+    """Bind the frozen network of a state into a function of images.
+
+    Args:
+        method: its `features` is compiled.
+        state: its parameters are copied to the devices of this process.
+        preprocess: uint8 [n, S, S, 3] to normalised float32 [n, s, s, 3].
+
+    Returns:
+        `features_fn(images uint8 [n, S, S, 3]) -> float32 [n, D]`; n must be a multiple
+        of the number of local devices.
+    """
+    mesh = make_mesh(jax.local_devices())
+
+    def local(x: jax.Array) -> jax.Array:
+        return x.addressable_data(0) if isinstance(x, jax.Array) else x
+
+    frozen = jax.tree.map(local, (state.params, state.method_state))
+    frozen = jax.device_put(frozen, replicated(mesh))
+
+    @jax.jit
+    def apply(frozen, images):
+        return method.features(*frozen, preprocess(images))
+
+    return lambda images: apply(frozen, jax.device_put(images, by_batch(mesh)))

@@ -1,0 +1,121 @@
+"""Checks of a config and of a run's folder, before anything is compiled."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from input_pipeline.errors import UserError
+
+# Sections whose keys are not fixed: a method's options, a backbone's, the evaluators.
+OPEN_SECTIONS = ("method_options", "model", "evals")
+
+# What may change between the start of a run and its resumption: nothing that touches
+# the parameters.
+FREE_TO_CHANGE = ("profile", "evals", "data.dir", "data.prefetch", "checkpoint")
+
+
+def check_keys(
+    config: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = "config"
+) -> None:
+    """Compare a config's keys with those of `configs/common.py`.
+
+    Raises:
+        UserError: a key is unknown or missing.
+    """
+    for name in config:
+        if name not in schema:
+            known = ", ".join(sorted(schema))
+            raise UserError(f"There is no {prefix}.{name}; {prefix} has: {known}.")
+    for name, value in schema.items():
+        if name not in config:
+            raise UserError(
+                f"{prefix}.{name} is missing: start the config file from "
+                "configs.common.get_config()."
+            )
+        if isinstance(value, Mapping) and not (
+            prefix == "config" and name in OPEN_SECTIONS
+        ):
+            check_keys(config[name], value, f"{prefix}.{name}")
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Check the numbers that only the loop reads.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    positive = {
+        "config.image_size": config["image_size"],
+        "config.batch_size": config["batch_size"],
+        "config.epochs": config["epochs"],
+        "config.log_every": config["log_every"],
+        "config.checkpoint.every": config["checkpoint"]["every"],
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise UserError(f"{name} is {value}: give a number above 0.")
+    if config["checkpoint"]["keep_last"] < 2:
+        raise UserError(
+            f"config.checkpoint.keep_last is {config['checkpoint']['keep_last']}: keep "
+            "at least 2, so that one is left if the newest is damaged."
+        )
+    for name, options in config["evals"].items():
+        if not isinstance(options, Mapping) or "type" not in options:
+            raise UserError(
+                f"config.evals.{name} needs a type, such as type='knn', and its options."
+            )
+
+
+def check_devices(batch_size: int, devices: int) -> None:
+    """Raise UserError unless the batch can be split evenly over the devices."""
+    if batch_size % devices:
+        near = max(devices, batch_size - batch_size % devices)
+        raise UserError(
+            f"config.batch_size is {batch_size}, which {devices} devices cannot share "
+            f"evenly: use a multiple of {devices}, such as {near}."
+        )
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Write config.json into a new run's folder, or check that it is the same run's.
+
+    Raises:
+        UserError: the folder holds a run of another config.
+    """
+    path = workdir / "config.json"
+    new = json.loads(json.dumps(config))  # tuples become lists, as in the file
+    if path.is_file():
+        try:
+            old = json.loads(path.read_text())
+        except json.JSONDecodeError:
+            raise UserError(
+                f"{path} is not readable: restore it, or use another --workdir."
+            ) from None
+        before, after = _flatten(old), _flatten(new)
+        for name in sorted(before | after):
+            if name.startswith(tuple(f"{n}." for n in FREE_TO_CHANGE)):
+                continue
+            if name in FREE_TO_CHANGE or before.get(name) == after.get(name):
+                continue
+            raise UserError(
+                f"{workdir} holds a run with config.{name} = {before.get(name)!r}, but "
+                f"now it is {after.get(name)!r}: use another --workdir, or the config "
+                "of that run."
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    temporary = workdir / f".config.json.{os.getpid()}"
+    temporary.write_text(json.dumps(new, indent=2) + "\n")
+    os.replace(temporary, path)

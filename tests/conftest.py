@@ -1,0 +1,15 @@
+"""Settings that every test shares; they must be in place before jax is imported."""
+
+import os
+import pathlib
+
+# Eight devices on a CPU, for the tests of 1 device = 8 devices. Collectives of steps
+# that were not waited for can otherwise starve the thread pool on a small machine.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("PJRT_NPROC", "32")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(pathlib.Path(__file__).resolve().parents[1] / ".cache" / "jax"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

@@ -1,0 +1,123 @@
+"""The command lines, on the embedded images, with pixels for a backbone."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from eval import linear_probe, results
+
+ROOT = pathlib.Path(__file__).parents[2]
+SPLITS = ("--train_split=probe_train", "--test_split=probe_test", "--target=category")
+
+# In the place of the trainer's loader: 8x8 pixels as features.
+LAUNCH = """
+import runpy, sys, types
+import numpy as np
+
+def features_fn(images):
+    return images.reshape(-1, 8, 8, 8, 8, 3).mean((2, 4)).reshape(len(images), -1)
+
+restore = types.ModuleType("sp_jax.train.restore")
+restore.load_features = lambda path: (features_fn, {"config": {}, "step": 70})
+sys.modules["sp_jax.train.restore"] = restore
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+
+    def run(module, *arguments):
+        return subprocess.run(
+            [sys.executable, "-c", LAUNCH, module, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "SP_JAX_DATA": str(data)},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "module, options, key, low, high",
+    [
+        ("eval.knn", (*SPLITS, "--k=10", "--name=k10"), "accuracy", 0.3, 0.8),
+        (
+            "eval.linear_probe",
+            (*SPLITS, "--epochs=20", "--learning_rates=0.01,0.1"),
+            "accuracy",
+            0.3,
+            0.8,
+        ),
+        ("eval.retrieval", ("--splits=probe_test,probe_train",), "top1", 0.02, 0.5),
+    ],
+)
+def test_evaluates_and_writes_into_the_run(
+    launch, tmp_path, module, options, key, low, high
+):
+    checkpoint = tmp_path / "checkpoints" / "70"
+    done = launch(module, f"--checkpoint={checkpoint}", "--dataset=emoji", *options)
+    assert done.returncode == 0, done.stderr
+    name = "k10" if module == "eval.knn" else module.removeprefix("eval.")
+    path = tmp_path / "eval" / f"{name}.json"
+    assert os.listdir(path.parent) == [path.name]
+    written = json.loads(path.read_text())
+    assert low < written["result"][key] < high
+    assert written["step"] == 70 and written["versions"]["jax"]
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{written['protocol']}, step 70"
+    assert json.loads(lines[1]) == written["result"]
+    if module == "eval.linear_probe":
+        assert "2x5 learning rates" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ((*SPLITS, "--dataset=nothing"), "Unknown image store 'nothing'"),
+        ((*SPLITS, "--dataset=emoji", "--k=0"), "k=0 neighbours"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(launch, tmp_path, options, message):
+    done = launch("eval.knn", f"--checkpoint={tmp_path}", *options)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "eval").exists()
+
+
+def test_help_explains_every_option(launch):
+    shown = launch("eval.linear_probe", "--help").stdout
+    for option in (*linear_probe.Options._fields, "checkpoint", "name"):
+        assert f"--{option}: " in shown
+    assert "the L2 penalties to try, each with each learning rate." in shown
+
+
+def test_run_folder_of_a_run_its_checkpoints_and_a_step(tmp_path):
+    for path in (
+        tmp_path,
+        tmp_path / "checkpoints",
+        tmp_path / "checkpoints" / "30",
+    ):
+        assert results.run_folder(path) == tmp_path
+
+
+def test_a_killed_write_leaves_the_old_result(tmp_path, monkeypatch):
+    path = results.write_result(tmp_path, "knn", {"accuracy": 1}, protocol="", step=1)
+    before = path.read_text()
+
+    def crash(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(json, "dump", crash)
+    with pytest.raises(KeyboardInterrupt):
+        results.write_result(tmp_path, "knn", {"accuracy": 0}, protocol="", step=2)
+    assert path.read_text() == before
+    assert os.listdir(path.parent) == ["knn.json"]

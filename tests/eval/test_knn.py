@@ -1,0 +1,85 @@
+"""kNN against scikit-learn and against the formula in float64."""
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from eval import knn
+from eval.features import Extractor
+from input_pipeline.errors import UserError
+
+SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
+
+
+def overlapping(count, seed, classes=5, width=8):
+    """Features of classes that overlap, so that votes are mixed."""
+    labels = np.random.default_rng(seed).integers(0, classes, count)
+    centres = np.random.default_rng(99).standard_normal((classes, width))
+    noise = np.random.default_rng(seed + 50).standard_normal((count, width))
+    length = np.random.default_rng(seed + 60).uniform(0.1, 10, (count, 1))
+    return ((centres[labels] + noise) * length).astype(np.float32), labels
+
+
+def by_formula(train, labels, test, k, temperature, classes):
+    """Wu et al. (2018), one query at a time, in float64."""
+    predicted = []
+    for query in test.astype(np.float64):
+        norms = np.linalg.norm(train.astype(np.float64), axis=1)
+        cosine = train @ query / norms / np.linalg.norm(query)
+        votes = np.zeros(classes)
+        for row in np.argsort(-cosine)[:k]:
+            votes[labels[row]] += np.exp(cosine[row] / temperature)
+        predicted.append(votes.argmax())
+    return np.array(predicted)
+
+
+def run(train, labels, test, k, temperature):
+    return knn.predict(train, labels, test, k=k, temperature=temperature, num_classes=5)
+
+
+@pytest.mark.parametrize("k", [1, 20])
+def test_agrees_with_scikit_learn(k):
+    (train, labels), (test, _) = overlapping(400, 0), overlapping(300, 1)
+    peer = KNeighborsClassifier(
+        k, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
+    ).fit(train, labels)
+    np.testing.assert_array_equal(run(train, labels, test, k, 0.07), peer.predict(test))
+
+
+# exp(1 / 0.01) does not fit into float32; at 100 all votes weigh nearly the same.
+@pytest.mark.parametrize("temperature", [0.01, 0.07, 100.0])
+def test_agrees_with_the_formula(temperature):
+    (train, labels), (test, _) = overlapping(400, 2), overlapping(300, 3)
+    expected = by_formula(train, labels, test, 30, temperature, 5)
+    found = run(train, labels, test, 30, temperature)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_temperature_matters():
+    (train, labels), (test, _) = overlapping(400, 2), overlapping(300, 3)
+    cold, warm = (run(train, labels, test, 30, t) for t in (0.01, 100.0))
+    assert (cold != warm).any()
+
+
+def test_evaluator_and_its_protocol(blobs, provide, pixels):
+    train, test = blobs("train", 0), blobs("test", 1)
+    provide(train, test)
+    evaluate = knn.create(**SPLITS, k=7)
+    expected = by_formula(
+        pixels(train.images), train.labels, pixels(test.images), 7, 0.07, 3
+    )
+    accuracy = np.mean(expected == test.labels)
+    assert 0.4 < accuracy < 1
+    assert evaluate(Extractor(pixels), 0) == {"accuracy": pytest.approx(accuracy)}
+    assert knn.describe(**SPLITS, k=7) == (
+        "kNN k=7 T=0.07 cosine, tiny label, "
+        "fit train (60 images, 3 classes) -> test test (60)"
+    )
+
+
+def test_options_that_do_not_fit(blobs, provide):
+    provide(blobs("train", 0), blobs("test", 1))
+    with pytest.raises(UserError, match="k=61 neighbours of 60 training images"):
+        knn.create(**SPLITS, k=61)
+    with pytest.raises(UserError, match="temperature must be positive"):
+        knn.create(**SPLITS, temperature=0.0)

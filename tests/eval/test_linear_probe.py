@@ -1,0 +1,176 @@
+"""The linear probe against scikit-learn, and the honesty of its choice."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from eval import linear_probe
+from eval.features import Extractor, standardize
+from input_pipeline.errors import UserError
+
+SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
+
+
+def correlated(count, seed):
+    """4 unbalanced classes in 20 correlated features of very different scales."""
+    mix = np.random.default_rng(7).standard_normal((20, 20)) / 5 + np.eye(20)
+    scale = np.random.default_rng(8).uniform(0.01, 100, 20)
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(4, count, p=[0.6, 0.2, 0.15, 0.05])
+    x = 1.5 * np.eye(20)[labels] + rng.standard_normal((count, 20))
+    return ((x @ mix + 3) * scale).astype(np.float32), labels.astype(np.int32)
+
+
+def probabilities(probes, x, point):
+    x = standardize(x, probes.mean, probes.scale)
+    logits = x @ np.asarray(probes.kernel)[point] + np.asarray(probes.bias)[point]
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+# All rows a step: the optimum itself. Minibatches: their noise, which the schedule
+# lets die away.
+@pytest.mark.parametrize(
+    "batch_size, epochs, atol", [(400, 2000, 1e-4), (64, 300, 0.02)]
+)
+def test_agrees_with_scikit_learn(batch_size, epochs, atol):
+    train, labels = correlated(400, 0)
+    test, answers = correlated(300, 1)
+    decays = [0.003, 0.1]
+    probes = linear_probe.fit_probes(
+        train,
+        labels,
+        [0.3, 0.1],
+        decays,
+        num_classes=4,
+        epochs=epochs,
+        batch_size=batch_size,
+    )
+    accuracy, loss = linear_probe.score(probes, test, answers)
+    x = (train - train.mean(0)) / train.std(0)
+    x_test = (test - train.mean(0)) / train.std(0)
+    for point, decay in enumerate(decays):
+        peer = LogisticRegression(C=1 / (400 * decay), tol=1e-8, max_iter=2000)
+        peer.fit(x.astype(np.float64), labels)
+        expected = peer.predict_proba(x_test)
+        found = probabilities(probes, test, point)
+        np.testing.assert_allclose(found, expected, atol=atol)
+        assert accuracy[point] == np.mean(found.argmax(1) == answers)
+        assert accuracy[point] == pytest.approx(peer.score(x_test, answers), abs=0.01)
+        own = -np.log(found[np.arange(300), answers]).mean()
+        assert loss[point] == pytest.approx(own, rel=1e-4)
+
+
+def needle(count, seed):
+    """Two classes told apart by a small difference under large shared noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    noise = 4 * rng.standard_normal(count)
+    x = np.stack([2 * labels - 1 + noise, noise], axis=1)
+    return x.astype(np.float32), labels.astype(np.int32)
+
+
+def test_sweep_picks_the_best_on_validation():
+    x, labels = needle(500, 0)
+    held_out = linear_probe.hold_out(np.arange(500), 0.2, 0)
+    # Too slow to find the small difference; right; and, with the strong decay at the
+    # high rate, diverging (rate x decay > 2).
+    rates, decays = (1e-4, 1.0), (1e-5, 50.0)
+    choice = linear_probe.choose(
+        x, labels, held_out, rates, decays, num_classes=2, epochs=60
+    )
+    assert (choice.learning_rate, choice.weight_decay) == (1.0, 1e-5)
+    assert choice.val_accuracy == choice.grid[1, 0] > 0.97
+    assert (choice.grid[0] < 0.8).all() and choice.grid[1, 1] == -1
+    with pytest.raises(UserError, match="diverged at every learning rate"):
+        linear_probe.choose(
+            x, labels, held_out, (1.0,), (50.0,), num_classes=2, epochs=60
+        )
+
+
+def test_equal_accuracies_are_decided_by_cross_entropy():
+    labels = np.arange(100, dtype=np.int32) % 2
+    x = (2 * labels[:, None] - 1).astype(np.float32)
+    held_out = np.arange(100) < 20
+    choice = linear_probe.choose(
+        x, labels, held_out, (0.01, 0.1), (1.0, 1e-3), num_classes=2, epochs=20
+    )
+    assert (choice.grid == 1).all()
+    assert (choice.learning_rate, choice.weight_decay) == (0.1, 1e-3)
+
+
+def test_validation_rows_are_not_fitted_on():
+    # Labels by lot, more features than rows: whatever is fitted on is learnt by heart.
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 400)).astype(np.float32)
+    labels = rng.integers(0, 4, 200).astype(np.int32)
+    held_out = linear_probe.hold_out(np.arange(200), 0.5, 0)
+    choice = linear_probe.choose(
+        x, labels, held_out, (0.01, 0.1), (1e-3, 1e-1), num_classes=4, epochs=20
+    )
+    assert choice.val_accuracy < 0.45
+
+
+def test_test_labels_never_touch_the_choice(blobs, provide, pixels, monkeypatch):
+    train, test = blobs("train", 0), blobs("test", 1)
+    scored = []
+    original = linear_probe.score
+
+    def spy(probes, features, labels):
+        scored.append((len(labels), probes.bias.shape[0]))
+        return original(probes, features, labels)
+
+    monkeypatch.setattr(linear_probe, "score", spy)
+    provide(train, test)
+    one = linear_probe.create(**SPLITS, epochs=10)(Extractor(pixels), 0)
+    assert scored == [(12, 25), (60, 1)]  # The whole grid; the test split, once.
+    shuffled = np.random.default_rng(0).permutation(test.labels)
+    provide(train, dataclasses.replace(test, labels=shuffled))
+    two = linear_probe.create(**SPLITS, epochs=10)(Extractor(pixels), 0)
+    assert one.pop("accuracy") > 0.6 > two.pop("accuracy")
+    assert one == two
+
+
+def test_groups_are_not_split(blobs, provide, pixels, monkeypatch):
+    groups = np.random.default_rng(3).integers(0, 20, 60)
+    provide(blobs("train", 0, group=groups), blobs("test", 1))
+    masks = []
+    original = linear_probe.choose
+
+    def spy(features, labels, held_out, *args, **kwargs):
+        masks.append(held_out)
+        return original(features, labels, held_out, *args, **kwargs)
+
+    monkeypatch.setattr(linear_probe, "choose", spy)
+    options = dict(**SPLITS, epochs=1, validation=0.3, learning_rates=[0.1])
+    linear_probe.create(**options)(Extractor(pixels), 0)
+    inside = set(groups[masks[0]])
+    assert inside.isdisjoint(groups[~masks[0]])
+    assert len(inside) == round(0.3 * len(set(groups)))
+    assert linear_probe.describe(**options).startswith(
+        "linear probe, SGD 1 epochs batch 256, 1x5 learning rates x weight decays "
+        "chosen on 30% of the training groups (seed 0), tiny label, fit train (60"
+    )
+
+
+def test_seed_draws_another_validation_part():
+    parts = [linear_probe.hold_out(np.arange(50), 0.2, seed) for seed in (0, 0, 1)]
+    assert [part.sum() for part in parts] == [10, 10, 10]
+    assert (parts[0] == parts[1]).all() and (parts[0] != parts[2]).any()
+
+
+def test_options_that_do_not_fit(blobs, make_store, provide):
+    provide(blobs("train", 0), blobs("test", 1))
+    for wrong, message in [
+        (dict(validation=1.0), "validation must be between 0 and 1"),
+        (dict(epochs=0), "epochs and batch_size"),
+        (dict(learning_rates=(0.1, 0.0)), "Learning rates must be above 0"),
+        (dict(weight_decays=(-1.0,)), "weight decays not below 0"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            linear_probe.create(**SPLITS, **wrong)
+    provide(blobs("train", 0, group=np.zeros(60, int)), blobs("test", 1))
+    with pytest.raises(UserError, match="a single group of images"):
+        linear_probe.create(**SPLITS)

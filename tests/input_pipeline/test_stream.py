@@ -1,0 +1,190 @@
+"""The stream: a batch is a function of the seed and the step, whoever reads it."""
+
+import threading
+
+import grain
+import numpy as np
+import pytest
+
+from input_pipeline.errors import UserError
+from input_pipeline.pairs import augmented_pairs, semantic_pairs
+from input_pipeline.stream import (
+    index_batches,
+    iterate,
+    make_dataset,
+    steps_per_epoch,
+)
+
+
+@pytest.fixture(scope="module")
+def store(make_store):
+    """70 images in 10 classes."""
+    return make_store(np.repeat(np.arange(10), 7))
+
+
+@pytest.fixture(scope="module")
+def table(store):
+    """140 pairs."""
+    return semantic_pairs(store, rounds=2, seed=0)
+
+
+def _same(one, two):
+    assert one.keys() == two.keys()
+    for key in one:
+        assert np.array_equal(one[key], two[key]), key
+
+
+def test_each_epoch_is_a_permutation(store, table):
+    dataset = make_dataset(store, table, batch_size=32, seed=5)
+    assert isinstance(dataset, grain.MapDataset)
+    assert steps_per_epoch(table, 32) == 4
+    pairs = list(zip(table.first.tolist(), table.second.tolist(), strict=True))
+    orders = []
+    for epoch in range(8):
+        batches = [dataset[4 * epoch + i] for i in range(4)]
+        index = np.concatenate([batch["index"] for batch in batches])
+        orders.append([tuple(row) for row in index.tolist()])
+        assert len(set(orders[-1])) == 128  # The remainder, 12 pairs, is dropped ...
+        assert set(orders[-1]) <= set(pairs)
+    assert len({tuple(order) for order in orders}) == 8
+    # ... but not the same pairs for ever.
+    assert len(set().union(*orders)) == 140
+    # Not grain's seeds: epoch 1 of one seed is no epoch 0 of the next.
+    other = make_dataset(store, table, batch_size=32, seed=6)
+    assert other[0]["index"].tolist() != [list(pair) for pair in orders[1][:32]]
+    # Every pair whole: with all of it in one batch, the epoch is a permutation.
+    whole = make_dataset(store, table, batch_size=140, seed=5)[9]["index"]
+    assert sorted(map(tuple, whole.tolist())) == sorted(pairs)
+
+
+def test_batch_holds_the_pixels_of_its_index(store, table):
+    batch = make_dataset(store, table, batch_size=32, seed=5)[11]
+    assert batch["image"].shape == (32, 2, 4, 4, 3) and batch["image"].dtype == np.uint8
+    assert batch["index"].shape == (32, 2) and batch["index"].dtype == np.int32
+    assert batch["label"].shape == (32,) and batch["label"].dtype == np.int32
+    assert np.array_equal(batch["image"], store.images[batch["index"]])
+    assert np.array_equal(store.labels[batch["index"][:, 1]], batch["label"])
+
+
+def test_augmented_reads_each_image_once(store, table):
+    options = {"batch_size": 32, "seed": 5}
+    semantic = make_dataset(store, table, **options)[3]
+    augmented = make_dataset(store, table, pairing="augmented", **options)[3]
+    assert augmented["image"].shape == (32, 1, 4, 4, 3)
+    assert augmented["index"].shape == (32, 1)
+    # The same first images in the same order: matched runs differ by the pair only.
+    assert np.array_equal(augmented["image"][:, 0], semantic["image"][:, 0])
+    matched = augmented_pairs(table)
+    matched = make_dataset(store, matched, pairing="augmented", **options)[3]
+    _same(augmented, matched)
+
+
+def test_mixed_coins(table):
+    def batch(step, fraction, seed=5):
+        return index_batches(
+            table,
+            batch_size=140,
+            seed=seed,
+            pairing="mixed",
+            semantic_fraction=fraction,
+        )(step)["index"]
+
+    semantic = index_batches(table, batch_size=140, seed=5)
+    kept = []
+    for step in range(100):
+        index, whole = batch(step, 0.3), semantic(step)["index"]
+        coin = index[:, 1] != index[:, 0]
+        assert index.shape == (140, 2)
+        assert np.array_equal(index[:, 0], whole[:, 0])
+        assert np.array_equal(index[coin, 1], whole[coin, 1])
+        kept.append(coin)
+    # 14,000 coins: standard deviation 0.0039.
+    assert np.mean(kept) == pytest.approx(0.3, abs=0.016)
+    assert len({coin.tobytes() for coin in kept}) == 100  # New coins each step.
+    assert np.array_equal(batch(3, 1.0), semantic(3)["index"])
+    assert np.array_equal(batch(3, 0.0)[:, 1], semantic(3)["index"][:, 0])
+    # More semantic pairs are a superset of fewer: the same coins.
+    less, more = (
+        set(np.flatnonzero(np.diff(batch(3, fraction))[:, 0]))
+        for fraction in (0.2, 0.6)
+    )
+    assert less < more
+
+
+@pytest.mark.parametrize("pairing", ["semantic", "augmented", "mixed"])
+def test_processes_share_the_global_batch(store, table, pairing):
+    options = {"batch_size": 24, "seed": 5, "pairing": pairing}
+    whole = make_dataset(store, table, **options)
+    for count in (2, 3):
+        parts = [
+            make_dataset(store, table, process_index=i, process_count=count, **options)
+            for i in range(count)
+        ]
+        for step in (0, 7):
+            joined = {
+                key: np.concatenate([part[step][key] for part in parts])
+                for key in ("image", "index", "label")
+            }
+            _same(joined, whole[step])
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 2])
+def test_iterate_from_the_middle_is_the_tail(store, table, prefetch):
+    options = {"batch_size": 32, "seed": 5, "pairing": "mixed"}
+    whole = list(iterate(make_dataset(store, table, **options), 0, 11, prefetch))
+    tail = list(iterate(make_dataset(store, table, **options), 6, 11, prefetch))
+    assert (len(whole), len(tail)) == (11, 5)
+    for one, two in zip(whole[6:], tail, strict=True):
+        _same(one, two)
+    assert list(iterate(make_dataset(store, table, **options), 11, 11)) == []
+
+
+def test_iterate_ends_its_thread_and_passes_errors_on(store, table):
+    def threads():
+        return {t for t in threading.enumerate() if "grain" in t.name}
+
+    before = threads()
+    dataset = make_dataset(store, table, batch_size=32, seed=5)
+    batches = iterate(dataset, 0, 1000)
+    next(batches)
+    started = threads() - before
+    assert len(started) == 1
+    batches.close()  # In the middle, as when training stops early.
+    for thread in started:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+    def fail(batch):
+        raise RuntimeError("the disk is gone")
+
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        next(iterate(dataset.map(fail), 0, 10))
+
+
+def test_order_never_changes(table):
+    """A run must be repeatable with another NumPy: fixed numbers, not a second run."""
+    batch = index_batches(table, batch_size=8, seed=5, pairing="mixed")
+    assert batch(20)["index"].tolist() == FIXED
+
+
+FIXED = []
+
+
+def test_errors(store, table, make_store):
+    def make(images=store, **options):
+        make_dataset(images, table, **{"batch_size": 32, "seed": 0, **options})
+
+    for options, message in [
+        ({"batch_size": 141}, "141 exceeds the 140 pairs"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"pairing": "both"}, "semantic, augmented or mixed"),
+        ({"pairing": "mixed", "semantic_fraction": 1.5}, "between 0 and 1"),
+        ({"seed": -1}, "seed"),
+        ({"process_count": 3}, "cannot be shared by 3"),
+        ({"process_index": 2, "process_count": 2}, "no process 2"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            make(**options)
+    other = make_store([0] * 70, name="other")
+    with pytest.raises(UserError, match="made for store 'tiny'.*'other'"):
+        make(images=other)

@@ -1,0 +1,33 @@
+"""Imports torchvision as the reference of the parity tests, also beside a CPU torch.
+
+A torchvision wheel that was built for CUDA cannot load its compiled operators beside a
+CPU build of torch, and then stops in its import, since it wants to describe operators
+that do not exist. Its transforms and models need none of them: declaring their
+signatures is enough. Tests use it so that they skip where torch is not installed:
+
+    torchvision_ref = pytest.importorskip("torchvision_ref")
+    torch, torchvision = torchvision_ref.torch, torchvision_ref.torchvision
+"""
+
+import importlib
+import sys
+
+import torch
+
+_NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+def _load():
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    for operator in ("nms", "qnms"):
+        torch.library.define(f"torchvision::{operator}", _NMS)
+    return importlib.import_module("torchvision")
+
+
+torchvision = _load()
