@@ -52,7 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
     augment.std = placeholder(tuple)
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
-    optimizer.name = placeholder(str)  # lars | sgd
+    optimizer.name = placeholder(str)  # lars | sgd | adamw
     optimizer.learning_rate = placeholder(float)  # for a batch of 256; scaled to it
     optimizer.weight_decay = placeholder(float)
     optimizer.momentum = placeholder(float)

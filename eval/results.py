@@ -24,10 +24,10 @@ def versions() -> dict[str, str]:
 
 def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
     """The run's folder, from itself, its `checkpoints` folder or one step in it."""
-    path = pathlib.Path(checkpoint)
+    path = pathlib.Path(checkpoint).absolute()
     if path.name == "checkpoints":
         return path.parent
-    if path.parent.name == "checkpoints":
+    if path.parent.name == "checkpoints" and path.name.isdecimal():
         return path.parent.parent
     return path
 

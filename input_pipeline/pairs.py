@@ -161,6 +161,20 @@ def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTabl
     )
 
 
+def own_pairs(store: ImageStore) -> PairTable:
+    """Pair each image with itself: augmentation pairs of a store without labels."""
+    rows = np.arange(len(store), dtype=np.int32)
+    return PairTable(
+        first=rows,
+        second=rows,
+        label=store.labels,
+        store=store.name,
+        split=store.split,
+        fingerprint=store.fingerprint,
+        source="each image with itself",
+    )
+
+
 def augmented_pairs(table: PairTable) -> PairTable:
     """The matched augmentation pairs: same first images, each paired with itself.
 

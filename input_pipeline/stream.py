@@ -153,7 +153,7 @@ def make_dataset(
 
     # Not MapDataset.shuffle().batch().repeat(), which does reshuffle each epoch:
     # it walks the pipeline once a record, where one indexing operation reads the
-    # whole batch many times faster; and its epochs take the seeds seed + e, so the
+    # whole batch four times faster; and its epochs take the seeds seed + e, so the
     # second epoch of seed 0 would be the first of seed 1.
     return grain.MapDataset.range(sys.maxsize).map(read)
 

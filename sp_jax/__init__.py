@@ -1,0 +1,1 @@
+"""sp_jax: self-supervised learning on semantic pairs, in JAX and Flax."""

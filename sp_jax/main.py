@@ -71,6 +71,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
     if data.pairs:
         table = pairs.load_table(data.pairs, images)
+    elif data.pairing == "augmented" and (images.labels < 0).all():
+        table = pairs.own_pairs(images)
     else:
         table = pairs.semantic_pairs(images, rounds=data.rounds, seed=config.seed)
     per_epoch = stream.steps_per_epoch(table, config.batch_size)
@@ -96,7 +98,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     }
     if first:
         validate.claim_workdir(workdir, plain)
-        pairs.save_table(workdir / "pairs.csv", table, images)
+        _save_pairs(workdir, table, images)
     mesh = make_mesh()
     state = init_state(recipe.method, optimizer.tx, recipe.views, config.seed, mesh)
     if first and not (workdir / "views.png").exists():
@@ -142,6 +144,23 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
 
 
+def _save_pairs(
+    workdir: pathlib.Path, table: pairs.PairTable, images: store.ImageStore
+) -> None:
+    """Write pairs.csv, or check that a run that goes on still has the same pairs."""
+    path = workdir / "pairs.csv"
+    before = path.read_bytes() if path.is_file() else None
+    new = workdir / ".pairs.csv"
+    pairs.save_table(new, table, images)
+    if before is not None and before != new.read_bytes():
+        new.unlink()
+        raise UserError(
+            f"The pairs or their images changed since the run in {workdir} started "
+            "(see its pairs.csv): use another --workdir, or restore them."
+        )
+    os.replace(new, path)
+
+
 def _or_user_error(make: Callable, *args):
     """The library raises ValueError for a bad value; here that is the config's fault."""
     try:
@@ -173,11 +192,12 @@ def _make_evaluations(
     evaluations = []
     for name, options in config.evals.items():
         options = options.to_dict()
-        module = evaluators.get(options.pop("type"))
+        kind = options.pop("type")
         every_epochs = options.pop("every_epochs", 0)
         options.setdefault("image_size", config.data.image_size)
         options.setdefault("data_dir", config.data.dir or None)
         try:
+            module = evaluators.get(kind)
             evaluate = module.create(**options)
             protocol = module.describe(**options)
         except UserError as error:
@@ -207,7 +227,10 @@ def _draw_first_batch(images, recipe: Recipe, workdir: pathlib.Path) -> None:
 def main(argv: list[str]) -> int:
     """Run with the parsed flags; 2 for a mistake of the user, 1 for a diverged run."""
     if len(argv) > 1:
-        print(f"error: unknown argument {argv[1]!r}: flags start with --.", file=sys.stderr)
+        print(
+            f"error: unknown argument {argv[1]!r}: flags start with --.",
+            file=sys.stderr,
+        )
         return 2
     # absl sets Python's logging to warnings; the run should say what it does.
     logging.getLogger().setLevel(logging.INFO)
@@ -230,15 +253,9 @@ def main(argv: list[str]) -> int:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line; one sentence and exit code 2 where it is wrong."""
     try:
-        if not any(arg.lstrip("-").split("=")[0] == "config" for arg in argv[1:]) and (
-            "--help" not in argv and "--helpfull" not in argv
-        ):
-            raise UserError(
-                "Give a config file, such as --config=configs/quickstart.py."
-            )
+        if not any("help" in arg for arg in argv):
+            _check_config_file(argv)
         return flags.FLAGS(argv)
-    except FileNotFoundError as error:
-        message = f"There is no config file {error.filename!r}."
     except (UserError, flags.Error) as error:
         message = str(error)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -246,6 +263,18 @@ def parse_flags(argv: list[str]) -> list[str]:
         message = f"The config is wrong: {' '.join(str(error).split())}"
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def _check_config_file(argv: list[str]) -> None:
+    """ml_collections reports a missing file late, and with a traceback."""
+    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, path = arg.lstrip("-").partition("=")
+        if arg.startswith("-") and name == "config":
+            path = (path if equals else following).partition(":")[0]
+            if not os.path.isfile(path):
+                raise UserError(f"There is no config file {path!r}.")
+            return
+    raise UserError("Give a config file, such as --config=configs/quickstart.py.")
 
 
 def cli() -> None:

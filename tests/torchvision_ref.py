@@ -3,16 +3,16 @@
 A torchvision wheel that was built for CUDA cannot load its compiled operators beside a
 CPU build of torch, and then stops in its import, since it wants to describe operators
 that do not exist. Its transforms and models need none of them: declaring their
-signatures is enough. Tests use it so that they skip where torch is not installed:
-
-    torchvision_ref = pytest.importorskip("torchvision_ref")
-    torch, torchvision = torchvision_ref.torch, torchvision_ref.torchvision
+signatures is enough. A test module that imports this one is skipped where torch is not
+installed: `from tests.torchvision_ref import torch, torchvision`.
 """
 
 import importlib
 import sys
 
-import torch
+import pytest
+
+torch = pytest.importorskip("torch")
 
 _NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
@@ -31,3 +31,5 @@ def _load():
 
 
 torchvision = _load()
+torch.set_num_threads(1)  # its threads would fight with jax's for a test's cores
+importlib.import_module("torchvision.transforms.v2")  # not imported by torchvision

@@ -24,11 +24,15 @@ def augment(key: jax.Array, images: jax.Array, config: Augment) -> jax.Array:
     Returns:
         float32 [N, size, size, 3], normalised.
 
+    Raises:
+        ValueError: the images are of another type or shape.
+
     Example:
         >>> images = jnp.zeros((2, 96, 80, 3), jnp.uint8)
         >>> augment(jax.random.key(0), images, Augment(size=32)).shape
         (2, 32, 32, 3)
     """
+    _check(images, "[N, H, W, 3]")
     n, height, width, _ = images.shape
     params = sample_params(key, n, height, width, config)
     return apply_params(images, params, config)
@@ -72,7 +76,11 @@ def make_views(
 
     Returns:
         For each config float32 [B, size, size, 3].
+
+    Raises:
+        ValueError: the images are of another type or shape.
     """
+    _check(images, "[B, V, H, W, 3]")
     batch, per_pair = images.shape[:2]
     coin_key, *keys = jax.random.split(key, 1 + len(configs))
     if per_pair == 2 and len(set(configs)) > 1:
@@ -107,5 +115,15 @@ def preprocess(
     Returns:
         float32 [N, size, size, 3], normalised.
     """
+    _check(images, "[N, H, W, 3]")
     x = geometry.resize(images, size)
     return jnp.moveaxis(color.normalize(x, mean, std), 1, -1)
+
+
+def _check(images: jax.Array, shape: str) -> None:
+    axes = shape.count(",") + 1
+    if images.ndim != axes or images.shape[-1] != 3 or images.dtype != jnp.uint8:
+        raise ValueError(
+            f"images are {images.dtype} {list(images.shape)}: give uint8 {shape}, "
+            "with values from 0 to 255."
+        )

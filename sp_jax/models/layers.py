@@ -52,7 +52,11 @@ class Conv(nn.Module):
             ]
             return jnp.concatenate(patches, axis=-1) @ w.reshape(-1, self.features)
         return jax.lax.conv_general_dilated(
-            x, w, (s, s), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x,
+            w,
+            (s, s),
+            ((pad, pad), (pad, pad)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
 
@@ -140,7 +144,9 @@ class BatchNorm(nn.Module):
         c = x.shape[-1]
         ones, zeros = jnp.ones((c,), jnp.float32), jnp.zeros((c,), jnp.float32)
         scale = self.param("scale", self.scale_init, (c,)) if self.use_scale else ones
-        bias = self.param("bias", nn.initializers.zeros, (c,)) if self.use_bias else zeros
+        bias = (
+            self.param("bias", nn.initializers.zeros, (c,)) if self.use_bias else zeros
+        )
         ra_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,))
         ra_var = self.variable("batch_stats", "var", jnp.ones, (c,))
         if not train:

@@ -35,9 +35,16 @@ def _sgd(schedule, weight_decay, momentum):
     )
 
 
+def _adamw(schedule, weight_decay, momentum):
+    return optax.adamw(
+        schedule, b1=momentum, weight_decay=weight_decay, mask=kernel_mask
+    )
+
+
 _OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "lars": _lars,
     "sgd": _sgd,
+    "adamw": _adamw,
 }
 
 
@@ -48,10 +55,12 @@ def get(
 
     Args:
         name: "lars" (SimCLR's: https://arxiv.org/abs/1708.03888, trust coefficient
-            0.001) or "sgd" (heavy-ball momentum).
+            0.001), "sgd" (heavy-ball momentum) or "adamw"
+            (https://arxiv.org/abs/1711.05101).
         schedule: step to learning rate.
-        weight_decay: added to the gradient of kernels only, as `weight_decay * w`.
-        momentum: share of the buffer that is kept.
+        weight_decay: of kernels only. `weight_decay * w` is added to the gradient, or
+            for "adamw" to the update before the learning rate.
+        momentum: share of the buffer that is kept; for "adamw" its beta 1.
 
     Raises:
         ValueError: the name is unknown.

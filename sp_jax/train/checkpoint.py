@@ -86,7 +86,9 @@ class Checkpoints:
         keep_every: also keep each step that is a multiple of it; 0 for none.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, keep_last: int, keep_every: int):
+    def __init__(
+        self, directory: str | os.PathLike, *, keep_last: int, keep_every: int
+    ):
         self.directory = pathlib.Path(directory).absolute()
         self._lock = threading.Lock()
         self._set_damaged_aside()

@@ -156,7 +156,8 @@ def fit(
 
     def save(step: int) -> None:
         fetch_window(step)  # nothing that is not finite is ever saved
-        checkpoints.save(step, state, {**meta, "window": window})
+        # A copy of the window: the meta data is written in the background.
+        checkpoints.save(step, state, {**meta, "window": list(window)})
 
     bar = tqdm(
         total=settings.total_steps,

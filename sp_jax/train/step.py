@@ -84,7 +84,9 @@ def make_train_step(
     total_steps: int,
     log_every: int,
     mesh: Mesh,
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[
+    [TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]
+]:
     """Compile augmentation, loss, gradient and update into one function.
 
     Args:
@@ -142,9 +144,7 @@ def make_train_step(
                 features,
             ),
         }
-        state = TrainState(
-            state.step + 1, params, method_state, opt_state, state.key
-        )
+        state = TrainState(state.step + 1, params, method_state, opt_state, state.key)
         return state, metrics
 
     return jax.jit(

@@ -1,12 +1,11 @@
 """What the operations should give, computed image by image with torchvision."""
 
 import numpy as np
-import pytest
 
-torchvision_ref = pytest.importorskip("torchvision_ref")
-torch = torchvision_ref.torch
-from torchvision.transforms import functional as v1  # noqa: E402
-from torchvision.transforms.v2 import functional as v2  # noqa: E402, F401
+from tests.torchvision_ref import torch, torchvision
+
+v1 = torchvision.transforms.functional
+v2 = torchvision.transforms.v2.functional
 
 MODES = {
     "bilinear": v1.InterpolationMode.BILINEAR,

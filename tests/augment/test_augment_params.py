@@ -98,16 +98,15 @@ def test_positions_are_uniform():
 @pytest.mark.parametrize("height, width", [(64, 64), (64, 150)])
 def test_boxes_are_distributed_as_torchvisions(height, width):
     """At small sizes, where draws that do not fit and the rounding shape them."""
-    torchvision_ref = pytest.importorskip("torchvision_ref")
-    from torchvision.transforms import RandomResizedCrop
+    torch = pytest.importorskip("torch")
+    from tests.torchvision_ref import torchvision
 
+    get_params = torchvision.transforms.RandomResizedCrop.get_params
     n, scale, ratio = 6000, (0.08, 1.0), (3 / 4, 4 / 3)
     ours = sample_boxes(jax.random.key(4), n, height, width, scale, ratio)
-    image = torchvision_ref.torch.zeros(3, height, width)
-    torchvision_ref.torch.manual_seed(0)
-    theirs = [
-        RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(n)
-    ]
+    image = torch.zeros(3, height, width)
+    torch.manual_seed(0)
+    theirs = [get_params(image, list(scale), list(ratio)) for _ in range(n)]
     for mine, other in zip(np.asarray(ours).T, np.array(theirs).T, strict=True):
         table = [np.bincount(v // 4, minlength=40) for v in (mine, other)]
         table = np.array(table)[:, np.sum(table, axis=0) > 10]

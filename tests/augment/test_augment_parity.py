@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-reference = pytest.importorskip("reference")  # needs torch
+from sp_jax import augment as aug
+from tests.augment import reference
 
-from sp_jax import augment as aug  # noqa: E402
+crop_resize = jax.jit(aug.crop_resize, static_argnames=("size", "interpolation"))
+gaussian_blur = jax.jit(aug.gaussian_blur, static_argnames="taps")
+color_jitter = jax.jit(aug.color_jitter, static_argnames="operations")
 
 VERSIONS = pytest.mark.parametrize("functional", [reference.v1, reference.v2])
 
@@ -41,21 +44,22 @@ def boxes(images):
 @pytest.mark.parametrize("size", [24, 64, 112])  # shrinks, both, enlarges
 @pytest.mark.parametrize("which", ["emoji_images", "scenes"])
 def test_crop_and_flip(which, size, interpolation, request):
-    images = request.getfixturevalue(which)
+    images = request.getfixturevalue(which)[:24]
     box, flip = boxes(images)
-    ours = aug.crop_resize(
+    ours = crop_resize(
         images, box, size, flip=jnp.asarray(flip), interpolation=interpolation
     )
     theirs = reference.crop(images, box, size, flip, interpolation)
-    assert max_error(ours, theirs) < 3e-6
-    v2 = reference.crop(images, box, size, flip, interpolation, reference.v2)
-    assert max_error(ours, v2) < 3e-6
+    assert max_error(ours, theirs) < 1.5e-6
+    if size == 64:
+        theirs = reference.crop(images, box, size, flip, interpolation, reference.v2)
+        assert max_error(ours, theirs) < 1.5e-6
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_crop_is_within_a_level_of_pil(scenes, interpolation):
     box, _ = boxes(scenes)
-    ours = aug.crop_resize(scenes, box, 64, interpolation=interpolation)
+    ours = crop_resize(scenes, box, 64, interpolation=interpolation)
     levels = np.moveaxis(np.asarray(ours), 1, -1) * 255
     errors = []
     for image, (top, left, h, w), level in zip(scenes, box, levels, strict=True):
@@ -75,7 +79,7 @@ def test_crop_is_within_a_level_of_pil(scenes, interpolation):
 def test_jitter_operation(emoji_images, name, functional):
     low, high = (-0.5, 0.5) if name == "hue" else (0.0, 2.0)
     values = np.linspace(low, high, len(emoji_images), dtype=np.float32)
-    ours = getattr(aug, f"adjust_{name}")(planar(emoji_images), values)
+    ours = jax.jit(getattr(aug, f"adjust_{name}"))(planar(emoji_images), values)
     adjust = getattr(functional, f"adjust_{name}")
     assert max_error(ours, reference.each(adjust, emoji_images, values)) < 2e-6
 
@@ -83,7 +87,7 @@ def test_jitter_operation(emoji_images, name, functional):
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_jitter_operation_is_within_a_level_of_pil(emoji_images, name):
     values = np.linspace(0.2, 1.8, len(emoji_images), dtype=np.float32)
-    ours = getattr(aug, f"adjust_{name}")(planar(emoji_images), values)
+    ours = jax.jit(getattr(aug, f"adjust_{name}"))(planar(emoji_images), values)
     levels = np.moveaxis(np.asarray(ours), 1, -1) * 255
     adjust = getattr(reference.v1, f"adjust_{name}")
     for image, value, level in zip(emoji_images, values, levels, strict=True):
@@ -106,14 +110,14 @@ def test_jitter_in_all_orders(emoji_images, functional):
     factors = np.random.default_rng(0).uniform(0.2, 1.8, (24, 4)).astype(np.float32)
     factors[:, 3] = (factors[:, 3] - 1) / 2
     apply = jnp.ones(24, bool)
-    ours = jax.jit(aug.color_jitter)(planar(images), order, factors, apply)
+    ours = color_jitter(planar(images), order, factors, apply)
     one = functools.partial(reference.jitter, functional=functional)
     theirs = reference.each(one, images, order, factors)
-    assert max_error(ours, theirs) < 5e-6
+    assert max_error(ours, theirs) < 4e-6
     # The orders differ (where values are cut), so that a wrong one would be seen.
     same = jnp.broadcast_to(planar(images[:1]), (24, 3, 64, 64))
     factor = jnp.broadcast_to(jnp.array([1.7, 1.6, 1.8, 0.3]), (24, 4))
-    views = np.asarray(jax.jit(aug.color_jitter)(same, order, factor, apply))
+    views = np.asarray(color_jitter(same, order, factor, apply))
     gaps = np.abs(views[:, None] - views[None]).max(axis=(2, 3, 4))
     assert (gaps + np.eye(24)).min() > 1e-3
 
@@ -135,11 +139,9 @@ def test_jitter_with_some_operations(emoji_images, operations):
     on = [aug.color.OPERATIONS.index(name) for name in operations]
     neutral = np.array([1, 1, 1, 0], np.float32)
     left = np.where(np.isin(np.arange(4), on), factors, neutral)
-    ours = aug.color_jitter(
-        planar(images), order, factors, jnp.ones(24, bool), operations
-    )
+    ours = color_jitter(planar(images), order, factors, jnp.ones(24, bool), operations)
     theirs = reference.each(reference.jitter, images, order, left)
-    assert max_error(ours, theirs) < 5e-6
+    assert max_error(ours, theirs) < 4e-6
 
 
 @VERSIONS
@@ -171,7 +173,7 @@ def test_blur(emoji_images, taps, functional):
             functional.gaussian_blur(image, [taps, taps], [sigma] * 2) if on else image
         )
 
-    ours = np.asarray(aug.gaussian_blur(x, sigma, jnp.asarray(apply), taps))
+    ours = np.asarray(gaussian_blur(x, sigma, jnp.asarray(apply), taps))
     assert max_error(ours, reference.each(blur, emoji_images, sigma, apply)) < 2e-6
     np.testing.assert_array_equal(ours[~apply], x[~apply])
 
@@ -179,7 +181,7 @@ def test_blur(emoji_images, taps, functional):
 def test_blur_is_not_symmetric_by_accident(scenes):
     """A blur that left the image turned over would pass on a symmetric image only."""
     x = planar(scenes[:, :, :96])
-    ours = aug.gaussian_blur(x, jnp.full(12, 1.5), jnp.ones(12, bool), 9)
+    ours = gaussian_blur(x, jnp.full(12, 1.5), jnp.ones(12, bool), 9)
 
     def blur(image):
         return reference.v1.gaussian_blur(image, [9, 9], [1.5, 1.5])

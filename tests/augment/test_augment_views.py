@@ -208,3 +208,12 @@ def test_config_from_lists_is_a_static_argument():
     config = Augment(crop_scale=[0.2, 1.0], mean=[0.5, 0.5, 0.5])
     assert hash(config) == hash(Augment(crop_scale=(0.2, 1.0), mean=(0.5, 0.5, 0.5)))
     assert [Augment(size=s).kernel_size for s in (224, 64, 32, 16)] == [23, 7, 3, 0]
+
+
+def test_other_images_are_refused(emoji_images):
+    with pytest.raises(ValueError, match=r"float32 .* give uint8 \[N, H, W, 3\]"):
+        augment(jax.random.key(0), emoji_images / np.float32(255), Augment())
+    with pytest.raises(ValueError, match=r"give uint8 \[B, V, H, W, 3\]"):
+        make_views(jax.random.key(0), emoji_images, [Augment()] * 2)
+    with pytest.raises(ValueError, match="give uint8"):
+        preprocess(emoji_images[..., :1], 64)

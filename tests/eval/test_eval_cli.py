@@ -100,13 +100,18 @@ def test_help_explains_every_option(launch):
     assert "the L2 penalties to try, each with each learning rate." in shown
 
 
-def test_run_folder_of_a_run_its_checkpoints_and_a_step(tmp_path):
+def test_run_folder_of_a_run_its_checkpoints_and_a_step(tmp_path, monkeypatch):
     for path in (
         tmp_path,
         tmp_path / "checkpoints",
         tmp_path / "checkpoints" / "30",
     ):
         assert results.run_folder(path) == tmp_path
+    run = tmp_path / "checkpoints" / "run"  # Of a user who keeps runs in such a folder.
+    assert results.run_folder(run) == run
+    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.chdir(tmp_path / "checkpoints")
+    assert results.run_folder("30") == tmp_path
 
 
 def test_a_killed_write_leaves_the_old_result(tmp_path, monkeypatch):

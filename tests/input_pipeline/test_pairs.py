@@ -85,7 +85,7 @@ def test_lone_images_are_counted_and_seeds_differ(make_store):
         semantic_pairs(store, rounds=0, seed=0)
 
 
-FIXED_FIRST = []
+FIXED_FIRST = [2, 4, 3, 1, 6, 5]
 
 
 def test_emoji_pairs_join_artists(emoji_dir):

@@ -148,6 +148,9 @@ def test_second_open_decodes_nothing(pictures, tmp_path, monkeypatch):
     assert changed.fingerprint != first.fingerprint
     assert _open(pictures, tmp_path / "data", size=4).images.shape == (4, 4, 4, 3)
     assert len(list((tmp_path / "data").iterdir())) == 3
+    os.utime(pictures / "cat" / "a.png", (0, 0))  # Changed without changing its size.
+    _open(pictures, tmp_path / "data")
+    assert len(list((tmp_path / "data").iterdir())) == 4
 
 
 @pytest.mark.parametrize("name", ["images.npy", "digests.npy", "meta.json"])
@@ -162,6 +165,13 @@ def test_truncated_folder_is_prepared_again(pictures, tmp_path, name):
     assert again.fingerprint == first.fingerprint
     assert (prepared / name).read_bytes() == content
     assert [path.name for path in (tmp_path / "data").iterdir()] == [prepared.name]
+
+
+def test_folder_with_too_few_images_is_prepared_again(pictures, tmp_path):
+    pixels = np.array(_open(pictures, tmp_path / "data").images)
+    (prepared,) = (tmp_path / "data").iterdir()
+    np.save(prepared / "images.npy", pixels[:3])  # A sound file, but not this one.
+    assert np.array_equal(_open(pictures, tmp_path / "data").images, pixels)
 
 
 def test_killed_preparation_leaves_nothing_that_looks_complete(pictures, tmp_path):
@@ -199,15 +209,19 @@ def test_slower_of_two_preparations_uses_the_first(pictures, tmp_path, monkeypat
 
     def read_after_the_other(path, size):
         if not done:
-            done.append(True)
+            done.append(None)
             _open(pictures, data)
+            (first,) = [path for path in data.iterdir() if ".tmp-" not in path.name]
+            done.append((first / "images.npy").stat().st_ino)
         return read(path, size)
 
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # One thread: no race in the test.
     monkeypatch.setattr(folder, "read_image", read_after_the_other)
     store = _open(pictures, data)
     assert store.images[0, 3, 3].tolist() == [255, 0, 0]
-    assert len(list(data.iterdir())) == 1
+    (final,) = data.iterdir()
+    # Readers may have the first one open already: it must stay.
+    assert (final / "images.npy").stat().st_ino == done[1]
 
 
 def test_full_disk_is_told_beforehand(pictures, tmp_path, monkeypatch):

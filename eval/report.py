@@ -1,0 +1,334 @@
+"""Compare runs: a table, curves and retrieval sheets, in one page that needs no network.
+
+    python -m eval.report --out=runs/quickstart runs/quickstart/semantic \
+        runs/quickstart/augmented
+
+Writes `report.html` (self-contained), `curves.png` and `retrieval.png` in the folder
+--out, and prints the table. Only the runs' own files are read.
+"""
+
+import base64
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from absl import app, flags
+from matplotlib import pyplot as plt
+
+from eval import pictures
+from eval.features import Extractor
+from eval.retrieval import nearest
+from input_pipeline.errors import UserError
+from input_pipeline.store import open_store
+
+_OUT = flags.DEFINE_string("out", "runs", "Folder of the report.")
+
+LABELS = {"semantic": "SP (semantic pairs)", "augmented": "AP (augmentation pairs)"}
+QUERIES = 10
+NEIGHBOURS = 5
+
+# Curves to draw, in this order, where a run has them.
+_CURVES = ("loss", "effective_rank", "alignment", "uniformity")
+# The number of each evaluator's result that the table shows.
+_HEADLINES = ("accuracy", "top1")
+
+
+class Run(NamedTuple):
+    """What a run's folder says of itself."""
+
+    workdir: pathlib.Path
+    label: str
+    config: dict[str, Any]
+    lines: list[dict[str, Any]]
+    results: dict[str, dict[str, Any]]
+
+
+def read_run(workdir: str | os.PathLike) -> Run:
+    """Read config.json, metrics.jsonl and eval/*.json.
+
+    Raises:
+        UserError: the folder holds no finished run.
+    """
+    # Imported here: pictures of other things than runs need no trainer.
+    from sp_jax.train.writer import read_metrics
+
+    workdir = pathlib.Path(workdir)
+    lines = read_metrics(workdir)
+    results = {
+        path.stem: json.loads(path.read_text())
+        for path in sorted((workdir / "eval").glob("*.json"))
+    }
+    if not (workdir / "config.json").is_file() or not lines or not results:
+        raise UserError(
+            f"{workdir} holds no evaluated run: train it first, with "
+            f"python -m sp_jax.main --config=… --workdir={workdir}."
+        )
+    config = json.loads((workdir / "config.json").read_text())
+    pairing = config["data"]["pairing"]
+    return Run(workdir, LABELS.get(pairing, pairing), config, lines, results)
+
+
+def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by label: those of one label differ in their seed."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.label, []).append(run)
+    return groups
+
+
+def make_table(runs: Sequence[Run]) -> list[list[str]]:
+    """Rows of text: one an evaluation, with the baselines where they are known.
+
+    Several runs of one label become their mean and sample standard deviation.
+    """
+    names = list(dict.fromkeys(name for run in runs for name in run.results))
+    baselines = _baselines(runs)
+    columns = list(dict.fromkeys(c for row in baselines.values() for c in row))
+    groups = group_runs(runs)
+    table = [["evaluation", *groups, *columns]]
+    for name in names:
+        results = [
+            [run.results[name]["result"] for run in group if name in run.results]
+            for group in groups.values()
+        ]
+        key = next(
+            (k for k in _HEADLINES if any(k in r for g in results for r in g)), ""
+        )
+        row = [f"{name} ({key})"]
+        row += [_mean([r[key] for r in group if key in r]) for group in results]
+        row += [
+            _mean([baselines[name][c]] if c in baselines.get(name, {}) else [])
+            for c in columns
+        ]
+        table.append(row)
+    return table
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
+def _baselines(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """Features without learning, as benchmarks/emoji_baselines.py measured them."""
+    if any(run.config["data"]["store"] != "emoji" for run in runs):
+        return {}
+    path = pathlib.Path(__file__).parents[1] / "input_pipeline/emoji/baselines.json"
+    return json.loads(path.read_text())["results"] if path.is_file() else {}
+
+
+def format_table(table: Sequence[Sequence[str]]) -> str:
+    """The table in aligned columns, for a terminal."""
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in table
+    )
+
+
+def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
+    """Loss, health of the representation and evaluations over epochs."""
+    probes = [
+        f"{name}/{key}"
+        for name in runs[0].results
+        for key in _HEADLINES
+        if sum(f"{name}/{key}" in line for line in runs[0].lines) > 1
+    ]
+    names = [*_CURVES[:2], *probes, *_CURVES[2:]]
+    labels = list(group_runs(runs))
+    columns = 4
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.4 * columns, 2.6 * rows), squeeze=False
+    )
+    for axis, name in zip(axes.flat, names, strict=False):
+        for run in runs:
+            color = f"C{labels.index(run.label)}"
+            first = run is group_runs(runs)[run.label][0]
+            points = [(line["epoch"], line[name]) for line in run.lines if name in line]
+            marker = "o" if name in probes else None
+            if points:
+                axis.plot(
+                    *zip(*points, strict=True),
+                    label=run.label if first else None,
+                    color=color,
+                    marker=marker,
+                    ms=3,
+                )
+        axis.set_title(name.replace("_", " "), fontsize=10)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch", fontsize=9)
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    pictures.save_figure(figure, path)
+
+
+def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> bool:
+    """Queries with their nearest neighbours, the first run of each label side by side.
+
+    On a store with artists, neighbours are by other artists. A green frame is a
+    neighbour of the query's class.
+
+    Returns:
+        Whether the runs have a retrieval evaluation, and so a sheet.
+    """
+    from sp_jax.train.restore import load_features
+
+    options = runs[0].config["evals"].get("retrieval")
+    if options is None:
+        return False
+    runs = [group[0] for group in group_runs(runs).values()]
+    data = runs[0].config["data"]
+    store = open_store(
+        options["dataset"],
+        options["splits"][-1],
+        image_size=data["image_size"],
+        data_dir=data["dir"] or None,
+    )
+    across = options["across"]
+    # Spread over the store, and the same for every run.
+    queries = np.linspace(0, len(store) - 1, QUERIES + 2).astype(int)[1:-1]
+    width = 1 + len(runs) * NEIGHBOURS
+    figure, axes = plt.subplots(
+        QUERIES,
+        width + len(runs),
+        figsize=(0.75 * (width + len(runs)), 0.78 * QUERIES + 0.5),
+        gridspec_kw={
+            "wspace": 0.08,
+            "hspace": 0.12,
+            "width_ratios": [1] + ([0.3] + [1] * NEIGHBOURS) * len(runs),
+        },
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for row, query in enumerate(queries):
+        axes[row, 0].imshow(store.read(query))
+    axes[0, 0].set_title("query", fontsize=9)
+    for i, run in enumerate(runs):
+        features_fn, _ = load_features(run.workdir)
+        found = nearest(
+            Extractor(features_fn).extract(store),
+            store,
+            queries,
+            NEIGHBOURS,
+            across=across,
+        )
+        start = 2 + i * (NEIGHBOURS + 1)
+        axes[0, start + NEIGHBOURS // 2].set_title(run.label, fontsize=9)
+        for row, (query, neighbours) in enumerate(zip(queries, found, strict=True)):
+            for axis, neighbour in zip(axes[row, start:], neighbours, strict=False):
+                axis.imshow(store.read(neighbour))
+                if store.labels[neighbour] == store.labels[query]:
+                    _frame(axis)
+    pictures.save_figure(figure, path)
+    return True
+
+
+def _frame(axis: plt.Axes) -> None:
+    axis.set_axis_on()
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(color="#1a9850", linewidth=2.5)
+
+
+_PAGE = jinja2.Template(
+    """<!doctype html>
+<html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>sp_jax report</title>
+<style>
+ body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto;
+        padding: 0 1rem; color: #222 }
+ table { border-collapse: collapse } th, td { padding: .3rem .8rem; text-align: right;
+        border-bottom: 1px solid #ddd } th:first-child, td:first-child { text-align: left }
+ img { max-width: 100% } code { background: #f4f4f4 } small { color: #666 }
+ .side { display: flex; gap: 1rem; flex-wrap: wrap } .side figure { flex: 1; margin: 0 }
+</style>
+<h1>Semantic pairs against augmentation pairs</h1>
+<table><tr>{% for cell in table[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for row in table[1:] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+<p><small>Seed {{ seeds }}. Several seeds: mean ± sample standard deviation.
+Protocols:</small></p>
+<ul>{% for name, text in protocols.items() %}
+<li><small><b>{{ name }}</b>: {{ text }}</small></li>{% endfor %}</ul>
+<h2>Curves</h2><img src="{{ curves }}" alt="curves of both runs">
+{% if retrieval %}<h2>Nearest neighbours on concepts that no run saw</h2>
+<p>Green: the same concept. Neighbours are by other artists than the query's.</p>
+<img src="{{ retrieval }}" alt="retrieval sheet">{% endif %}
+<h2>The first batch: pairs and views</h2>
+<div class="side">{% for label, picture in views %}
+<figure><figcaption>{{ label }}</figcaption><img src="{{ picture }}" alt="views"></figure>
+{% endfor %}</div>
+<h2>Runs</h2>
+<ul>{% for run in runs %}<li>{{ run.label }}: <code>{{ run.workdir.name }}</code>,
+{{ run.config.method }}, {{ run.config.model.name }}, {{ run.lines[-1].step }} steps,
+{{ speeds[loop.index0] }} images/s</li>{% endfor %}</ul>
+</html>
+""",
+    autoescape=True,
+)
+
+
+def _embed(path: pathlib.Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
+    """Draw the pictures and write report.html; return its path."""
+    out.mkdir(parents=True, exist_ok=True)
+    draw_curves(runs, out / "curves.png")
+    has_sheet = draw_retrieval(runs, out / "retrieval.png")
+    speeds = [
+        [line["images_per_sec"] for line in run.lines if "images_per_sec" in line]
+        for run in runs
+    ]
+    page = _PAGE.render(
+        table=make_table(runs),
+        runs=runs,
+        seeds=", ".join(dict.fromkeys(str(run.config["seed"]) for run in runs)),
+        protocols={n: r["protocol"] for n, r in runs[0].results.items()},
+        curves=_embed(out / "curves.png"),
+        retrieval=_embed(out / "retrieval.png") if has_sheet else None,
+        views=[
+            (label, _embed(group[0].workdir / "views.png"))
+            for label, group in group_runs(runs).items()
+            if (group[0].workdir / "views.png").is_file()
+        ],
+        speeds=[f"{np.median(s):.0f}" if s else "?" for s in speeds],
+    )
+    path = out / "report.html"
+    temporary = out / f".report.{os.getpid()}"
+    temporary.write_text(page)
+    os.replace(temporary, path)
+    return path
+
+
+def main(argv: list[str]) -> int:
+    """Compare the runs given as arguments."""
+    try:
+        if len(argv) < 2:
+            raise UserError("Give the folders of one or more runs to compare.")
+        runs = [read_run(path) for path in argv[1:]]
+        path = write_report(runs, pathlib.Path(_OUT.value))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(format_table(make_table(runs)))
+    print(f"\nReport with curves and pictures: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,183 @@
+"""Each mistake of a user: one sentence, exit code 2, and nothing compiled before it."""
+
+import io
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+from PIL import Image
+
+from configs import common
+from input_pipeline.errors import UserError
+from sp_jax import main, validate
+from tests.train import tiny
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of 2 classes with 3 images each."""
+    for name in ("cat", "dog"):
+        directory = tmp_path / "images" / name
+        directory.mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (20, 20), (40 * i, 90, 10)).save(directory / f"{i}.png")
+    return tmp_path / "images"
+
+
+def change(config, path, value):
+    *sections, key = path.split(".")
+    for section in sections:
+        config = config[section]
+    with config.unlocked():
+        config[key] = value
+
+
+def pair_table(tmp_path, text):
+    path = tmp_path / "pairs.csv"
+    path.write_text(text)
+    return str(path)
+
+
+CASES = {
+    "unknown key": (lambda p, f: ("learning_rat", 0.1), "no config.learning_rat;"),
+    "unknown section key": (lambda p, f: ("data.stor", "x"), "no config.data.stor;"),
+    "unknown method": (lambda p, f: ("method", "simclrr"), "no method 'simclrr'"),
+    "unknown method option": (
+        lambda p, f: ("method_options.temprature", 0.1),
+        "no option 'temprature'",
+    ),
+    "unknown backbone": (lambda p, f: ("model.name", "resnet5"), "no backbone"),
+    "unknown optimiser": (lambda p, f: ("optimizer.name", "sdg"), "no optimiser 'sdg'"),
+    "bad augmentation": (lambda p, f: ("augment.hue", 0.9), "hue is 0.9"),
+    "batch and devices": (lambda p, f: ("batch_size", 12), "8 devices cannot share"),
+    "batch too large": (lambda p, f: ("batch_size", 8000), "exceeds the"),
+    "warm-up too long": (lambda p, f: ("optimizer.warmup_epochs", 9.0), "warm-up"),
+    "keep_last": (lambda p, f: ("checkpoint.keep_last", 1), "keep at least 2"),
+    "unknown store": (lambda p, f: ("data.store", "emojy"), "emoji, folder:DIR"),
+    "missing dataset": (lambda p, f: ("data.store", f"folder:{p}/none"), "none"),
+    "missing split": (lambda p, f: ("data.split", "train"), "no split 'train'"),
+    "unknown evaluator": (lambda p, f: ("evals.knn.type", "knnn"), "config.evals.knn"),
+    "evaluator option": (lambda p, f: ("evals.knn.neighbours", 3), "neighbours"),
+    "evaluator target": (lambda p, f: ("evals.knn.target", "kind"), "kind"),
+    "missing pair table": (lambda p, f: ("data.pairs", f"{p}/no.csv"), "no.csv"),
+    "pair table of unknown images": (
+        lambda p, f: (
+            "data.pairs",
+            pair_table(p, "first,second,label\nnoto/none,noto/1f600,\n"),
+        ),
+        "line 2: .* no image 'noto/none'",
+    ),
+    "pair table of another store": (
+        lambda p, f: (
+            "data.pairs",
+            pair_table(
+                p,
+                "# store=folder:photos\n# split=all\n# fingerprint=abc\n"
+                "first,second,label\nnoto/1f600,noto/1f603,grinning face\n",
+            ),
+        ),
+        "folder:photos",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_sentence_before_anything_compiles(case, tmp_path, folder, monkeypatch):
+    make, message = CASES[case]
+    config = tiny.get_config()
+    change(config, *make(tmp_path, folder))
+    monkeypatch.setattr(
+        main, "init_state", lambda *a: pytest.fail("compiled before the check")
+    )
+    with pytest.raises(UserError, match=message.replace("(", r"\(")) as error:
+        main.run(config, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_image_that_does_not_decode_is_named(tmp_path, folder):
+    good = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(good, "PNG")
+    (folder / "dog" / "broken.png").write_bytes(good.getvalue()[:40])
+    config = tiny.get_config()
+    change(config, "data.store", f"folder:{folder}")
+    change(config, "data.split", "all")
+    change(config, "data.dir", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match="broken.png"):
+        main.run(config, tmp_path / "run")
+
+
+def test_unlabelled_images_train_on_augmentation_pairs_only(tmp_path, folder):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, path in enumerate(sorted(folder.rglob("*.png"))):
+        path.rename(flat / f"{i}.png")
+    config = tiny.get_config()
+    for path, value in (
+        ("data.store", f"folder:{flat}"),
+        ("data.split", "all"),
+        ("data.dir", str(tmp_path / "cache")),
+        ("batch_size", 8),
+        ("data.pairing", "augmented"),
+    ):
+        change(config, path, value)
+    with pytest.raises(UserError, match="8 exceeds the 6 pairs"):
+        main.run(config, tmp_path / "run")
+    change(config, "data.pairing", "semantic")
+    with pytest.raises(UserError, match="label"):
+        main.run(config, tmp_path / "run")
+
+
+def test_workdir_of_a_different_config(tmp_path):
+    config = tiny.get_config()
+    validate.claim_workdir(tmp_path, config.to_dict())
+    config.profile.steps = 3  # does not touch the parameters
+    validate.claim_workdir(tmp_path, config.to_dict())
+    config.seed = 5
+    with pytest.raises(UserError, match="config.seed = 0, but now it is 5"):
+        validate.claim_workdir(tmp_path, config.to_dict())
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--config.sed=3"], "sed"),
+        (["--config.seed=many"], "seed"),
+        (["--confg=x"], "--config=configs/quickstart.py"),
+        (["--config=configs/none.py"], "none.py"),
+        (["--config.method=simclrr"], "no method 'simclrr'"),
+    ],
+)
+def test_the_command_line_exits_with_2(tmp_path, flags, message):
+    if not any(flag.startswith(("--config=", "--confg")) for flag in flags):
+        flags = ["--config=tests/train/tiny.py", *flags]
+    done = subprocess.run(
+        [sys.executable, "-m", "sp_jax.main", f"--workdir={tmp_path}/run", *flags],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(errors) == 1 and message in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_every_shipped_config_is_complete():
+    schema = common.get_config().to_dict()
+    for path in sorted((ROOT / "configs").glob("[!_]*.py")):
+        module = __import__(f"configs.{path.stem}", fromlist=["get_config"])
+        plain = module.get_config().to_dict()
+        validate.check_keys(plain, schema)
+        validate.check_values(plain)
+
+
+def test_eight_devices_are_here():
+    assert jax.device_count() == 8

@@ -1,0 +1,88 @@
+"""A damaged checkpoint is reported and the one before it is used."""
+
+import logging
+import os
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sp_jax.train.checkpoint import MANIFEST, Checkpoints, find_steps
+
+
+def _save_two(directory):
+    checkpoints = Checkpoints(directory, keep_last=2, keep_every=0)
+    for step in (10, 20):
+        state = {"w": jnp.arange(5000.0) + step, "step": jnp.int32(step)}
+        checkpoints.save(step, state, {"window": [{"loss": 0.1 + step}]})
+    checkpoints.close()
+
+
+def _largest(step_dir):
+    files = [p for p in step_dir.rglob("*") if p.is_file() and p.name != MANIFEST]
+    return max(files, key=lambda p: p.stat().st_size)
+
+
+def _truncate(step_dir):
+    os.truncate(_largest(step_dir), 100)
+
+
+def _flip_one_bit(step_dir):
+    path = _largest(step_dir)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _empty(step_dir):
+    for path in step_dir.rglob("*"):
+        if path.is_file():
+            path.unlink()
+
+
+def _lose_a_file(step_dir):
+    _largest(step_dir).unlink()
+
+
+def _kill_before_the_manifest(step_dir):
+    (step_dir / MANIFEST).unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_truncate, _flip_one_bit, _empty, _lose_a_file, _kill_before_the_manifest],
+)
+def test_damaged_newest_is_reported_and_the_one_before_is_used(
+    tmp_path, caplog, damage
+):
+    directory = tmp_path / "checkpoints"
+    _save_two(directory)
+    damage(directory / "20")
+    with caplog.at_level(logging.WARNING):
+        checkpoints = Checkpoints(directory, keep_last=2, keep_every=0)
+    template = {"w": jnp.zeros(5000), "step": jnp.int32(0)}
+    state, meta = checkpoints.restore(template)
+    np.testing.assert_array_equal(state["w"], np.arange(5000.0) + 10)
+    assert meta["window"] == [{"loss": 10.1}]
+    assert str(directory / "20") in caplog.text and "damaged" in caplog.text
+    assert (tmp_path / "damaged" / "20.0").is_dir()  # kept for a person to look at
+    # The same step can be saved again, and is then the newest.
+    checkpoints.save(20, {"w": template["w"], "step": jnp.int32(20)}, {"window": []})
+    checkpoints.close()
+    again = Checkpoints(directory, keep_last=2, keep_every=0)
+    assert int(again.restore(template)[0]["step"]) == 20
+    again.close()
+
+
+def test_keeps_the_last_and_the_multiples(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c", keep_last=2, keep_every=20)
+    for step in (10, 20, 30, 40, 50):
+        checkpoints.save(step, {"w": jnp.zeros(3)}, {})
+    checkpoints.close()
+    assert find_steps(tmp_path / "c") == [50, 40, 20]
+
+
+def test_no_checkpoint_yet(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c", keep_last=2, keep_every=0)
+    assert checkpoints.restore({"w": jnp.zeros(3)}) is None
+    checkpoints.close()

@@ -1,0 +1,67 @@
+"""One device, two and eight give the same run."""
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline.pairs import semantic_pairs
+from input_pipeline.store import open_store
+from input_pipeline.stream import make_dataset
+from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.train.step import by_batch, init_state, make_mesh, make_train_step
+from tests.train import tiny
+
+
+@pytest.fixture(scope="module")
+def batches():
+    store = open_store("emoji", "pretrain")
+    table = semantic_pairs(store, seed=0)
+    dataset = make_dataset(store, table, batch_size=16, seed=0)
+    return [dataset[step] for step in range(5)]
+
+
+def losses(batches, devices):
+    """The loss curve in float32, and the parameters at its end."""
+    config = tiny.get_config().to_dict() | {"dtype": "float32"}
+    recipe = make_recipe(config)
+    optimizer = make_optimizer(config, 100, 10)
+    mesh = make_mesh(jax.devices()[:devices])
+    state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
+    step = make_train_step(
+        recipe.method,
+        optimizer.tx,
+        optimizer.schedule,
+        recipe.views,
+        total_steps=100,
+        log_every=2,
+        mesh=mesh,
+    )
+    curve = []
+    for batch in batches:
+        state, metrics = step(state, jax.device_put(batch, by_batch(mesh)))
+        curve.append({name: float(value) for name, value in metrics.items()})
+    return curve, jax.device_get(state.params)
+
+
+def test_the_number_of_devices_does_not_matter(batches):
+    assert len(jax.devices()) == 8
+    one, params_one = losses(batches, 1)
+    for devices in (2, 8):
+        many, params_many = losses(batches, devices)
+        for a, b in zip(one, many, strict=True):
+            assert a.keys() == b.keys()
+            for name in a:
+                assert a[name] == pytest.approx(b[name], rel=2e-3, abs=1e-4), name
+        largest = jax.tree.map(
+            lambda x, y: np.abs(x - y).max(), params_one, params_many
+        )
+        assert max(jax.tree.leaves(largest)) < 1e-3
+    # Health is computed on log steps only.
+    assert [m["effective_rank"] > 0 for m in one] == [False, True, False, True, False]
+
+
+def test_batch_normalisation_sees_the_global_batch(batches):
+    """With a batch split over 8 devices a local statistic would have 4 rows, not 32."""
+    curve_one, _ = losses(batches[:1], 1)
+    curve_eight, _ = losses(batches[:1], 8)
+    assert curve_one[0]["loss"] == pytest.approx(curve_eight[0]["loss"], rel=1e-5)

@@ -1,0 +1,149 @@
+"""Killed and resumed is bit-identical to uninterrupted, in real processes."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import orbax.checkpoint as ocp
+import pytest
+
+from sp_jax.train.checkpoint import find_damage
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 23
+TIMED = ("time", "step_ms", "images_per_sec")
+
+
+def start(workdir, *flags):
+    command = [sys.executable, "-m", "sp_jax.main", "--config=tests/train/tiny.py"]
+    environment = {**os.environ, "XLA_FLAGS": ""}  # one device
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}", *flags],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(workdir, *flags):
+    process = start(workdir, *flags)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for_step(workdir, step):
+    """Wait until metrics.jsonl holds the step."""
+    for _ in range(3000):
+        if any(line["step"] >= step for line in read_lines(workdir)):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{workdir} never reached step {step}")
+
+
+def read_lines(workdir):
+    path = workdir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    complete = path.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def record(workdir):
+    """The lines without what depends on the clock."""
+    return [
+        {k: v for k, v in line.items() if k not in TIMED}
+        for line in read_lines(workdir)
+    ]
+
+
+def final_bytes(workdir):
+    step_dir = workdir / "checkpoints" / str(STEPS)
+    assert find_damage(step_dir) is None
+    with ocp.PyTreeCheckpointer() as reader:
+        state = reader.restore(step_dir / "state")
+    import jax
+
+    paths = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path): bytes(memoryview(leaf)) for path, leaf in paths}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    finish(workdir)
+    return workdir
+
+
+def test_the_record_is_complete(uninterrupted):
+    lines = record(uninterrupted)
+    trained = [line["step"] for line in lines if "loss" in line]
+    assert trained == [4, 8, 12, 16, 20, 23]
+    evaluated = [line["step"] for line in lines if "knn/accuracy" in line]
+    assert evaluated == [0, 8, 16, 23]
+    for name in ("views.png", "pairs.csv", "config.json", "eval/knn.json"):
+        assert (uninterrupted / name).stat().st_size > 0
+    assert list((uninterrupted / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("kill_after", [4, 8, 12, 20])
+def test_sigkill_changes_nothing(uninterrupted, tmp_path, kill_after):
+    workdir = tmp_path / "run"
+    process = start(workdir)
+    wait_for_step(workdir, kill_after)
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    finish(workdir)
+    assert record(workdir) == record(uninterrupted)
+    assert final_bytes(workdir) == final_bytes(uninterrupted)
+
+
+def test_sigterm_saves_and_goes_on(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(workdir)
+    wait_for_step(workdir, 8)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    if not (workdir / "checkpoints" / str(STEPS)).exists():
+        assert "SIGTERM: saved step" in output
+        # Between two log lines as a rule: the open window is in the checkpoint.
+    finish(workdir)
+    assert record(workdir) == record(uninterrupted)
+    assert final_bytes(workdir) == final_bytes(uninterrupted)
+
+
+def test_a_finished_run_stays_as_it_is(uninterrupted):
+    before = (uninterrupted / "metrics.jsonl").read_text()
+    finish(uninterrupted)
+    assert (uninterrupted / "metrics.jsonl").read_text() == before
+
+
+def test_profile_is_written_and_readable(tmp_path):
+    import jax
+
+    flags = ("--config.profile.first_step=2", "--config.profile.steps=2")
+    finish(tmp_path / "run", "--config.epochs=0.03", "--config.evals={}", *flags)
+    (trace,) = (tmp_path / "run" / "profile").rglob("*.xplane.pb")
+    data = jax.profiler.ProfileData.from_file(str(trace))
+    names = {e.name for p in data.planes for line in p.lines for e in line.events}
+    assert "train" in names
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    process = start(
+        tmp_path / "run",
+        "--config.optimizer.name=sgd",
+        "--config.optimizer.learning_rate=1e30",
+    )
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 1, output
+    assert "in step" in output and "Likely causes" in output
+    assert "Traceback" not in output
