@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from eval.features import Extractor
 from eval.results import run_folder, write_result
@@ -72,6 +72,7 @@ def main(name: str, module: Any) -> None:
         _define(option, module.Options._field_defaults, line[1] if line else "")
 
     def run(argv: list[str]) -> int:
+        logging.set_verbosity(logging.WARNING)  # Orbax reports every read.
         try:
             if argv[1:]:
                 raise UserError(f"Unknown argument {argv[1]!r}: options start with --.")

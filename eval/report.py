@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 from absl import app, flags
+from absl import logging as absl_logging
 from matplotlib import pyplot as plt
 
 from eval import pictures
@@ -317,6 +318,7 @@ def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
 
 def main(argv: list[str]) -> int:
     """Compare the runs given as arguments."""
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every read
     try:
         if len(argv) < 2:
             raise UserError("Give the folders of one or more runs to compare.")

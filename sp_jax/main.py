@@ -232,9 +232,10 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    # absl sets Python's logging to warnings; the run should say what it does.
+    # absl's own logger stays at warnings: Orbax reports every read and write there.
     logging.getLogger().setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("jax").setLevel(logging.WARNING)
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
     name = pathlib.Path(flags.FLAGS["config"].config_filename).stem

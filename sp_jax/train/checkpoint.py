@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 PyTree = Any
@@ -92,6 +93,8 @@ class Checkpoints:
         self.directory = pathlib.Path(directory).absolute()
         self._lock = threading.Lock()
         self._set_damaged_aside()
+        if jax.process_count() > 1:  # nobody looks before the damaged are gone
+            multihost_utils.sync_global_devices("damaged checkpoints set aside")
         keep: list = [policies.LatestN(keep_last)]
         if keep_every:
             keep.append(policies.EveryNSteps(keep_every))
