@@ -1,0 +1,81 @@
+"""The report of two tiny runs, trained here, and evaluation from a checkpoint alone."""
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval import report
+from input_pipeline.errors import UserError
+from sp_jax import main
+from sp_jax.train.restore import load_features
+from tests.train import tiny
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    workdirs = []
+    for pairing, seed in (("semantic", 0), ("semantic", 1), ("augmented", 0)):
+        config = tiny.get_config()
+        config.epochs = 0.03
+        config.seed = seed
+        config.data.pairing = pairing
+        config.evals.retrieval = dict(
+            type="retrieval",
+            dataset="emoji",
+            splits=("probe_train", "probe_test"),
+            across="artist",
+        )
+        workdirs.append(folder / f"{pairing}{seed}")
+        main.run(config, workdirs[-1])
+    return workdirs
+
+
+def test_report(runs, tmp_path):
+    read = [report.read_run(workdir) for workdir in runs]
+    table = report.make_table(read)
+    assert table[0][:3] == ["evaluation", *list(report.LABELS.values())[:2]]
+    numbers = [
+        json.loads((workdir / "eval/knn.json").read_text())["result"]["accuracy"]
+        for workdir in runs
+    ]
+    row = next(row for row in table if row[0].startswith("knn"))
+    spread = np.std(numbers[:2], ddof=1)
+    assert row[1] == f"{np.mean(numbers[:2]):.3f} ± {spread:.3f}"
+    assert row[2] == f"{numbers[2]:.3f}"
+    page = report.write_report(read, tmp_path).read_text()
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(pictures) == 4  # curves, retrieval, views of SP and of AP
+    for picture in pictures:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
+        assert pixels[..., :3].std() > 5
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # needs no network
+
+
+def test_report_of_nothing(tmp_path):
+    with pytest.raises(UserError, match="holds no evaluated run"):
+        report.read_run(tmp_path)
+
+
+def test_a_checkpoint_alone_gives_the_same_number(runs):
+    """The evaluator's own command agrees with the evaluation at the end of the run."""
+    during = json.loads((runs[0] / "eval/knn.json").read_text())
+    command = [sys.executable, "-m", "eval.knn", f"--checkpoint={runs[0]}"]
+    command += ["--dataset=emoji", "--train_split=probe_train", "--name=again"]
+    command += ["--test_split=probe_test", "--target=category"]
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    again = json.loads((runs[0] / "eval/again.json").read_text())
+    assert again["result"] == pytest.approx(during["result"], abs=2e-3)
+    assert again["step"] == during["step"]
+
+
+def test_load_features_refuses_a_damaged_step(runs):
+    with pytest.raises(UserError, match="does not exist"):
+        load_features(runs[0] / "checkpoints" / "3")
