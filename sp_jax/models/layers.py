@@ -15,6 +15,11 @@ import jax.numpy as jnp
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Widen x to float32 for sums over many elements; float64 stays as it is."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class Conv(nn.Module):
     """Square 2-D convolution without bias; NHWC in, NHWC out.
 
@@ -91,21 +96,21 @@ def batch_norm(x, scale, bias, eps):
 
 def _batch_norm_forward(x, scale, bias, eps):
     axes = tuple(range(x.ndim - 1))
-    x32 = x.astype(jnp.float32)
-    mean = jnp.mean(x32, axes)
+    wide = at_least_float32(x)
+    mean = jnp.mean(wide, axes)
     # One pass over x; clipped, because the difference can round below zero.
-    var = jnp.maximum(jnp.mean(jnp.square(x32), axes) - jnp.square(mean), 0.0)
+    var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0.0)
     inv = jax.lax.rsqrt(var + eps)
-    y = x32 * (inv * scale) + (bias - mean * inv * scale)
+    y = wide * (inv * scale) + (bias - mean * inv * scale)
     return (y.astype(x.dtype), mean, var), (x, scale, mean, inv)
 
 
 def _batch_norm_backward(residuals, cotangents):
     x, scale, mean, inv = residuals
-    dy = cotangents[0].astype(jnp.float32)
+    dy = at_least_float32(cotangents[0])
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
-    normed = (x.astype(jnp.float32) - mean) * inv
+    normed = (at_least_float32(x) - mean) * inv
     dbias = jnp.sum(dy, axes)
     dscale = jnp.sum(dy * normed, axes)
     dx = (scale * inv) * (dy - dbias / count - normed * (dscale / count))
@@ -151,7 +156,7 @@ class BatchNorm(nn.Module):
         ra_var = self.variable("batch_stats", "var", jnp.ones, (c,))
         if not train:
             inv = jax.lax.rsqrt(ra_var.value + self.eps) * scale
-            y = x.astype(jnp.float32) * inv + (bias - ra_mean.value * inv)
+            y = at_least_float32(x) * inv + (bias - ra_mean.value * inv)
             return y.astype(x.dtype)
         y, mean, var = batch_norm(x, scale, bias, self.eps)
         if not self.is_initializing():

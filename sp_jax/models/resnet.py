@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sp_jax.models.layers import BatchNorm, Conv, max_pool
+from sp_jax.models.layers import BatchNorm, Conv, at_least_float32, max_pool
 
 
 class BasicBlock(nn.Module):
@@ -112,4 +112,4 @@ class ResNet(nn.Module):
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{i}",
                 )(x, train)
-        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        return jnp.mean(at_least_float32(x), axis=(1, 2))
