@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from sp_jax import models
 from sp_jax.models.layers import Conv, max_pool
-from tests.torchvision_ref import torchvision
+from tests.torchvision_ref import torch, torchvision
 
 
 def to_torch(variables, network):
