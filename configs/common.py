@@ -48,15 +48,22 @@ def get_config() -> ml_collections.ConfigDict:
         augment[name] = placeholder(float)
     augment.blur_sigma = placeholder(tuple)
     augment.blur_kernel = placeholder(int)
+    # Multi-crop (SwAV, DeepCluster, DINO): small views of both images of a pair.
+    augment.local_crops = placeholder(int)
+    augment.local_crop_scale = placeholder(tuple)
     augment.mean = placeholder(tuple)
     augment.std = placeholder(tuple)
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
-    optimizer.name = placeholder(str)  # lars | sgd | adamw
+    optimizer.name = placeholder(str)  # lars | lars_inside | larc | sgd | adamw
     optimizer.learning_rate = placeholder(float)  # for a batch of 256; scaled to it
     optimizer.weight_decay = placeholder(float)
     optimizer.momentum = placeholder(float)
     optimizer.warmup_epochs = placeholder(float)
+    optimizer.final_factor = placeholder(float)  # last rate / highest rate
+    optimizer.by_epoch = placeholder(bool)  # the rate changes once an epoch
+    optimizer.final_weight_decay = placeholder(float)  # reached by half a cosine; adamw
+    optimizer.clip = placeholder(float)  # norm of each parameter's gradient; 0: none
 
     config.log_every = 50  # steps
     config.checkpoint = ml_collections.ConfigDict()
@@ -70,4 +77,67 @@ def get_config() -> ml_collections.ConfigDict:
     config.profile = ml_collections.ConfigDict()
     config.profile.first_step = 20
     config.profile.steps = 0  # length of the trace; 0 for none
+    return config
+
+
+def is_quick(variant: str) -> bool:
+    """Whether `--config=FILE:quick` was asked for.
+
+    Raises:
+        ValueError: another variant was.
+    """
+    if variant not in ("", "quick"):
+        raise ValueError(f"There is no variant {variant!r}: use :quick, or none.")
+    return variant == "quick"
+
+
+def quick(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Shrink a recipe to the embedded drawings and a CPU: the frame of the quickstart.
+
+    The method, its views and its optimiser stay; a recipe of a ResNet sets what else it
+    needs to learn in 400 steps. Evaluated on concepts that are not trained on.
+    """
+    config.image_size = 64
+    config.batch_size = 128
+    config.epochs = 8.0
+    if config.model.name.startswith("resnet"):
+        config.model.name = "resnet18"
+        config.model.width = 16
+
+    config.data.store = "emoji"
+    config.data.split = "pretrain"
+    config.data.rounds = 2  # 6,500 pairs of 3,620 drawings
+
+    # A drawing fills its image: larger crops than for photographs, weaker colours.
+    config.augment.crop_scale = (0.5, 1.0)
+    config.augment.brightness = 0.4
+    config.augment.contrast = 0.4
+    config.augment.saturation = 0.4
+    config.augment.hue = 0.1
+    config.augment.blur = 0.0
+    config.optimizer.warmup_epochs = 1.0
+
+    config.log_every = 25
+    config.checkpoint.every = 100
+    config.checkpoint.keep_every = 0
+
+    probe = {"train_split": "probe_train", "test_split": "probe_test"}
+    for target in ("category", "subcategory"):
+        config.evals[f"knn_{target}"] = dict(
+            type="knn", dataset="emoji", target=target, every_epochs=2, **probe
+        )
+        config.evals[f"probe_{target}"] = dict(
+            type="linear_probe",
+            dataset="emoji",
+            target=target,
+            every_epochs=config.epochs,  # at the end, and of the untrained network
+            **probe,
+        )
+    config.evals.retrieval = dict(
+        type="retrieval",
+        dataset="emoji",
+        splits=("probe_train", "probe_test"),
+        across="artist",
+        every_epochs=2,
+    )
     return config

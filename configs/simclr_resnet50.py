@@ -17,11 +17,18 @@ not been timed on a GPU yet. Ablations of the paper:
 from configs import common
 
 
-def get_config():
+def get_config(variant: str = ""):
     """The official recipe's optimiser: LARS, 0.3 x batch / 256, 10 epochs of warm-up."""
     config = common.get_config()
+    config.method = "simclr"
     config.data.store = "folder:data/train"
     config.method_options.temperature = 0.1
     config.checkpoint.every = 1000
     config.checkpoint.keep_every = 5000
+    if common.is_quick(variant):
+        common.quick(config)
+        # As configs/quickstart.py.
+        config.method_options.temperature = 0.5
+        config.method_options.projection_layers = 2
+        config.optimizer.learning_rate = 4.0
     return config

@@ -1,5 +1,6 @@
 """Pictures that a researcher looks at before believing a number."""
 
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -53,14 +54,27 @@ def save_views(
     Args:
         path: of the PNG.
         images: uint8 [n, V, S, S, 3].
-        views: for each view normalised float [n, s, s, 3].
+        views: for each view normalised float [n, s, s, 3], or patches of a square
+            grid [n, g * g, p, p, 3].
         mean: of each channel, as subtracted.
         std: of each channel, as divided by.
     """
     shown = [
-        np.clip(np.asarray(v) * np.array(std) + np.array(mean), 0, 1) for v in views
+        _tile(np.clip(np.asarray(v) * np.array(std) + np.array(mean), 0, 1))
+        for v in views
     ]
     rows = [[*images[i], *(view[i] for view in shown)] for i in range(len(images))]
     stored = ["image"] if images.shape[1] == 1 else ["first", "second"]
     titles = stored + [f"view {i + 1}" for i in range(len(views))]
     save_figure(image_grid(rows, titles), path)
+
+
+def _tile(view: np.ndarray) -> np.ndarray:
+    """Patches [n, g * g, p, p, 3] side by side with white lines: [n, s, s, 3]."""
+    if view.ndim == 4:
+        return view
+    n, count, p = view.shape[:3]
+    grid = math.isqrt(count)
+    framed = np.pad(view, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0)
+    rows = framed.reshape(n, grid, grid, p + 2, p + 2, 3).swapaxes(2, 3)
+    return rows.reshape(n, grid * (p + 2), grid * (p + 2), 3)

@@ -26,6 +26,7 @@ from input_pipeline import pairs, store, stream
 from input_pipeline.errors import UserError
 from sp_jax import validate
 from sp_jax.augment import make_views
+from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
 from sp_jax.train.loop import Evaluation, NonFiniteLossError, Settings, fit
 from sp_jax.train.restore import make_preprocess
@@ -33,6 +34,7 @@ from sp_jax.train.step import (
     init_state,
     make_features_fn,
     make_mesh,
+    make_observe_step,
     make_train_step,
 )
 
@@ -63,7 +65,6 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     validate.check_keys(plain, common.get_config().to_dict())
     validate.check_values(plain)
     validate.check_devices(config.batch_size, jax.device_count())
-    recipe = _or_user_error(make_recipe, plain)
 
     data = config.data
     images = store.open_store(
@@ -87,12 +88,15 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         process_count=jax.process_count(),
     )
     total_steps = max(1, round(config.epochs * per_epoch))
-    optimizer = _or_user_error(make_optimizer, plain, total_steps, per_epoch)
+    lengths = Run(total_steps, per_epoch, config.batch_size, len(images))
+    recipe = _or_user_error(make_recipe, plain, lengths)
+    optimizer = _or_user_error(make_optimizer, plain, lengths)
     evaluations = _make_evaluations(config, recipe, workdir, per_epoch)
 
     first = jax.process_index() == 0
     meta = {
         "config": plain,
+        "run": lengths._asdict(),
         "pairs": {"digest": table.digest, "store": table.fingerprint},
         "versions": versions(),
     }
@@ -108,7 +112,6 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         optimizer.tx,
         optimizer.schedule,
         recipe.views,
-        total_steps=total_steps,
         log_every=config.log_every,
         mesh=mesh,
     )
@@ -141,6 +144,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         mesh,
         settings,
         meta,
+        make_observe_step(recipe.method, recipe.views, mesh),
     )
 
 
@@ -214,7 +218,7 @@ def _make_evaluations(
 def _draw_first_batch(images, recipe: Recipe, workdir: pathlib.Path) -> None:
     """Draw views.png: the pairs and views of the first batch, as a person checks them."""
     images = images[:8]
-    views = jax.jit(lambda key, x: make_views(key, x, recipe.views))
+    views = jax.jit(lambda key, x: make_views(key, x, recipe.views)[0])
     save_views(
         workdir / "views.png",
         images,

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import optax
 
 from sp_jax import methods, models, optim
-from sp_jax.augment import Augment
+from sp_jax.augment import Augment, Jigsaw
 
 
 class Recipe(NamedTuple):
     """What is trained, on which views."""
 
     method: methods.Method
-    views: tuple[Augment, ...]
+    views: tuple[Augment | Jigsaw, ...]
 
 
 class Optimizer(NamedTuple):
@@ -47,7 +47,7 @@ def compute_dtype(name: str) -> jnp.dtype:
     return jnp.dtype(name)
 
 
-def make_recipe(config: Mapping[str, Any]) -> Recipe:
+def make_recipe(config: Mapping[str, Any], run: methods.Run) -> Recipe:
     """Build the method and its views from a config (see `configs/common.py`).
 
     Raises:
@@ -56,38 +56,83 @@ def make_recipe(config: Mapping[str, Any]) -> Recipe:
     module = methods.get(config["method"])
     backbone = models.get(**config["model"], dtype=compute_dtype(config["dtype"]))
     options = _given(config["method_options"])
-    known = list(inspect.signature(module.create).parameters)[1:]
+    known = list(inspect.signature(module.create).parameters)[2:]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(
             f"{config['method']} has no option {unknown[0]!r} "
             f"(config.method_options); it has: {', '.join(known)}."
         )
+    return Recipe(module.create(backbone, run, **options), make_views(config))
+
+
+def make_views(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
+    """The method's views with the changes of `config.augment`.
+
+    A change reaches every view, but `crop_scale` only those of the full size, and
+    `local_crop_scale` only the smaller ones.
+
+    Raises:
+        ValueError: a value is wrong, or the method has no local crops.
+    """
+    module, size = methods.get(config["method"]), config["image_size"]
     changes = _given(config["augment"])
-    views = tuple(
-        dataclasses.replace(view, **changes)
-        for view in module.views(config["image_size"])
-    )
-    return Recipe(module.create(backbone, **options), views)
+    local = {"local_crops", "local_crop_scale"} & changes.keys()
+    arguments = {}
+    if "local_crops" in inspect.signature(module.views).parameters:
+        if (count := changes.pop("local_crops", None)) is not None:
+            arguments["local_crops"] = count
+    elif local:
+        raise ValueError(
+            f"{config['method']} has no local crops: leave config.augment.{min(local)} "
+            "out."
+        )
+    local_scale = changes.pop("local_crop_scale", None)
+
+    def change(view):
+        if isinstance(view, Jigsaw):
+            # Its crop is the puzzle's, not a view's.
+            colours = {k: v for k, v in changes.items() if not k.startswith("crop")}
+            inner = dataclasses.replace(view.view, **colours)
+            return dataclasses.replace(view, view=inner)
+        if view.size < size:
+            rest = {k: v for k, v in changes.items() if k != "crop_scale"}
+            if local_scale is not None:
+                rest["crop_scale"] = local_scale
+            return dataclasses.replace(view, **rest)
+        return dataclasses.replace(view, **changes)
+
+    return tuple(change(view) for view in module.views(size, **arguments))
 
 
-def make_optimizer(
-    config: Mapping[str, Any], total_steps: int, steps_per_epoch: int
-) -> Optimizer:
+def make_optimizer(config: Mapping[str, Any], run: methods.Run) -> Optimizer:
     """Build the optimiser; the rate is given for a batch of 256 and scaled to the batch.
 
     Raises:
         ValueError: the optimiser is unknown or the warm-up is too long.
     """
-    recipe = methods.get(config["method"]).OPTIMIZER | _given(config["optimizer"])
+    module = methods.get(config["method"])
+    recipe = module.OPTIMIZER | _given(config["optimizer"])
+    peak = optim.linear_scaling(recipe["learning_rate"], run.batch_size)
     schedule = optim.warmup_cosine(
-        optim.linear_scaling(recipe["learning_rate"], config["batch_size"]),
-        total_steps,
-        round(recipe["warmup_epochs"] * steps_per_epoch),
+        peak,
+        run.total_steps,
+        round(recipe["warmup_epochs"] * run.steps_per_epoch),
+        final=recipe.get("final_factor", 0.0) * peak,
+        hold=run.steps_per_epoch if recipe.get("by_epoch") else 1,
     )
+    weight_decay = recipe["weight_decay"]
+    if recipe.get("final_weight_decay", weight_decay) != weight_decay:
+        weight_decay = optim.cosine(
+            weight_decay, recipe["final_weight_decay"], run.total_steps
+        )
     tx = optim.get(
         recipe["name"],
         schedule,
-        weight_decay=recipe["weight_decay"],
+        peak=peak,
+        rules=module.RULES,
+        weight_decay=weight_decay,
         momentum=recipe["momentum"],
+        clip=recipe.get("clip", 0.0),
+        steps_per_epoch=run.steps_per_epoch,
     )
     return Optimizer(tx, schedule)

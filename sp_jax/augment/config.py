@@ -69,6 +69,11 @@ class Augment:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one view."""
+        return (self.size, self.size, 3)
+
     def __post_init__(self):
         """Checks the values."""
         # Configuration files hand over lists, which are not hashable.
@@ -124,3 +129,42 @@ class Augment:
         if self.jitter == 0:
             return ()
         return tuple(name for name in _STRENGTHS if getattr(self, name) > 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Jigsaw:
+    """A view of shuffled patches, for PIRL; hashable as `Augment`.
+
+    Attributes:
+        view: crop of the image, `view.size` pixels wide, and colours of each patch. Its
+            blur is for patches of this size.
+        grid: patches along a side.
+        patch: side of a patch in pixels, at most `view.size // grid`.
+
+    Raises:
+        ValueError: the patches do not fit into the grid.
+
+    Source: https://arxiv.org/abs/1912.01991
+    """
+
+    view: Augment
+    grid: int = 3
+    patch: int = 18
+
+    def __post_init__(self):
+        """Checks the values."""
+        if not 0 < self.patch <= self.view.size // self.grid:
+            raise ValueError(
+                f"Patches of {self.patch} px do not fit {self.grid} times into "
+                f"{self.view.size} px: use at most {self.view.size // self.grid} px."
+            )
+
+    @property
+    def size(self) -> int:
+        """Side of the crop in pixels, as `Augment.size`."""
+        return self.view.size
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one view."""
+        return (self.grid**2, self.patch, self.patch, 3)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sp_jax.augment import blur, color, geometry
-from sp_jax.augment.config import IMAGENET_MEAN, IMAGENET_STD, Augment
+from sp_jax.augment.config import IMAGENET_MEAN, IMAGENET_STD, Augment, Jigsaw
 from sp_jax.augment.params import Params, sample_params
 
 
@@ -47,6 +47,11 @@ def apply_params(images: jax.Array, params: Params, config: Augment) -> jax.Arra
         flip=params.flip if config.flip > 0 else None,
         interpolation=config.interpolation,
     )
+    return recolour(x, params, config)
+
+
+def recolour(x: jax.Array, params: Params, config: Augment) -> jax.Array:
+    """All that follows the crop: planar [N, 3, H, W] in [0, 1] to [N, H, W, 3]."""
     if config.jitters:
         x = color.color_jitter(
             x, params.order, params.factors, params.jitter, config.jitters
@@ -60,9 +65,55 @@ def apply_params(images: jax.Array, params: Params, config: Augment) -> jax.Arra
     return jnp.moveaxis(color.normalize(x, config.mean, config.std), 1, -1)
 
 
+def jigsaw(key: jax.Array, images: jax.Array, config: Jigsaw) -> jax.Array:
+    """Cuts a crop of each image into a grid of patches in random order.
+
+    From each cell of the grid a patch is cut at a random place, so that edges do not
+    tell which patches are neighbours; colours are drawn for each patch.
+
+    Args:
+        key: a jax random key.
+        images: uint8 [N, H, W, 3].
+        config: what to do.
+
+    Returns:
+        float32 [N, grid * grid, patch, patch, 3], normalised.
+
+    Raises:
+        ValueError: the images are of another type or shape.
+    """
+    _check(images, "[N, H, W, 3]")
+    view, grid, patch = config.view, config.grid, config.patch
+    n, height, width, _ = images.shape
+    crop_key, place_key, order_key, colour_key = jax.random.split(key, 4)
+    params = sample_params(crop_key, n, height, width, view)
+    x = geometry.crop_resize(
+        images,
+        params.box,
+        view.size,
+        flip=params.flip if view.flip > 0 else None,
+        interpolation=view.interpolation,
+    )
+    cells = grid * grid
+    cell = view.size // grid
+    corner = cell * jnp.stack(jnp.divmod(jnp.arange(cells), grid), axis=-1)
+    free = jax.random.randint(place_key, (n, cells, 2), 0, cell - patch + 1)
+    order = jax.random.uniform(order_key, (n, cells)).argsort(axis=1)
+    start = jnp.take_along_axis(corner + free, order[..., None], axis=1)
+
+    def cut(image, start):
+        return jax.lax.dynamic_slice(image, (0, start[0], start[1]), (3, patch, patch))
+
+    patches = jax.vmap(jax.vmap(cut, (None, 0)))(x, start)
+    patches = patches.reshape(n * cells, 3, patch, patch)
+    params = sample_params(colour_key, n * cells, patch, patch, view)
+    patches = recolour(patches, params, view)
+    return patches.reshape(n, cells, patch, patch, 3)
+
+
 def make_views(
-    key: jax.Array, images: jax.Array, configs: Sequence[Augment]
-) -> list[jax.Array]:
+    key: jax.Array, images: jax.Array, configs: Sequence[Augment | Jigsaw]
+) -> tuple[list[jax.Array], jax.Array]:
     """Makes one view of a pair for each config.
 
     View i is of image i mod V of the pair. When the configs differ and the pair is of
@@ -75,7 +126,8 @@ def make_views(
         configs: one for each view.
 
     Returns:
-        For each config float32 [B, size, size, 3].
+        For each config float32 [B, size, size, 3], or what `jigsaw` returns; and int32
+        [B, len(configs)], the place in its pair of the image that each view shows.
 
     Raises:
         ValueError: the images are of another type or shape.
@@ -83,19 +135,22 @@ def make_views(
     _check(images, "[B, V, H, W, 3]")
     batch, per_pair = images.shape[:2]
     coin_key, *keys = jax.random.split(key, 1 + len(configs))
+    source = jnp.tile(jnp.arange(len(configs)) % per_pair, (batch, 1))
     if per_pair == 2 and len(set(configs)) > 1:
         coin = jax.random.bernoulli(coin_key, 0.5, (batch, 1, 1, 1, 1))
         images = jnp.where(coin, images[:, ::-1], images)
+        source = jnp.where(coin[:, 0, 0, 0], 1 - source, source)
     views: list[jax.Array] = [None] * len(configs)
     for config, group_key in zip(dict.fromkeys(configs), keys, strict=False):
         members = [i for i, other in enumerate(configs) if other == config]
         # Stacked behind the batch axis, so that a sharded batch stays where it is.
         stack = jnp.stack([images[:, i % per_pair] for i in members], axis=1)
-        out = augment(group_key, stack.reshape(-1, *stack.shape[2:]), config)
+        make = jigsaw if isinstance(config, Jigsaw) else augment
+        out = make(group_key, stack.reshape(-1, *stack.shape[2:]), config)
         out = out.reshape(batch, len(members), *out.shape[1:])
         for place, i in enumerate(members):
             views[i] = out[:, place]
-    return views
+    return views, source
 
 
 def preprocess(

@@ -1,16 +1,30 @@
 """Self-supervised methods, one file each. `get("simclr")` returns the module.
 
-A method's module has `create(backbone, **options) -> Method`, `views(size)`, the default
-augmentations of its views, and `OPTIMIZER`, the default recipe.
+A method's module has `create(backbone, run, **options) -> Method`; `views(size)`, the
+default augmentations of its views (of the local crops too, where it has the argument
+`local_crops`); `OPTIMIZER`, the default recipe; and `RULES`, which parameter decays.
 """
 
+import importlib
 from types import ModuleType
 
-from sp_jax.methods import simclr
 from sp_jax.methods.base import Method as Method
 from sp_jax.methods.base import Output as Output
+from sp_jax.methods.base import Run as Run
 
-_METHODS = {"simclr": simclr}
+NAMES = (
+    "barlow_twins",
+    "byol",
+    "deepcluster",
+    "dino",
+    "moco_v2",
+    "moco_v3",
+    "pirl",
+    "simclr",
+    "simsiam",
+    "swav",
+    "vicreg",
+)
 
 
 def get(name: str) -> ModuleType:
@@ -21,9 +35,10 @@ def get(name: str) -> ModuleType:
 
     Example:
         >>> get("simclr").OPTIMIZER["name"]
-        'lars'
+        'lars_inside'
     """
-    if name not in _METHODS:
-        known = ", ".join(sorted(_METHODS))
-        raise ValueError(f"There is no method {name!r}; choose one of: {known}.")
-    return _METHODS[name]
+    if name not in NAMES:
+        raise ValueError(
+            f"There is no method {name!r}; choose one of: {', '.join(NAMES)}."
+        )
+    return importlib.import_module(f"sp_jax.methods.{name}")

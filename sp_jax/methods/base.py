@@ -3,9 +3,29 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
+
+from sp_jax.losses import l2_normalize
 
 PyTree = Any
+
+
+class Run(NamedTuple):
+    """What a method may know of the run that it is made for.
+
+    Attributes:
+        total_steps: length of the run.
+        steps_per_epoch: steps in which each pair is seen once.
+        batch_size: pairs in the global batch.
+        num_images: images of the store, for banks with a row for each image.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+    batch_size: int
+    num_images: int
 
 
 class Output(NamedTuple):
@@ -14,8 +34,8 @@ class Output(NamedTuple):
     Attributes:
         state: the method's new buffers, such as the statistics of batch normalisation.
         metrics: float32 scalars to log.
-        features: backbone features of the views, float32 [N, V, D], for the health of
-            the representation. No gradient is taken through them.
+        features: backbone features of two views of each pair, float32 [N, 2, D], for the
+            health of the representation. No gradient is taken through them.
     """
 
     state: PyTree
@@ -29,15 +49,141 @@ class Method(NamedTuple):
     Attributes:
         init: `init(key, views) -> (params, state)`; views is a list of images
             [N, s, s, 3], of which only the shapes matter.
-        loss: `loss(params, state, views, step, key) -> (loss, Output)`: the float32 loss
-            of the global batch. All randomness comes from key.
-        update: `update(state, params, step, total_steps) -> state`, called with the new
-            parameters after the optimiser: where a moving average lives.
+        loss: `loss(params, state, views, index, step, key) -> (loss, Output)`: the
+            float32 loss of the global batch. index is int32 [N, len(views)]: the number,
+            in its store, of the image that each view shows; equal numbers in a row are
+            an augmentation pair. All randomness comes from key.
+        update: `update(params, state, step) -> (params, state)`, called after the
+            optimiser with the new parameters: where a moving average follows them, or
+            where they are brought back onto a sphere. None: nothing.
         features: `features(params, state, images) -> [N, D]`: the frozen representation
             of normalised images, float32.
+        observe: `observe(params, state, views, index) -> state`, called with each batch
+            of the first epoch before the first step: where a bank is filled by the
+            untrained network. None: nothing.
     """
 
     init: Callable[[jax.Array, list[jax.Array]], tuple[PyTree, PyTree]]
     loss: Callable[..., tuple[jax.Array, Output]]
-    update: Callable[[PyTree, PyTree, jax.Array, int], PyTree]
+    update: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree]] | None
     features: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+    observe: Callable[..., PyTree] | None = None
+
+
+class Network(nn.Module):
+    """Backbone and projector."""
+
+    backbone: nn.Module
+    projector: nn.Module
+
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Map images [N, s, s, 3] to features [N, D] and projections [N, P]."""
+        h = self.backbone(x, train)
+        return h, self.projector(h, train)
+
+
+class PredictorNetwork(nn.Module):
+    """Backbone, projector and predictor."""
+
+    backbone: nn.Module
+    projector: nn.Module
+    predictor: nn.Module
+
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+        """Map images [N, s, s, 3] to features, projections and predictions."""
+        h = self.backbone(x, train)
+        z = self.projector(h, train)
+        return h, z, self.predictor(z, train)
+
+
+def without_predictor(tree: PyTree) -> PyTree:
+    """The part of a `PredictorNetwork`'s variables that a `Network` has."""
+    return {name: tree[name] for name in ("backbone", "projector") if name in tree}
+
+
+def init_network(
+    network: nn.Module, key: jax.Array, *args: jax.Array
+) -> tuple[PyTree, PyTree]:
+    """Parameters and batch statistics of a network ({} if it has none)."""
+    variables = network.init(key, *args, train=False)
+    return variables["params"], variables.get("batch_stats", {})
+
+
+def features_of(backbone: nn.Module, params: PyTree, stats: PyTree, images: jax.Array):
+    """Features [N, D] in evaluation mode, from the variables of a whole network."""
+    variables = {
+        "params": params["backbone"],
+        "batch_stats": stats.get("backbone", {}),
+    }
+    return backbone.apply(variables, images, False)
+
+
+def forward(
+    network: nn.Module,
+    params: PyTree,
+    stats: PyTree,
+    views: list[jax.Array],
+    *,
+    joint: bool,
+    drop_path: jax.Array | None = None,
+) -> tuple[list[PyTree], PyTree]:
+    """Run every view through a network in train mode.
+
+    Args:
+        network: called as `network(images, train=True)`.
+        params: its parameters.
+        stats: its running statistics of batch normalisation.
+        views: images, each [N, s, s, 3].
+        joint: views of one size go through in one forward, and batch normalisation sees
+            them together (SimCLR). Otherwise one forward a view, one after the other,
+            each with statistics of its own (the two forwards of BYOL, VICReg, ...).
+        drop_path: key of stochastic depth; None switches it off.
+
+    Returns:
+        The outputs, one a view, and the new statistics.
+    """
+
+    def run(stats, images, part):
+        key = None if drop_path is None else jax.random.fold_in(drop_path, part)
+        outputs, new = network.apply(
+            {"params": params, "batch_stats": stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs=None if key is None else {"drop_path": key},
+        )
+        return outputs, new.get("batch_stats", {})
+
+    if joint:
+        sizes = dict.fromkeys(x.shape[1] for x in views)
+        groups = [[i for i, x in enumerate(views) if x.shape[1] == s] for s in sizes]
+    else:
+        groups = [[i] for i in range(len(views))]
+    outputs: list[PyTree] = [None] * len(views)
+    for part, group in enumerate(groups):
+        # Views interleaved, [N, V] -> [N * V]: each device keeps its own rows.
+        x = jnp.stack([views[i] for i in group], axis=1)
+        n, v = x.shape[:2]
+        out, stats = run(stats, x.reshape(n * v, *x.shape[2:]), part)
+        out = jax.tree.map(lambda y, n=n, v=v: y.reshape(n, v, *y.shape[1:]), out)
+        for place, i in enumerate(group):
+            outputs[i] = jax.tree.map(lambda y, place=place: y[:, place], out)
+    return outputs, stats
+
+
+def pair_cosine(z1: jax.Array, z2: jax.Array) -> jax.Array:
+    """Mean cosine of the rows of z1 and z2 [N, D], to log."""
+    return jnp.mean(jnp.sum(l2_normalize(z1) * l2_normalize(z2), axis=-1))
+
+
+def write_rows(bank: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
+    """Write rows [N, D] into a bank [I, D] at index [N]; of equal numbers the last wins.
+
+    A scatter with equal numbers has no fixed result on a GPU.
+    """
+    same = index[:, None] == index[None, :]
+    later = jnp.triu(jnp.ones_like(same), k=1)
+    superseded = jnp.any(same & later, axis=1)
+    # A number beyond the bank is dropped.
+    index = jnp.where(superseded, bank.shape[0], index)
+    return bank.at[index].set(rows, mode="drop")

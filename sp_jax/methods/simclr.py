@@ -12,22 +12,32 @@ Source: https://arxiv.org/abs/2002.05709; the official TensorFlow 2 code for the
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from sp_jax.augment import Augment
-from sp_jax.losses import l2_normalize, nt_xent
-from sp_jax.methods.base import Method, Output
+from sp_jax.losses import nt_xent
+from sp_jax.methods.base import (
+    Method,
+    Network,
+    Output,
+    Run,
+    features_of,
+    forward,
+    init_network,
+    pair_cosine,
+)
 from sp_jax.models import SimCLRHead
+from sp_jax.optim import KERNELS
 
 # The recipe of the official code for ImageNet with linear scaling of the rate.
 OPTIMIZER = {
-    "name": "lars",
+    "name": "lars_inside",
     "learning_rate": 0.3,
     "weight_decay": 1e-4,
     "momentum": 0.9,
     "warmup_epochs": 10.0,
 }
+RULES = KERNELS
 
 
 def views(size: int) -> tuple[Augment, Augment]:
@@ -49,20 +59,9 @@ def views(size: int) -> tuple[Augment, Augment]:
     return view, view
 
 
-class Network(nn.Module):
-    """Backbone and projector."""
-
-    backbone: nn.Module
-    projector: nn.Module
-
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Map images [N, s, s, 3] to features [N, D] and projections [N, P]."""
-        h = self.backbone(x, train)
-        return h, self.projector(h, train)
-
-
 def create(
     backbone: nn.Module,
+    run: Run,
     *,
     temperature: float = 0.1,
     projection_dim: int = 128,
@@ -72,6 +71,7 @@ def create(
 
     Args:
         backbone: a module of `sp_jax.models`.
+        run: the run's lengths; SimCLR does not depend on them.
         temperature: of NT-Xent.
         projection_dim: width of the projections.
         projection_layers: dense layers of the projector.
@@ -79,42 +79,30 @@ def create(
     Returns:
         The method; its state is `{"batch_stats": ...}`.
     """
+    del run
     head = SimCLRHead(projection_dim, projection_layers, dtype=backbone.dtype)
     network = Network(backbone, head)
 
     def init(key, views):
-        variables = network.init(key, views[0], train=False)
-        return variables["params"], {"batch_stats": variables["batch_stats"]}
+        params, stats = init_network(network, key, views[0])
+        return params, {"batch_stats": stats}
 
-    def loss(params, state, views, step, key):
-        del step, key  # neither the loss nor its network is random or scheduled
-        # Views interleaved, [N, V] -> [N * V]: each device keeps its own rows.
-        x = jnp.stack(views, axis=1)
-        n, v = x.shape[:2]
-        (h, z), state = network.apply(
-            {"params": params, **state},
-            x.reshape(n * v, *x.shape[2:]),
-            train=True,
-            mutable=["batch_stats"],
+    def loss(params, state, views, index, step, key):
+        del index, step  # neither the loss nor its network depends on them
+        ((h1, z1), (h2, z2)), stats = forward(
+            network,
+            params,
+            state["batch_stats"],
+            views,
+            joint=True,
+            drop_path=key,
         )
-        z = z.reshape(n, v, -1)
-        metrics = {"pair_cosine": _pair_cosine(z[:, 0], z[:, 1])}
-        return nt_xent(z[:, 0], z[:, 1], temperature), Output(
-            state, metrics, h.reshape(n, v, -1)
-        )
-
-    def update(state, params, step, total_steps):
-        del params, step, total_steps
-        return state
+        metrics = {"pair_cosine": pair_cosine(z1, z2)}
+        features = jnp.stack([h1, h2], axis=1)
+        output = Output({"batch_stats": stats}, metrics, features)
+        return nt_xent(z1, z2, temperature), output
 
     def features(params, state, images):
-        variables = {"params": params, **state}
-        return network.apply(
-            variables, images, method=lambda net, x: net.backbone(x, False)
-        )
+        return features_of(backbone, params, state["batch_stats"], images)
 
-    return Method(init, loss, update, features)
-
-
-def _pair_cosine(z1: jax.Array, z2: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.sum(l2_normalize(z1) * l2_normalize(z2), axis=-1))
+    return Method(init, loss, None, features)

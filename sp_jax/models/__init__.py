@@ -8,16 +8,23 @@ import functools
 
 import flax.linen as nn
 
+from sp_jax.models.heads import MLP as MLP
+from sp_jax.models.heads import DINOHead as DINOHead
 from sp_jax.models.heads import SimCLRHead as SimCLRHead
 from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
+from sp_jax.models.vit import ViT
 
-STEMS = ("imagenet", "small")
+# Options whose values are names.
+_CHOICES = {"stem": ("imagenet", "small"), "position": ("learned", "sincos")}
 
 _BACKBONES = {
     "resnet18": functools.partial(ResNet, (2, 2, 2, 2), BasicBlock),
     "resnet34": functools.partial(ResNet, (3, 4, 6, 3), BasicBlock),
     "resnet50": functools.partial(ResNet, (3, 4, 6, 3), Bottleneck),
     "resnet101": functools.partial(ResNet, (3, 4, 23, 3), Bottleneck),
+    "vit_tiny": functools.partial(ViT, dim=192, depth=12, heads=3),
+    "vit_small": functools.partial(ViT, dim=384, depth=12, heads=6),
+    "vit_base": functools.partial(ViT, dim=768, depth=12, heads=12),
 }
 
 
@@ -25,21 +32,44 @@ def get(name: str, **options) -> nn.Module:
     """Make a backbone.
 
     Args:
-        name: resnet18, resnet34, resnet50 or resnet101.
-        **options: attributes of the module, such as `width` and `stem` of `ResNet`.
+        name: resnet18, resnet34, resnet50, resnet101, vit_tiny, vit_small or vit_base.
+        **options: attributes of the module: `width`, `stem` ... of `ResNet`;
+            `patch_size`, `image_size` ... of `ViT`.
 
     Raises:
-        ValueError: the name or the stem is unknown.
+        ValueError: the name, an option or its value is unknown.
 
     Example:
         >>> get("resnet18", stem="small").width
         64
+        >>> get("vit_small", patch_size=8).dim
+        384
     """
     if name not in _BACKBONES:
         known = ", ".join(sorted(_BACKBONES))
         raise ValueError(f"There is no backbone {name!r}; choose one of: {known}.")
-    if options.get("stem", "imagenet") not in STEMS:
+    make = _BACKBONES[name]
+    fields = make.func.__dataclass_fields__.keys()
+    known = sorted(fields - {"stage_sizes", "block", "parent", "name"})
+    if unknown := sorted(options.keys() - set(known)):
         raise ValueError(
-            f"There is no stem {options['stem']!r}; choose 'imagenet' or 'small'."
+            f"{name} has no option {unknown[0]!r}; it has: {', '.join(known)}."
         )
-    return _BACKBONES[name](**options)
+    for option, choices in _CHOICES.items():
+        if options.get(option, choices[0]) not in choices:
+            raise ValueError(
+                f"There is no {option} {options[option]!r}; choose "
+                f"{' or '.join(map(repr, choices))}."
+            )
+    backbone = make(**options)
+    if isinstance(backbone, ViT):
+        if backbone.image_size % backbone.patch_size:
+            raise ValueError(
+                f"patch_size {backbone.patch_size} does not divide image_size "
+                f"{backbone.image_size}."
+            )
+        if backbone.dim % backbone.heads:
+            raise ValueError(
+                f"heads {backbone.heads} do not divide dim {backbone.dim}."
+            )
+    return backbone

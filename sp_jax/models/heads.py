@@ -4,7 +4,65 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sp_jax.losses import l2_normalize
 from sp_jax.models.layers import BatchNorm
+
+# PyTorch's default for linear layers: uniform in +-1 / sqrt(fan_in).
+torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def torch_bias(fan_in: int) -> nn.initializers.Initializer:
+    """PyTorch's default for the bias of a linear layer: as its weights."""
+
+    def init(key, shape, dtype=jnp.float32):
+        limit = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+class MLP(nn.Module):
+    """Dense layers, with batch normalisation and ReLU after all but the last.
+
+    Attributes:
+        widths: of each dense layer.
+        hidden_bias: whether the hidden dense layers have a bias.
+        last_bias: whether the last one has.
+        hidden_norm: batch normalisation before each ReLU.
+        last_norm: batch normalisation of the output: "none", "affine" or "plain" (no
+            scale and no bias).
+        dtype: compute dtype; parameters are float32, drawn as PyTorch draws them.
+    """
+
+    widths: tuple[int, ...]
+    hidden_bias: bool = True
+    last_bias: bool = True
+    hidden_norm: bool = True
+    last_norm: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map features [N, D] to float32 [N, widths[-1]]."""
+        for i, width in enumerate(self.widths):
+            last = i == len(self.widths) - 1
+            x = nn.Dense(
+                width,
+                use_bias=self.last_bias if last else self.hidden_bias,
+                kernel_init=torch_linear,
+                bias_init=torch_bias(x.shape[-1]),
+                dtype=self.dtype,
+                name=f"dense{i}",
+            )(x)
+            if not last:
+                x = BatchNorm(name=f"bn{i}")(x, train) if self.hidden_norm else x
+                x = nn.relu(x)
+            elif self.last_norm != "none":
+                affine = self.last_norm == "affine"
+                x = BatchNorm(use_scale=affine, use_bias=affine, name=f"bn{i}")(
+                    x, train
+                )
+        return x.astype(jnp.float32)
 
 
 class SimCLRHead(nn.Module):
@@ -41,3 +99,60 @@ class SimCLRHead(nn.Module):
             x = BatchNorm(use_bias=not last, name=f"bn{i}")(x, train)
             x = x if last else nn.relu(x)
         return x.astype(jnp.float32)
+
+
+class DINOHead(nn.Module):
+    """DINO's head: three dense layers with GELU, a unit bottleneck, weight-normed logits.
+
+    Attributes:
+        out_dim: number of logits.
+        hidden_dim: width of the two hidden layers.
+        bottleneck_dim: width before the last layer.
+        norm_last_layer: each logit's weights have length 1; otherwise a trained length.
+        dtype: compute dtype; parameters are float32.
+
+    Source: https://arxiv.org/abs/2104.14294, appendix C.
+    """
+
+    out_dim: int = 65536
+    hidden_dim: int = 2048
+    bottleneck_dim: int = 256
+    norm_last_layer: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map features [N, D] to float32 logits [N, out_dim]."""
+        del train
+        widths = (self.hidden_dim, self.hidden_dim, self.bottleneck_dim)
+        for i, width in enumerate(widths):
+            # The official "truncated" normal is cut at 2, which is 100 deviations.
+            x = nn.Dense(
+                width,
+                kernel_init=nn.initializers.normal(0.02),
+                dtype=self.dtype,
+                name=f"dense{i}",
+            )(x)
+            x = nn.gelu(x, approximate=False) if i < 2 else x
+        return LastLayer(
+            self.out_dim, self.norm_last_layer, self.dtype, name="last_layer"
+        )(x)
+
+
+class LastLayer(nn.Module):
+    """Cosines with the columns of a kernel, times 1 or a trained length a column."""
+
+    features: int
+    unit: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map x [N, D] to float32 [N, features]."""
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", torch_linear, shape)
+        kernel = l2_normalize(kernel.T).T.astype(self.dtype)
+        y = (l2_normalize(x).astype(self.dtype) @ kernel).astype(jnp.float32)
+        if self.unit:
+            return y
+        return y * self.param("scale", nn.initializers.ones, (self.features,))

@@ -1,71 +1,99 @@
 """Optimisers by name, with the parameter rules of the papers."""
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Sequence
 
-import jax
+import jax.numpy as jnp
 import optax
 
+from sp_jax.optim.rules import Rule, assign
+from sp_jax.optim.transforms import clip_each, scale_by_larc, start_after
 
-def kernel_mask(params: Any) -> Any:
-    """True for the parameters that decay and are adapted: those named "kernel".
-
-    Biases and the scales of normalisations are left out of weight decay and of LARS's
-    trust ratio by every paper that trains with LARS.
-    """
-    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-
-def _lars(schedule, weight_decay, momentum):
-    # SimCLR's dialect: the rate multiplies the gradient before the momentum buffer.
-    return optax.lars(
-        schedule,
-        weight_decay=weight_decay,
-        weight_decay_mask=kernel_mask,
-        trust_coefficient=0.001,
-        trust_ratio_mask=kernel_mask,
-        momentum=momentum,
-    )
-
-
-def _sgd(schedule, weight_decay, momentum):
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=kernel_mask),
-        optax.sgd(schedule, momentum=momentum),
-    )
-
-
-def _adamw(schedule, weight_decay, momentum):
-    return optax.adamw(
-        schedule, b1=momentum, weight_decay=weight_decay, mask=kernel_mask
-    )
-
-
-_OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "lars": _lars,
-    "sgd": _sgd,
-    "adamw": _adamw,
-}
+NAMES = ("lars", "lars_inside", "larc", "sgd", "adamw")
 
 
 def get(
-    name: str, schedule: optax.Schedule, *, weight_decay: float, momentum: float = 0.9
+    name: str,
+    schedule: optax.Schedule,
+    *,
+    peak: float,
+    rules: Sequence[Rule],
+    weight_decay: float | optax.Schedule,
+    momentum: float = 0.9,
+    clip: float = 0.0,
+    steps_per_epoch: int = 1,
 ) -> optax.GradientTransformation:
     """Make an optimiser.
 
+    The official implementations use LARS (https://arxiv.org/abs/1708.03888, trust
+    coefficient 0.001) in three dialects. With a rate r that changes they differ:
+
+    | name | who | trust ratio | momentum buffer, update |
+    |---|---|---|---|
+    | lars | BYOL, VICReg, Barlow Twins, MoCo v3 | |w| / |g + d w| | v = m v + ratio g; r v |
+    | lars_inside | SimCLR | the same | v = m v + r ratio g; v |
+    | larc | SwAV, DeepCluster-v2 | |w| / (|g| + d |w|) | v = m v + ratio g; r v |
+
     Args:
-        name: "lars" (SimCLR's: https://arxiv.org/abs/1708.03888, trust coefficient
-            0.001), "sgd" (heavy-ball momentum) or "adamw"
+        name: one of the above; "sgd" (heavy-ball momentum); or "adamw"
             (https://arxiv.org/abs/1711.05101).
         schedule: step to learning rate.
-        weight_decay: of kernels only. `weight_decay * w` is added to the gradient, or
-            for "adamw" to the update before the learning rate.
+        peak: the rate of the rules that keep it constant.
+        rules: what happens to which parameter; the first match counts.
+        weight_decay: d, a number or, for "adamw", also a schedule. `d w` is added to the
+            gradient, or for "adamw" to the update before the learning rate.
         momentum: share of the buffer that is kept; for "adamw" its beta 1.
+        clip: largest norm of each parameter's gradient; 0 for none.
+        steps_per_epoch: the unit of the rules' `frozen_epochs`.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown. The optimiser's `init` raises ValueError for a
+            parameter without a rule.
     """
-    if name not in _OPTIMIZERS:
-        known = ", ".join(sorted(_OPTIMIZERS))
-        raise ValueError(f"There is no optimiser {name!r}; choose one of: {known}.")
-    return _OPTIMIZERS[name](schedule, weight_decay, momentum)
+    if name not in NAMES:
+        raise ValueError(
+            f"There is no optimiser {name!r}; choose one of: {', '.join(NAMES)}."
+        )
+    if callable(weight_decay) and name != "adamw":
+        raise ValueError(f"A schedule of the weight decay is for adamw, not {name!r}.")
+    transforms = {}
+    for number, rule in enumerate(rules):
+        if math.isinf(rule.frozen_epochs):
+            transforms[number] = optax.set_to_zero()
+            continue
+        steps = _steps(
+            name,
+            rule,
+            schedule if not rule.constant else optax.constant_schedule(peak),
+            weight_decay if rule.decay else 0.0,
+            momentum,
+            round(rule.frozen_epochs * steps_per_epoch),
+        )
+        transforms[number] = optax.chain(*([clip_each(clip)] if clip else []), *steps)
+    return optax.partition(transforms, lambda params: assign(rules, params))
+
+
+def _steps(
+    name: str,
+    rule: Rule,
+    schedule: optax.Schedule,
+    weight_decay: float | optax.Schedule,
+    momentum: float,
+    frozen: int,
+) -> Sequence[optax.GradientTransformation]:
+    def rate(step):
+        return jnp.where(step < frozen, 0.0, rule.rate * schedule(step))
+
+    descend = optax.scale_by_learning_rate(rate)
+    decayed = optax.add_decayed_weights(weight_decay)
+    if name == "adamw":
+        return start_after(optax.scale_by_adam(b1=momentum), frozen), decayed, descend
+    buffer = start_after(optax.trace(momentum), frozen)
+    if name == "larc" and rule.adapt:
+        return scale_by_larc(weight_decay), buffer, descend
+    gradient = [decayed]
+    if name.startswith("lars") and rule.adapt:
+        gradient.append(optax.scale_by_trust_ratio(trust_coefficient=0.001))
+    if name == "lars_inside":
+        return *gradient, descend, buffer
+    return *gradient, buffer, descend

@@ -1,5 +1,6 @@
-"""Learning-rate schedules: functions of the step, as optax's."""
+"""Schedules: functions of the step, as optax's."""
 
+import jax.numpy as jnp
 import optax
 
 
@@ -16,7 +17,11 @@ def linear_scaling(learning_rate: float, batch_size: int) -> float:
 
 
 def warmup_cosine(
-    peak: float, total_steps: int, warmup_steps: int, final: float = 0.0
+    peak: float,
+    total_steps: int,
+    warmup_steps: int,
+    final: float = 0.0,
+    hold: int = 1,
 ) -> optax.Schedule:
     """Rise linearly from 0 to `peak`, then fall along half a cosine to `final`.
 
@@ -25,6 +30,8 @@ def warmup_cosine(
         total_steps: the step at which `final` is reached.
         warmup_steps: length of the rise; 0 starts at `peak`.
         final: the last rate.
+        hold: change the rate only every so many steps; with the length of an epoch this
+            is the schedule of MoCo v2 and SimSiam.
 
     Raises:
         ValueError: the warm-up is not shorter than the run.
@@ -41,7 +48,27 @@ def warmup_cosine(
         )
     if warmup_steps == 0:
         alpha = final / peak if peak else 0.0
-        return optax.cosine_decay_schedule(peak, total_steps, alpha)
-    return optax.warmup_cosine_decay_schedule(
-        0.0, peak, warmup_steps, total_steps, end_value=final
+        schedule = optax.cosine_decay_schedule(peak, total_steps, alpha)
+    else:
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, peak, warmup_steps, total_steps, end_value=final
+        )
+    return schedule if hold == 1 else lambda step: schedule(step // hold * hold)
+
+
+def cosine(start: float, end: float, total_steps: int) -> optax.Schedule:
+    """Go from `start` to `end` along half a cosine.
+
+    The momentum of the target networks of BYOL, MoCo v3 and DINO rises so to 1, and
+    DINO's weight decay from 0.04 to 0.4.
+
+    Source: https://arxiv.org/abs/2006.07733, section 3.2.
+
+    Example:
+        >>> momentum = cosine(0.99, 1.0, total_steps=100)
+        >>> [round(float(momentum(step)), 4) for step in (0, 50, 100)]
+        [0.99, 0.995, 1.0]
+    """
+    return lambda step: (
+        end - (end - start) * (1 + jnp.cos(jnp.pi * step / total_steps)) / 2
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 import pathlib
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sp_jax.train.checkpoint import Checkpoints
-from sp_jax.train.step import HEALTH, TrainState, by_batch
+from sp_jax.train.step import HEALTH, TrainState, by_batch, replicated
 from sp_jax.train.writer import MetricsWriter
 
 Batch = dict[str, np.ndarray]
@@ -86,6 +87,7 @@ def fit(
     mesh: Mesh,
     settings: Settings,
     meta: dict[str, Any],
+    observe: Callable | None = None,
 ) -> TrainState:
     """Train to the end, from the newest checkpoint of workdir if there is one.
 
@@ -98,6 +100,8 @@ def fit(
         mesh: the devices.
         settings: lengths and intervals.
         meta: saved with each checkpoint: config, fingerprints, versions.
+        observe: from `make_observe_step`; called with the batches of the first epoch
+            before step 0.
 
     Returns:
         The last state; an earlier one if SIGTERM ended the run.
@@ -174,6 +178,9 @@ def fit(
         with _sigterm_flag() as stop, contextlib.closing(batches(first_step)) as stream:
             if first_step == 0 and settings.total_steps > 0:
                 evaluate(0)
+                if observe:
+                    bar.write("Showing the method one epoch before the first step.")
+                    state = _observe_epoch(observe, state, batches, mesh, settings)
             clock = None  # starts when the first step, which compiles, is done
             device_batch = _to_device(next(stream, None), mesh)
             for step in range(first_step, settings.total_steps):
@@ -233,6 +240,17 @@ def fit(
         checkpoints.close()
         if writer:
             writer.close()
+    return state
+
+
+def _observe_epoch(observe, state, batches, mesh, settings) -> TrainState:
+    with contextlib.closing(batches(0)) as stream:
+        for number, batch in enumerate(
+            itertools.islice(stream, settings.steps_per_epoch)
+        ):
+            count = jax.device_put(np.int32(number), replicated(mesh))
+            state = observe(state, _to_device(batch, mesh), count)
+            jax.block_until_ready(state.step)
     return state
 
 

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 
 from input_pipeline.errors import UserError
 from sp_jax.augment import preprocess
+from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_recipe
 from sp_jax.train import checkpoint
 from sp_jax.train.step import TrainState, make_features_fn
@@ -71,8 +72,8 @@ def load_features(
     """
     directory = find_checkpoint(path)
     meta = json.loads((directory / "meta" / "metadata").read_text())
-    recipe = make_recipe(meta["config"])
-    images = [jnp.zeros((2, view.size, view.size, 3)) for view in recipe.views]
+    recipe = make_recipe(meta["config"], Run(**meta["run"]))
+    images = [jnp.zeros((2, *view.shape)) for view in recipe.views]
     params, method_state = jax.eval_shape(recipe.method.init, jax.random.key(0), images)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     part = jax.tree.map(

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sp_jax import losses
-from sp_jax.augment import Augment, make_views
+from sp_jax.augment import Augment, Jigsaw, make_views
 from sp_jax.methods import Method
 
 PyTree = Any
@@ -55,14 +55,14 @@ def by_batch(mesh: Mesh) -> NamedSharding:
 def init_state(
     method: Method,
     optimizer: optax.GradientTransformation,
-    views: Sequence[Augment],
+    views: Sequence[Augment | Jigsaw],
     seed: int,
     mesh: Mesh,
 ) -> TrainState:
     """Make the state of step 0, replicated over the mesh. A function of the seed alone."""
 
     def init(key):
-        images = [jnp.zeros((2, view.size, view.size, 3)) for view in views]
+        images = [jnp.zeros((2, *view.shape)) for view in views]
         params, method_state = method.init(key, images)
         return params, method_state, optimizer.init(params)
 
@@ -79,9 +79,8 @@ def make_train_step(
     method: Method,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
-    views: Sequence[Augment],
+    views: Sequence[Augment | Jigsaw],
     *,
-    total_steps: int,
     log_every: int,
     mesh: Mesh,
 ) -> Callable[
@@ -94,7 +93,6 @@ def make_train_step(
         optimizer: updates the parameters.
         schedule: the learning rate, only to log it.
         views: the augmentation of each view.
-        total_steps: length of the run.
         log_every: the health of the representation is computed in every step whose
             number is a multiple of it, and is zero in the others.
         mesh: the devices; the batch is split over its axis "data".
@@ -118,16 +116,20 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         augment_key, loss_key = jax.random.split(key)
         with jax.named_scope("augment"):
-            images = make_views(augment_key, batch["image"], views)
+            images, index = _views_of(augment_key, batch, views)
 
         def loss_fn(params):
-            return method.loss(params, state.method_state, images, state.step, loss_key)
+            return method.loss(
+                params, state.method_state, images, index, state.step, loss_key
+            )
 
         (loss, out), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-        method_state = method.update(out.state, params, state.step, total_steps)
+        method_state = out.state
+        if method.update:
+            params, method_state = method.update(params, method_state, state.step)
 
         # eigvalsh has no sharded form: gather the features where they are needed.
         features = jax.lax.with_sharding_constraint(out.features, replicated(mesh))
@@ -136,7 +138,7 @@ def make_train_step(
             "loss": loss,
             **out.metrics,
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             **jax.lax.cond(
                 (state.step + 1) % log_every == 0,
                 health,
@@ -151,6 +153,41 @@ def make_train_step(
         step,
         donate_argnums=0,
         in_shardings=(replicated(mesh), by_batch(mesh)),
+        out_shardings=replicated(mesh),
+    )
+
+
+def _views_of(key, batch, views):
+    """The views, and the number of the image that each shows, int32 [B, views]."""
+    images, source = make_views(key, batch["image"], views)
+    return images, jnp.take_along_axis(batch["index"], source, axis=1)
+
+
+def make_observe_step(
+    method: Method, views: Sequence[Augment | Jigsaw], mesh: Mesh
+) -> Callable[[TrainState, dict[str, jax.Array], jax.Array], TrainState] | None:
+    """Compile the method's `observe`; None if it has none.
+
+    Returns:
+        `observe(state, batch, number) -> state`, for the batches of the first epoch,
+        numbered from 0, before step 0. The old state is donated.
+    """
+    if method.observe is None:
+        return None
+
+    def observe(state: TrainState, batch: dict[str, jax.Array], number: jax.Array):
+        # Counted down from the last step number, which no run reaches: other views
+        # than those of the steps.
+        number = jnp.iinfo(jnp.int32).max - number
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), number)
+        images, index = _views_of(key, batch, views)
+        method_state = method.observe(state.params, state.method_state, images, index)
+        return state.replace(method_state=method_state)
+
+    return jax.jit(
+        observe,
+        donate_argnums=0,
+        in_shardings=(replicated(mesh), by_batch(mesh), replicated(mesh)),
         out_shardings=replicated(mesh),
     )
 

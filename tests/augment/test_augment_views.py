@@ -27,7 +27,7 @@ def run(key, images, config):
 
 
 def views_of(pairs, configs, key=0):
-    make = jax.jit(lambda key, pairs: make_views(key, pairs, configs))
+    make = jax.jit(lambda key, pairs: make_views(key, pairs, configs)[0])
     return make(jax.random.key(key), pairs)
 
 

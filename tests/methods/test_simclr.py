@@ -12,7 +12,10 @@ from sp_jax.losses import nt_xent
 @pytest.fixture(scope="module")
 def simclr():
     backbone = models.get("resnet18", width=8)
-    method = methods.get("simclr").create(backbone, temperature=0.3, projection_dim=16)
+    run = methods.Run(100, 10, 6, 50)
+    method = methods.get("simclr").create(
+        backbone, run, temperature=0.3, projection_dim=16
+    )
     views = list(
         np.random.default_rng(0).normal(size=(2, 6, 32, 32, 3)).astype("float32")
     )
@@ -37,7 +40,7 @@ def test_loss_is_nt_xent_of_one_joint_forward(simclr):
     method, params, state, views = simclr
     key = jax.random.key(1)
     (loss, out), grads = jax.jit(jax.value_and_grad(method.loss, has_aux=True))(
-        params, state, views, 0, key
+        params, state, views, None, 0, key
     )
     assert out.features.shape == (6, 2, 64)
     # The head alone on the returned features gives the same loss.
@@ -54,7 +57,7 @@ def test_loss_is_nt_xent_of_one_joint_forward(simclr):
     z = z.reshape(6, 2, 16)
     assert float(loss) == pytest.approx(float(nt_xent(z[:, 0], z[:, 1], 0.3)), rel=1e-4)
     # Views that swap places change nothing.
-    swapped, _ = method.loss(params, state, views[::-1], 0, key)
+    swapped, _ = method.loss(params, state, views[::-1], None, 0, key)
     assert float(swapped) == pytest.approx(float(loss), rel=1e-4)
     before = state["batch_stats"]["backbone"]["bn1"]["mean"]
     assert not np.allclose(out.state["batch_stats"]["backbone"]["bn1"]["mean"], before)

@@ -1,87 +1,252 @@
-"""Schedules and optimisers against their formulas."""
+"""Optimisers and schedules against their formulas and against PyTorch, ten steps each."""
 
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from sp_jax import optim
+from sp_jax import methods, models, optim
+from sp_jax.optim import EVERYTHING, KERNELS, Rule
 
-PARAMS = {
-    "dense": {
-        "kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]),
-        "bias": jnp.array([4.0, 1.0]),
-    },
-    "bn": {"scale": jnp.array([1.0, 2.0])},
-}
-GRADS = {
-    "dense": {
-        "kernel": jnp.array([[0.1, 0.2], [-0.3, 0.4]]),
-        "bias": jnp.array([0.5, 0.5]),
-    },
-    "bn": {"scale": jnp.array([0.2, -0.1])},
-}
+STEPS = 10
 
 
-def run(name, steps=3, **options):
-    """Apply the same gradient; return the parameters as numpy."""
-    schedule = lambda step: 0.1 * (step + 1.0)  # noqa: E731
-    tx = optim.get(name, schedule, **options)
-    params, state = PARAMS, tx.init(PARAMS)
-    for _ in range(steps):
-        updates, state = tx.update(GRADS, state, params)
-        params = {
-            k: {n: params[k][n] + u for n, u in v.items()} for k, v in updates.items()
-        }
+@pytest.fixture
+def problem():
+    """Parameters and a gradient for each step, as a network has them."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "backbone": {"conv": {"kernel": (3, 3, 2, 4)}, "bn": {"scale": (4,)}},
+        "head": {"dense": {"kernel": (4, 3), "bias": (3,)}},
+    }
+    draw = lambda: jax.tree.map(  # noqa: E731
+        lambda shape: rng.normal(size=shape).astype(np.float32),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+    return draw(), [draw() for _ in range(STEPS)]
+
+
+def schedule(step):
+    """A rate that changes, so that the dialects of LARS differ."""
+    return 0.5 * 0.9**step
+
+
+def train(problem, name, rules=KERNELS, **options):
+    params, gradients = problem
+    options = {"weight_decay": 0.01, "momentum": 0.9, "peak": 0.5} | options
+    tx = optim.get(name, schedule, rules=rules, **options)
+    state = tx.init(params)
+    update = jax.jit(tx.update)
+    for gradient in gradients:
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
     return params
 
 
-def by_hand(name, leaf, w, g, steps=3, decay=0.01, momentum=0.9):
-    w, g, v = np.float64(w), np.float64(g), 0.0
-    for step in range(steps):
-        lr = 0.1 * (step + 1)
-        if leaf == "kernel":
-            d = g + decay * w
-            if name == "lars":
-                d = d * 0.001 * np.linalg.norm(w) / np.linalg.norm(d)
-        else:
-            d = g  # neither decayed nor adapted
-        if name == "lars":  # SimCLR's dialect: the rate is inside the momentum
-            v = momentum * v + lr * d
-            w = w - v
-        else:
-            v = momentum * v + d
-            w = w - lr * v
-    return w
+def flat(tree):
+    return {
+        "/".join(p.key for p in path): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
 
 
-@pytest.mark.parametrize("name", ["lars", "sgd"])
-def test_parameter_rules(name):
-    params = run(name, weight_decay=0.01)
-    for module, leaves in params.items():
-        for leaf, got in leaves.items():
-            want = by_hand(name, leaf, PARAMS[module][leaf], GRADS[module][leaf])
-            np.testing.assert_allclose(got, want, rtol=1e-5, err_msg=f"{module}/{leaf}")
+def by_hand(problem, dialect, adapts, decays, decay=0.01, momentum=0.9):
+    """The same in float64, a parameter at a time."""
+    params, gradients = problem
+    result = {}
+    for name, w in flat(params).items():
+        w, v = np.float64(w), 0.0
+        for step, gradient in enumerate(gradients):
+            g, lr = np.float64(flat(gradient)[name]), schedule(step)
+            d = decay if decays(name) else 0.0
+            norm = np.linalg.norm
+            if dialect == "larc" and adapts(name):
+                ratio = 0.001 * norm(w) / (norm(g) + d * norm(w) + 1e-8)
+                g = (g + d * w) * ratio
+            else:
+                g = g + d * w
+                if dialect != "sgd" and adapts(name):
+                    g = g * 0.001 * norm(w) / norm(g)
+            if dialect == "lars_inside":
+                v = momentum * v + lr * g
+                w = w - v
+            else:
+                v = momentum * v + g
+                w = w - lr * v
+        result[name] = w
+    return result
 
 
-def test_adamw_decays_kernels_only():
-    with_decay = run("adamw", weight_decay=0.5)
-    without = run("adamw", weight_decay=0.0)
-    assert not np.allclose(with_decay["dense"]["kernel"], without["dense"]["kernel"])
-    np.testing.assert_array_equal(with_decay["dense"]["bias"], without["dense"]["bias"])
-    np.testing.assert_array_equal(with_decay["bn"]["scale"], without["bn"]["scale"])
+@pytest.mark.parametrize("name", ["sgd", "lars", "lars_inside", "larc"])
+@pytest.mark.parametrize("rules", [KERNELS, EVERYTHING])
+def test_dialects(problem, name, rules):
+    kernels = (lambda n: n.endswith("kernel")) if rules is KERNELS else (lambda n: True)
+    want = by_hand(problem, name, adapts=kernels, decays=kernels)
+    for path, got in flat(train(problem, name, rules)).items():
+        np.testing.assert_allclose(got, want[path], rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_equals_pytorch(problem, name):
+    torch = pytest.importorskip("torch")
+    params, gradients = problem
+    tensors = {n: torch.nn.Parameter(torch.tensor(w)) for n, w in flat(params).items()}
+    groups = [
+        {
+            "params": [t for n, t in tensors.items() if n.endswith("kernel") == decays],
+            "weight_decay": 0.1 if decays else 0.0,
+        }
+        for decays in (True, False)
+    ]
+    make = {
+        "sgd": lambda: torch.optim.SGD(groups, lr=1.0, momentum=0.9),
+        "adamw": lambda: torch.optim.AdamW(groups, lr=1.0),
+    }
+    optimizer = make[name]()
+    for step, gradient in enumerate(gradients):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule(step)
+        for n, g in flat(gradient).items():
+            tensors[n].grad = torch.tensor(g)
+        optimizer.step()
+    for path, got in flat(train(problem, name, weight_decay=0.1)).items():
+        want = tensors[path].detach().numpy()
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5, err_msg=path)
+
+
+def test_dino_recipe_equals_pytorch(problem):
+    """Clip of each parameter, rising weight decay, and a last layer without gradient.
+
+    The loop is what DINO's code does with `param.grad = None` in the first epoch.
+    """
+    torch = pytest.importorskip("torch")
+    params, gradients = problem
+    tensors = {n: torch.nn.Parameter(torch.tensor(w)) for n, w in flat(params).items()}
+    decays = [t for n, t in tensors.items() if n.endswith("kernel")]
+    others = [t for n, t in tensors.items() if not n.endswith("kernel")]
+    optimizer = torch.optim.AdamW(
+        [{"params": decays}, {"params": others, "weight_decay": 0.0}], lr=1.0
+    )
+    weight_decay = optim.cosine(0.04, 0.4, STEPS)
+    for step, gradient in enumerate(gradients):
+        for group, decay in zip(optimizer.param_groups, (1, 0), strict=True):
+            group["lr"] = schedule(step)
+            group["weight_decay"] = decay * float(weight_decay(step))
+        for n, g in flat(gradient).items():
+            g = torch.tensor(g)
+            g = g * min(1.0, 1.5 / (float(g.norm()) + 1e-6))
+            frozen = n.startswith("head/dense") and step < 4
+            tensors[n].grad = None if frozen else g
+        optimizer.step()
+    rules = (
+        Rule("^head/dense/kernel", frozen_epochs=2),
+        Rule("^head/dense/bias", decay=False, frozen_epochs=2),
+        *KERNELS,
+    )
+    got = train(
+        problem,
+        "adamw",
+        rules,
+        weight_decay=weight_decay,
+        clip=1.5,
+        steps_per_epoch=2,
+    )
+    for path, value in flat(got).items():
+        want = tensors[path].detach().numpy()
+        np.testing.assert_allclose(value, want, rtol=1e-5, atol=2e-5, err_msg=path)
+
+
+def test_frozen_constant_and_scaled_rates(problem):
+    params, gradients = flat(problem[0]), [flat(g) for g in problem[1]]
+    rules = (
+        Rule("conv", frozen_epochs=math.inf),
+        Rule("bias", decay=False, constant=True),
+        Rule("scale", decay=False, rate=0.5),
+        Rule("dense/kernel", decay=False, frozen_epochs=1),
+    )
+    got = flat(train(problem, "sgd", rules, momentum=0.0, steps_per_epoch=4))
+    want = {
+        "backbone/conv/kernel": params["backbone/conv/kernel"],
+        "head/dense/bias": params["head/dense/bias"]
+        - 0.5 * sum(g["head/dense/bias"] for g in gradients),
+        "backbone/bn/scale": params["backbone/bn/scale"]
+        - sum(
+            0.5 * schedule(i) * g["backbone/bn/scale"] for i, g in enumerate(gradients)
+        ),
+        "head/dense/kernel": params["head/dense/kernel"]
+        - sum(
+            schedule(i) * g["head/dense/kernel"]
+            for i, g in enumerate(gradients)
+            if i >= 4
+        ),
+    }
+    for path, value in want.items():
+        np.testing.assert_allclose(got[path], value, rtol=1e-5, atol=1e-6)
+
+
+def test_zero_norms_leave_the_gradient_alone():
+    params = {"kernel": jnp.zeros((2, 2))}
+    gradient = {"kernel": jnp.ones((2, 2))}
+    for name in ("lars", "lars_inside", "larc"):
+        tx = optim.get(
+            name, lambda _: 0.1, peak=0.1, rules=EVERYTHING, weight_decay=0.1
+        )
+        updates, _ = tx.update(gradient, tx.init(params), params)
+        np.testing.assert_allclose(updates["kernel"], -0.1 * np.ones((2, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("backbone, kernels", [("resnet50", 53), ("resnet18", 20)])
+def test_exactly_the_kernels_decay(backbone, kernels):
+    """53 convolutions of a ResNet-50; no bias and no scale of a normalisation."""
+    network = models.get(backbone)
+    params = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), False)
+    )["params"]
+    rules = flat(optim.assign(KERNELS, {"backbone": params}))
+    decayed = {n for n, rule in rules.items() if KERNELS[rule].decay}
+    assert decayed == {n for n, p in flat({"backbone": params}).items() if p.ndim == 4}
+    assert len(decayed) == kernels
+
+
+def test_a_parameter_without_a_rule_is_an_error():
+    params = {"dense": {"kernel": jnp.zeros(2), "temperature": jnp.zeros(2)}}
+    tx = optim.get("sgd", lambda _: 0.1, peak=0.1, rules=KERNELS, weight_decay=0.0)
+    with pytest.raises(ValueError, match="'dense/temperature'.*RULES"):
+        tx.init(params)
+
+
+def test_every_method_has_a_known_recipe():
+    for name in methods.NAMES:
+        module = methods.get(name)
+        assert module.OPTIMIZER["name"] in optim.optimizers.NAMES, name
+        assert all(isinstance(rule, Rule) for rule in module.RULES), name
 
 
 def test_warmup_and_cosine():
-    schedule = optim.warmup_cosine(2.0, total_steps=110, warmup_steps=10)
-    got = [float(schedule(step)) for step in range(111)]
+    rate = optim.warmup_cosine(2.0, total_steps=110, warmup_steps=10)
+    got = [float(rate(step)) for step in range(111)]
     want = [0.2 * s for s in range(10)]
     want += [1 + np.cos(np.pi * s / 100) for s in range(101)]
     np.testing.assert_allclose(got, want, atol=1e-6)
     assert float(optim.warmup_cosine(2.0, 10, 0)(0)) == 2.0
+    assert float(optim.warmup_cosine(2.0, 10, 0, final=0.2)(10)) == pytest.approx(0.2)
     with pytest.raises(ValueError, match="warm-up"):
         optim.warmup_cosine(1.0, 10, 10)
 
 
-def test_unknown_optimiser():
+def test_a_rate_that_changes_once_an_epoch():
+    rate = optim.warmup_cosine(1.0, total_steps=12, warmup_steps=0, hold=4)
+    got = [float(rate(step)) for step in range(12)]
+    want = np.repeat([(1 + np.cos(np.pi * e / 3)) / 2 for e in range(3)], 4)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_names():
     with pytest.raises(ValueError, match="no optimiser 'adam'"):
-        optim.get("adam", lambda s: 0.1, weight_decay=0.0)
+        optim.get("adam", schedule, peak=0.1, rules=KERNELS, weight_decay=0.0)
+    with pytest.raises(ValueError, match="adamw, not 'sgd'"):
+        optim.get("sgd", schedule, peak=0.1, rules=KERNELS, weight_decay=schedule)

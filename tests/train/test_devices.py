@@ -7,6 +7,7 @@ import pytest
 from input_pipeline.pairs import semantic_pairs
 from input_pipeline.store import open_store
 from input_pipeline.stream import make_dataset
+from sp_jax.methods import Run
 from sp_jax.recipe import make_optimizer, make_recipe
 from sp_jax.train.step import by_batch, init_state, make_mesh, make_train_step
 from tests.train import tiny
@@ -23,8 +24,9 @@ def batches():
 def losses(batches, devices):
     """The loss curve in float32, and the parameters at its end."""
     config = tiny.get_config().to_dict() | {"dtype": "float32"}
-    recipe = make_recipe(config)
-    optimizer = make_optimizer(config, 100, 10)
+    run = Run(total_steps=100, steps_per_epoch=10, batch_size=16, num_images=3620)
+    recipe = make_recipe(config, run)
+    optimizer = make_optimizer(config, run)
     mesh = make_mesh(jax.devices()[:devices])
     state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
     step = make_train_step(
@@ -32,7 +34,6 @@ def losses(batches, devices):
         optimizer.tx,
         optimizer.schedule,
         recipe.views,
-        total_steps=100,
         log_every=2,
         mesh=mesh,
     )

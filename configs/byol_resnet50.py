@@ -1,0 +1,33 @@
+"""BYOL on ResNet-50, in the frame of the paper: 64 px, batch 256, 200 epochs.
+
+    python -m sp_jax.main --config=configs/byol_resnet50.py \
+        --config.data.store=folder:/data/imagenet187
+    python -m sp_jax.main --config=configs/byol_resnet50.py:quick  # drawings, CPU
+
+The paper trains BYOL; its figures for this method are not quoted here, and none have been
+measured with this code on that data yet.
+Of the paper (arXiv 2510.08722) are the data, the size of the images, the batch, the epochs
+and the backbone. It leaves open the stem and the optimiser: here the standard stem
+(--config.model.stem=small switches it) and the official LARS of
+300 epochs, with the momentum that the authors use for shorter runs.
+"""
+
+from configs import common
+
+
+def get_config(variant: str = ""):
+    """LARS, 0.3 x batch / 256, 10 epochs of warm-up; target momentum 0.99 to 1."""
+    config = common.get_config()  # the paper's: 64 px, batch 256, 200 epochs, ResNet-50
+    config.method = "byol"
+    config.data.store = "folder:data/train"
+    config.model.zero_init_residual = True
+    config.checkpoint.every = 1000
+    config.checkpoint.keep_every = 5000
+    if common.is_quick(variant):
+        common.quick(config)
+        config.method_options.hidden_dim = 512
+        config.method_options.projection_dim = 128
+        # The target has to follow within 400 steps.
+        config.method_options.momentum = 0.95
+        config.optimizer.learning_rate = 4.0
+    return config

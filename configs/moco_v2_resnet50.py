@@ -1,0 +1,34 @@
+"""MoCo v2 on ResNet-50, in the frame of the paper: 64 px, batch 256, 200 epochs.
+
+    python -m sp_jax.main --config=configs/moco_v2_resnet50.py \
+        --config.data.store=folder:/data/imagenet187
+    python -m sp_jax.main --config=configs/moco_v2_resnet50.py:quick  # drawings, CPU
+
+The paper does not train this method; its result on semantic pairs is not known yet.
+Of the paper (arXiv 2510.08722) are the data, the size of the images, the batch, the epochs
+and the backbone. It leaves open the stem and the optimiser: here the standard stem
+(--config.model.stem=small switches it) and the official SGD.
+"""
+
+from configs import common
+
+
+def get_config(variant: str = ""):
+    """SGD, 0.03 x batch / 256, on all parameters, without warm-up."""
+    config = common.get_config()  # the paper's: 64 px, batch 256, 200 epochs, ResNet-50
+    config.method = "moco_v2"
+    config.data.store = "folder:data/train"
+    config.model.zero_init_residual = False
+    # The official 65,536 keys are more than the 29,359 pairs of an epoch: the queue would
+    # hold two older keys of every query.
+    config.method_options.queue_size = 16384
+    config.checkpoint.every = 1000
+    config.checkpoint.keep_every = 5000
+    if common.is_quick(variant):
+        common.quick(config)
+        config.method_options.queue_size = 1024
+        config.method_options.momentum = 0.95
+        config.method_options.hidden_dim = 128
+        config.optimizer.warmup_epochs = 0.0
+        config.optimizer.learning_rate = 0.2
+    return config

@@ -1,0 +1,43 @@
+"""SimCLR on ViT-S/8, in the frame of the paper: 64 px, batch 256, 200 epochs.
+
+    python -m sp_jax.main --config=configs/simclr_vit.py \
+        --config.data.store=folder:/data/imagenet187
+    python -m sp_jax.main --config=configs/simclr_vit.py:quick  # drawings, CPU
+
+The paper (arXiv 2510.08722) has the sizes, the batch and the epochs, and trains SimCLR on a
+ResNet only. SimCLR has no official recipe for a ViT: AdamW with the rate of MoCo v3.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant: str = ""):
+    """AdamW, 1.5e-4 x batch / 256, weight decay 0.1, 10 epochs of warm-up."""
+    config = common.get_config()
+    config.method = "simclr"
+    config.data.store = "folder:data/train"
+    config.model = ConfigDict(
+        {
+            "name": "vit_small",
+            "patch_size": 8,
+            "image_size": config.image_size,
+        }
+    )
+    config.method_options.temperature = 0.1
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1.5e-4
+    config.optimizer.weight_decay = 0.1
+    config.checkpoint.every = 1000
+    config.checkpoint.keep_every = 5000
+    if common.is_quick(variant):
+        common.quick(config)
+        # A small ViT: 16 patches of 16 px.
+        config.model.name = "vit_tiny"
+        config.model.patch_size = 16
+        config.model.depth = 4
+        config.method_options.temperature = 0.5
+        config.method_options.projection_layers = 2
+        config.optimizer.learning_rate = 1e-3
+    return config

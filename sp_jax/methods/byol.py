@@ -1,0 +1,135 @@
+"""BYOL: bootstrap your own latent.
+
+An online network (backbone, projector, predictor) predicts the projection that a target
+network makes of the other view. The target is a moving average of the online network, made
+after each step, with a momentum that rises to 1 along half a cosine. There are no
+negatives.
+
+As in the official code each view has a forward of its own, the target starts from another
+random key than the online network, and normalises by batch statistics of its own.
+With semantic pairs nothing changes but the images. `make_views` draws for each pair which
+image gets which of the two different pipelines.
+
+Deviations: no classifier is trained beside it, since probes are made by `eval/`; and the
+brightness of a view is multiplied as in torchvision, where the official code adds to it.
+
+Source: https://arxiv.org/abs/2006.07733; deepmind-research/byol for sizes and constants.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from sp_jax import losses, optim
+from sp_jax.augment import Augment
+from sp_jax.methods.base import (
+    Method,
+    Network,
+    Output,
+    PredictorNetwork,
+    Run,
+    features_of,
+    forward,
+    init_network,
+    pair_cosine,
+    without_predictor,
+)
+from sp_jax.models import MLP
+
+# 300 epochs in the official code; for a batch of 256.
+OPTIMIZER = {
+    "name": "lars",
+    "learning_rate": 0.3,
+    "weight_decay": 1e-6,
+    "momentum": 0.9,
+    "warmup_epochs": 10.0,
+}
+RULES = optim.KERNELS
+
+
+def views(size: int) -> tuple[Augment, Augment]:
+    """Two different views: always blurred, and hardly ever blurred but solarised."""
+    first = Augment(
+        size=size,
+        crop_scale=(0.08, 1.0),
+        interpolation="bicubic",
+        jitter=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.2,
+        hue=0.1,
+        grayscale=0.2,
+        blur=1.0,
+    )
+    return first, dataclasses.replace(first, blur=0.1, solarize=0.2)
+
+
+def create(
+    backbone: nn.Module,
+    run: Run,
+    *,
+    momentum: float = 0.99,
+    hidden_dim: int = 4096,
+    projection_dim: int = 256,
+) -> Method:
+    """Make BYOL around a backbone.
+
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's lengths; the target's momentum reaches 1 at its end.
+        momentum: of the target at the start. The official code has 0.97 for 40 epochs,
+            0.99 for 100 and 300, 0.996 for 1000.
+        hidden_dim: width of the hidden layers of projector and predictor.
+        projection_dim: width of projections and predictions.
+
+    Returns:
+        The method; its state is `{"batch_stats", "target", "target_stats"}`.
+    """
+    widths = (hidden_dim, projection_dim)
+
+    def mlp():
+        return MLP(widths, last_bias=False, dtype=backbone.dtype)
+
+    projector = mlp()
+    network = PredictorNetwork(backbone, projector, mlp())
+    target_network = Network(backbone, projector)
+    schedule = optim.cosine(momentum, 1.0, run.total_steps)
+
+    def init(key, views):
+        online_key, target_key = jax.random.split(key)
+        params, stats = init_network(network, online_key, views[0])
+        target, target_stats = init_network(target_network, target_key, views[0])
+        return params, {
+            "batch_stats": stats,
+            "target": target,
+            "target_stats": target_stats,
+        }
+
+    def loss(params, state, views, index, step, key):
+        del index
+        ((h1, _, p1), (h2, _, p2)), stats = forward(
+            network, params, state["batch_stats"], views, joint=False, drop_path=key
+        )
+        ((_, t1), (_, t2)), target_stats = forward(
+            target_network, state["target"], state["target_stats"], views, joint=False
+        )
+        value = losses.byol(p1, t2) + losses.byol(p2, t1)
+        state = {**state, "batch_stats": stats, "target_stats": target_stats}
+        metrics = {
+            "pair_cosine": pair_cosine(t1, t2),
+            "target_momentum": schedule(step),
+        }
+        return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
+
+    def update(params, state, step):
+        online = without_predictor(params)
+        target = optax.incremental_update(online, state["target"], 1 - schedule(step))
+        return params, {**state, "target": target}
+
+    def features(params, state, images):
+        return features_of(backbone, params, state["batch_stats"], images)
+
+    return Method(init, loss, update, features)

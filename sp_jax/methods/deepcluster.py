@@ -1,0 +1,168 @@
+"""DeepCluster-v2: deep clustering, once an epoch, with several heads.
+
+A bank keeps the projection of every image by each of the two global views, from the last
+time it was seen. At the start of each epoch spherical k-means clusters the banks, once for
+each head (heads take turns with the banks); the centroids become the prototypes of the
+epoch and the clusters the targets. Every view has to tell its target. Prototypes are never
+trained. The banks are first filled by the untrained network, in one epoch before the first
+step.
+
+The bank is indexed by *image*. With semantic pairs the target of a view is the cluster of
+the *other* image of its pair: that is what makes them a positive pair. Where both are one
+image (augmentation pairs) this is the official loss. An image that a bank has not seen has
+no cluster, and views whose target it would be take no part.
+
+Deviations: clustering runs on the accelerator inside of the compiled step; the sums of
+k-means are products and not scattered, so that they are reproducible; local crops have half
+the size of the global ones.
+
+Source: https://arxiv.org/abs/2006.09882, appendix; facebookresearch/swav
+(main_deepclusterv2.py) for sizes and constants.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sp_jax import losses, optim
+from sp_jax.augment import Augment
+from sp_jax.methods import swav
+from sp_jax.methods.base import (
+    Method,
+    Network,
+    Output,
+    Run,
+    features_of,
+    forward,
+    init_network,
+    pair_cosine,
+    write_rows,
+)
+from sp_jax.models import MLP
+
+OPTIMIZER = {
+    "name": "larc",
+    "learning_rate": 0.3,
+    "weight_decay": 1e-6,
+    "momentum": 0.9,
+    "warmup_epochs": 10.0,
+    "final_factor": 0.001,
+}
+RULES = optim.EVERYTHING
+
+
+def views(size: int, local_crops: int = 0) -> tuple[Augment, ...]:
+    """The views of SwAV; two global ones if nothing else is said."""
+    return swav.views(size, local_crops)
+
+
+def create(
+    backbone: nn.Module,
+    run: Run,
+    *,
+    temperature: float = 0.1,
+    num_clusters: int = 3000,
+    num_heads: int = 3,
+    kmeans_iterations: int = 10,
+    hidden_dim: int = 2048,
+    projection_dim: int = 128,
+) -> Method:
+    """Make DeepCluster-v2 around a backbone.
+
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's steps an epoch and number of images.
+        temperature: of the predictions.
+        num_clusters: clusters of each head, fewer than images.
+        num_heads: clusterings that are learnt at a time.
+        kmeans_iterations: of each clustering.
+        hidden_dim: width of the projector's hidden layer.
+        projection_dim: width of the projections.
+
+    Returns:
+        The method; its state is `{"batch_stats", "bank", "prototypes", "clusters"}`.
+
+    Raises:
+        ValueError: there are fewer images than clusters.
+    """
+    if num_clusters > run.num_images:
+        raise ValueError(
+            f"num_clusters {num_clusters} exceeds the {run.num_images} images: use "
+            "fewer clusters."
+        )
+    network = Network(backbone, MLP((hidden_dim, projection_dim), dtype=backbone.dtype))
+
+    def init(key, views):
+        params, stats = init_network(network, key, views[0])
+        return params, {
+            "batch_stats": stats,
+            "bank": jnp.zeros((2, run.num_images, projection_dim)),
+            "prototypes": jnp.zeros((num_heads, num_clusters, projection_dim)),
+            "clusters": jnp.full((num_heads, run.num_images), -100, jnp.int32),
+        }
+
+    def remember(bank, outputs, index):
+        rows = [jax.lax.stop_gradient(losses.l2_normalize(z)) for _, z in outputs[:2]]
+        return jnp.stack([write_rows(bank[g], index[:, g], rows[g]) for g in range(2)])
+
+    def observe(params, state, views, index):
+        outputs, stats = forward(
+            network, params, state["batch_stats"], views[:2], joint=True
+        )
+        bank = remember(state["bank"], outputs, index)
+        return {**state, "batch_stats": stats, "bank": bank}
+
+    def cluster(key, bank):
+        prototypes, clusters = [], []
+        for head in range(num_heads):
+            points = bank[head % 2]
+            centroids, members = losses.spherical_kmeans(
+                jax.random.fold_in(key, head),
+                points,
+                num_clusters,
+                iterations=kmeans_iterations,
+                valid=jnp.any(points != 0, axis=1),
+            )
+            prototypes.append(centroids)
+            clusters.append(members)
+        return jnp.stack(prototypes), jnp.stack(clusters)
+
+    def loss(params, state, views, index, step, key):
+        drop_key, cluster_key = jax.random.split(key)
+        prototypes, clusters = jax.lax.cond(
+            step % run.steps_per_epoch == 0,
+            lambda: cluster(cluster_key, state["bank"]),
+            lambda: (state["prototypes"], state["clusters"]),
+        )
+        outputs, stats = forward(
+            network, params, state["batch_stats"], views, joint=True, drop_path=drop_key
+        )
+        z = jnp.concatenate([losses.l2_normalize(z) for _, z in outputs])
+        # View v is of image v % 2 of the pair, so view (v + 1) % 2 is of the other.
+        other = jnp.concatenate([index[:, (v + 1) % 2] for v in range(len(views))])
+        terms = [
+            losses.deepcluster(
+                z @ prototypes[head].T, clusters[head][other], temperature
+            )
+            for head in range(num_heads)
+        ]
+        correct = jnp.argmax(z @ prototypes[0].T, axis=1) == clusters[0][other]
+        (h1, z1), (h2, z2) = outputs[:2]
+        metrics = {
+            "pair_cosine": pair_cosine(z1, z2),
+            "cluster_accuracy": jnp.mean(correct.astype(jnp.float32)),
+        }
+        state = {
+            "batch_stats": stats,
+            "bank": remember(state["bank"], outputs, index),
+            "prototypes": prototypes,
+            "clusters": clusters,
+        }
+        return sum(terms) / num_heads, Output(
+            state, metrics, jnp.stack([h1, h2], axis=1)
+        )
+
+    def features(params, state, images):
+        return features_of(backbone, params, state["batch_stats"], images)
+
+    return Method(init, loss, None, features, observe)

@@ -1,0 +1,161 @@
+"""MoCo v2: momentum contrast with a queue.
+
+The query network sees the first view, the key network the second. The key is the positive;
+the negatives are the keys of earlier batches, kept in a queue. The key network is a moving
+average of the query network, updated before its forward, as in the official code. One
+direction only.
+
+Batch normalisation leaks: a query and its key that are normalised together share
+statistics, and the network can tell by them which key is its own. The official code shuffles
+the keys over 8 GPUs, each of which normalises its 32 images by itself. Here the batch is
+split into `bn_groups` groups that are normalised by themselves, queries in order and keys
+shuffled, on any number of devices. The running statistics move by the mean of the groups
+(the official checkpoint holds those of the first GPU).
+
+With semantic pairs the query is the first image of the pair and the key the second; the
+leak is the same.
+
+Source: https://arxiv.org/abs/2003.04297, https://arxiv.org/abs/1911.05722;
+facebookresearch/moco for sizes and constants.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from sp_jax import losses, optim
+from sp_jax.augment import Augment
+from sp_jax.methods import simsiam
+from sp_jax.methods.base import (
+    Method,
+    Network,
+    Output,
+    Run,
+    features_of,
+    init_network,
+    pair_cosine,
+)
+from sp_jax.models import MLP
+
+OPTIMIZER = {
+    "name": "sgd",
+    "learning_rate": 0.03,
+    "weight_decay": 1e-4,
+    "momentum": 0.9,
+    "warmup_epochs": 0.0,
+    "by_epoch": True,
+}
+RULES = optim.EVERYTHING
+
+
+def views(size: int) -> tuple[Augment, Augment]:
+    """The two views of MoCo v2, which SimSiam took over."""
+    return simsiam.views(size)
+
+
+def create(
+    backbone: nn.Module,
+    run: Run,
+    *,
+    temperature: float = 0.2,
+    momentum: float = 0.999,
+    queue_size: int = 65536,
+    hidden_dim: int = 2048,
+    projection_dim: int = 128,
+    bn_groups: int = 8,
+) -> Method:
+    """Make MoCo v2 around a backbone.
+
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's batch size.
+        temperature: of the loss.
+        momentum: of the key network.
+        queue_size: number of keys kept, a multiple of the batch size. A queue that is
+            longer than an epoch holds keys of the query's own image.
+        hidden_dim: width of the projector's hidden layer.
+        projection_dim: width of the projections.
+        bn_groups: groups of a batch that are normalised by themselves.
+
+    Returns:
+        The method; its state is `{"batch_stats", "key", "key_stats", "queue",
+        "pointer"}`.
+
+    Raises:
+        ValueError: the queue or the groups do not fit the batch size.
+    """
+    if queue_size % run.batch_size:
+        raise ValueError(
+            f"queue_size {queue_size} must be a multiple of the batch size "
+            f"{run.batch_size}."
+        )
+    if run.batch_size % bn_groups:
+        raise ValueError(
+            f"bn_groups {bn_groups} must divide the batch size {run.batch_size}."
+        )
+    projector = MLP(
+        (hidden_dim, projection_dim), hidden_norm=False, dtype=backbone.dtype
+    )
+    network = Network(backbone, projector)
+
+    def init(key, views):
+        network_key, queue_key = jax.random.split(key)
+        params, stats = init_network(network, network_key, views[0])
+        queue = jax.random.normal(queue_key, (queue_size, projection_dim))
+        return params, {
+            "batch_stats": stats,
+            "key": params,
+            "key_stats": stats,
+            "queue": losses.l2_normalize(queue),
+            "pointer": jnp.int32(0),
+        }
+
+    def by_group(params, stats, images, drop_path=None):
+        """Train-mode forward in which each group has batch statistics of its own."""
+        n = images.shape[0]
+        x = images.reshape(bn_groups, n // bn_groups, *images.shape[1:])
+        rngs = None if drop_path is None else {"drop_path": drop_path}
+
+        def one(x):
+            outputs, new = network.apply(
+                {"params": params, "batch_stats": stats},
+                x,
+                train=True,
+                mutable=["batch_stats"],
+                rngs=rngs,
+            )
+            return outputs, new.get("batch_stats", {})
+
+        outputs, new = jax.vmap(one)(x)
+        outputs = jax.tree.map(lambda y: y.reshape(n, *y.shape[2:]), outputs)
+        return outputs, jax.tree.map(lambda y: jnp.mean(y, axis=0), new)
+
+    def loss(params, state, views, index, step, key):
+        del index, step
+        drop_key, shuffle_key = jax.random.split(key)
+        (h1, q), stats = by_group(params, state["batch_stats"], views[0], drop_key)
+        target = optax.incremental_update(
+            jax.lax.stop_gradient(params), state["key"], 1 - momentum
+        )
+        order = jax.random.permutation(shuffle_key, views[1].shape[0])
+        (h2, k), key_stats = by_group(target, state["key_stats"], views[1][order])
+        back = jnp.argsort(order)
+        h2, k = jax.lax.stop_gradient((h2[back], losses.l2_normalize(k[back])))
+        value = losses.moco_v2(q, k, state["queue"], temperature)
+        queue = jax.lax.dynamic_update_slice(state["queue"], k, (state["pointer"], 0))
+        pointer = (state["pointer"] + k.shape[0]) % queue_size
+        state = {
+            "batch_stats": stats,
+            "key": target,
+            "key_stats": key_stats,
+            "queue": queue,
+            "pointer": pointer,
+        }
+        metrics = {"pair_cosine": pair_cosine(q, k)}
+        return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
+
+    def features(params, state, images):
+        return features_of(backbone, params, state["batch_stats"], images)
+
+    return Method(init, loss, None, features)

@@ -1,0 +1,195 @@
+"""PIRL: pretext-invariant representations, with a jigsaw.
+
+A memory keeps one vector an image. The projection of an image, and that of the image cut
+into nine shuffled patches, are both attracted to the image's memory and repelled by memories
+drawn at random; then the image's projection moves its memory.
+
+The memory is indexed by *image*. In a semantic pair (a, b), `make_views` draws by a coin
+which is the image, say a, and which becomes the jigsaw. Both branches are attracted to the
+memory of a, and the image branch moves it: so the jigsaw of b has to be recognised as a. Where
+a is b (augmentation pairs) this is the official loss. Over a run both images of a pair play
+both parts.
+
+Deviations: the official recipe also draws posterise, sharpness and autocontrast; here colours
+are jittered and grayscale only. Sizes are scaled from 224 px: 9 patches of 18 px cut from
+cells of 24 px, at 64 px. If an image is twice in a batch, its last projection moves the memory.
+
+Source: https://arxiv.org/abs/1912.01991; facebookresearch/vissl for sizes and constants.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sp_jax import losses, optim
+from sp_jax.augment import Augment, Jigsaw
+from sp_jax.methods.base import (
+    Method,
+    Output,
+    Run,
+    features_of,
+    pair_cosine,
+    write_rows,
+)
+from sp_jax.models import MLP
+
+OPTIMIZER = {
+    "name": "sgd",
+    "learning_rate": 0.03,
+    "weight_decay": 1e-4,
+    "momentum": 0.9,
+    "warmup_epochs": 0.0,
+    "final_factor": 0.001,
+    "by_epoch": True,
+}
+RULES = optim.KERNELS
+
+
+def views(size: int) -> tuple[Augment, Jigsaw]:
+    """An image, and a jigsaw of 3 x 3 patches."""
+    colours = {
+        "jitter": 1.0,
+        "brightness": 0.4,
+        "contrast": 0.4,
+        "saturation": 0.4,
+        "hue": 0.2,
+        "grayscale": 0.2,
+        "blur": 0.0,
+    }
+    cell = round(size * 255 / 224 / 3)
+    puzzle = Augment(size=3 * cell, crop_scale=(0.6, 1.0), **colours)
+    return (
+        Augment(size=size, crop_scale=(0.08, 1.0), **colours),
+        Jigsaw(puzzle, grid=3, patch=max(1, round(cell * 64 / 85))),
+    )
+
+
+class PIRLNetwork(nn.Module):
+    """Backbone, and the heads of the two branches."""
+
+    backbone: nn.Module
+    image_head: nn.Module
+    patch_head: nn.Module
+    jigsaw_head: nn.Module
+
+    def __call__(
+        self, image: jax.Array, patches: jax.Array, train: bool
+    ) -> tuple[jax.Array, ...]:
+        """Map images [N, s, s, 3] and patches [N, 9, p, p, 3].
+
+        Returns:
+            Features and projections of the image [N, D], [N, P]; mean features and
+            projections of the jigsaw, likewise.
+        """
+        h = self.backbone(image, train)
+        n, count = patches.shape[:2]
+        parts = self.backbone(patches.reshape(n * count, *patches.shape[2:]), train)
+        z = self.patch_head(parts, train).reshape(n, -1)
+        mean = jnp.mean(parts.reshape(n, count, -1), axis=1)
+        return h, self.image_head(h, train), mean, self.jigsaw_head(z, train)
+
+
+def create(
+    backbone: nn.Module,
+    run: Run,
+    *,
+    loss: str = "nce",
+    temperature: float = 0.07,
+    num_negatives: int = 32000,
+    memory_momentum: float = 0.5,
+    hidden_dim: int = 0,
+    projection_dim: int = 128,
+) -> Method:
+    """Make PIRL around a backbone.
+
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's number of images.
+        loss: "nce" (the paper's), or "info_nce": the official project's second recipe,
+            with temperature 0.1 and hidden_dim 2048.
+        temperature: of the loss.
+        num_negatives: memories drawn for each step, shared by the batch.
+        memory_momentum: share of an old memory that is kept.
+        hidden_dim: width of a hidden layer in the heads of image and patches; 0 for none.
+        projection_dim: width of the projections and of the memory.
+
+    Returns:
+        The method; its state is `{"batch_stats", "memory", "normalizer"}`.
+
+    Raises:
+        ValueError: there is no such loss.
+    """
+    if loss not in ("nce", "info_nce"):
+        raise ValueError(f"There is no loss {loss!r} in PIRL: use 'nce' or 'info_nce'.")
+    hidden = (hidden_dim,) if hidden_dim else ()
+
+    def head(*widths):
+        return MLP((*widths, projection_dim), hidden_norm=False, dtype=backbone.dtype)
+
+    network = PIRLNetwork(backbone, head(*hidden), head(*hidden), head())
+
+    def init(key, views):
+        network_key, memory_key = jax.random.split(key)
+        variables = network.init(network_key, *views, train=False)
+        shape = (run.num_images, projection_dim)
+        memory = jax.random.uniform(memory_key, shape, minval=-1.0)
+        return variables["params"], {
+            "batch_stats": variables.get("batch_stats", {}),
+            "memory": losses.l2_normalize(memory),
+            "normalizer": jnp.float32(0.0),
+        }
+
+    def loss_fn(params, state, views, index, step, key):
+        drop_key, negative_key = jax.random.split(key)
+        (h1, v1, h2, v2), new = network.apply(
+            {"params": params, "batch_stats": state["batch_stats"]},
+            *views,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"drop_path": drop_key},
+        )
+        memory, image = state["memory"], index[:, 0]
+        positives = memory[image]
+        drawn = jax.random.randint(negative_key, (num_negatives,), 0, run.num_images)
+        negatives = memory[drawn]
+        normalizer = state["normalizer"]
+        if loss == "nce":
+            # Estimated once, from the first batch.
+            normalizer = jax.lax.cond(
+                step == 0,
+                lambda: losses.nce_normalizer(
+                    v1, negatives, run.num_images, temperature
+                ),
+                lambda: normalizer,
+            )
+            terms = [
+                losses.nce(
+                    v, positives, negatives, normalizer, run.num_images, temperature
+                )
+                for v in (v1, v2)
+            ]
+        else:
+            terms = [
+                losses.memory_info_nce(v, positives, negatives, temperature)
+                for v in (v1, v2)
+            ]
+        moved = memory_momentum * positives + (
+            1 - memory_momentum
+        ) * losses.l2_normalize(jax.lax.stop_gradient(v1))
+        state = {
+            "batch_stats": new.get("batch_stats", {}),
+            "memory": write_rows(memory, image, losses.l2_normalize(moved)),
+            "normalizer": normalizer,
+        }
+        metrics = {
+            "pair_cosine": pair_cosine(v1, v2),
+            "memory_cosine": pair_cosine(v1, positives),
+        }
+        return (terms[0] + terms[1]) / 2, Output(
+            state, metrics, jnp.stack([h1, h2], axis=1)
+        )
+
+    def features(params, state, images):
+        return features_of(backbone, params, state["batch_stats"], images)
+
+    return Method(init, loss_fn, None, features)

@@ -1,0 +1,118 @@
+"""SimSiam: exploring simple siamese representation learning.
+
+One network makes a projection of each view; a predictor of one view's projection has to
+match the other view's, through which no gradient flows. There are no negatives and no
+moving average.
+
+As in the official code each view has a forward of its own, and the predictor keeps its
+learning rate constant: it should stay close to the best predictor of the changing
+projections. The official projector ends in a bias that is never trained and that the
+following normalisation removes; it is left out here.
+With semantic pairs nothing changes but the images.
+
+Source: https://arxiv.org/abs/2011.10566; facebookresearch/simsiam for sizes and constants.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from sp_jax import losses
+from sp_jax.augment import Augment
+from sp_jax.methods.base import (
+    Method,
+    Output,
+    PredictorNetwork,
+    Run,
+    features_of,
+    forward,
+    init_network,
+    pair_cosine,
+)
+from sp_jax.models import MLP
+from sp_jax.optim import Rule
+
+OPTIMIZER = {
+    "name": "sgd",
+    "learning_rate": 0.05,
+    "weight_decay": 1e-4,
+    "momentum": 0.9,
+    "warmup_epochs": 0.0,
+    "by_epoch": True,
+}
+# The official code decays all parameters.
+RULES = (Rule("^predictor/", constant=True), Rule(""))
+
+
+def views(size: int) -> tuple[Augment, Augment]:
+    """The two default views: those of MoCo v2, symmetric."""
+    view = Augment(
+        size=size,
+        crop_scale=(0.2, 1.0),
+        jitter=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        grayscale=0.2,
+        blur=0.5,
+    )
+    return view, view
+
+
+def create(
+    backbone: nn.Module,
+    run: Run,
+    *,
+    projection_dim: int = 2048,
+    projection_layers: int = 3,
+    predictor_dim: int = 512,
+) -> Method:
+    """Make SimSiam around a backbone.
+
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's lengths; SimSiam does not depend on them.
+        projection_dim: width of the projector's layers and of the predictions.
+        projection_layers: 3 for ImageNet, 2 for CIFAR-10.
+        predictor_dim: width of the predictor's hidden layer: a bottleneck.
+
+    Returns:
+        The method; its state is `{"batch_stats": ...}`. Its metric `projection_std` is
+        the deviation of the unit projections times the root of their width: about 1 in
+        a healthy run and 0 after a collapse.
+    """
+    del run
+    projector = MLP(
+        (projection_dim,) * projection_layers,
+        hidden_bias=False,
+        last_bias=False,
+        last_norm="plain",
+        dtype=backbone.dtype,
+    )
+    predictor = MLP(
+        (predictor_dim, projection_dim), hidden_bias=False, dtype=backbone.dtype
+    )
+    network = PredictorNetwork(backbone, projector, predictor)
+
+    def init(key, views):
+        params, stats = init_network(network, key, views[0])
+        return params, {"batch_stats": stats}
+
+    def loss(params, state, views, index, step, key):
+        del index, step
+        ((h1, z1, p1), (h2, z2, p2)), stats = forward(
+            network, params, state["batch_stats"], views, joint=False, drop_path=key
+        )
+        value = (losses.simsiam(p1, z2) + losses.simsiam(p2, z1)) / 2
+        metrics = {
+            "pair_cosine": pair_cosine(z1, z2),
+            "projection_std": losses.feature_std(z1) * projection_dim**0.5,
+        }
+        return value, Output(
+            {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
+        )
+
+    def features(params, state, images):
+        return features_of(backbone, params, state["batch_stats"], images)
+
+    return Method(init, loss, None, features)

@@ -1,0 +1,187 @@
+"""SwAV: unsupervised learning by contrasting cluster assignments.
+
+The projection of a view is compared with prototypes. The scores of each of the two global
+views become codes, by Sinkhorn-Knopp, that use all prototypes alike; every other view of the
+pair has to predict them. Local crops predict only.
+
+As in the official code: prototypes have length 1 (here restored after each step, there
+before each forward, which is the same), do not move in the first epoch, and normalisation
+and biases are decayed and adapted like everything; views of one size are normalised
+together; from epoch `queue_starts` on the projections of earlier batches join the codes, once
+the queue is full.
+With semantic pairs the local crops come from both images of a pair, and `make_views` draws
+which image comes first.
+
+Deviations: the local crops have half the size of the global ones (96 of 224 there); one queue
+for the global batch, not one a GPU.
+
+Source: https://arxiv.org/abs/2006.09882; facebookresearch/swav for sizes and constants.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sp_jax import losses
+from sp_jax.augment import Augment
+from sp_jax.methods.base import (
+    Method,
+    Output,
+    Run,
+    features_of,
+    forward,
+    init_network,
+    pair_cosine,
+)
+from sp_jax.models import MLP
+from sp_jax.models.heads import torch_linear
+from sp_jax.optim import Rule
+
+# The official recipe for a batch of 256.
+OPTIMIZER = {
+    "name": "larc",
+    "learning_rate": 0.6,
+    "weight_decay": 1e-6,
+    "momentum": 0.9,
+    "warmup_epochs": 0.0,
+    "final_factor": 0.001,
+}
+RULES = (Rule("^prototypes/", frozen_epochs=1.0), Rule(""))
+
+
+def views(size: int, local_crops: int = 6) -> tuple[Augment, ...]:
+    """Two global views, and local crops of half the size."""
+    strong = {
+        "jitter": 0.8,
+        "brightness": 0.8,
+        "contrast": 0.8,
+        "saturation": 0.8,
+        "hue": 0.2,
+        "grayscale": 0.2,
+        "blur": 0.5,
+    }
+    large = Augment(size=size, crop_scale=(0.14, 1.0), **strong)
+    small = Augment(size=size // 2, crop_scale=(0.05, 0.14), **strong)
+    return (large,) * 2 + (small,) * local_crops
+
+
+class SwAVNetwork(nn.Module):
+    """Backbone, projector, and one prototype a column of a kernel."""
+
+    backbone: nn.Module
+    projector: nn.Module
+    prototypes: nn.Module
+
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+        """Map images to features, unit projections and scores of the prototypes."""
+        h = self.backbone(x, train)
+        z = losses.l2_normalize(self.projector(h, train))
+        return h, z, self.prototypes(z)
+
+
+def _on_the_sphere(params):
+    kernel = losses.l2_normalize(params["prototypes"]["kernel"].T).T
+    return {**params, "prototypes": {"kernel": kernel}}
+
+
+def create(
+    backbone: nn.Module,
+    run: Run,
+    *,
+    temperature: float = 0.1,
+    epsilon: float = 0.05,
+    sinkhorn_iterations: int = 3,
+    num_prototypes: int = 3000,
+    queue_size: int = 3840,
+    queue_starts: float = 15.0,
+    hidden_dim: int = 2048,
+    projection_dim: int = 128,
+) -> Method:
+    """Make SwAV around a backbone.
+
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's batch size and steps an epoch.
+        temperature: of the predictions.
+        epsilon: sharpness of the codes. If the loss stays at ln(num_prototypes), the
+            authors advise a lower epsilon, more iterations, fewer prototypes.
+        sinkhorn_iterations: of the codes.
+        num_prototypes: number of prototypes.
+        queue_size: projections kept for each global view, a multiple of the batch size;
+            0 for none.
+        queue_starts: epoch in which the queue begins to fill.
+        hidden_dim: width of the projector's hidden layer.
+        projection_dim: width of the projections.
+
+    Returns:
+        The method; its state is `{"batch_stats"}` and, with a queue, `"queue"`.
+
+    Raises:
+        ValueError: the queue does not fit the batch size.
+    """
+    if queue_size % run.batch_size:
+        raise ValueError(
+            f"queue_size {queue_size} must be a multiple of the batch size "
+            f"{run.batch_size}."
+        )
+    network = SwAVNetwork(
+        backbone,
+        MLP((hidden_dim, projection_dim), dtype=backbone.dtype),
+        nn.Dense(num_prototypes, use_bias=False, kernel_init=torch_linear),
+    )
+    first_queue_step = round(queue_starts * run.steps_per_epoch)
+
+    def init(key, views):
+        params, stats = init_network(network, key, views[0])
+        state = {"batch_stats": stats}
+        if queue_size:
+            state["queue"] = jnp.zeros((2, queue_size, projection_dim))
+        return _on_the_sphere(params), state
+
+    def codes_of(scores, queue, params):
+        def alone(scores):
+            return losses.sinkhorn(scores, epsilon, sinkhorn_iterations)
+
+        def with_queue(scores):
+            earlier = queue @ params["prototypes"]["kernel"]
+            return alone(jnp.concatenate([earlier, scores]))[-scores.shape[0] :]
+
+        if queue is None:
+            return alone(scores)
+        return jax.lax.cond(jnp.any(queue[-1] != 0), with_queue, alone, scores)
+
+    def loss(params, state, views, index, step, key):
+        del index
+        outputs, stats = forward(
+            network, params, state["batch_stats"], views, joint=True, drop_path=key
+        )
+        new = {"batch_stats": stats}
+        terms, codes, queues = [], [], []
+        for g in range(2):
+            _, z, scores = jax.lax.stop_gradient(outputs[g])
+            queue = state["queue"][g] if queue_size else None
+            codes.append(codes_of(scores, queue, jax.lax.stop_gradient(params)))
+            if queue_size:
+                moved = jnp.concatenate([z, queue[: -z.shape[0]]])
+                queues.append(jnp.where(step >= first_queue_step, moved, queue))
+            terms += [
+                losses.swav(outputs[v][2], codes[g], temperature)
+                for v in range(len(views))
+                if v != g
+            ]
+        if queue_size:
+            new["queue"] = jnp.stack(queues)
+        (h1, z1, _), (h2, z2, _) = outputs[:2]
+        used = jnp.zeros(num_prototypes).at[jnp.argmax(codes[0], axis=1)].set(1.0)
+        metrics = {"pair_cosine": pair_cosine(z1, z2), "used_prototypes": used.sum()}
+        value = sum(terms) / len(terms)
+        return value, Output(new, metrics, jnp.stack([h1, h2], axis=1))
+
+    def update(params, state, step):
+        del step
+        return _on_the_sphere(params), state
+
+    def features(params, state, images):
+        return features_of(backbone, params, state["batch_stats"], images)
+
+    return Method(init, loss, update, features)

@@ -1,0 +1,99 @@
+"""VICReg: variance-invariance-covariance regularisation.
+
+Two projections are pulled together; a hinge keeps the deviation of each dimension above 1,
+and the covariances of different dimensions are pulled to 0, in each view by itself.
+
+As in the official code each view has a forward of its own.
+With semantic pairs nothing changes but the images.
+
+Source: https://arxiv.org/abs/2105.04906; facebookresearch/vicreg for sizes and constants.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from sp_jax import losses, optim
+from sp_jax.augment import Augment
+from sp_jax.methods import byol
+from sp_jax.methods.base import (
+    Method,
+    Network,
+    Output,
+    Run,
+    features_of,
+    forward,
+    init_network,
+    pair_cosine,
+)
+from sp_jax.models import MLP
+
+# The rate is the authors' for 100 epochs at batch 256 (appendix C.4).
+OPTIMIZER = {
+    "name": "lars",
+    "learning_rate": 0.5,
+    "weight_decay": 1e-6,
+    "momentum": 0.9,
+    "warmup_epochs": 10.0,
+    "final_factor": 0.001,
+}
+RULES = optim.KERNELS
+
+
+def views(size: int) -> tuple[Augment, Augment]:
+    """The two views of BYOL."""
+    return byol.views(size)
+
+
+def create(
+    backbone: nn.Module,
+    run: Run,
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+    projection_dim: int = 8192,
+    projection_layers: int = 3,
+) -> Method:
+    """Make VICReg around a backbone.
+
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's lengths; VICReg does not depend on them.
+        invariance: weight of the distance between the views.
+        variance: weight of the hinge on the deviations.
+        covariance: weight of the covariances.
+        projection_dim: width of the expander's layers.
+        projection_layers: dense layers of the expander.
+
+    Returns:
+        The method; its state is `{"batch_stats": ...}`. Its metric `projection_std` is
+        the mean deviation of a dimension, which the hinge pulls to 1.
+    """
+    del run
+    projector = MLP(
+        (projection_dim,) * projection_layers, last_bias=False, dtype=backbone.dtype
+    )
+    network = Network(backbone, projector)
+
+    def init(key, views):
+        params, stats = init_network(network, key, views[0])
+        return params, {"batch_stats": stats}
+
+    def loss(params, state, views, index, step, key):
+        del index, step
+        ((h1, z1), (h2, z2)), stats = forward(
+            network, params, state["batch_stats"], views, joint=False, drop_path=key
+        )
+        value = losses.vicreg(z1, z2, invariance, variance, covariance)
+        metrics = {
+            "pair_cosine": pair_cosine(z1, z2),
+            "projection_std": jnp.mean(jnp.std(z1, axis=0)),
+        }
+        return value, Output(
+            {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
+        )
+
+    def features(params, state, images):
+        return features_of(backbone, params, state["batch_stats"], images)
+
+    return Method(init, loss, None, features)

@@ -1,0 +1,67 @@
+"""Which parameters decay, are adapted, and at what rate: rules by parameter name."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Rule(NamedTuple):
+    """What the optimiser does to the parameters whose path matches.
+
+    Attributes:
+        match: a regular expression, searched in the path, such as
+            "backbone/conv1/kernel".
+        decay: apply weight decay.
+        adapt: apply the trust ratio of LARS and LARC.
+        rate: multiplies the learning rate.
+        constant: keep the rate at its peak, without warm-up and decay.
+        frozen_epochs: no update before; nothing of the optimiser's state changes, as if
+            the gradient were absent. `math.inf`: never trained.
+    """
+
+    match: str
+    decay: bool = True
+    adapt: bool = True
+    rate: float = 1.0
+    constant: bool = False
+    frozen_epochs: float = 0.0
+
+
+# Weight decay and trust ratio for what multiplies; not for biases and the scales of
+# normalisations. The position and class tokens of a ViT decay in DINO's code, because
+# it goes by the number of axes.
+KERNELS = (
+    Rule(r"/(kernel|cls_token|pos_embed)$"),
+    Rule(r"/(bias|scale)$", decay=False, adapt=False),
+)
+# Code that hands all its parameters to one optimiser.
+EVERYTHING = (Rule(""),)
+
+
+def assign(rules: Sequence[Rule], params: Any) -> Any:
+    """The first rule that matches each parameter's path.
+
+    Returns:
+        A tree like params whose leaves are numbers of rules.
+
+    Raises:
+        ValueError: a parameter matches no rule.
+
+    Example:
+        >>> assign(KERNELS, {"dense": {"kernel": 0.0, "bias": 0.0}})
+        {'dense': {'bias': 1, 'kernel': 0}}
+    """
+
+    def number(path, _):
+        name = "/".join(str(part.key) for part in path)
+        for i, rule in enumerate(rules):
+            if re.search(rule.match, name):
+                return i
+        raise ValueError(
+            f"No optimiser rule matches the parameter {name!r}: add one to the RULES "
+            "of the method."
+        )
+
+    return jax.tree.map_with_path(number, params)
