@@ -4,6 +4,7 @@ A backbone is a module that maps normalised images [N, H, W, 3] to float32 featu
 when called as `backbone(x, train)`.
 """
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -14,8 +15,7 @@ from sp_jax.models.heads import SimCLRHead as SimCLRHead
 from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from sp_jax.models.vit import ViT
 
-# Options whose values are names.
-_CHOICES = {"stem": ("imagenet", "small"), "position": ("learned", "sincos")}
+STEMS = ("imagenet", "small")
 
 _BACKBONES = {
     "resnet18": functools.partial(ResNet, (2, 2, 2, 2), BasicBlock),
@@ -33,11 +33,11 @@ def get(name: str, **options) -> nn.Module:
 
     Args:
         name: resnet18, resnet34, resnet50, resnet101, vit_tiny, vit_small or vit_base.
-        **options: attributes of the module: `width`, `stem` ... of `ResNet`;
-            `patch_size`, `image_size` ... of `ViT`.
+        **options: attributes of the module, such as `width` and `stem` of `ResNet` or
+            `patch_size` and `image_size` of `ViT`.
 
     Raises:
-        ValueError: the name, an option or its value is unknown.
+        ValueError: the name, an option or its value is unknown, or sizes do not fit.
 
     Example:
         >>> get("resnet18", stem="small").width
@@ -49,27 +49,16 @@ def get(name: str, **options) -> nn.Module:
         known = ", ".join(sorted(_BACKBONES))
         raise ValueError(f"There is no backbone {name!r}; choose one of: {known}.")
     make = _BACKBONES[name]
-    fields = make.func.__dataclass_fields__.keys()
-    known = sorted(fields - {"stage_sizes", "block", "parent", "name"})
-    if unknown := sorted(options.keys() - set(known)):
+    fields = {field.name for field in dataclasses.fields(make.func)}
+    known = fields - {"stage_sizes", "block", "parent", "name"}
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"{name} has no option {option!r}; choose among: "
+                f"{', '.join(sorted(known))}."
+            )
+    if options.get("stem", "imagenet") not in STEMS:
         raise ValueError(
-            f"{name} has no option {unknown[0]!r}; it has: {', '.join(known)}."
+            f"There is no stem {options['stem']!r}; choose 'imagenet' or 'small'."
         )
-    for option, choices in _CHOICES.items():
-        if options.get(option, choices[0]) not in choices:
-            raise ValueError(
-                f"There is no {option} {options[option]!r}; choose "
-                f"{' or '.join(map(repr, choices))}."
-            )
-    backbone = make(**options)
-    if isinstance(backbone, ViT):
-        if backbone.image_size % backbone.patch_size:
-            raise ValueError(
-                f"patch_size {backbone.patch_size} does not divide image_size "
-                f"{backbone.image_size}."
-            )
-        if backbone.dim % backbone.heads:
-            raise ValueError(
-                f"heads {backbone.heads} do not divide dim {backbone.dim}."
-            )
-    return backbone
+    return make(**options)

@@ -6,65 +6,107 @@ Sources: https://arxiv.org/abs/2010.11929; https://arxiv.org/abs/2104.14294 for 
 sizes; https://arxiv.org/abs/2104.02057 for the fixed position embedding.
 """
 
-import functools
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sp_jax.models.heads import torch_bias, torch_linear
 from sp_jax.models.layers import at_least_float32
 
-# PyTorch's "truncated" normal is cut at 2, which is 100 deviations.
+POSITIONS = ("learned", "sincos")
+
+# The official "truncated" normal is cut at 2, which is 100 deviations.
 normal = nn.initializers.normal(0.02)
-xavier = nn.initializers.xavier_uniform()
 
 
-def _xavier_qkv(key, shape, dtype=jnp.float32):
-    """Xavier for query, key and value as three matrices of their own."""
-    parts = [
-        xavier(k, (shape[0], shape[1] // 3), dtype) for k in jax.random.split(key, 3)
-    ]
-    return jnp.concatenate(parts, axis=1)
+def xavier(parts: int = 1) -> nn.initializers.Initializer:
+    """Glorot's uniform for kernels whose last axis holds that many separate matrices.
 
+    A kernel [p, p, 3, D] counts as the matrix [3 p^2, D] that multiplies a patch.
+    """
 
-class PatchEmbed(nn.Module):
-    """A linear projection of each patch: [N, H, W, 3] to [N, gh, gw, dim]."""
-
-    dim: int
-    patch: int
-    fixed: bool
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Cut the images into patches and project them."""
-        n, height, width, channels = x.shape
-        p = self.patch
-        fan_in = channels * p * p
-        # PyTorch's default for a convolution; MoCo v3: Xavier, as if it were dense.
-        limit = (6 / (fan_in + self.dim)) ** 0.5 if self.fixed else fan_in**-0.5
-        init = _uniform(limit)
-        bias_init = nn.initializers.zeros if self.fixed else init
-        kernel = self.param("kernel", init, (p, p, channels, self.dim))
-        bias = self.param("bias", bias_init, (self.dim,))
-        if self.fixed:
-            kernel, bias = jax.lax.stop_gradient((kernel, bias))
-        x = x.reshape(n, height // p, p, width // p, p, channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, height // p, width // p, fan_in)
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        return x @ kernel.reshape(fan_in, self.dim) + bias.astype(self.dtype)
-
-
-def _uniform(limit: float):
     def init(key, shape, dtype=jnp.float32):
+        fan_in, fan_out = math.prod(shape[:-1]), shape[-1] // parts
+        limit = math.sqrt(6 / (fan_in + fan_out))
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return init
 
 
+def _dense(module: nn.Module, features: int, name: str, parts: int = 1) -> nn.Dense:
+    init = xavier(parts) if module.xavier else normal
+    return nn.Dense(features, kernel_init=init, dtype=module.dtype, name=name)
+
+
+def _norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+    # Its statistics are in float32 at least; "fast" is E[x^2] - E[x]^2, which cancels.
+    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU, as PyTorch computes it.
+
+    `jax.nn.gelu` takes erfc, which is more exact far below zero, and almost three times
+    slower on a CPU.
+    """
+    wide = at_least_float32(x)
+    return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
+class PatchProjection(nn.Module):
+    """Convolution whose stride is its kernel, as one matrix product."""
+
+    features: int
+    patch_size: int
+    xavier: bool
+    frozen: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map images [N, H, W, C] to patches [N, H/p * W/p, features], row by row."""
+        n, height, width, channels = x.shape
+        p = self.patch_size
+        fan_in = p * p * channels
+        # Otherwise PyTorch's default, which DINO's code leaves as it is.
+        init = xavier() if self.xavier else torch_linear
+        bias_init = nn.initializers.zeros if self.xavier else torch_bias(fan_in)
+        w = self.param("kernel", init, (p, p, channels, self.features))
+        b = self.param("bias", bias_init, (self.features,))
+        if self.frozen:
+            w, b = jax.lax.stop_gradient((w, b))
+        x, w, b = (v.astype(self.dtype) for v in (x, w, b))
+        x = x.reshape(n, height // p, p, width // p, p, channels).swapaxes(2, 3)
+        return x.reshape(n, -1, fan_in) @ w.reshape(fan_in, -1) + b
+
+
+class PatchEmbed(nn.Module):
+    """The projection under timm's name, `patch_embed/proj`."""
+
+    features: int
+    patch_size: int
+    xavier: bool
+    frozen: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map images [N, H, W, C] to patches [N, H/p * W/p, features]."""
+        return PatchProjection(
+            self.features,
+            self.patch_size,
+            self.xavier,
+            self.frozen,
+            self.dtype,
+            name="proj",
+        )(x)
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention with a bias of query, key and value."""
+    """Multi-head self-attention; queries, keys and values have biases."""
 
     heads: int
     xavier: bool
@@ -73,20 +115,18 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens [N, T, D] to [N, T, D]."""
-        n, t, d = x.shape
-        dense = functools.partial(nn.Dense, dtype=self.dtype)
-        init = _xavier_qkv if self.xavier else normal
-        qkv = dense(3 * d, kernel_init=init, name="qkv")(x)
-        qkv = qkv.reshape(n, t, 3, self.heads, d // self.heads)
-        q, k, v = (qkv[:, :, i] for i in range(3))
-        scores = jnp.einsum("nqhd,nkhd->nhqk", q * (d // self.heads) ** -0.5, k)
-        weights = jax.nn.softmax(at_least_float32(scores), axis=-1).astype(x.dtype)
-        x = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, t, d)
-        return dense(d, kernel_init=xavier if self.xavier else normal, name="proj")(x)
+        n, tokens, dim = x.shape
+        size = dim // self.heads
+        qkv = _dense(self, 3 * dim, "qkv", parts=3)(x)
+        q, k, v = jnp.moveaxis(qkv.reshape(n, tokens, 3, self.heads, size), 2, 0)
+        logits = jnp.einsum("nqhd,nkhd->nhqk", q * size**-0.5, k)
+        weights = jax.nn.softmax(at_least_float32(logits)).astype(v.dtype)
+        y = jnp.einsum("nhqk,nkhd->nqhd", weights, v)
+        return _dense(self, dim, "proj")(y.reshape(n, tokens, dim))
 
 
-class MLPBlock(nn.Module):
-    """Two dense layers with an exact GELU between."""
+class FeedForward(nn.Module):
+    """Two dense layers with an exact GELU between them."""
 
     hidden: int
     xavier: bool
@@ -95,15 +135,20 @@ class MLPBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens [N, T, D] to [N, T, D]."""
-        init = xavier if self.xavier else normal
-        d = x.shape[-1]
-        x = nn.Dense(self.hidden, kernel_init=init, dtype=self.dtype, name="fc1")(x)
-        x = nn.gelu(x, approximate=False)
-        return nn.Dense(d, kernel_init=init, dtype=self.dtype, name="fc2")(x)
+        y = gelu(_dense(self, self.hidden, "fc1")(x))
+        return _dense(self, x.shape[-1], "fc2")(y)
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a normalisation and with a shortcut."""
+    """Attention and two dense layers, each normalised before and with a shortcut.
+
+    Attributes:
+        heads: number of heads.
+        hidden: width between the two dense layers.
+        drop_path: probability that a sample skips a branch, drawn for each of the two.
+        xavier: draw the kernels as MoCo v3 does; otherwise as DINO.
+        dtype: compute dtype of the two branches.
+    """
 
     heads: int
     hidden: int
@@ -113,162 +158,184 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map tokens [N, T, D] to [N, T, D]."""
+        """Map tokens [N, T, D] to [N, T, D] of the same dtype."""
         y = _norm(self.dtype, "norm1")(x)
         y = Attention(self.heads, self.xavier, self.dtype, name="attn")(y)
         x = x + self._drop(y, train)
         y = _norm(self.dtype, "norm2")(x)
-        y = MLPBlock(self.hidden, self.xavier, self.dtype, name="mlp")(y)
+        y = FeedForward(self.hidden, self.xavier, self.dtype, name="mlp")(y)
         return x + self._drop(y, train)
 
     def _drop(self, y: jax.Array, train: bool) -> jax.Array:
-        if not train or self.drop_path == 0 or not self.has_rng("drop_path"):
+        if not (train and self.drop_path > 0 and self.has_rng("drop_path")):
             return y
         keep = 1 - self.drop_path
-        kept = jax.random.bernoulli(
-            self.make_rng("drop_path"), keep, (y.shape[0], 1, 1)
-        )
-        return jnp.where(kept, y / keep, 0.0)
-
-
-def _norm(dtype: jnp.dtype, name: str) -> nn.Module:
-    # flax computes the statistics in float32 at least. One pass over x is less exact.
-    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
+        kept = jax.random.bernoulli(self.make_rng("drop_path"), keep, (len(y), 1, 1))
+        return jnp.where(kept, y / keep, 0)
 
 
 class ViT(nn.Module):
     """Backbone without classifier: images to the class token after the last norm.
 
+    With `capture_intermediates=True`, `apply` also gives all tokens: "norm" has the
+    normalised ones [N, 1 + patches, dim], "block11" those behind the twelfth block.
+
     Attributes:
         dim: width of the tokens.
         depth: number of blocks.
-        heads: of the attention; divides dim.
+        heads: number of heads of the attention.
+        mlp_ratio: width between the two dense layers of a block, as a multiple of dim.
         patch_size: side of a patch in pixels.
-        image_size: side of the images for which the position embedding is made. Others
-            are fine if patch_size divides them: a learned embedding is interpolated,
-            bicubic, as in DINO's code.
-        mlp_ratio: hidden width of the MLPs / dim.
-        drop_path: probability to skip the last block for an image; it rises from 0 in
-            the first. Only with `train` and a random key "drop_path": without the key
-            nothing is skipped, as in a teacher.
-        position: "learned", or "sincos": fixed and two-dimensional, with MoCo v3's
-            initialisation of all layers.
-        freeze_patch_embedding: no gradient into the projection of the patches (MoCo v3).
-        dtype: compute dtype; parameters are float32.
+        image_size: side of the images that the learned position embedding fits. It is
+            interpolated for others.
+        drop_path: stochastic depth (arXiv 1603.09382): the probability that a sample
+            skips a branch of the last block. It rises linearly from 0 in the first. It
+            acts only with `train` and where `apply` is given the rng "drop_path", so a
+            teacher is given none.
+        position: "learned" (DINO) or "sincos" (MoCo v3: fixed, computed for any size of
+            the images, with positions that count from 0 in steps of 1 patch). It also
+            chooses how parameters are drawn: as the one or the other official code.
+        freeze_patch_embedding: stop the gradient of the patch projection (MoCo v3). It
+            stays among the parameters, and weight decay would still move it.
+        dtype: compute dtype; parameters, the sum along the shortcuts and the statistics
+            of the normalisations are float32, as under PyTorch's autocast.
+
+    Raises:
+        ValueError: at construction, if the sizes do not divide each other or the
+            position is unknown.
     """
 
     dim: int
     depth: int
     heads: int
+    mlp_ratio: float = 4
     patch_size: int = 16
     image_size: int = 64
-    mlp_ratio: int = 4
     drop_path: float = 0.0
     position: str = "learned"
     freeze_patch_embedding: bool = False
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self):
+        """Check the attributes, so that an error comes where they were written."""
+        super().__post_init__()
+        if self.position not in POSITIONS:
+            raise ValueError(
+                f"There is no position {self.position!r}; choose 'learned' or 'sincos'."
+            )
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"The patch_size {self.patch_size} does not divide the image_size "
+                f"{self.image_size}."
+            )
+        if self.dim % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide dim={self.dim}.")
+        if self.position == "sincos" and self.dim % 4:
+            raise ValueError(
+                f"position='sincos' needs dim to be a multiple of 4; it is {self.dim}."
+            )
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Map normalised images [N, H, W, 3] to float32 features [N, dim].
 
         Raises:
-            ValueError: patch_size does not divide the images.
+            ValueError: a side of the images is not a multiple of the patch size.
         """
-        n, height, width, _ = x.shape
+        height, width = x.shape[1:3]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
-                f"Patches of {self.patch_size} px do not divide images of {height} x "
-                f"{width} px: choose another patch_size or image size."
+                f"Images of {height} x {width} px cannot be cut into patches of "
+                f"{self.patch_size} px; choose another size of the images or patches."
             )
         grid = (height // self.patch_size, width // self.patch_size)
-        fixed = self.position == "sincos"
+        moco = self.position == "sincos"
         x = PatchEmbed(
             self.dim,
             self.patch_size,
+            moco,
             self.freeze_patch_embedding,
             self.dtype,
             name="patch_embed",
         )(x)
-        x = x.reshape(n, -1, self.dim)
-        cls_init = nn.initializers.normal(1e-6) if fixed else normal
+        x = at_least_float32(x)
+        cls_init = nn.initializers.normal(1e-6) if moco else normal
         cls = self.param("cls_token", cls_init, (1, 1, self.dim))
-        cls = jnp.broadcast_to(cls.astype(x.dtype), (n, 1, self.dim))
+        cls = jnp.broadcast_to(cls, (len(x), 1, self.dim)).astype(x.dtype)
         x = jnp.concatenate([cls, x], axis=1)
-        if fixed:
-            position = jnp.asarray(sincos_embedding(*grid, self.dim))
+        if moco:
+            x = x + sincos_position(*grid, self.dim).astype(x.dtype)
         else:
-            own = self.image_size // self.patch_size
-            shape = (1, 1 + own * own, self.dim)
-            position = self.param("pos_embed", normal, shape)
-            position = interpolate_positions(position, own, grid)
-        x = x + position.astype(x.dtype)
+            side = self.image_size // self.patch_size
+            shape = (1, 1 + side * side, self.dim)
+            x = x + resize_position(self.param("pos_embed", normal, shape), grid)
         for i in range(self.depth):
             x = Block(
                 self.heads,
-                self.mlp_ratio * self.dim,
+                int(self.mlp_ratio * self.dim),
                 self.drop_path * i / max(self.depth - 1, 1),
-                fixed,
+                moco,
                 self.dtype,
                 name=f"block{i}",
             )(x, train)
-        return at_least_float32(_norm(self.dtype, "norm")(x)[:, 0])
+        return _norm(x.dtype, "norm")(x)[:, 0]
 
 
-def sincos_embedding(height: int, width: int, dim: int) -> np.ndarray:
-    """MoCo v3's fixed position embedding, float32 [1, 1 + height * width, dim].
+def sincos_position(height: int, width: int, dim: int) -> np.ndarray:
+    """MoCo v3's fixed position embedding, float64 [1, 1 + height * width, dim].
 
-    A quarter of the width each for sine and cosine of the column and of the row, with
-    wavelengths from 2 pi to 20,000 pi; the class token has zeros.
+    A quarter of dim each is the sine and the cosine of the row, then of the column, at
+    wavelengths from 2 pi to almost 20,000 pi; zero for the class token. The official
+    code calls the rows "w", because PyTorch's meshgrid puts the first axis first.
     """
-    frequency = 10000.0 ** -(np.arange(dim // 4) / (dim // 4))
-    row, column = np.mgrid[:height, :width].reshape(2, -1, 1) * frequency
-    parts = [np.sin(column), np.cos(column), np.sin(row), np.cos(row)]
-    table = np.concatenate([np.zeros((1, dim)), np.concatenate(parts, axis=1)])
-    return table[None].astype(np.float32)
+    frequencies = 10000.0 ** -(np.arange(dim // 4) / (dim // 4))
+    rows, columns = np.indices((height, width)).reshape(2, -1, 1) * frequencies
+    waves = [np.sin(rows), np.cos(rows), np.sin(columns), np.cos(columns)]
+    table = np.concatenate(waves, axis=1)
+    return np.concatenate([np.zeros((1, dim)), table])[None]
 
 
-def interpolate_positions(
-    position: jax.Array, own: int, grid: tuple[int, int]
-) -> jax.Array:
-    """Resize a learned position embedding to another grid of patches, as DINO does.
+def resize_position(position: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """Fit a learned position embedding to another grid of patches, as DINO does.
 
     Args:
-        position: [1, 1 + own * own, D], the class token's first.
-        own: side of its grid.
-        grid: height and width of the grid wanted.
+        position: embedding of a square grid [1, 1 + side * side, D]; the class token's
+            comes first and stays.
+        grid: rows and columns wanted.
 
     Returns:
-        [1, 1 + height * width, D].
+        The embedding [1, 1 + rows * columns, D].
     """
-    if grid == (own, own):
+    dim = position.shape[-1]
+    side = math.isqrt(position.shape[1] - 1)
+    if grid == (side, side):
         return position
-    cls, patches = position[:, :1], position[:, 1:]
-    dim = patches.shape[-1]
-    patches = patches.reshape(own, own, dim)
-    rows, columns = (_bicubic(own, size) for size in grid)
-    patches = jnp.einsum(
-        "yh,xw,hwd->yxd", rows, columns, patches, precision=jax.lax.Precision.HIGHEST
+    down, across = (
+        jnp.asarray(bicubic_matrix(side, n), position.dtype) for n in grid
     )
-    return jnp.concatenate([cls, patches.reshape(1, -1, dim)], axis=1)
+    # At the default precision a GPU rounds the embedding to 10 bits.
+    exact = jax.lax.Precision.HIGHEST
+    patches = position[0, 1:].reshape(side, side, dim)
+    patches = jnp.einsum("ai,ijd->ajd", down, patches, precision=exact)
+    patches = jnp.einsum("bj,ajd->abd", across, patches, precision=exact)
+    return jnp.concatenate([position[:, :1], patches.reshape(1, -1, dim)], axis=1)
 
 
-def _bicubic(size: int, wanted: int) -> np.ndarray:
-    """Weights [wanted, size] of PyTorch's bicubic resize without antialiasing.
+def bicubic_matrix(source: int, target: int) -> np.ndarray:
+    """Weights [target, source] of PyTorch's bicubic interpolation without antialiasing.
 
-    DINO calls it with the scale (wanted + 0.1) / size, against a rounding error; the scale
-    also moves the sampling points, so it is kept.
+    DINO asks for the scale (target + 0.1) / source, against rounding down to one row
+    less. PyTorch samples at that scale too, so the 0.1 is part of the result.
     """
-    a = -0.75
-    weights = np.zeros((wanted, size))
-    for i in range(wanted):
-        centre = (i + 0.5) * size / (wanted + 0.1) - 0.5
-        start = int(np.floor(centre))
-        for tap in range(start - 1, start + 3):
-            t = abs(centre - tap)
-            if t <= 1:
-                w = (a + 2) * t**3 - (a + 3) * t**2 + 1
-            else:
-                w = a * (t**3 - 5 * t**2 + 8 * t - 4)
-            weights[i, min(max(tap, 0), size - 1)] += w
-    return weights
+    centres = (np.arange(target) + 0.5) * source / (target + 0.1) - 0.5
+    taps = np.floor(centres)[:, None] + np.arange(-1, 3)
+    t = np.abs(centres[:, None] - taps)
+    a = -0.75  # PyTorch's, of Keys' family of cubics
+    near = ((a + 2) * t - (a + 3)) * t**2 + 1
+    far = a * (((t - 5) * t + 8) * t - 4)
+    weights = np.where(t <= 1, near, far)
+    matrix = np.zeros((target, source))
+    # Beyond an edge its last row is repeated: several taps can meet there.
+    columns = np.clip(taps, 0, source - 1).astype(int)
+    np.add.at(matrix, (np.arange(target)[:, None], columns), weights)
+    return matrix

@@ -57,7 +57,7 @@ def test_loss_is_nt_xent_of_one_joint_forward(simclr):
     z = z.reshape(6, 2, 16)
     assert float(loss) == pytest.approx(float(nt_xent(z[:, 0], z[:, 1], 0.3)), rel=1e-4)
     # Views that swap places change nothing.
-    swapped, _ = method.loss(params, state, views[::-1], None, 0, key)
+    swapped, _ = jax.jit(method.loss)(params, state, views[::-1], None, 0, key)
     assert float(swapped) == pytest.approx(float(loss), rel=1e-4)
     before = state["batch_stats"]["backbone"]["bn1"]["mean"]
     assert not np.allclose(out.state["batch_stats"]["backbone"]["bn1"]["mean"], before)
@@ -73,7 +73,8 @@ def test_loss_is_nt_xent_of_one_joint_forward(simclr):
 
 def test_features_are_the_backbone_in_evaluation_mode(simclr):
     method, params, state, views = simclr
-    features = method.features(params, state, views[0])
-    alone = method.features(params, state, views[0][:1])
+    run = jax.jit(method.features)
+    features = run(params, state, views[0])
+    alone = run(params, state, views[0][:1])
     assert features.shape == (6, 64) and features.dtype == jnp.float32
     np.testing.assert_allclose(features[:1], alone, rtol=1e-4, atol=1e-5)

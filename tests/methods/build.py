@@ -1,0 +1,63 @@
+"""A method small enough to call in a test, with its parameters, state and one batch."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sp_jax import methods, models
+
+SIZE, IMAGES = 16, 24
+
+
+class Case(NamedTuple):
+    """A method, its variables, and a batch of 8 pairs."""
+
+    method: methods.Method
+    params: Any
+    state: Any
+    views: list
+    index: np.ndarray
+    loss: Any  # jitted (params, state, views, index, step, key) -> ((loss, out), grads)
+
+    def step(self, step=0, key=1, **changes):
+        case = self._replace(**changes)
+        return self.loss(
+            case.params, case.state, case.views, case.index, step, jax.random.key(key)
+        )
+
+
+def make(name, shapes=((SIZE, SIZE, 3),) * 2, run=None, model=None, **options):
+    """Build the method `name` on a tiny ResNet; views of noise have the given shapes."""
+    model = model or {"name": "resnet18", "width": 4}
+    run = run or methods.Run(
+        total_steps=20, steps_per_epoch=4, batch_size=8, num_images=IMAGES
+    )
+    method = methods.get(name).create(models.get(**model), run, **options)
+    rng = np.random.default_rng(0)
+    views = [rng.normal(size=(8, *shape)).astype("float32") for shape in shapes]
+    pairs = rng.permutation(IMAGES)[:16].reshape(8, 2).astype("int32")
+    index = pairs[:, [v % 2 for v in range(len(shapes))]]
+    params, state = jax.jit(method.init)(jax.random.key(0), views)
+    loss = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    return Case(method, params, state, views, index, loss)
+
+
+def leaves(tree):
+    """Name to leaf, as "backbone/conv1/kernel"."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(str(p.key) for p in path): np.asarray(x) for path, x in flat}
+
+
+def apart(a, b):
+    """The largest difference of two trees."""
+    return max(jax.tree.leaves(jax.tree.map(lambda x, y: np.abs(x - y).max(), a, b)))
+
+
+def silent(grads):
+    """Names of the parameters without gradient, but for those behind a zero scale."""
+    return {
+        name
+        for name, g in leaves(grads).items()
+        if not np.any(g) and not name.startswith("backbone/layer")
+    }

@@ -1,0 +1,240 @@
+"""ViTs against timm's on the same weights, and DINO's and MoCo v3's additions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sp_jax import models
+from sp_jax.models.vit import ViT, interpolate_positions, sincos_embedding
+
+SMALL = {"dim": 48, "depth": 3, "heads": 3, "patch_size": 8, "image_size": 32}
+
+
+def variables_of(vit, size, seed=0):
+    """Random weights, so that no term is hidden by a zero."""
+    shapes = jax.eval_shape(
+        lambda: vit.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), False)
+    )
+    rng = np.random.default_rng(seed)
+
+    def draw(path, x):
+        noise = rng.normal(size=x.shape)
+        return 1 + 0.2 * noise if path[-1].key == "scale" else 0.2 * noise
+
+    return jax.tree.map_with_path(draw, shapes)
+
+
+def to_timm(params, network):
+    """Copy our parameters into timm's network; returns their names by ours."""
+    import torch
+
+    names, state = {}, {}
+    for path, value in jax.tree_util.tree_flatten_with_path(params)[0]:
+        keys = [p.key for p in path]
+        name = ".".join(keys).replace("patch_embed.", "patch_embed.proj.")
+        name = name.replace("block", "blocks.") if keys[0].startswith("block") else name
+        name = name.replace("kernel", "weight").replace("scale", "weight")
+        value = np.asarray(value)
+        if keys[-1] == "kernel":
+            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+        state[name] = torch.tensor(value)
+        names["/".join(keys)] = name
+    network.load_state_dict(state)
+    return names
+
+
+def timm_vit(**options):
+    from tests.torchvision_ref import torch, torchvision  # noqa: F401 timm needs it
+
+    timm = pytest.importorskip("timm.models.vision_transformer")
+    return timm.VisionTransformer(num_classes=0, global_pool="token", **options)
+
+
+def test_equals_timm_in_float64():
+    """The output and every gradient."""
+    network = timm_vit(
+        img_size=32, patch_size=8, embed_dim=48, depth=3, num_heads=3
+    ).double()
+    import torch
+
+    vit = ViT(**SMALL, dtype=jnp.float64)
+    variables = variables_of(ViT(**SMALL), 32)
+    names = to_timm(variables["params"], network)
+    x = np.random.default_rng(1).normal(size=(4, 32, 32, 3))
+    weights = np.random.default_rng(2).normal(size=(4, 48))
+    out = network(torch.from_numpy(x.transpose(0, 3, 1, 2)))
+    (out * torch.from_numpy(weights)).sum().backward()
+    with jax.enable_x64(True):
+
+        def loss(params):
+            h = vit.apply({"params": params}, x, True)
+            return jnp.sum(h * weights), h
+
+        grads, h = jax.device_get(
+            jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+        )
+    np.testing.assert_allclose(h, out.detach().numpy(), atol=1e-9)
+    theirs = dict(network.named_parameters())
+    flat = jax.tree_util.tree_flatten_with_path(grads)[0]
+    assert len(flat) == len(theirs)
+    for path, got in flat:
+        keys = [p.key for p in path]
+        want = theirs[names["/".join(keys)]].grad.numpy()
+        if keys[-1] == "kernel":
+            want = want.transpose(2, 3, 1, 0) if want.ndim == 4 else want.T
+        error = np.abs(got - want).max() / np.abs(want).max()
+        assert error < 1e-8, (keys, error)
+
+
+def test_equals_timm_in_float32():
+    network = timm_vit(
+        img_size=32, patch_size=8, embed_dim=48, depth=3, num_heads=3
+    ).eval()
+    import torch
+
+    vit = ViT(**SMALL)
+    variables = jax.tree.map(lambda x: np.float32(x), variables_of(vit, 32))
+    to_timm(variables["params"], network)
+    x = np.random.default_rng(1).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    want = network(torch.from_numpy(x.transpose(0, 3, 1, 2))).detach().numpy()
+    for train in (False, True):
+        got = vit.apply(variables, x, train)
+        np.testing.assert_allclose(got, want, atol=1e-4)
+    low = ViT(**SMALL, dtype=jnp.bfloat16).apply(variables, x, False)
+    assert low.dtype == jnp.float32 and np.abs(low - want).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "name, dim, heads",
+    [("vit_tiny", 192, 3), ("vit_small", 384, 6), ("vit_base", 768, 12)],
+)
+def test_sizes_are_timms(name, dim, heads):
+    network = timm_vit(
+        img_size=64, patch_size=8, embed_dim=dim, depth=12, num_heads=heads
+    )
+    vit = models.get(name, patch_size=8)
+    params = jax.eval_shape(
+        lambda: vit.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), False)
+    )["params"]
+    ours = sum(p.size for p in jax.tree.leaves(params))
+    assert ours == sum(p.numel() for p in network.parameters())
+    assert (vit.dim, vit.depth, vit.heads) == (dim, 12, heads)
+
+
+@pytest.mark.parametrize("own, wanted", [(8, 4), (8, 12), (4, 2), (8, 5)])
+def test_positions_are_interpolated_as_in_dino(own, wanted):
+    torch = pytest.importorskip("torch")
+    position = np.random.default_rng(0).normal(size=(1, 1 + own * own, 6))
+    position = position.astype(np.float32)
+    scale = (wanted + 0.1) / own  # the official code's guard against rounding
+    grid = torch.tensor(position[:, 1:]).reshape(1, own, own, 6).permute(0, 3, 1, 2)
+    want = torch.nn.functional.interpolate(
+        grid, scale_factor=(scale, scale), mode="bicubic", recompute_scale_factor=False
+    )
+    want = want.permute(0, 2, 3, 1).reshape(1, -1, 6).numpy()
+    got = interpolate_positions(jnp.asarray(position), own, (wanted, wanted))
+    np.testing.assert_array_equal(got[:, :1], position[:, :1])
+    np.testing.assert_allclose(got[:, 1:], want, atol=2e-6)
+
+
+def test_local_crops_share_the_network():
+    vit = ViT(**SMALL)
+    variables = variables_of(vit, 32)
+    small = vit.apply(variables, np.zeros((2, 16, 16, 3), np.float32), False)
+    assert small.shape == (2, 48) and np.isfinite(small).all()
+
+
+def test_sincos_positions_are_moco_v3s():
+    """As the official code builds them, for a grid of 2 x 3."""
+    dim = 8
+    omega = 1 / 10000 ** (np.arange(dim // 4) / (dim // 4))
+    rows = []
+    for y in range(2):
+        for x in range(3):
+            parts = [np.sin(x * omega), np.cos(x * omega)]
+            parts += [np.sin(y * omega), np.cos(y * omega)]
+            rows.append(np.concatenate(parts))
+    want = np.concatenate([np.zeros((1, dim)), rows])[None]
+    np.testing.assert_allclose(sincos_embedding(2, 3, dim), want, atol=1e-6)
+
+
+def test_moco_v3_options():
+    vit = ViT(**SMALL, position="sincos", freeze_patch_embedding=True)
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    params = vit.init(jax.random.key(0), x, False)["params"]
+    assert "pos_embed" not in params
+    # Query, key and value are Xavier matrices of their own: (6 / 2 dim)^1/2.
+    limit = np.abs(params["block0"]["attn"]["qkv"]["kernel"]).max()
+    assert 0.95 * (6 / 96) ** 0.5 < limit <= (6 / 96) ** 0.5
+    limit = np.abs(params["patch_embed"]["kernel"]).max()
+    assert 0.95 * (6 / (192 + 48)) ** 0.5 < limit <= (6 / (192 + 48)) ** 0.5
+    grads = jax.grad(lambda p: vit.apply({"params": p}, x, True).sum())(params)
+    assert not any(np.any(g) for g in jax.tree.leaves(grads["patch_embed"]))
+    assert np.any(grads["block0"]["attn"]["qkv"]["kernel"])
+
+
+def test_drop_path():
+    """The last of three blocks is dropped half the time, the second a quarter."""
+    vit = ViT(**SMALL, drop_path=0.5)
+    x = np.random.default_rng(0).normal(size=(64, 32, 32, 3)).astype(np.float32)
+    params = jax.tree.map(np.float32, variables_of(vit, 32))["params"]
+    # Only the two branches of one block move the class token: the others give zero.
+    for block, rate in (("block0", 0.0), ("block1", 0.25), ("block2", 0.5)):
+        alone = dict(params)
+        for other in {"block0", "block1", "block2"} - {block}:
+            alone[other] = jax.tree.map(np.zeros_like, params[other])
+        silent = jax.tree.map(np.zeros_like, params[block])
+        alone[block] = {
+            **silent,
+            "mlp": {
+                **silent["mlp"],
+                "fc2": {
+                    "kernel": silent["mlp"]["fc2"]["kernel"],
+                    "bias": np.ones(48, np.float32),
+                },
+            },
+        }
+
+        def tokens(key, alone=alone):
+            rngs = None if key is None else {"drop_path": key}
+            _, state = vit.apply(
+                {"params": alone},
+                x,
+                True,
+                rngs=rngs,
+                capture_intermediates=lambda module, _: module.name == "block2",
+                mutable=["intermediates"],
+            )
+            return state["intermediates"]["block2"]["__call__"][0][:, 0, 0]
+
+        base = float(tokens(None)[0]) - 1.0
+        seen = np.concatenate([tokens(jax.random.key(i)) for i in range(8)]) - base
+        dropped = np.isclose(seen, 0, atol=1e-5)
+        assert abs(dropped.mean() - rate) < 0.07
+        np.testing.assert_allclose(seen[~dropped], 1 / (1 - rate), atol=1e-5)
+
+
+def test_without_a_key_nothing_is_dropped():
+    vit, plain = ViT(**SMALL, drop_path=0.5), ViT(**SMALL)
+    variables = variables_of(plain, 32)
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_array_equal(
+        vit.apply(variables, x, True), plain.apply(variables, x, True)
+    )
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="vit_tiny has no option 'stem'.*patch_size"):
+        models.get("vit_tiny", stem="small")
+    with pytest.raises(ValueError, match="resnet18 has no option 'patch_size'"):
+        models.get("resnet18", patch_size=8)
+    with pytest.raises(ValueError, match="patch_size 7 does not divide"):
+        models.get("vit_tiny", patch_size=7)
+    with pytest.raises(ValueError, match="no position 'rotary'"):
+        models.get("vit_tiny", position="rotary")
+    with pytest.raises(ValueError, match="heads 5"):
+        models.get("vit_tiny", heads=5)
+    vit = ViT(**SMALL)
+    with pytest.raises(ValueError, match="8 px do not divide images of 20 x 20"):
+        vit.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)), False)
