@@ -7,7 +7,7 @@ QUICK ?=
 TRAIN = $(BIN)/python -m sp_jax.main --config=configs/quickstart.py
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test slow lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,10 @@ quickstart: .venv/installed ## train SP and AP on the shipped drawings, and comp
 	@$(BIN)/python -m eval.report --out=$(RUNS) $(RUNS)/semantic $(RUNS)/augmented
 
 test: .venv/tested ## run the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: .venv/tested ## two steps of every full-size recipe (needs about 16 GiB)
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/tested ## check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -310,9 +310,7 @@ def resize_position(position: jax.Array, grid: tuple[int, int]) -> jax.Array:
     side = math.isqrt(position.shape[1] - 1)
     if grid == (side, side):
         return position
-    down, across = (
-        jnp.asarray(bicubic_matrix(side, n), position.dtype) for n in grid
-    )
+    down, across = (bicubic_matrix(side, n).astype(position.dtype) for n in grid)
     # At the default precision a GPU rounds the embedding to 10 bits.
     exact = jax.lax.Precision.HIGHEST
     patches = position[0, 1:].reshape(side, side, dim)

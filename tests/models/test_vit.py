@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sp_jax import models
-from sp_jax.models.vit import ViT, interpolate_positions, sincos_embedding
+from sp_jax.models.vit import ViT, resize_position, sincos_position
 
 SMALL = {"dim": 48, "depth": 3, "heads": 3, "patch_size": 8, "image_size": 32}
 
@@ -32,7 +32,7 @@ def to_timm(params, network):
     names, state = {}, {}
     for path, value in jax.tree_util.tree_flatten_with_path(params)[0]:
         keys = [p.key for p in path]
-        name = ".".join(keys).replace("patch_embed.", "patch_embed.proj.")
+        name = ".".join(keys)
         name = name.replace("block", "blocks.") if keys[0].startswith("block") else name
         name = name.replace("kernel", "weight").replace("scale", "weight")
         value = np.asarray(value)
@@ -133,7 +133,7 @@ def test_positions_are_interpolated_as_in_dino(own, wanted):
         grid, scale_factor=(scale, scale), mode="bicubic", recompute_scale_factor=False
     )
     want = want.permute(0, 2, 3, 1).reshape(1, -1, 6).numpy()
-    got = interpolate_positions(jnp.asarray(position), own, (wanted, wanted))
+    got = resize_position(jnp.asarray(position), (wanted, wanted))
     np.testing.assert_array_equal(got[:, :1], position[:, :1])
     np.testing.assert_allclose(got[:, 1:], want, atol=2e-6)
 
@@ -146,17 +146,20 @@ def test_local_crops_share_the_network():
 
 
 def test_sincos_positions_are_moco_v3s():
-    """As the official code builds them, for a grid of 2 x 3."""
-    dim = 8
-    omega = 1 / 10000 ** (np.arange(dim // 4) / (dim // 4))
-    rows = []
-    for y in range(2):
-        for x in range(3):
-            parts = [np.sin(x * omega), np.cos(x * omega)]
-            parts += [np.sin(y * omega), np.cos(y * omega)]
-            rows.append(np.concatenate(parts))
-    want = np.concatenate([np.zeros((1, dim)), rows])[None]
-    np.testing.assert_allclose(sincos_embedding(2, 3, dim), want, atol=1e-6)
+    """The official computation on a square grid, with PyTorch's own meshgrid."""
+    torch = pytest.importorskip("torch")
+    side, dim = 3, 8
+    first, second = torch.meshgrid(
+        torch.arange(side, dtype=torch.float64),
+        torch.arange(side, dtype=torch.float64),
+        indexing="ij",
+    )
+    omega = 1 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    w, h = (torch.outer(v.flatten(), omega) for v in (first, second))
+    want = torch.cat([w.sin(), w.cos(), h.sin(), h.cos()], dim=1)
+    got = sincos_position(side, side, dim)[0]
+    np.testing.assert_array_equal(got[0], np.zeros(dim))
+    np.testing.assert_allclose(got[1:], want.numpy(), atol=1e-12)
 
 
 def test_moco_v3_options():
@@ -167,7 +170,7 @@ def test_moco_v3_options():
     # Query, key and value are Xavier matrices of their own: (6 / 2 dim)^1/2.
     limit = np.abs(params["block0"]["attn"]["qkv"]["kernel"]).max()
     assert 0.95 * (6 / 96) ** 0.5 < limit <= (6 / 96) ** 0.5
-    limit = np.abs(params["patch_embed"]["kernel"]).max()
+    limit = np.abs(params["patch_embed"]["proj"]["kernel"]).max()
     assert 0.95 * (6 / (192 + 48)) ** 0.5 < limit <= (6 / (192 + 48)) ** 0.5
     grads = jax.grad(lambda p: vit.apply({"params": p}, x, True).sum())(params)
     assert not any(np.any(g) for g in jax.tree.leaves(grads["patch_embed"]))
@@ -233,8 +236,10 @@ def test_errors():
         models.get("vit_tiny", patch_size=7)
     with pytest.raises(ValueError, match="no position 'rotary'"):
         models.get("vit_tiny", position="rotary")
-    with pytest.raises(ValueError, match="heads 5"):
+    with pytest.raises(ValueError, match="5 heads"):
         models.get("vit_tiny", heads=5)
     vit = ViT(**SMALL)
-    with pytest.raises(ValueError, match="8 px do not divide images of 20 x 20"):
+    with pytest.raises(
+        ValueError, match="20 x 20 px cannot be cut into patches of 8 px"
+    ):
         vit.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)), False)
