@@ -26,6 +26,7 @@ def get_config(variant: str = ""):
     config.optimizer.learning_rate = 0.03
     config.optimizer.weight_decay = 1e-4
     config.optimizer.final_weight_decay = 1e-4
+    config.optimizer.final_factor = 1e-6 / 0.03  # the official last rate is 1e-6
     config.checkpoint.every = 1000
     config.checkpoint.keep_every = 5000
     if common.is_quick(variant):

@@ -1,0 +1,57 @@
+"""What a whole config builds: shapes without memory, and a few real steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sp_jax import methods
+from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.train.step import by_batch, init_state, make_mesh, make_train_step
+
+IMAGES = 64
+
+
+def recipe_shapes(config):
+    """Name to shape of each parameter of a config, of any size: nothing is allocated."""
+    run = methods.Run(100, 10, config.batch_size, IMAGES)
+    recipe = make_recipe(config.to_dict(), run)
+    images = [jax.ShapeDtypeStruct((2, *v.shape), jnp.float32) for v in recipe.views]
+    params, _ = jax.eval_shape(recipe.method.init, jax.random.key(0), images)
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {"/".join(str(p.key) for p in path): x.shape for path, x in flat}
+
+
+def train(config, steps, steps_per_epoch):
+    """Train a quick config with batches of 8 at 32 px, on noise, without warm-up.
+
+    Returns:
+        The states before and after each step, on the host, and the metrics.
+    """
+    config.image_size, config.batch_size = 32, 8
+    config.optimizer.warmup_epochs = 0.0
+    if config.model.name.startswith("resnet"):
+        config.model.width = 4
+    plain = config.to_dict()
+    run = methods.Run(20, steps_per_epoch, 8, IMAGES)
+    recipe, optimizer = make_recipe(plain, run), make_optimizer(plain, run)
+    mesh = make_mesh(jax.devices()[:1])
+    state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
+    step = make_train_step(
+        recipe.method,
+        optimizer.tx,
+        optimizer.schedule,
+        recipe.views,
+        log_every=1000,
+        mesh=mesh,
+    )
+    rng = np.random.default_rng(0)
+    states, metrics = [jax.device_get(state)], []
+    for _ in range(steps):
+        batch = {
+            "image": rng.integers(0, 256, (8, 2, 32, 32, 3), np.uint8),
+            "index": rng.permutation(IMAGES)[:16].reshape(8, 2).astype(np.int32),
+        }
+        state, line = step(state, jax.device_put(batch, by_batch(mesh)))
+        states.append(jax.device_get(state))
+        metrics.append(jax.device_get(line))
+    return states, metrics
