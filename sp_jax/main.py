@@ -38,7 +38,15 @@ from sp_jax.train.step import (
     make_train_step,
 )
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Path of a config file.")
+# Options of a method, a backbone or an evaluator that the file does not name can be given
+# on the command line too; `validate.check_keys` refuses every other new key.
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Path of a config file.",
+    lock_config=False,
+    accept_new_attributes=True,
+)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run. Default: runs/ and the config file's name."
 )

@@ -151,6 +151,8 @@ def test_workdir_of_a_different_config(tmp_path):
         (["--confg=x"], "--config=configs/quickstart.py"),
         (["--config=configs/none.py"], "none.py"),
         (["--config.method=simclrr"], "no method 'simclrr'"),
+        # Not in the file: let through by the flag, and checked against create().
+        (["--config.method_options.temprature=0.1"], "no option 'temprature'"),
     ],
 )
 def test_the_command_line_exits_with_2(tmp_path, flags, message):
