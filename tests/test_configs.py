@@ -1,15 +1,17 @@
-"""Every config in configs/ makes a run: views, network, optimiser and two steps."""
+"""Every config in configs/ makes a run: views, network, optimiser, two steps, resumption."""
 
 import importlib
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import common
 from sp_jax import methods, validate
 from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.train.checkpoint import Checkpoints
 from sp_jax.train.step import (
     by_batch,
     init_state,
@@ -31,18 +33,24 @@ def load(name, variant=""):
     return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
-def two_steps(config):
-    """Train two steps on noise; the losses and the state after them."""
+def two_steps(config, devices=1, folder=None):
+    """Train two steps on noise.
+
+    Returns:
+        The metrics of both steps, and the state after them; with a folder also the state
+        of a run that goes on from a checkpoint between the two.
+    """
     plain = config.to_dict()
     validate.check_keys(plain, common.get_config().to_dict())
     validate.check_values(plain)
+    size = config.batch_size
     run = methods.Run(
-        total_steps=20, steps_per_epoch=2, batch_size=8, num_images=IMAGES
+        total_steps=20, steps_per_epoch=2, batch_size=size, num_images=IMAGES
     )
     recipe = make_recipe(plain, run)
     plain["optimizer"]["warmup_epochs"] = 1.0
     optimizer = make_optimizer(plain, run)
-    mesh = make_mesh(jax.devices()[:1])
+    mesh = make_mesh(jax.devices()[:devices])
     state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
     step = make_train_step(
         recipe.method,
@@ -53,24 +61,32 @@ def two_steps(config):
         mesh=mesh,
     )
     rng = np.random.default_rng(0)
+    pairs = rng.permutation(IMAGES)[: 4 * size].reshape(2, size, 2).astype(np.int32)
     batches = [
         jax.device_put(
             {
-                "image": rng.integers(0, 256, (8, 2, 64, 64, 3), np.uint8),
-                "index": rng.permutation(IMAGES)[:16].reshape(8, 2).astype(np.int32),
+                "image": rng.integers(0, 256, (size, 2, 64, 64, 3), np.uint8),
+                "index": index,
             },
             by_batch(mesh),
         )
-        for _ in range(2)
+        for index in pairs
     ]
     if observe := make_observe_step(recipe.method, recipe.views, mesh):
         for number, batch in enumerate(batches):
             state = observe(state, batch, np.int32(number))
-    metrics = []
-    for batch in batches:
-        state, out = step(state, batch)
-        metrics.append(jax.device_get(out))
-    return metrics, state
+    state, first = step(state, batches[0])
+    resumed = None
+    if folder:
+        template = jax.tree.map(jnp.zeros_like, state)
+        checkpoints = Checkpoints(folder, keep_last=2, keep_every=0)
+        checkpoints.save(1, state, {})
+        checkpoints.close()
+        checkpoints = Checkpoints(folder, keep_last=2, keep_every=0)
+        resumed, _ = step(checkpoints.restore(template)[0], batches[1])
+        checkpoints.close()
+    state, second = step(state, batches[1])
+    return jax.device_get((first, second)), state, resumed
 
 
 def check(metrics, state):
@@ -82,6 +98,16 @@ def check(metrics, state):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
+def small(name):
+    """The quick variant with a network that is tiny."""
+    config = load(name, "quick")
+    config.image_size = 32
+    if config.model.name.startswith("resnet"):
+        config.model.width = 8
+    config.batch_size = 16
+    return config
+
+
 def test_there_is_a_config_for_each_method():
     for method in methods.NAMES:
         assert f"{method}_resnet50" in RECIPES, method
@@ -90,14 +116,29 @@ def test_there_is_a_config_for_each_method():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_two_steps_of_a_small_backbone(name):
-    """Views, heads, buffers and optimiser of the quick variant, a network that is tiny."""
-    config = load(name, "quick")
-    config.image_size = 32
-    if config.model.name.startswith("resnet"):
-        config.model.width = 8
-    config.batch_size = 8
-    check(*two_steps(config))
+def test_two_steps_of_a_small_backbone(name, tmp_path):
+    """Views, heads, buffers and optimiser of the quick variant; resumed bit by bit."""
+    metrics, state, resumed = two_steps(small(name), folder=tmp_path)
+    check(metrics, state)
+    whole, _ = jax.tree_util.tree_flatten_with_path(state)
+    for (path, a), b in zip(whole, jax.tree.leaves(resumed), strict=True):
+        where = jax.tree_util.keystr(path)
+        np.testing.assert_array_equal(a, b, err_msg=where)
+
+
+# SimCLR's turn is in tests/train/test_devices.py.
+@pytest.mark.parametrize("name", ["moco_v2", "pirl", "deepcluster", "swav", "dino"])
+def test_buffers_are_the_same_on_eight_devices(name):
+    config = small(f"{name}_resnet50")
+    one, state, _ = two_steps(config)
+    eight, many, _ = two_steps(config, devices=8)
+    for a, b in zip(one, eight, strict=True):
+        for key in a:
+            assert a[key] == pytest.approx(b[key], rel=5e-3, abs=1e-3), key
+    whole, _ = jax.tree_util.tree_flatten_with_path(state.method_state)
+    for (path, a), b in zip(whole, jax.tree.leaves(many.method_state), strict=True):
+        where = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=2e-3, err_msg=where)
 
 
 @pytest.mark.slow
@@ -106,7 +147,8 @@ def test_two_steps_of_the_whole_recipe(name):
     config = load(name)
     assert (config.image_size, config.batch_size, config.epochs) == (64, 256, 200)
     config.batch_size = 8
-    check(*two_steps(config))
+    metrics, state, _ = two_steps(config)
+    check(metrics, state)
 
 
 def test_an_unknown_variant():

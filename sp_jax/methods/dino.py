@@ -75,6 +75,7 @@ def create(
     hidden_dim: int = 2048,
     bottleneck_dim: int = 256,
     norm_last_layer: bool = True,
+    head_norm: bool = False,
 ) -> Method:
     """Make DINO around a backbone.
 
@@ -93,6 +94,8 @@ def create(
         bottleneck_dim: width before the last layer.
         norm_last_layer: keep the rows of the last layer at length 1. Without, their
             lengths are trained: better for a ViT-S, less stable.
+        head_norm: batch normalisation in the head, as `use_bn_in_head` of the official
+            code.
 
     Returns:
         The method; its state is `{"batch_stats", "teacher", "teacher_stats", "center"}`.
@@ -100,7 +103,12 @@ def create(
         ln(out_dim) (uniform); staying at either end is a collapse.
     """
     head = DINOHead(
-        out_dim, hidden_dim, bottleneck_dim, norm_last_layer, dtype=backbone.dtype
+        out_dim,
+        hidden_dim,
+        bottleneck_dim,
+        norm_last_layer,
+        head_norm,
+        dtype=backbone.dtype,
     )
     network = Network(backbone, head)
     schedule = optim.cosine(momentum, 1.0, run.total_steps)

@@ -13,6 +13,9 @@ both parts.
 Deviations: the official recipe also draws posterise, sharpness and autocontrast; here colours
 are jittered and grayscale only. Sizes are scaled from 224 px: 9 patches of 18 px cut from
 cells of 24 px, at 64 px. If an image is twice in a batch, its last projection moves the memory.
+The running statistics of batch normalisation are those of the image branch: features are of
+whole images, and patches of 18 px have quite other ones (in the official code both branches
+move them).
 
 Source: https://arxiv.org/abs/1912.01991; facebookresearch/vissl for sizes and constants.
 """
@@ -72,21 +75,22 @@ class PIRLNetwork(nn.Module):
     patch_head: nn.Module
     jigsaw_head: nn.Module
 
-    def __call__(
-        self, image: jax.Array, patches: jax.Array, train: bool
-    ) -> tuple[jax.Array, ...]:
-        """Map images [N, s, s, 3] and patches [N, 9, p, p, 3].
+    def image(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Map images [N, s, s, 3] to features [N, D] and projections [N, P]."""
+        h = self.backbone(x, train)
+        return h, self.image_head(h, train)
 
-        Returns:
-            Features and projections of the image [N, D], [N, P]; mean features and
-            projections of the jigsaw, likewise.
-        """
-        h = self.backbone(image, train)
+    def jigsaw(self, patches: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Map patches [N, 9, p, p, 3] to mean features [N, D] and projections [N, P]."""
         n, count = patches.shape[:2]
         parts = self.backbone(patches.reshape(n * count, *patches.shape[2:]), train)
         z = self.patch_head(parts, train).reshape(n, -1)
         mean = jnp.mean(parts.reshape(n, count, -1), axis=1)
-        return h, self.image_head(h, train), mean, self.jigsaw_head(z, train)
+        return mean, self.jigsaw_head(z, train)
+
+    def __call__(self, image: jax.Array, patches: jax.Array, train: bool) -> tuple:
+        """Both branches, to create all parameters."""
+        return self.image(image, train), self.jigsaw(patches, train)
 
 
 def create(
@@ -141,13 +145,19 @@ def create(
 
     def loss_fn(params, state, views, index, step, key):
         drop_key, negative_key = jax.random.split(key)
-        (h1, v1, h2, v2), new = network.apply(
-            {"params": params, "batch_stats": state["batch_stats"]},
-            *views,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"drop_path": drop_key},
-        )
+
+        def branch(number, method):
+            return network.apply(
+                {"params": params, "batch_stats": state["batch_stats"]},
+                views[number],
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"drop_path": jax.random.fold_in(drop_key, number)},
+                method=method,
+            )
+
+        (h1, v1), new = branch(0, PIRLNetwork.image)
+        (h2, v2), _ = branch(1, PIRLNetwork.jigsaw)
         memory, image = state["memory"], index[:, 0]
         positives = memory[image]
         drawn = jax.random.randint(negative_key, (num_negatives,), 0, run.num_images)

@@ -109,6 +109,8 @@ class DINOHead(nn.Module):
         hidden_dim: width of the two hidden layers.
         bottleneck_dim: width before the last layer.
         norm_last_layer: each logit's weights have length 1; otherwise a trained length.
+        hidden_norm: batch normalisation before each GELU (`use_bn_in_head` of the
+            official code, off there by default).
         dtype: compute dtype; parameters are float32.
 
     Source: https://arxiv.org/abs/2104.14294, appendix C.
@@ -118,12 +120,12 @@ class DINOHead(nn.Module):
     hidden_dim: int = 2048
     bottleneck_dim: int = 256
     norm_last_layer: bool = True
+    hidden_norm: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Map features [N, D] to float32 logits [N, out_dim]."""
-        del train
         widths = (self.hidden_dim, self.hidden_dim, self.bottleneck_dim)
         for i, width in enumerate(widths):
             # The official "truncated" normal is cut at 2, which is 100 deviations.
@@ -133,7 +135,9 @@ class DINOHead(nn.Module):
                 dtype=self.dtype,
                 name=f"dense{i}",
             )(x)
-            x = nn.gelu(x, approximate=False) if i < 2 else x
+            if i < 2:
+                x = BatchNorm(name=f"bn{i}")(x, train) if self.hidden_norm else x
+                x = nn.gelu(x, approximate=False)
         return LastLayer(
             self.out_dim, self.norm_last_layer, self.dtype, name="last_layer"
         )(x)

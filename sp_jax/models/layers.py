@@ -65,19 +65,46 @@ class Conv(nn.Module):
         )
 
 
+@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
     """3x3 max-pooling with stride 2 and padding 1: [N, H, W, C] to [N, H/2, W/2, C].
 
-    Written as the maximum of nine strided slices, because the gradient of XLA's
-    `reduce_window` is a select-and-scatter, which is slow.
+    Written as the maximum of nine strided slices. The backward pass is by hand: the
+    gradient of XLA's `reduce_window` is a select-and-scatter, and that of a chain of
+    maxima keeps each link of it; both are slow. As in PyTorch, of equal values the first
+    one gets the gradient.
     """
+    return _max_pool_forward(x)[0]
+
+
+def _max_pool_forward(x):
     out_h, out_w = ((n - 1) // 2 + 1 for n in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    y = x[:, : 2 * out_h : 2, : 2 * out_w : 2]
-    for i in range(3):
-        for j in range(3):
-            y = jnp.maximum(y, x[:, i : i + 2 * out_h : 2, j : j + 2 * out_w : 2])
-    return y
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    for k in range(9):
+        i, j = divmod(k, 3)
+        part = padded[:, i : i + 2 * out_h : 2, j : j + 2 * out_w : 2]
+        if k == 0:
+            y, winner = part, jnp.zeros(part.shape, jnp.int8)
+            continue
+        larger = (part > y) | jnp.isnan(part)
+        y = jnp.where(larger, part, y)
+        winner = jnp.where(larger, jnp.int8(k), winner)
+    return y, (winner, x)
+
+
+def _max_pool_backward(residuals, dy):
+    winner, x = residuals  # of x only the shape is used: it costs no memory
+    zero, dx = jnp.zeros([], dy.dtype), 0.0
+    for k in range(9):
+        i, j = divmod(k, 3)
+        # Each output's gradient goes back to where its window's part k was taken.
+        part = jnp.where(winner == k, dy, zero)
+        places = ((0, 0, 0), (i, 2 - i, 1), (j, 2 - j, 1), (0, 0, 0))
+        dx = dx + jax.lax.pad(part, zero, places)
+    return (dx[:, 1 : x.shape[1] + 1, 1 : x.shape[2] + 1],)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 @jax.custom_vjp

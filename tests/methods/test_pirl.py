@@ -9,7 +9,7 @@ from sp_jax import losses, methods, models
 from sp_jax.augment import Jigsaw
 from sp_jax.methods.base import write_rows
 from sp_jax.methods.pirl import PIRLNetwork
-from tests.methods.build import IMAGES, make, silent
+from tests.methods.build import IMAGES, apart, make, silent
 
 SHAPES = ((16, 16, 3), (9, 6, 6, 3))
 
@@ -65,7 +65,7 @@ def test_loss_is_the_mean_of_two_nces(pirl):
         models.get("resnet18", width=4), *(models.MLP((12,)) for _ in range(3))
     )
     variables = {"params": pirl.params, "batch_stats": pirl.state["batch_stats"]}
-    (_, v1, _, v2), _ = jax.jit(
+    ((_, v1), (_, v2)), _ = jax.jit(
         lambda v: network.apply(v, *pirl.views, True, mutable=["batch_stats"])
     )(variables)
     memory = pirl.state["memory"]
@@ -76,6 +76,15 @@ def test_loss_is_the_mean_of_two_nces(pirl):
     ]
     assert float(value) == pytest.approx(float(np.mean(terms)), rel=1e-4)
     assert float(out.state["normalizer"]) == 40.0
+
+
+def test_running_statistics_are_of_whole_images(pirl):
+    """Features are of whole images, and patches have other statistics."""
+    (_, out), _ = pirl.step()
+    (_, other), _ = pirl.step(views=[pirl.views[0], 5 + 3 * pirl.views[1]])
+    stats = out.state["batch_stats"]
+    assert apart(stats, pirl.state["batch_stats"]) > 0.01
+    assert apart(stats, other.state["batch_stats"]) == 0
 
 
 def test_normaliser_is_fixed_by_the_first_batch(pirl):

@@ -179,11 +179,19 @@ def test_small_maps_equal_the_convolution(size, kernel, stride):
 
 @pytest.mark.parametrize("size", [7, 8, 32])
 def test_max_pool(size):
-    x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    """Values and gradients, with ties (of zeros, as after a ReLU) and a NaN."""
+    x = np.random.default_rng(0).normal(size=(2, size, size, 3)).round(1)
+    x = np.maximum(x, 0).astype(np.float32)
+    x[1, 3, 4, 0] = np.nan
+    of_torch = torch.from_numpy(x).requires_grad_()
     expected = torch.nn.functional.max_pool2d(
-        torch.from_numpy(x).permute(0, 3, 1, 2), 3, 2, 1
+        of_torch.permute(0, 3, 1, 2), 3, 2, 1
     ).permute(0, 2, 3, 1)
-    np.testing.assert_array_equal(max_pool(jnp.asarray(x)), expected)
+    weight = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
+    expected.backward(torch.from_numpy(weight))
+    y, vjp = jax.vjp(max_pool, jnp.asarray(x))
+    np.testing.assert_array_equal(y, expected.detach())
+    np.testing.assert_allclose(vjp(weight)[0], of_torch.grad, rtol=1e-6, atol=1e-6)
 
 
 def test_unknown_names():
