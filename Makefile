@@ -4,6 +4,8 @@ BIN := .venv/bin
 RUNS ?= runs/quickstart
 # Options of both quickstart runs, such as QUICK="--config.epochs=1".
 QUICK ?=
+# Tests that run beside each other: compiling, their largest part, uses one core.
+TEST_JOBS ?= 2
 TRAIN = $(BIN)/python -m sp_jax.main --config=configs/quickstart.py
 
 .DEFAULT_GOAL := help
@@ -33,7 +35,7 @@ quickstart: .venv/installed ## train SP and AP on the shipped drawings, and comp
 	@$(BIN)/python -m eval.report --out=$(RUNS) $(RUNS)/semantic $(RUNS)/augmented
 
 test: .venv/tested ## run the test suite
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist worksteal
 
 slow: .venv/tested ## two steps of every full-size recipe (needs about 16 GiB)
 	$(BIN)/python -m pytest -m slow
