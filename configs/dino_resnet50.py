@@ -20,6 +20,7 @@ def get_config(variant: str = ""):
     config.method = "dino"
     config.data.store = "folder:data/train"
     config.model.zero_init_residual = False
+    config.method_options.momentum = 0.9995  # the authors' advice for batches of 256
     config.augment.crop_scale = (0.14, 1.0)
     config.augment.local_crop_scale = (0.05, 0.14)
     config.optimizer.name = "sgd"

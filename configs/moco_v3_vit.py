@@ -16,7 +16,7 @@ from configs import common
 
 def get_config(variant: str = ""):
     """AdamW, 1.5e-4 x batch / 256, weight decay 0.1, 40 epochs of warm-up."""
-    config = common.get_config()
+    config = common.get_config()  # the paper's: 64 px, batch 256, 200 epochs
     config.method = "moco_v3"
     config.data.store = "folder:data/train"
     config.model = ConfigDict(

@@ -1,4 +1,4 @@
-"""SimCLR as the paper trains it: ResNet-50, 64 px, batch 256, 200 epochs.
+"""SimCLR on ResNet-50, in the frame of the paper: 64 px, batch 256, 200 epochs.
 
     python -m sp_jax.main --config=configs/simclr_resnet50.py \
         --config.data.store=folder:/data/imagenet187
@@ -6,6 +6,12 @@
 The folder holds one folder of images a class; pairs are drawn within a class (each image
 once first and once second), or read from a curated table with --config.data.pairs=FILE.
 The matched augmentation-pair run: --config.data.pairing=augmented.
+
+Of the paper (arXiv 2510.08722) are the data, the size of the images, the batch, the epochs
+and the backbone. It leaves open the stem, the optimiser, the temperature and the head: here
+the standard stem (--config.model.stem=small switches it), the official LARS with the rate
+scaled linearly (0.3 x batch / 256; the square root, 0.075 x sqrt(batch), would be 1.2), and
+the official temperature and head for ImageNet.
 
 Cost: the paper needed 4.5 h on one A100 (arXiv 2510.08722) for 29,359 pairs; this code has
 not been timed on a GPU yet. Ablations of the paper:
@@ -19,7 +25,7 @@ from configs import common
 
 def get_config(variant: str = ""):
     """The official recipe's optimiser: LARS, 0.3 x batch / 256, 10 epochs of warm-up."""
-    config = common.get_config()
+    config = common.get_config()  # the paper's: 64 px, batch 256, 200 epochs, ResNet-50
     config.method = "simclr"
     config.data.store = "folder:data/train"
     config.method_options.temperature = 0.1

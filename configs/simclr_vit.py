@@ -15,7 +15,7 @@ from configs import common
 
 def get_config(variant: str = ""):
     """AdamW, 1.5e-4 x batch / 256, weight decay 0.1, 10 epochs of warm-up."""
-    config = common.get_config()
+    config = common.get_config()  # the paper's: 64 px, batch 256, 200 epochs
     config.method = "simclr"
     config.data.store = "folder:data/train"
     config.model = ConfigDict(

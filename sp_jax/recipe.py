@@ -68,8 +68,8 @@ def make_recipe(config: Mapping[str, Any], run: methods.Run) -> Recipe:
 def make_views(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
     """The method's views with the changes of `config.augment`.
 
-    A change reaches every view, but `crop_scale` only those of the full size, and
-    `local_crop_scale` only the smaller ones.
+    A change reaches every view, but `crop_scale` only those of the full size,
+    `local_crop_scale` only the smaller ones, and none of the crop's a jigsaw.
 
     Raises:
         ValueError: a value is wrong, or the method has no local crops.

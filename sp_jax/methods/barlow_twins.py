@@ -9,6 +9,8 @@ gradients averaged over 16 to 32 GPUs, each of which saw its share of a summed c
 here the gradient is that of the global loss.
 With semantic pairs nothing changes but the images.
 
+Deviation: the blur is SimCLR's, as in VICReg.
+
 Source: https://arxiv.org/abs/2103.03230; facebookresearch/barlowtwins for sizes and
 constants.
 """

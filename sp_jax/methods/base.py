@@ -1,6 +1,6 @@
 """What a method is: a handful of pure functions, as optax's `(init, update)`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -70,15 +70,29 @@ class Method(NamedTuple):
     observe: Callable[..., PyTree] | None = None
 
 
+Images = jax.Array | Sequence[jax.Array]
+
+
+def features_by_size(backbone: nn.Module, images: Images, train: bool) -> jax.Array:
+    """Features [N, D] of images [N, s, s, 3], or of several such arrays, one a size.
+
+    Each size has a forward of its own; the features are put behind each other, so that a
+    head sees all crops together, as in the multi-crop code of SwAV and DINO.
+    """
+    if isinstance(images, jax.Array):
+        return backbone(images, train)
+    return jnp.concatenate([backbone(x, train) for x in images])
+
+
 class Network(nn.Module):
     """Backbone and projector."""
 
     backbone: nn.Module
     projector: nn.Module
 
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Map images [N, s, s, 3] to features [N, D] and projections [N, P]."""
-        h = self.backbone(x, train)
+    def __call__(self, x: Images, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Map images (see `features_by_size`) to features [N, D], projections [N, P]."""
+        h = features_by_size(self.backbone, x, train)
         return h, self.projector(h, train)
 
 
@@ -134,9 +148,10 @@ def forward(
         params: its parameters.
         stats: its running statistics of batch normalisation.
         views: images, each [N, s, s, 3].
-        joint: views of one size go through in one forward, and batch normalisation sees
-            them together (SimCLR). Otherwise one forward a view, one after the other,
-            each with statistics of its own (the two forwards of BYOL, VICReg, ...).
+        joint: all views go through in one forward: the backbone normalises the views of
+            one size together, and what follows it all views (SimCLR, SwAV). Otherwise one
+            forward a view, one after the other, each with statistics of its own (the two
+            forwards of BYOL, VICReg, ...).
         drop_path: key of stochastic depth; None switches it off.
 
     Returns:
@@ -156,18 +171,24 @@ def forward(
 
     if joint:
         sizes = dict.fromkeys(x.shape[1] for x in views)
-        groups = [[i for i, x in enumerate(views) if x.shape[1] == s] for s in sizes]
+        passes = [[[i for i, x in enumerate(views) if x.shape[1] == s] for s in sizes]]
     else:
-        groups = [[i] for i in range(len(views))]
+        passes = [[[i]] for i in range(len(views))]
     outputs: list[PyTree] = [None] * len(views)
-    for part, group in enumerate(groups):
+    n = views[0].shape[0]
+    for part, groups in enumerate(passes):
         # Views interleaved, [N, V] -> [N * V]: each device keeps its own rows.
-        x = jnp.stack([views[i] for i in group], axis=1)
-        n, v = x.shape[:2]
-        out, stats = run(stats, x.reshape(n * v, *x.shape[2:]), part)
-        out = jax.tree.map(lambda y, n=n, v=v: y.reshape(n, v, *y.shape[1:]), out)
-        for place, i in enumerate(group):
-            outputs[i] = jax.tree.map(lambda y, place=place: y[:, place], out)
+        stacks = [jnp.stack([views[i] for i in group], axis=1) for group in groups]
+        images = [x.reshape(-1, *x.shape[2:]) for x in stacks]
+        out, stats = run(stats, images[0] if len(images) == 1 else images, part)
+        end = 0
+        for group in groups:
+            start, end = end, end + n * len(group)
+            own = jax.tree.map(
+                lambda y, a=start, b=end: y[a:b].reshape(n, -1, *y.shape[1:]), out
+            )
+            for place, i in enumerate(group):
+                outputs[i] = jax.tree.map(lambda y, place=place: y[:, place], own)
     return outputs, stats
 
 

@@ -10,8 +10,9 @@ random key than the online network, and normalises by batch statistics of its ow
 With semantic pairs nothing changes but the images. `make_views` draws for each pair which
 image gets which of the two different pipelines.
 
-Deviations: no classifier is trained beside it, since probes are made by `eval/`; and the
-brightness of a view is multiplied as in torchvision, where the official code adds to it.
+Deviations: no classifier is trained beside it, since probes are made by `eval/`; the
+brightness of a view is multiplied as in torchvision, where the official code adds to it; the
+layers of the heads are drawn as PyTorch draws them.
 
 Source: https://arxiv.org/abs/2006.07733; deepmind-research/byol for sizes and constants.
 """

@@ -1,24 +1,28 @@
 """DeepCluster-v2: deep clustering, once an epoch, with several heads.
 
-A bank keeps the projection of every image by each of the two global views, from the last
-time it was seen. At the start of each epoch spherical k-means clusters the banks, once for
-each head (heads take turns with the banks); the centroids become the prototypes of the
-epoch and the clusters the targets. Every view has to tell its target. Prototypes are never
-trained. The banks are first filled by the untrained network, in one epoch before the first
-step.
+Two banks, one for each global view, keep the projection of every image that came in that
+view, from the last time it was seen. At the start of each epoch spherical k-means clusters
+the banks, once for each head (heads take turns with the banks); the centroids become the
+prototypes of the epoch and the clusters the targets. Every view has to tell its target.
+Prototypes are never trained. The banks are first filled by the untrained network, in one epoch
+before the first step.
 
 The bank is indexed by *image*. With semantic pairs the target of a view is the cluster of
 the *other* image of its pair: that is what makes them a positive pair. Where both are one
 image (augmentation pairs) this is the official loss. An image that a bank has not seen has
 no cluster, and views whose target it would be take no part.
 
-Deviations: clustering runs on the accelerator inside of the compiled step; the sums of
-k-means are products and not scattered, so that they are reproducible; local crops have half
-the size of the global ones.
+Deviations: two global views by default, with crops from 0.08 (the official run without local
+crops; its default has six); clustering runs on the accelerator inside of the compiled step;
+the sums of k-means are products and not scattered, so that they are reproducible; local crops
+have half the size of the global ones; the banks are filled by one forward of both views, not
+one a view; the blur as in SwAV.
 
 Source: https://arxiv.org/abs/2006.09882, appendix; facebookresearch/swav
 (main_deepclusterv2.py) for sizes and constants.
 """
+
+import dataclasses
 
 import flax.linen as nn
 import jax
@@ -52,8 +56,11 @@ RULES = optim.EVERYTHING
 
 
 def views(size: int, local_crops: int = 0) -> tuple[Augment, ...]:
-    """The views of SwAV; two global ones if nothing else is said."""
-    return swav.views(size, local_crops)
+    """The views of SwAV; two global ones, with smaller crops, if nothing else is said."""
+    views = swav.views(size, local_crops)
+    if local_crops:
+        return views
+    return tuple(dataclasses.replace(v, crop_scale=(0.08, 1.0)) for v in views)
 
 
 def create(
@@ -73,7 +80,8 @@ def create(
         backbone: a module of `sp_jax.models`.
         run: the run's steps an epoch and number of images.
         temperature: of the predictions.
-        num_clusters: clusters of each head, fewer than images.
+        num_clusters: clusters of each head; far fewer than the images that come in each
+            global view, since a first centroid is one of them.
         num_heads: clusterings that are learnt at a time.
         kmeans_iterations: of each clustering.
         hidden_dim: width of the projector's hidden layer.
@@ -140,17 +148,20 @@ def create(
         z = jnp.concatenate([losses.l2_normalize(z) for _, z in outputs])
         # View v is of image v % 2 of the pair, so view (v + 1) % 2 is of the other.
         other = jnp.concatenate([index[:, (v + 1) % 2] for v in range(len(views))])
+        scores = jnp.einsum(
+            "nd,hkd->hnk", z, prototypes, precision=jax.lax.Precision.HIGHEST
+        )
+        targets = clusters[:, other]
         terms = [
-            losses.deepcluster(
-                z @ prototypes[head].T, clusters[head][other], temperature
-            )
+            losses.deepcluster(scores[head], targets[head], temperature)
             for head in range(num_heads)
         ]
-        correct = jnp.argmax(z @ prototypes[0].T, axis=1) == clusters[0][other]
+        correct = jnp.argmax(scores[0], axis=1) == targets[0]
         (h1, z1), (h2, z2) = outputs[:2]
         metrics = {
             "pair_cosine": pair_cosine(z1, z2),
-            "cluster_accuracy": jnp.mean(correct.astype(jnp.float32)),
+            "cluster_accuracy": jnp.sum(correct)
+            / jnp.maximum(jnp.sum(targets[0] >= 0), 1),
         }
         state = {
             "batch_stats": stats,

@@ -8,11 +8,13 @@ As in the official code: the last layer does not move in the first epoch; the gr
 parameter is clipped by itself; weight decay rises along half a cosine; the temperature of the
 teacher changes once an epoch; the centre moves after the loss, by raw logits; features are
 the teacher's.
-With semantic pairs the local crops come from both images of a pair, and `make_views` draws
-which image gets which of the two different global pipelines.
+With semantic pairs the local crops come from both images of a pair in turn, and `make_views`
+draws which image gets which of the two different global pipelines. The teacher's view is
+predicted from every other view: half of the local crops that do it are of its own image.
 
-Deviations: the local crops have half the size of the global ones (96 of 224 there), and
-activations are bfloat16 on a GPU where the official code has float16.
+Deviations: the local crops have half the size of the global ones (96 of 224 there); the blur
+is SimCLR's, the official one PIL's; and activations are bfloat16 on a GPU where the official
+code has float16.
 
 Source: https://arxiv.org/abs/2104.14294; facebookresearch/dino for sizes and constants.
 """

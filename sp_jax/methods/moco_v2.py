@@ -15,6 +15,8 @@ shuffled, on any number of devices. The running statistics move by the mean of t
 With semantic pairs the query is the first image of the pair and the key the second; the
 leak is the same.
 
+Deviation: the blur is SimCLR's, as in SimSiam.
+
 Source: https://arxiv.org/abs/2003.04297, https://arxiv.org/abs/1911.05722;
 facebookresearch/moco for sizes and constants.
 """
@@ -72,8 +74,8 @@ def create(
         run: the run's batch size.
         temperature: of the loss.
         momentum: of the key network.
-        queue_size: number of keys kept, a multiple of the batch size. A queue that is
-            longer than an epoch holds keys of the query's own image.
+        queue_size: number of keys kept, a multiple of the batch size. The longer it is
+            beside an epoch, the more often it holds an older key of the query's own pair.
         hidden_dim: width of the projector's hidden layer.
         projection_dim: width of the projections.
         bn_groups: groups of a batch that are normalised by themselves.
@@ -115,19 +117,19 @@ def create(
         """Train-mode forward in which each group has batch statistics of its own."""
         n = images.shape[0]
         x = images.reshape(bn_groups, n // bn_groups, *images.shape[1:])
-        rngs = None if drop_path is None else {"drop_path": drop_path}
+        keys = None if drop_path is None else jax.random.split(drop_path, bn_groups)
 
-        def one(x):
+        def one(x, key):
             outputs, new = network.apply(
                 {"params": params, "batch_stats": stats},
                 x,
                 train=True,
                 mutable=["batch_stats"],
-                rngs=rngs,
+                rngs=None if key is None else {"drop_path": key},
             )
             return outputs, new.get("batch_stats", {})
 
-        outputs, new = jax.vmap(one)(x)
+        outputs, new = jax.vmap(one)(x, keys)
         outputs = jax.tree.map(lambda y: y.reshape(n, *y.shape[2:]), outputs)
         return outputs, jax.tree.map(lambda y: jnp.mean(y, axis=0), new)
 

@@ -12,6 +12,9 @@ keeps weight decay off that projection; without gradient AdamW then leaves it as
 With semantic pairs nothing changes but the images. `make_views` draws for each pair which
 image gets which of the two different pipelines.
 
+Deviations: with AdamW the official code decays biases and normalisations too, here only what
+multiplies is decayed (and never the projection of the patches); the blur is SimCLR's.
+
 Source: https://arxiv.org/abs/2104.02057; facebookresearch/moco-v3 for sizes and constants.
 """
 

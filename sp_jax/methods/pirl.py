@@ -10,12 +10,14 @@ memory of a, and the image branch moves it: so the jigsaw of b has to be recogni
 a is b (augmentation pairs) this is the official loss. Over a run both images of a pair play
 both parts.
 
-Deviations: the official recipe also draws posterise, sharpness and autocontrast; here colours
-are jittered and grayscale only. Sizes are scaled from 224 px: 9 patches of 18 px cut from
-cells of 24 px, at 64 px. If an image is twice in a batch, its last projection moves the memory.
-The running statistics of batch normalisation are those of the image branch: features are of
-whole images, and patches of 18 px have quite other ones (in the official code both branches
-move them).
+Deviations: the official recipe also draws posterise, sharpness, solarise and autocontrast; here
+colours are jittered and grayscale only. One set of negatives is drawn for a step, not one for
+each row and branch; the constant of NCE is estimated from the image branch and the negatives,
+there from the patches. The crop is flipped before it is cut. Sizes are scaled from 224 px: 9
+patches of 18 px cut from cells of 24 px, at 64 px. If an image is twice in a batch, its last
+projection moves the memory. The running statistics of batch normalisation are those of the
+image branch: features are of whole images, and patches of 18 px have quite other ones (in the
+official code both branches move them).
 
 Source: https://arxiv.org/abs/1912.01991; facebookresearch/vissl for sizes and constants.
 """
@@ -103,19 +105,24 @@ def create(
     memory_momentum: float = 0.5,
     hidden_dim: int = 0,
     projection_dim: int = 128,
+    projection_norm: bool = False,
 ) -> Method:
     """Make PIRL around a backbone.
 
     Args:
         backbone: a module of `sp_jax.models`.
         run: the run's number of images.
-        loss: "nce" (the paper's), or "info_nce": the official project's second recipe,
-            with temperature 0.1 and hidden_dim 2048.
+        loss: "nce" (the paper's), or "info_nce": the loss of the official project's
+            variant with MLP heads, temperature 0.1 and hidden_dim 2048 (which also has
+            the colours and the blur of SimCLR).
         temperature: of the loss.
         num_negatives: memories drawn for each step, shared by the batch.
         memory_momentum: share of an old memory that is kept.
         hidden_dim: width of a hidden layer in the heads of image and patches; 0 for none.
         projection_dim: width of the projections and of the memory.
+        projection_norm: normalise the projections over the batch, without scale and bias.
+            The official heads do not; without it projections stay in a narrow cone for
+            longer than a short run.
 
     Returns:
         The method; its state is `{"batch_stats", "memory", "normalizer"}`.
@@ -127,10 +134,21 @@ def create(
         raise ValueError(f"There is no loss {loss!r} in PIRL: use 'nce' or 'info_nce'.")
     hidden = (hidden_dim,) if hidden_dim else ()
 
-    def head(*widths):
-        return MLP((*widths, projection_dim), hidden_norm=False, dtype=backbone.dtype)
+    def head(*widths, last_norm="none"):
+        return MLP(
+            (*widths, projection_dim),
+            hidden_norm=False,
+            last_norm=last_norm,
+            dtype=backbone.dtype,
+        )
 
-    network = PIRLNetwork(backbone, head(*hidden), head(*hidden), head())
+    norm = "plain" if projection_norm else "none"
+    network = PIRLNetwork(
+        backbone,
+        image_head=head(*hidden, last_norm=norm),
+        patch_head=head(*hidden),
+        jigsaw_head=head(last_norm=norm),
+    )
 
     def init(key, views):
         network_key, memory_key = jax.random.split(key)

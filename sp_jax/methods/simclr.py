@@ -8,6 +8,10 @@ With semantic pairs nothing changes but the images. Some of the negatives then b
 the anchor's class, as they do with augmentation pairs: with 187 classes and 256 pairs,
 about 2.7 of 510.
 
+Deviations: the loss is the mean over the 2N views, half of the official value, so that biases
+and scales, which LARS does not adapt, move at half of the official rate; and images are
+normalised by mean and deviation, where the official code has values from 0 to 1.
+
 Source: https://arxiv.org/abs/2002.05709; the official TensorFlow 2 code for the sizes.
 """
 

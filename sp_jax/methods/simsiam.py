@@ -10,6 +10,9 @@ projections. The official projector ends in a bias that is never trained and tha
 following normalisation removes; it is left out here.
 With semantic pairs nothing changes but the images.
 
+Deviation: the blur is SimCLR's, with a kernel of a tenth of the view; the official one is
+PIL's.
+
 Source: https://arxiv.org/abs/2011.10566; facebookresearch/simsiam for sizes and constants.
 """
 

@@ -6,14 +6,16 @@ pair has to predict them. Local crops predict only.
 
 As in the official code: prototypes have length 1 (here restored after each step, there
 before each forward, which is the same), do not move in the first epoch, and normalisation
-and biases are decayed and adapted like everything; views of one size are normalised
-together; from epoch `queue_starts` on the projections of earlier batches join the codes, once
-the queue is full.
-With semantic pairs the local crops come from both images of a pair, and `make_views` draws
-which image comes first.
+and biases are decayed and adapted like everything; the backbone normalises views of one size
+together, and the projector all views; from epoch `queue_starts` on the projections of earlier
+batches join the codes, once the queue is full.
+With semantic pairs the global views are of the two images, and so are the local crops, in
+turn. The codes of a global view are predicted from every other view: half of the local crops
+that do it are of its own image.
 
-Deviations: the local crops have half the size of the global ones (96 of 224 there); one queue
-for the global batch, not one a GPU.
+Deviations: the local crops have half the size of the global ones (96 of 224 there); the blur
+has a kernel of a tenth of the view and sigma 0.1 to 2 in pixels, which is stronger on a small
+image; one queue for the global batch, not one a GPU.
 
 Source: https://arxiv.org/abs/2006.09882; facebookresearch/swav for sizes and constants.
 """
@@ -25,9 +27,11 @@ import jax.numpy as jnp
 from sp_jax import losses
 from sp_jax.augment import Augment
 from sp_jax.methods.base import (
+    Images,
     Method,
     Output,
     Run,
+    features_by_size,
     features_of,
     forward,
     init_network,
@@ -59,6 +63,7 @@ def views(size: int, local_crops: int = 6) -> tuple[Augment, ...]:
         "hue": 0.2,
         "grayscale": 0.2,
         "blur": 0.5,
+        "std": (0.228, 0.224, 0.225),  # so in the official code
     }
     large = Augment(size=size, crop_scale=(0.14, 1.0), **strong)
     small = Augment(size=size // 2, crop_scale=(0.05, 0.14), **strong)
@@ -72,9 +77,9 @@ class SwAVNetwork(nn.Module):
     projector: nn.Module
     prototypes: nn.Module
 
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+    def __call__(self, x: Images, train: bool) -> tuple[jax.Array, ...]:
         """Map images to features, unit projections and scores of the prototypes."""
-        h = self.backbone(x, train)
+        h = features_by_size(self.backbone, x, train)
         z = losses.l2_normalize(self.projector(h, train))
         return h, z, self.prototypes(z)
 
@@ -127,7 +132,12 @@ def create(
     network = SwAVNetwork(
         backbone,
         MLP((hidden_dim, projection_dim), dtype=backbone.dtype),
-        nn.Dense(num_prototypes, use_bias=False, kernel_init=torch_linear),
+        nn.Dense(
+            num_prototypes,
+            use_bias=False,
+            kernel_init=torch_linear,
+            precision=jax.lax.Precision.HIGHEST,  # the codes divide by a small epsilon
+        ),
     )
     first_queue_step = round(queue_starts * run.steps_per_epoch)
 
@@ -143,7 +153,11 @@ def create(
             return losses.sinkhorn(scores, epsilon, sinkhorn_iterations)
 
         def with_queue(scores):
-            earlier = queue @ params["prototypes"]["kernel"]
+            earlier = jnp.matmul(
+                queue,
+                params["prototypes"]["kernel"],
+                precision=jax.lax.Precision.HIGHEST,
+            )
             return alone(jnp.concatenate([earlier, scores]))[-scores.shape[0] :]
 
         if queue is None:

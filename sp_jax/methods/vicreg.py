@@ -6,6 +6,9 @@ and the covariances of different dimensions are pulled to 0, in each view by its
 As in the official code each view has a forward of its own.
 With semantic pairs nothing changes but the images.
 
+Deviation: the blur is SimCLR's, with a kernel of a tenth of the view; the official one is
+PIL's. Its sigma of 0.1 to 2 pixels is stronger on an image of 64 px than on one of 224.
+
 Source: https://arxiv.org/abs/2105.04906; facebookresearch/vicreg for sizes and constants.
 """
 

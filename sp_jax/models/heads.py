@@ -156,7 +156,12 @@ class LastLayer(nn.Module):
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", torch_linear, shape)
         kernel = l2_normalize(kernel.T).T.astype(self.dtype)
-        y = (l2_normalize(x).astype(self.dtype) @ kernel).astype(jnp.float32)
+        # Sums are kept in float32: logits are divided by a temperature of 0.04.
+        y = jnp.matmul(
+            l2_normalize(x).astype(self.dtype),
+            kernel,
+            preferred_element_type=jnp.float32,
+        )
         if self.unit:
             return y
         return y * self.param("scale", nn.initializers.ones, (self.features,))

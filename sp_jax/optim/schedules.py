@@ -30,8 +30,8 @@ def warmup_cosine(
         total_steps: the step at which `final` is reached.
         warmup_steps: length of the rise; 0 starts at `peak`.
         final: the last rate.
-        hold: change the rate only every so many steps; with the length of an epoch this
-            is the schedule of MoCo v2 and SimSiam.
+        hold: after the warm-up, change the rate only every so many steps; with the length
+            of an epoch and no warm-up this is the schedule of MoCo v2 and SimSiam.
 
     Raises:
         ValueError: the warm-up is not shorter than the run.
@@ -53,7 +53,14 @@ def warmup_cosine(
         schedule = optax.warmup_cosine_decay_schedule(
             0.0, peak, warmup_steps, total_steps, end_value=final
         )
-    return schedule if hold == 1 else lambda step: schedule(step // hold * hold)
+    if hold == 1:
+        return schedule
+
+    def held(step):  # the warm-up itself is never held
+        start = jnp.maximum(step // hold * hold, warmup_steps)
+        return schedule(jnp.where(step < warmup_steps, step, start))
+
+    return held
 
 
 def cosine(start: float, end: float, total_steps: int) -> optax.Schedule:
