@@ -27,7 +27,9 @@ def get_config(variant: str = ""):
         common.quick(config)
         config.method_options.hidden_dim = 512
         config.method_options.projection_dim = 128
-        # The target has to follow within 400 steps.
-        config.method_options.momentum = 0.95
-        config.optimizer.learning_rate = 4.0
+        config.method_options.momentum = 0.99
+        # With LARS the features keep few dimensions in so short a run.
+        config.optimizer.name = "adamw"
+        config.optimizer.learning_rate = 4e-3
+        config.optimizer.weight_decay = 0.04
     return config

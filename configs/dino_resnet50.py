@@ -32,11 +32,16 @@ def get_config(variant: str = ""):
     config.checkpoint.keep_every = 5000
     if common.is_quick(variant):
         common.quick(config)
-        config.method_options.out_dim = 1024
+        config.method_options.out_dim = 256
         config.method_options.hidden_dim = 512
         config.method_options.bottleneck_dim = 128
-        config.method_options.momentum = 0.95
-        config.augment.local_crops = 2
-        config.augment.local_crop_scale = (0.2, 0.5)
-        config.optimizer.learning_rate = 0.2
+        config.method_options.momentum = 0.99
+        # Without normalisation in the head, or with the teacher's 0.04, it ends at the log
+        # of its outputs.
+        config.method_options.head_norm = True
+        config.method_options.teacher_temperature = 0.02
+        config.method_options.warmup_teacher_temperature = 0.02
+        config.augment.local_crops = 0
+        config.optimizer.name = "lars"
+        config.optimizer.learning_rate = 4.0
     return config

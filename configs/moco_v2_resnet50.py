@@ -26,9 +26,12 @@ def get_config(variant: str = ""):
     config.checkpoint.keep_every = 5000
     if common.is_quick(variant):
         common.quick(config)
-        config.method_options.queue_size = 1024
-        config.method_options.momentum = 0.95
-        config.method_options.hidden_dim = 128
-        config.optimizer.warmup_epochs = 0.0
-        config.optimizer.learning_rate = 0.2
+        # Two batches: in a short run the keys of a longer queue are so old that a query
+        # tells its key by its age.
+        config.method_options.queue_size = 256
+        config.method_options.momentum = 0.99
+        config.method_options.bn_groups = 4  # of 32 images, as officially
+        config.method_options.hidden_dim = 512
+        config.optimizer.name = "lars"
+        config.optimizer.learning_rate = 4.0
     return config

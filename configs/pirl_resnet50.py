@@ -27,6 +27,12 @@ def get_config(variant: str = ""):
     if common.is_quick(variant):
         common.quick(config)
         config.method_options.num_negatives = 1024
-        config.optimizer.warmup_epochs = 0.0
-        config.optimizer.learning_rate = 0.2
+        # The variant with MLP heads. A memory is renewed about twice an epoch: the rate is
+        # lower than elsewhere, so that it is not too old.
+        config.method_options.loss = "info_nce"
+        config.method_options.temperature = 0.1
+        config.method_options.hidden_dim = 512
+        config.method_options.projection_norm = True
+        config.optimizer.name = "lars"
+        config.optimizer.learning_rate = 2.0
     return config

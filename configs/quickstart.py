@@ -12,7 +12,7 @@ from configs import common
 
 def get_config():
     """A quarter-width ResNet-18, and most of the official recipe for CIFAR-10."""
-    config = common.quick(common.get_config())
+    config = common.quick(common.get_config(), epochs=8.0)
     config.method = "simclr"
     config.method_options.temperature = 0.5
     config.method_options.projection_layers = 2

@@ -26,6 +26,8 @@ def get_config(variant: str = ""):
         config.method_options.projection_dim = 512
         config.method_options.projection_layers = 2
         config.method_options.predictor_dim = 128
-        config.optimizer.warmup_epochs = 0.0
-        config.optimizer.learning_rate = 0.2
+        config.optimizer.name = "adamw"
+        config.optimizer.learning_rate = 4e-3
+        config.optimizer.weight_decay = 0.04
+        config.optimizer.by_epoch = False
     return config

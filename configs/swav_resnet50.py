@@ -24,10 +24,12 @@ def get_config(variant: str = ""):
     config.checkpoint.keep_every = 5000
     if common.is_quick(variant):
         common.quick(config)
-        config.method_options.num_prototypes = 256
+        # Fewer prototypes than images in a batch, and sharper codes: with epsilon 0.05 the
+        # loss stays at the log of the prototypes.
+        config.method_options.num_prototypes = 64
+        config.method_options.epsilon = 0.02
         config.method_options.queue_size = 0
         config.method_options.hidden_dim = 512
-        config.augment.local_crops = 2
-        config.augment.local_crop_scale = (0.2, 0.5)
-        config.optimizer.learning_rate = 4.0
+        config.augment.local_crops = 0
+        config.optimizer.learning_rate = 2.0
     return config

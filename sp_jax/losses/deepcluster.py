@@ -66,7 +66,9 @@ def spherical_kmeans(
     Args:
         key: a random key, for the first centroids.
         points: float [N, D]; unit rows.
-        num_clusters: K, at most the number of valid points.
+        num_clusters: K, at most the number of valid points. That number is not known
+            while tracing. With fewer valid points each is a cluster of its own, and the
+            surplus centroids are rows that are not valid.
         iterations: how often.
         valid: bool [N]: points that take part; all if None.
         chunk: rows at a time; bounds the memory to chunk x K scores.
@@ -77,6 +79,9 @@ def spherical_kmeans(
 
     Raises:
         ValueError: there are fewer points than clusters.
+
+    Source: https://arxiv.org/abs/2006.09882, appendix (DeepCluster-v2), and its code,
+    https://github.com/facebookresearch/swav/blob/main/main_deepclusterv2.py
 
     Example:
         >>> points = l2_normalize(jax.random.normal(jax.random.key(0), (100, 8)))

@@ -70,13 +70,15 @@ def dino_center(
 ) -> jax.Array:
     """Move the centre towards the mean of the teacher's raw logits.
 
+        center <- m center + (1 - m) mean over g and i of t_gi
+
     The official code does it after the loss, so that the centre of a batch does not
     enter its own targets.
 
     Args:
         center: float32 [K].
         teacher: logits, [G, N, K], before centring and temperature.
-        momentum: share of the old centre that is kept.
+        momentum: m, the share of the old centre that is kept.
 
     Returns:
         float32 [K], without gradient.

@@ -7,8 +7,24 @@ import jax.numpy as jnp
 def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
     """Scale each row of x [..., D] to length 1, in float32.
 
-    `eps` is the floor of the *squared* length, as in TensorFlow and BYOL's code, so that
-    the gradient at a zero row is zero and not NaN.
+        y = x / sqrt(max(|x|^2, eps))
+
+    `eps` is the floor of the *squared* length. A zero row stays zero, and its gradient is
+    finite and not NaN: that of y, times 1 / sqrt(eps).
+
+    Args:
+        x: rows, [..., D], any float dtype.
+        eps: floor of the squared length.
+
+    Returns:
+        float32 [..., D].
+
+    Source: `tf.math.l2_normalize`, which SimCLR uses; BYOL's code has the same.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> [round(float(value), 4) for value in l2_normalize(jnp.array([3.0, 4.0]))]
+        [0.6, 0.8]
     """
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), eps))

@@ -27,8 +27,9 @@ def nce(
     Args:
         features: projections, [N, D], any float dtype.
         positives: the memory of each row's image, unit rows [N, D].
-        negatives: memories of other images, shared by the batch, unit rows [M, D]. No
-            gradient flows into the memories.
+        negatives: memories drawn from the whole bank, shared by the batch, unit rows
+            [M, D]. As in the official code the draw may hit a positive. No gradient
+            flows into the memories.
         normalizer: Z, a positive scalar; see `nce_normalizer`.
         num_images: I, the rows of the bank.
         temperature: T > 0.
@@ -72,18 +73,25 @@ def nce_normalizer(
     num_images: int,
     temperature: float = 0.07,
 ) -> jax.Array:
-    """Estimate the constant Z of `nce`: mean of exp(v.m / T), times the images.
+    """Estimate the constant Z of `nce`, the sum over the bank of I images.
+
+        Z = I mean over i and j of exp(v_i.m_j / T)
 
     Made once from the first batch, as in the official code.
 
     Args:
         features: projections, [N, D].
         memories: unit rows [M, D].
-        num_images: rows of the bank.
+        num_images: I, the rows of the bank.
         temperature: as in `nce`.
 
     Returns:
         A float32 scalar without gradient.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Source: https://arxiv.org/abs/1805.01978, section 3.2.
 
     Example:
         >>> import jax.numpy as jnp
@@ -118,7 +126,8 @@ def memory_info_nce(
     Raises:
         ValueError: the shapes do not fit.
 
-    Source: https://arxiv.org/abs/1912.01991; the official project's second recipe.
+    Source: https://arxiv.org/abs/1912.01991; the second recipe of
+    https://github.com/facebookresearch/vissl/tree/main/projects/PIRL
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,6 +1,7 @@
 """Health of a representation: four scalars that show a collapse before a probe does.
 
-Every function takes features as arrays and returns a float32 scalar.
+Every function takes features as arrays and returns a float32 scalar. In the formulas u is a
+row of x scaled to length 1.
 """
 
 import jax
@@ -12,8 +13,16 @@ from sp_jax.losses.nt_xent import l2_normalize
 def feature_std(features: jax.Array) -> jax.Array:
     """Mean over dimensions of the standard deviation of unit-length features [N, D].
 
+        mean_d std_i(u_id)
+
     About 1 / sqrt(D) for features spread evenly over the sphere, 0 when all are equal.
+
     Source: https://arxiv.org/abs/2011.10566, section 4.1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(feature_std(jnp.ones((4, 8))))
+        0.0
     """
     return jnp.mean(jnp.std(l2_normalize(features), axis=0))
 
@@ -21,11 +30,18 @@ def feature_std(features: jax.Array) -> jax.Array:
 def alignment(x: jax.Array, y: jax.Array) -> jax.Array:
     """Mean squared distance of positive pairs on the unit sphere: 0 (equal) to 4.
 
+        mean_i |u_i - v_i|^2, where v is a row of y scaled to length 1
+
     Args:
         x: features [N, D].
         y: features [N, D]; row i of both is a pair.
 
     Source: https://arxiv.org/abs/2005.10242
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(alignment(jnp.eye(4), -jnp.eye(4)))
+        4.0
     """
     return jnp.mean(jnp.sum(jnp.square(l2_normalize(x) - l2_normalize(y)), axis=-1))
 
@@ -33,8 +49,16 @@ def alignment(x: jax.Array, y: jax.Array) -> jax.Array:
 def uniformity(x: jax.Array, t: float = 2.0) -> jax.Array:
     """Log of the mean Gaussian potential over all pairs of different rows of x [N, D].
 
+        log mean_{i != j} exp(-t |u_i - u_j|^2)
+
     0 when all features are equal; the lower, the more evenly they are spread.
+
     Source: https://arxiv.org/abs/2005.10242
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(uniformity(jnp.array([[1.0, 0.0], [-1.0, 0.0]]))), 4)
+        -8.0
     """
     u = l2_normalize(x)
     n = u.shape[0]
@@ -48,8 +72,16 @@ def uniformity(x: jax.Array, t: float = 2.0) -> jax.Array:
 def effective_rank(x: jax.Array) -> jax.Array:
     """RankMe: exp of the entropy of the normalised singular values of x [N, D].
 
+        exp(-sum_k p_k log p_k), p_k = s_k / sum_l s_l, with the singular values s
+
     Between 1 and min(N, D); the number of directions that the features fill.
+
     Source: https://arxiv.org/abs/2210.02885
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(effective_rank(jnp.eye(5))), 3)
+        5.0
     """
     x = x.astype(jnp.float32)
     x = x if x.shape[0] <= x.shape[1] else x.T  # the smaller Gram matrix

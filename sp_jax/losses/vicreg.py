@@ -21,8 +21,9 @@ def vicreg(
         c  = sum over views of  1/D sum_{d != e} cov_de^2
         loss = invariance s + variance v + covariance c
 
-    Variance and covariance are unbiased (N - 1). As in the official code the variance
-    term is halved over the two views and the covariance term is not.
+    Variance and covariance are unbiased (N - 1). This is the official code, which differs
+    from the paper: there s is the mean over N of |z1 - z2|^2, without 1/D, and v is the
+    sum over the two views, without 1/2. In both, c is a sum.
 
     Args:
         z1: projections of the first views, [N, D], any float dtype, N >= 2.
@@ -38,7 +39,8 @@ def vicreg(
     Raises:
         ValueError: the shapes differ or are not [N, D], or N is 1.
 
-    Source: https://arxiv.org/abs/2105.04906, equations 1 to 6.
+    Source: https://arxiv.org/abs/2105.04906, equations 1 to 6;
+    https://github.com/facebookresearch/vicreg for the factors.
 
     Example:
         >>> import jax.numpy as jnp

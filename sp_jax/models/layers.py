@@ -67,7 +67,9 @@ class Conv(nn.Module):
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """3x3 max-pooling with stride 2 and padding 1: [N, H, W, C] to [N, H/2, W/2, C].
+    """3x3 max-pooling with stride 2 and padding 1.
+
+    It maps [N, H, W, C] to [N, ceil(H/2), ceil(W/2), C].
 
     Written as the maximum of nine strided slices. The backward pass is by hand: the
     gradient of XLA's `reduce_window` is a select-and-scatter, and that of a chain of

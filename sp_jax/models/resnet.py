@@ -79,7 +79,8 @@ class ResNet(nn.Module):
             stride 1 and no pool: four times the resolution, about 16 times the cost;
             SimCLR's choice for images of 32 px and less).
         zero_init_residual: start each block as the identity, by a zero scale in its last
-            normalisation (SimCLR, BYOL and VICReg do; MoCo v2 does not).
+            normalisation (SimCLR, BYOL, VICReg, Barlow Twins, SimSiam and MoCo v3 do;
+            the other methods do not).
         dtype: compute dtype; parameters and statistics are float32.
     """
 

@@ -25,14 +25,20 @@ def get(
 ) -> optax.GradientTransformation:
     """Make an optimiser.
 
-    The official implementations use LARS (https://arxiv.org/abs/1708.03888, trust
-    coefficient 0.001) in three dialects. With a rate r that changes they differ:
+    The official implementations use LARS (https://arxiv.org/abs/1708.03888) in three
+    dialects. With the trust ratio q and a rate r that changes they differ:
 
-    | name | who | trust ratio | momentum buffer, update |
+    | name | who | momentum buffer | update |
     |---|---|---|---|
-    | lars | BYOL, VICReg, Barlow Twins, MoCo v3 | |w| / |g + d w| | v = m v + ratio g; r v |
-    | lars_inside | SimCLR | the same | v = m v + r ratio g; v |
-    | larc | SwAV, DeepCluster-v2 | |w| / (|g| + d |w|) | v = m v + ratio g; r v |
+    | lars | BYOL, VICReg, Barlow Twins, MoCo v3 | v = m v + q (g + d w) | -r v |
+    | lars_inside | SimCLR | v = m v + r q (g + d w) | -v |
+    | larc | SwAV, DeepCluster-v2 | v = m v + q (g + d w) | -r v |
+
+        lars, lars_inside:  q = 0.001 |w| / |g + d w|
+        larc:               q = 0.001 |w| / (|g| + d |w|)
+
+    q is 1 where a norm, |w| or the one below it, is 0. For larc that is |w| or |g|, and
+    then nothing decays either. Rules with `adapt=False` have q = 1.
 
     Args:
         name: one of the above; "sgd" (heavy-ball momentum); or "adamw"
@@ -46,9 +52,22 @@ def get(
         clip: largest norm of each parameter's gradient; 0 for none.
         steps_per_epoch: the unit of the rules' `frozen_epochs`.
 
+    Returns:
+        An optax transformation. Its `update` needs the parameters, too.
+
     Raises:
-        ValueError: the name is unknown. The optimiser's `init` raises ValueError for a
-            parameter without a rule.
+        ValueError: the name is unknown, or the weight decay is a schedule and the name
+            is not "adamw". The optimiser's `init` raises ValueError for a parameter
+            without a rule.
+
+    Example:
+        >>> from sp_jax.optim import KERNELS
+        >>> params = {"dense": {"kernel": jnp.ones(()), "bias": jnp.ones(())}}
+        >>> gradient = params
+        >>> tx = get("sgd", lambda _: 1.0, peak=1.0, rules=KERNELS, weight_decay=0.1)
+        >>> updates, _ = tx.update(gradient, tx.init(params), params)
+        >>> {name: round(float(u), 4) for name, u in updates["dense"].items()}
+        {'bias': -1.0, 'kernel': -1.1}
     """
     if name not in NAMES:
         raise ValueError(

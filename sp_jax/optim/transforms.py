@@ -21,12 +21,14 @@ def clip_each(norm: float) -> optax.GradientTransformation:
 def scale_by_larc(
     weight_decay: float, trust_coefficient: float = 0.001, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """LARC without clipping, as SwAV and DeepCluster-v2 take it from NVIDIA's apex.
+    """LARC without clipping, as SwAV and DeepCluster-v2 take it from apex.
 
         g <- (g + weight_decay w) * trust_coefficient |w| / (|g| + weight_decay |w| + eps)
 
     unless |w| or |g| is 0; then g is left alone, and nothing decays. LARS has the norm
     of the sum, |g + weight_decay w|, instead of the sum of the norms.
+
+    Source: `apex.parallel.LARC` of https://github.com/NVIDIA/apex
     """
 
     def scale(g, w):

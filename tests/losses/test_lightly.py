@@ -84,24 +84,37 @@ def test_sinkhorn_and_swav(case):
     low = 0.5 * high[::-1]
     codes = swav_loss.sinkhorn(torch.tensor(high[0]))
     np.testing.assert_allclose(losses.sinkhorn(high[0]), codes, atol=1e-5)
-    expected = lightly.SwaVLoss()(
-        [torch.tensor(x) for x in high], [torch.tensor(x) for x in low]
-    )
-    views = [*high, *low]
-    terms = [
-        losses.swav(scores, losses.sinkhorn(high[i]))
-        for i in (0, 1)
-        for v, scores in enumerate(views)
-        if v != i
-    ]
-    assert float(np.mean(terms)) == pytest.approx(expected.item(), rel=1e-5)
+
+    def ours(high, low):
+        views = [*high, *low]
+        terms = [
+            losses.swav(scores, losses.sinkhorn(high[i]))
+            for i in (0, 1)
+            for v, scores in enumerate(views)
+            if v != i
+        ]
+        return sum(terms) / len(terms)
+
+    def theirs(high, low):
+        return lightly.SwaVLoss()([*high], [*low])
+
+    compare(ours, theirs, high, low)
 
 
+# Five views of the student and two of the teacher.
+DINO_CASES = {
+    "random": lambda r: r.normal(size=(7, 8, 12)),
+    "identical views": lambda r: np.repeat(r.normal(size=(1, 8, 12)), 7, axis=0),
+    "collapsed": lambda r: np.ones((7, 8, 12)),
+    "huge norms": lambda r: 1e4 * r.normal(size=(7, 8, 12)),
+}
+
+
+@pytest.mark.parametrize("case", DINO_CASES)
 @pytest.mark.parametrize("temperature", [0.04, 0.07])
-def test_dino_and_its_center(temperature):
-    rng = np.random.default_rng(0)
-    student = rng.normal(size=(5, 8, 12)).astype(np.float32)
-    teacher = rng.normal(size=(2, 8, 12)).astype(np.float32)
+def test_dino_and_its_center(temperature, case):
+    views = DINO_CASES[case](np.random.default_rng(0)).astype(np.float32)
+    student, teacher = views[:5], views[5:]
     theirs = lightly.DINOLoss(12)
     center = np.zeros(12, np.float32)
     for _ in range(3):  # the centre of a batch enters the next loss, not its own

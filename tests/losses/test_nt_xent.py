@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sp_jax.losses import nt_xent
+from sp_jax.losses import l2_normalize, nt_xent
 
 
 def reference(z1, z2, temperature):
@@ -84,6 +84,8 @@ def test_bfloat16_is_computed_in_float32():
 
 
 def test_zero_rows_have_a_finite_gradient():
+    gradient = jax.grad(lambda x: l2_normalize(x)[0])(jnp.zeros(3))
+    np.testing.assert_allclose(gradient, [1e6, 0, 0], rtol=1e-5)
     grads = jax.grad(nt_xent)(jnp.zeros((4, 3)), jnp.ones((4, 3)))
     assert np.isfinite(grads).all()
 

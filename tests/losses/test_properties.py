@@ -204,6 +204,19 @@ def test_kmeans_finds_what_scikit_learn_finds():
     assert max(scores) == 1.0
 
 
+def test_fewer_valid_points_than_clusters():
+    points = unit(normal(0, 8, K))
+    valid = np.arange(8) < 3
+    points[~valid] = 0.0
+    centroids, cluster = losses.spherical_kmeans(
+        jax.random.key(0), points, 5, valid=jnp.asarray(valid)
+    )
+    assert len(set(np.asarray(cluster[:3]))) == 3
+    np.testing.assert_allclose(centroids[cluster[:3]], points[:3], atol=1e-6)
+    assert np.sum(np.any(centroids != 0, axis=1)) == 3
+    np.testing.assert_array_equal(cluster[3:], -100)
+
+
 def test_an_empty_cluster_keeps_its_centroid():
     points = np.repeat(unit(normal(0, 1, K)), 10, axis=0)
     centroids, cluster = losses.spherical_kmeans(jax.random.key(0), points, 3)

@@ -7,6 +7,7 @@ import pytest
 
 from sp_jax import models
 from sp_jax.models.layers import Conv, max_pool
+from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from tests.torchvision_ref import torch, torchvision
 
 
@@ -124,10 +125,7 @@ def test_equals_torchvision_in_float64(name):
     for path, got in jax.tree_util.tree_flatten_with_path(ours)[0]:
         keys = [p.key for p in path]
         stats = keys[0] == "stats"
-        keys = keys[1:] if stats else keys
-        leaf = {"mean": "running_mean", "var": "running_var", "bias": "bias"}
-        keys[-1] = leaf.get(keys[-1], "weight")
-        want = theirs[dotted(keys)]
+        want = theirs[dotted(keys[1:] if stats else keys)]
         want = want.transpose(2, 3, 1, 0) if want.ndim == 4 else want
         error = np.abs(got - want).max() / np.abs(want).max()
         assert error < 1e-7, (path, error)
@@ -136,9 +134,28 @@ def test_equals_torchvision_in_float64(name):
 
 
 def dotted(keys):
-    """["layer1_0", "downsample_1", "weight"] to torchvision's name of it."""
+    """["layer1_0", "downsample_1", "scale"] to torchvision's name of it."""
     *modules, leaf = keys
+    names = {"mean": "running_mean", "var": "running_var", "bias": "bias"}
+    leaf = names.get(leaf, "weight")
     return ".".join([*(m.replace("_", ".") for m in modules), leaf])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
+def test_parameters_are_torchvisions(name):
+    with torch.device("meta"):
+        network = getattr(torchvision.models, name)()
+    theirs = {n: tuple(p.shape) for n, p in network.named_parameters()}
+    del theirs["fc.weight"], theirs["fc.bias"]
+    backbone = models.get(name)
+    params = jax.eval_shape(
+        lambda: backbone.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), False)
+    )["params"]
+    ours = {}
+    for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
+        shape = p.shape if p.ndim == 1 else tuple(p.shape[i] for i in (3, 2, 0, 1))
+        ours[dotted([part.key for part in path])] = shape
+    assert ours == theirs
 
 
 def test_small_stem_keeps_the_resolution():
@@ -154,12 +171,20 @@ def test_small_stem_keeps_the_resolution():
     assert shapes == [32, 16, 8, 4]
 
 
-def test_zero_init_makes_each_block_the_identity_of_its_shortcut():
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 3)), jnp.float32)
-    for zero in (True, False):
-        backbone = models.get("resnet18", width=8, zero_init_residual=zero)
-        params = backbone.init(jax.random.key(0), x, False)["params"]
-        assert np.all(params["layer2_1"]["bn2"]["scale"] == (0.0 if zero else 1.0))
+@pytest.mark.parametrize("block, last", [(BasicBlock, "bn2"), (Bottleneck, "bn3")])
+@pytest.mark.parametrize("zero", [True, False])
+def test_zero_init_is_of_the_last_scale_of_each_block(block, last, zero):
+    backbone = ResNet((2, 1), block, width=4, zero_init_residual=zero)
+    params = backbone.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), False)
+    zeros = set()
+    for path, p in jax.tree_util.tree_flatten_with_path(params["params"])[0]:
+        *module, leaf = (part.key for part in path)
+        if leaf == "scale" and np.all(p == 0.0):
+            zeros.add("/".join(module))
+        elif leaf == "scale":
+            assert np.all(p == 1.0), module
+    blocks = ("layer1_0", "layer1_1", "layer2_0")
+    assert zeros == ({f"{b}/{last}" for b in blocks} if zero else set())
 
 
 @pytest.mark.parametrize("size, kernel, stride", [(2, 3, 1), (3, 3, 2), (2, 3, 2)])

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from sp_jax import models
+from sp_jax import methods, models, optim
 from sp_jax.models.vit import ViT, resize_position, sincos_position
 
 SMALL = {"dim": 48, "depth": 3, "heads": 3, "patch_size": 8, "image_size": 32}
@@ -122,27 +123,44 @@ def test_sizes_are_timms(name, dim, heads):
     assert (vit.dim, vit.depth, vit.heads) == (dim, 12, heads)
 
 
-@pytest.mark.parametrize("own, wanted", [(8, 4), (8, 12), (4, 2), (8, 5)])
-def test_positions_are_interpolated_as_in_dino(own, wanted):
+def resized_by_torch(position, wanted):
+    """DINO's interpolation of a position embedding to wanted x wanted patches."""
     torch = pytest.importorskip("torch")
-    position = np.random.default_rng(0).normal(size=(1, 1 + own * own, 6))
-    position = position.astype(np.float32)
+    own, dim = round((position.shape[1] - 1) ** 0.5), position.shape[2]
     scale = (wanted + 0.1) / own  # the official code's guard against rounding
-    grid = torch.tensor(position[:, 1:]).reshape(1, own, own, 6).permute(0, 3, 1, 2)
-    want = torch.nn.functional.interpolate(
+    grid = torch.tensor(position[:, 1:]).reshape(1, own, own, dim).permute(0, 3, 1, 2)
+    grid = torch.nn.functional.interpolate(
         grid, scale_factor=(scale, scale), mode="bicubic", recompute_scale_factor=False
     )
-    want = want.permute(0, 2, 3, 1).reshape(1, -1, 6).numpy()
+    patches = grid.permute(0, 2, 3, 1).reshape(1, -1, dim).numpy()
+    return np.concatenate([position[:, :1], patches], axis=1)
+
+
+@pytest.mark.parametrize("own, wanted", [(8, 4), (8, 12), (4, 2), (8, 5)])
+def test_positions_are_interpolated_as_in_dino(own, wanted):
+    position = np.random.default_rng(0).normal(size=(1, 1 + own * own, 6))
+    position = position.astype(np.float32)
     got = resize_position(jnp.asarray(position), (wanted, wanted))
-    np.testing.assert_array_equal(got[:, :1], position[:, :1])
-    np.testing.assert_allclose(got[:, 1:], want, atol=2e-6)
+    want = resized_by_torch(position, wanted)
+    np.testing.assert_array_equal(got[:, :1], want[:, :1])
+    np.testing.assert_allclose(got, want, atol=2e-6)
 
 
-def test_local_crops_share_the_network():
+@pytest.mark.parametrize("size", [16, 48])
+def test_other_sizes_equal_timm_with_the_resized_positions(size):
+    network = timm_vit(
+        img_size=size, patch_size=8, embed_dim=48, depth=3, num_heads=3
+    ).eval()
+    import torch
+
     vit = ViT(**SMALL)
-    variables = variables_of(vit, 32)
-    small = vit.apply(variables, np.zeros((2, 16, 16, 3), np.float32), False)
-    assert small.shape == (2, 48) and np.isfinite(small).all()
+    params = jax.tree.map(np.float32, variables_of(vit, 32))["params"]
+    resized = resized_by_torch(params["pos_embed"], size // 8)
+    to_timm({**params, "pos_embed": resized}, network)
+    x = np.random.default_rng(1).normal(size=(4, size, size, 3)).astype(np.float32)
+    want = network(torch.from_numpy(x.transpose(0, 3, 1, 2))).detach().numpy()
+    got = vit.apply({"params": params}, x, False)
+    np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def test_sincos_positions_are_moco_v3s():
@@ -175,6 +193,31 @@ def test_moco_v3_options():
     grads = jax.grad(lambda p: vit.apply({"params": p}, x, True).sum())(params)
     assert not any(np.any(g) for g in jax.tree.leaves(grads["patch_embed"]))
     assert np.any(grads["block0"]["attn"]["qkv"]["kernel"])
+
+
+def test_the_frozen_projection_keeps_its_bits():
+    """Without gradient, and by MoCo v3's rules without weight decay, AdamW leaves it."""
+    vit = ViT(**SMALL, position="sincos", freeze_patch_embedding=True)
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    params = {"backbone": jax.tree.map(np.float32, variables_of(vit, 32)["params"])}
+    rules = methods.get("moco_v3").RULES
+    tx = optim.get("adamw", lambda _: 0.1, peak=0.1, rules=rules, weight_decay=0.1)
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.grad(
+            lambda p: jnp.sum(vit.apply({"params": p["backbone"]}, x, True)[:, :5])
+        )(params)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    new, state = params, tx.init(params)
+    for _ in range(3):
+        new, state = step(new, state)
+    old, new = params["backbone"], new["backbone"]
+    jax.tree.map(np.testing.assert_array_equal, new["patch_embed"], old["patch_embed"])
+    others = [jax.tree.leaves({**tree, "patch_embed": {}}) for tree in (old, new)]
+    assert all(np.any(a != b) for a, b in zip(*others, strict=True))
 
 
 def test_drop_path():
