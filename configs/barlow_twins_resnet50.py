@@ -29,6 +29,6 @@ def get_config(variant: str = ""):
         # Scales move too slowly at 0.024 of the rate to start at 0.
         config.model.zero_init_residual = False
         config.method_options.projection_dim = 512
-        config.method_options.off_diagonal_weight = 1 / 512
+        config.method_options.off_diagonal_weight = 0.02
         config.optimizer.learning_rate = 4.0
     return config
