@@ -3,9 +3,13 @@
 import os
 import pathlib
 
-# Eight devices on a CPU, for the tests of 1 device = 8 devices. Collectives of steps
-# that were not waited for can otherwise starve the thread pool on a small machine.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Eight devices on a CPU, for the tests of 1 device = 8 devices. Most programs run once:
+# optimising them would take twice the time. Collectives of steps that were not waited for
+# can otherwise starve the thread pool on a small machine.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+)
 os.environ.setdefault("PJRT_NPROC", "32")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(

@@ -1,13 +1,27 @@
 """A method small enough to call in a test, with its parameters, state and one batch."""
 
+import contextlib
+import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from sp_jax import methods, models
+from sp_jax.models.resnet import BasicBlock, ResNet
 
 SIZE, IMAGES = 16, 24
+
+
+@contextlib.contextmanager
+def shallow_resnet():
+    """Make "resnet18" a network of one block a stage, which compiles in half the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        make = functools.partial(ResNet, (1, 1, 1, 1), BasicBlock)
+        patch.setitem(models._BACKBONES, "resnet18", make)
+        yield
 
 
 class Case(NamedTuple):
@@ -41,6 +55,55 @@ def make(name, shapes=((SIZE, SIZE, 3),) * 2, run=None, model=None, **options):
     params, state = jax.jit(method.init)(jax.random.key(0), views)
     loss = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     return Case(method, params, state, views, index, loss)
+
+
+def unit(x):
+    """Rows of length 1."""
+    x = np.asarray(x, np.float64)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def noisy(tree, scale=0.3):
+    """Other weights: normalisation would hide a factor."""
+    rng = np.random.default_rng(2)
+    return jax.tree.map(
+        lambda p: p + scale * rng.normal(size=p.shape).astype("float32"), tree
+    )
+
+
+@jax.jit
+def _backbone(params, stats, images):
+    return models.get("resnet18", width=4).apply(
+        {"params": params, "batch_stats": stats}, images, True, mutable=["batch_stats"]
+    )[0]
+
+
+def features_by_hand(params, stats, views):
+    """Features of each view; the views of one size go through the backbone together."""
+    features = [None] * len(views)
+    for size in {v.shape[1] for v in views}:
+        group = [i for i, v in enumerate(views) if v.shape[1] == size]
+        h = _backbone(
+            params["backbone"],
+            stats["backbone"],
+            jnp.concatenate([views[i] for i in group]),
+        )
+        for i, part in zip(group, np.split(np.asarray(h), len(group)), strict=True):
+            features[i] = part
+    return features
+
+
+@jax.jit
+def stem_mean(params, images):
+    """What the first normalisation of the backbone sees on average."""
+    out = jax.lax.conv_general_dilated(
+        images,
+        params["backbone"]["conv1"]["kernel"],
+        (2, 2),
+        [(3, 3), (3, 3)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return out.mean((0, 1, 2))
 
 
 def leaves(tree):

@@ -11,14 +11,23 @@ from sp_jax.train.step import by_batch, init_state, make_mesh, make_train_step
 IMAGES = 64
 
 
-def recipe_shapes(config):
-    """Name to shape of each parameter of a config, of any size: nothing is allocated."""
-    run = methods.Run(100, 10, config.batch_size, IMAGES)
+def recipe_variables(config):
+    """Parameters and state of a config, of any size: shapes only, nothing is allocated."""
+    run = methods.Run(100, 10, config.batch_size, num_images=30_000)
     recipe = make_recipe(config.to_dict(), run)
     images = [jax.ShapeDtypeStruct((2, *v.shape), jnp.float32) for v in recipe.views]
-    params, _ = jax.eval_shape(recipe.method.init, jax.random.key(0), images)
-    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    return jax.eval_shape(recipe.method.init, jax.random.key(0), images)
+
+
+def shapes_of(tree):
+    """Name to shape, as "backbone/conv1/kernel"."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {"/".join(str(p.key) for p in path): x.shape for path, x in flat}
+
+
+def recipe_shapes(config):
+    """Name to shape of each parameter of a config."""
+    return shapes_of(recipe_variables(config)[0])
 
 
 def train(config, steps, steps_per_epoch):

@@ -1,4 +1,4 @@
-"""Barlow Twins: the official sizes, and the rate of biases and normalisations.
+"""Barlow Twins: the rate of biases and normalisations.
 
 The head and the loss are tested in `test_siamese.py`.
 """
@@ -12,45 +12,16 @@ from configs.barlow_twins_resnet50 import get_config
 from sp_jax import methods, optim
 from sp_jax.recipe import make_optimizer
 from tests.methods.build import leaves
-from tests.methods.recipe_steps import recipe_shapes
+from tests.methods.recipe_steps import recipe_variables
 
 
-@pytest.fixture(scope="module")
-def shapes():
-    return recipe_shapes(get_config())
-
-
-def test_the_projector_of_the_recipe(shapes):
-    projector = {k: v for k, v in shapes.items() if k.startswith("projector/")}
-    assert projector == {
-        "projector/dense0/kernel": (2048, 8192),
-        "projector/bn0/scale": (8192,),
-        "projector/bn0/bias": (8192,),
-        "projector/dense1/kernel": (8192, 8192),
-        "projector/bn1/scale": (8192,),
-        "projector/bn1/bias": (8192,),
-        "projector/dense2/kernel": (8192, 8192),
-    }
-
-
-def test_kernels_decay_and_the_rest_learns_at_its_own_rate(shapes):
+def test_kernels_decay_and_the_rest_learns_at_its_own_rate():
     rules = methods.get("barlow_twins").RULES
-    for name, number in leaves(optim.assign(rules, leaves_as_tree(shapes))).items():
+    params, _ = recipe_variables(get_config())
+    for name, number in leaves(optim.assign(rules, params)).items():
         rule, kernel = rules[int(number)], name.endswith("/kernel")
         assert (rule.decay, rule.adapt) == (kernel, kernel), name
         assert rule.rate == pytest.approx(1 if kernel else 0.0048 / 0.2), name
-
-
-def leaves_as_tree(shapes):
-    """A tree of numbers with the same paths."""
-    tree = {}
-    for name in shapes:
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = 0.0
-    return tree
 
 
 def test_the_recipes_first_full_step():

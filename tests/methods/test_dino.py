@@ -12,8 +12,8 @@ from sp_jax import losses, methods
 from sp_jax.methods.base import Network, forward
 from sp_jax.models import DINOHead, get
 from sp_jax.recipe import make_optimizer
-from tests.methods.build import apart, leaves, make
-from tests.methods.recipe_steps import recipe_shapes, train
+from tests.methods.build import apart, features_by_hand, leaves, make, stem_mean
+from tests.methods.recipe_steps import train
 
 SHAPES = ((16, 16, 3),) * 2 + ((8, 8, 3),)
 HEAD = {"out_dim": 20, "hidden_dim": 16, "bottleneck_dim": 12}
@@ -22,14 +22,21 @@ HEAD = {"out_dim": 20, "hidden_dim": 16, "bottleneck_dim": 12}
 @pytest.fixture(scope="module")
 def case():
     """A student that has left its teacher, and a centre that is not 0."""
-    case = make("dino", SHAPES, teacher_temperature=0.07, center_momentum=0.8, **HEAD)
+    case = make(
+        "dino",
+        SHAPES,
+        teacher_temperature=0.07,
+        center_momentum=0.8,
+        head_norm=True,
+        **HEAD,
+    )
     centre = np.linspace(-0.1, 0.1, 20, dtype=np.float32)
     params = jax.tree.map(lambda p: 1.2 * p + 0.02, case.params)
     return case._replace(params=params, state={**case.state, "center": centre})
 
 
 def test_loss_and_centre_by_hand(case):
-    network = Network(get("resnet18", width=4), DINOHead(20, 16, 12))
+    network = Network(get("resnet18", width=4), DINOHead(20, 16, 12, hidden_norm=True))
     run = jax.jit(lambda p, s, v: forward(network, p, s, v, joint=True)[0])
     state = case.state
     student = np.stack(
@@ -50,19 +57,26 @@ def test_loss_and_centre_by_hand(case):
     )
 
 
-def test_the_recipe_of_the_paper():
-    shapes = recipe_shapes(dino_vit.get_config())
-    head = {k: v for k, v in shapes.items() if k.startswith("projector/")}
-    assert head == {
-        "projector/dense0/kernel": (384, 2048),
-        "projector/dense0/bias": (2048,),
-        "projector/dense1/kernel": (2048, 2048),
-        "projector/dense1/bias": (2048,),
-        "projector/dense2/kernel": (2048, 256),
-        "projector/dense2/bias": (256,),
-        "projector/last_layer/kernel": (256, 65536),
-    }
-    assert shapes["backbone/pos_embed"] == (1, 1 + 8 * 8, 384)
+def test_the_backbone_normalises_by_size_and_the_head_all_crops(case):
+    (_, out), _ = case.step()
+    layer = case.params["projector"]["dense0"]
+    features = features_by_hand(case.params, case.state["batch_stats"], case.views)
+    hidden = np.concatenate(features) @ layer["kernel"] + layer["bias"]
+    stats = out.state["batch_stats"]
+    np.testing.assert_allclose(
+        stats["projector"]["bn0"]["mean"], 0.1 * hidden.mean(0), rtol=1e-3, atol=1e-5
+    )
+    large = stem_mean(case.params, np.concatenate(case.views[:2]))
+    small = stem_mean(case.params, case.views[2])
+    np.testing.assert_allclose(
+        stats["backbone"]["bn1"]["mean"],
+        0.9 * 0.1 * large + 0.1 * small,
+        rtol=1e-4,
+        atol=1e-7,
+    )
+
+
+def test_local_crops_have_half_the_size():
     sizes = [view.size for view in methods.get("dino").views(64)]
     assert sizes == [64] * 2 + [32] * 8
 

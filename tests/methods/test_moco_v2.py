@@ -1,24 +1,37 @@
 """MoCo v2: the queue, the key network's average, and groups of batch normalisation."""
 
-import jax
 import numpy as np
 import pytest
 
 from sp_jax import losses
-from tests.methods.build import apart, leaves, make, silent
+from tests.methods.build import (
+    apart,
+    features_by_hand,
+    leaves,
+    make,
+    noisy,
+    silent,
+    unit,
+)
+
+OPTIONS = {
+    "queue_size": 24,
+    "hidden_dim": 16,
+    "projection_dim": 12,
+    "momentum": 0.9,
+    "temperature": 0.3,
+}
 
 
 @pytest.fixture(scope="module")
 def moco():
-    return make(
-        "moco_v2",
-        queue_size=24,
-        bn_groups=2,
-        hidden_dim=16,
-        projection_dim=12,
-        momentum=0.9,
-        temperature=0.3,
-    )
+    return make("moco_v2", bn_groups=2, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """One group: the plain batch, in which a shuffle changes nothing."""
+    return make("moco_v2", bn_groups=1, **OPTIONS)
 
 
 def test_head_and_first_state(moco):
@@ -47,29 +60,29 @@ def test_queue_takes_the_keys_and_wraps(moco):
     assert not silent(grads)
 
 
-def test_key_network_follows_before_its_forward(moco):
-    moved = jax.tree.map(lambda p: 2 * p, moco.params)
-    (_, out), _ = moco.step(params=moved)
-    old, new = leaves(moco.state["key"]), leaves(moved)
+def test_key_network_follows_before_its_forward(plain):
+    moved = noisy(plain.params)
+    (_, out), _ = plain.step(params=moved)
+    old, new = leaves(plain.state["key"]), leaves(moved)
     for name, got in leaves(out.state["key"]).items():
         want = 0.9 * old[name] + 0.1 * new[name]
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
+    def keys(params):
+        (h,) = features_by_hand(params, plain.state["key_stats"], plain.views[1:])
+        head = params["projector"]
+        h = np.maximum(h @ head["dense0"]["kernel"] + head["dense0"]["bias"], 0)
+        return unit(h @ head["dense1"]["kernel"] + head["dense1"]["bias"])
 
-def test_the_loss_sees_the_queue_before_the_new_keys(moco):
-    """With equal views and networks, q is k up to the groups; the value is InfoNCE."""
-    case = moco._replace(views=[moco.views[0]] * 2)
-    # One group would be the plain batch: choose the shuffle's identity by one group.
-    plain = make(
-        "moco_v2",
-        queue_size=24,
-        bn_groups=1,
-        hidden_dim=16,
-        projection_dim=12,
-        momentum=0.9,
-        temperature=0.3,
-    )._replace(views=case.views)
-    (value, out), _ = plain.step()
+    queue = np.asarray(out.state["queue"])[:8]
+    np.testing.assert_allclose(queue, keys(out.state["key"]), atol=1e-3)
+    assert np.abs(queue - keys(plain.state["key"])).max() > 0.02
+    assert np.abs(queue - keys(moved)).max() > 0.02
+
+
+def test_the_loss_sees_the_queue_before_the_new_keys(plain):
+    """With equal views and networks, q is k; the value is InfoNCE."""
+    (value, out), _ = plain.step(views=[plain.views[0]] * 2)
     keys = out.state["queue"][:8]
     want = losses.moco_v2(keys, keys, plain.state["queue"], 0.3)
     assert float(value) == pytest.approx(float(want), rel=1e-4)

@@ -9,7 +9,7 @@ import pytest
 
 from sp_jax import losses, methods, models, optim
 from sp_jax.methods.base import Network, PredictorNetwork, forward
-from tests.methods.build import apart, leaves, make, silent
+from tests.methods.build import apart, leaves, make, noisy, silent, stem_mean
 
 WIDTH = 32  # features of the tiny ResNet
 
@@ -139,9 +139,15 @@ def test_loss_is_that_of_two_forwards(cases, name):
     assert float(value) == pytest.approx(float(want), rel=1e-3)
     assert out.features.shape == (8, 2, WIDTH)
     assert not silent(grads)
-    # Two forwards move the running statistics twice: 1 - 0.9^2 of the way.
-    mean = case.state["batch_stats"]["backbone"]["bn1"]["mean"]
-    assert apart(out.state["batch_stats"]["backbone"]["bn1"]["mean"], mean) > 0
+    # Two forwards move the running statistics twice, the first view first.
+    m1, m2 = (np.asarray(stem_mean(case.params, view)) for view in case.views)
+    old = np.asarray(case.state["batch_stats"]["backbone"]["bn1"]["mean"])
+    np.testing.assert_allclose(
+        out.state["batch_stats"]["backbone"]["bn1"]["mean"],
+        0.9 * (0.9 * old + 0.1 * m1) + 0.1 * m2,
+        rtol=1e-4,
+        atol=1e-7,
+    )
 
 
 def test_statistics_are_of_one_view(cases):
@@ -181,15 +187,23 @@ def test_byol_target_starts_apart_and_follows_after_the_step(cases):
 def test_moco_v3_key_follows_before_the_forward(cases):
     case = cases["moco_v3"]
     assert case.method.update is None
-    moved = jax.tree.map(lambda p: 1.5 * p, case.params)
-    (_, out), _ = case.step(step=5, params=moved)
+    moved = noisy(case.params)
+    (value, out), _ = case.step(step=5, params=moved)
     m = 1 - 0.1 * (1 + np.cos(np.pi * 5 / 20)) / 2
+    assert float(out.metrics["key_momentum"]) == pytest.approx(m)
     old, fresh = leaves(case.state["key"]), leaves(moved)
     for name, got in leaves(out.state["key"]).items():
         want = m * old[name] + (1 - m) * fresh[name]
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
-    # The keys come from the new average: at momentum 0 from the query network itself.
-    assert float(out.metrics["key_momentum"]) == pytest.approx(m)
+    network, key_network = networks("moco_v3", case)
+    (_, _, q1), (_, _, q2) = heads_of(case._replace(params=moved), network)
+
+    def by_hand(key):
+        (_, k1), (_, k2) = run(key_network, key, case.state["key_stats"], case.views)
+        return float(losses.moco_v3(q1, k2, 0.2) + losses.moco_v3(q2, k1, 0.2))
+
+    assert float(value) == pytest.approx(by_hand(out.state["key"]), rel=1e-3)
+    assert float(value) != pytest.approx(by_hand(case.state["key"]), rel=1e-2)
 
 
 def test_simsiam_predictor_keeps_its_rate():

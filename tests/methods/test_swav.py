@@ -4,18 +4,13 @@ Prototypes on the sphere, the loss without a queue and when the queue fills are 
 `test_multicrop.py`.
 """
 
-import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 
 from configs.swav_resnet50 import get_config
 from sp_jax import losses, methods, optim
-from sp_jax.methods.base import forward
-from sp_jax.methods.swav import SwAVNetwork
-from sp_jax.models import MLP, get
-from tests.methods.build import leaves, make
-from tests.methods.recipe_steps import recipe_shapes, train
+from tests.methods.build import features_by_hand, leaves, make, stem_mean, unit
+from tests.methods.recipe_steps import train
 
 SHAPES = ((16, 16, 3),) * 2 + ((8, 8, 3),)
 OPTIONS = {
@@ -33,28 +28,39 @@ def case():
 
 
 @pytest.fixture(scope="module")
-def outputs(case):
-    """Unit projections and scores of each view, from a network of the test's own."""
-    network = SwAVNetwork(
-        get("resnet18", width=4), MLP((16, 12)), nn.Dense(10, use_bias=False)
-    )
-    run = jax.jit(lambda p, s, v: forward(network, p, s, v, joint=True)[0])
-    out = run(case.params, case.state["batch_stats"], case.views)
-    return [np.asarray(z) for _, z, _ in out], [np.asarray(s) for _, _, s in out]
+def hidden(case):
+    """The projector's first layer for each view, before its normalisation."""
+    layer = case.params["projector"]["dense0"]
+    features = features_by_hand(case.params, case.state["batch_stats"], case.views)
+    return [h @ layer["kernel"] + layer["bias"] for h in features]
 
 
-def test_the_recipes_sizes_and_rules():
-    shapes = recipe_shapes(get_config())
-    heads = {k: v for k, v in shapes.items() if not k.startswith("backbone/")}
-    assert heads == {
-        "projector/dense0/kernel": (2048, 2048),
-        "projector/dense0/bias": (2048,),
-        "projector/bn0/scale": (2048,),
-        "projector/bn0/bias": (2048,),
-        "projector/dense1/kernel": (2048, 128),
-        "projector/dense1/bias": (128,),
-        "prototypes/kernel": (128, 3000),
-    }
+@pytest.fixture(scope="module")
+def outputs(case, hidden):
+    """Unit projections and scores of each view; the head sees all views together."""
+    head = case.params["projector"]
+    x = np.concatenate(hidden)
+    x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+    x = np.maximum(x * head["bn0"]["scale"] + head["bn0"]["bias"], 0)
+    z = unit(x @ head["dense1"]["kernel"] + head["dense1"]["bias"])
+    scores = z @ np.asarray(case.params["prototypes"]["kernel"])
+    return [np.float32(np.split(y, 3)) for y in (z, scores)]
+
+
+def test_the_backbone_normalises_by_size_and_the_head_all_crops(case, hidden):
+    (_, out), _ = case.step()
+    stats = out.state["batch_stats"]
+    want = 0.1 * np.concatenate(hidden).mean(0)
+    got = stats["projector"]["bn0"]["mean"]
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
+    large = stem_mean(case.params, np.concatenate(case.views[:2]))
+    small = stem_mean(case.params, case.views[2])
+    want = 0.9 * 0.1 * large + 0.1 * small
+    got = stats["backbone"]["bn1"]["mean"]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-7)
+
+
+def test_rules():
     rules = methods.get("swav").RULES
     tree = {"prototypes": {"kernel": 0}, "backbone": {"bn1": {"scale": 0, "bias": 0}}}
     numbers = leaves(optim.assign(rules, tree))

@@ -1,4 +1,4 @@
-"""VICReg: the official sizes, and each of its three weights.
+"""VICReg: the recipe's rate, and each of its three weights.
 
 The head and the loss with the default weights are tested in `test_siamese.py`.
 """
@@ -13,19 +13,6 @@ from sp_jax.methods.base import Network, forward
 from sp_jax.models import MLP
 from sp_jax.recipe import make_optimizer
 from tests.methods.build import make
-from tests.methods.recipe_steps import recipe_shapes
-
-
-def test_the_expander_of_the_recipe():
-    shapes = recipe_shapes(get_config())
-    expander = {k: v for k, v in shapes.items() if k.startswith("projector/dense")}
-    assert expander == {
-        "projector/dense0/kernel": (2048, 8192),
-        "projector/dense0/bias": (8192,),
-        "projector/dense1/kernel": (8192, 8192),
-        "projector/dense1/bias": (8192,),
-        "projector/dense2/kernel": (8192, 8192),
-    }
 
 
 def test_the_recipes_rate():
