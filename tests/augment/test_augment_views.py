@@ -126,9 +126,9 @@ def test_view_i_is_of_image_i_mod_v(emoji_images, monkeypatch):
     monkeypatch.setattr(views, "augment", counting)
     pairs = emoji_images.reshape(24, 2, 64, 64, 3)
     same = Augment(size=64, **SAME)
-    out = views_of(pairs, [same] * 3)
-    assert calls == [(72, 64, 64, 3)]
-    for view, image in zip(out, (0, 1, 0), strict=True):
+    out = views_of(pairs, [same] * 4)
+    assert calls == [(96, 64, 64, 3)]
+    for view, image in zip(out, (0, 1, 0, 1), strict=True):
         np.testing.assert_allclose(view, preprocess(pairs[:, image], 64), atol=2e-6)
 
 
@@ -145,7 +145,7 @@ def test_augmentation_pair_is_two_views_of_one_image(emoji_images):
 def test_a_coin_decides_which_image_gets_which_pipeline(emoji_images):
     pairs = np.tile(emoji_images.reshape(24, 2, 64, 64, 3), (4, 1, 1, 1, 1))
     configs = [Augment(size=24, **SAME), Augment(size=32, **SAME)]
-    multi = [configs[0]] * 2 + [configs[1]] * 4  # as multi-crop
+    multi = [configs[0]] * 2 + [configs[1]] * 3  # the first image gets one more
     heads = 0
     for case in (configs, multi):
         out = views_of(pairs, case, key=3)

@@ -214,7 +214,8 @@ def test_dino_last_layer_rests_for_an_epoch_and_decays_kernels():
     assert not rules["backbone/norm/scale"].decay
 
 
-CLUSTER_NETWORK = Network(get("resnet18", width=4), MLP((16, 12)))
+def cluster_network():
+    return Network(get("resnet18", width=4), MLP((16, 12)))
 
 
 def observed(case):
@@ -226,7 +227,7 @@ def test_deepcluster_bank_is_indexed_by_image(deepcluster):
     case = observed(deepcluster)
     bank = np.asarray(case.state["bank"])
     outputs = run(
-        CLUSTER_NETWORK, case.params, deepcluster.state["batch_stats"], case.views
+        cluster_network(), case.params, deepcluster.state["batch_stats"], case.views
     )
     for view, (_, z) in enumerate(outputs):
         filled = np.any(bank[view] != 0, axis=1)
@@ -270,7 +271,7 @@ def test_deepcluster_target_is_the_other_images_cluster(deepcluster):
     case = observed(case._replace(index=case.index[:, ::-1]))
     (_, out), _ = case.step(step=0)
     state = {**out.state, "batch_stats": case.state["batch_stats"]}
-    outputs = run(CLUSTER_NETWORK, case.params, case.state["batch_stats"], case.views)
+    outputs = run(cluster_network(), case.params, case.state["batch_stats"], case.views)
     prototypes, clusters = state["prototypes"], np.asarray(state["clusters"])
 
     def by_hand(targets):
