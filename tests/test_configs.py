@@ -188,6 +188,9 @@ def test_buffers_are_the_same_on_eight_devices(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_steps_of_the_whole_recipe(name):
     config = load(name)
+    official = methods.get(config.method).OPTIMIZER["learning_rate"]
+    rate = config.optimizer.learning_rate or official
+    config.optimizer.learning_rate = 256 / 8 * rate  # that of the whole batch
     config.batch_size = 8
     metrics, before, state, _ = two_steps(config)
     check(name, metrics, before, state)
