@@ -123,8 +123,9 @@ def make_table() -> str:
             cells = []
             for name in COLUMNS.values():
                 cells.append(spread([values(run, name)[-1] for run in runs]))
-                # Of a seed, both pairings start from the same network.
-                untrained[name] = [values(run, name)[0] for run in runs]
+                # Of a seed, both pairings start from the same network: count it once.
+                first = [values(run, name)[0] for run in runs]
+                untrained[name] = max(untrained[name], first, key=len)
             cells.append(spread([values(r, "effective_rank")[-1] for r in runs], 1))
             cells.append(f"{np.mean([minutes(r) for r in runs]):.1f}")
             rows.append(f"| {method} | {pairing} | {len(runs)} | {' | '.join(cells)} |")

@@ -28,7 +28,7 @@ def get_config(variant: str = ""):
         config.method_options.hidden_dim = 512
         config.method_options.projection_dim = 128
         config.method_options.momentum = 0.99
-        # With LARS the features keep few dimensions in so short a run.
+        # The one run with LARS (and momentum 0.95) ended at rank 19, this at 41.
         config.optimizer.name = "adamw"
         config.optimizer.learning_rate = 4e-3
         config.optimizer.weight_decay = 0.04

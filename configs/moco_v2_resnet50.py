@@ -26,8 +26,8 @@ def get_config(variant: str = ""):
     config.checkpoint.keep_every = 5000
     if common.is_quick(variant):
         common.quick(config)
-        # Two batches: in a short run the keys of a longer queue are so old that a query
-        # tells its key by its age.
+        # Two batches: probably the keys of a longer queue are so old in a short run that a
+        # query tells its key by its age.
         config.method_options.queue_size = 256
         config.method_options.momentum = 0.99
         config.method_options.bn_groups = 4  # of 32 images, as officially

@@ -142,6 +142,15 @@ def test_augmentation_pair_is_two_views_of_one_image(emoji_images):
     assert (np.abs(one - two).max(axis=(1, 2, 3)) > 1e-2).all()
 
 
+def test_no_coin_where_both_images_get_the_same_views(emoji_images):
+    """As in SwAV: two large views, four small ones, of both images in turn."""
+    pairs = emoji_images.reshape(24, 2, 64, 64, 3)
+    configs = [Augment(size=24, **SAME)] * 2 + [Augment(size=32, **SAME)] * 4
+    for i, view in enumerate(views_of(pairs, configs, key=3)):
+        plain = preprocess(pairs[:, i % 2], configs[i].size)
+        np.testing.assert_allclose(view, plain, atol=1e-5)
+
+
 def test_a_coin_decides_which_image_gets_which_pipeline(emoji_images):
     pairs = np.tile(emoji_images.reshape(24, 2, 64, 64, 3), (4, 1, 1, 1, 1))
     configs = [Augment(size=24, **SAME), Augment(size=32, **SAME)]
