@@ -28,7 +28,7 @@ def get_config(variant: str = ""):
         config.method_options.hidden_dim = 2048
         config.method_options.projection_dim = 128
         config.method_options.momentum = 0.95
-        # None of eleven tries did much better or much worse (docs/results.md); LARS at a
+        # Of nine tries those with small rates hardly differ (docs/results.md); LARS at a
         # high rate loses what the random network had.
         config.optimizer.name = "adamw"
         config.optimizer.learning_rate = 4e-3
