@@ -25,9 +25,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.zero_init_residual = True
 
     config.data = data = ml_collections.ConfigDict()
-    data.store = "emoji"  # or folder:DIR
+    data.store = (
+        "emoji"  # | folder:DIR | tiny_imagenet:DIR | tfds:NAME | array_record:DIR
+    )
     data.split = "all"
     data.image_size = 64  # side of the stored images
+    data.resize = "crop"  # the centre of the image; or "squash" the whole of it
+    data.max_skipped = 0.01  # share of the images that may be damaged and left out
     data.dir = ""  # prepared images; "" is $SP_JAX_DATA, else ~/.cache/sp_jax
     data.pairing = "semantic"  # | augmented | mixed
     data.semantic_fraction = 0.5  # of the pairs, if mixed

@@ -1,46 +1,48 @@
-"""Prepared image folders: decoded and resized once, complete or absent.
+"""Prepared images: decoded and resized once, complete or absent.
 
 A prepared folder `DATA_DIR/NAME-KEY/` holds
 
 * `images.npy`: uint8 [N, S, S, 3], read through a memory map,
 * `digests.npy`: uint8 [N, 32], the SHA-256 of each image's pixels (so that a
   fingerprint of any subset costs no pass over the pixels),
-* `meta.json`: ids, labels, names, splits, for people and other programs.
+* `meta.json`: ids, labels, names, splits, for people and other programs,
+* `skipped.csv`: ids of the images that could not be used, and why, if there are any.
 
-It is written under a temporary name and renamed when complete, so a preparation that
-is killed at any moment leaves nothing that could be taken for a complete one.
+It is written as `NAME-KEY.partial` and renamed when complete. A preparation that is killed
+at any moment leaves nothing that could be taken for a complete one, and the next one goes
+on where it was.
 """
 
-import concurrent.futures
-import dataclasses
+import csv
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-import tempfile
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import filelock
 import numpy as np
-import tqdm
+from absl import logging
 
+from input_pipeline import decode, pixels
 from input_pipeline.errors import UserError
+from input_pipeline.source import Source
+from input_pipeline.work import decode_rows
 
 # Part of every cache key: raise it when what is written below changes.
-FORMAT = 1
-_CHUNK = 512  # Images in flight: bounds the memory of a preparation.
-_STALE_SECONDS = 24 * 3600
+FORMAT = 2
+_CHUNK = 2048  # Images between two notes of the progress.
+_STALE_SECONDS = 7 * 24 * 3600
+_SKIPPED = "skipped.csv"
+_HINT = "make room, or choose another folder by data_dir or $SP_JAX_DATA"
 
-Reader = Callable[[int], np.ndarray]
 
+class Prepared(NamedTuple):
+    """Prepared images, opened: pixels, their SHA-256 digests and the meta data."""
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
-    """A prepared folder, opened: pixels, their SHA-256 digests and the meta data."""
-
-    images: np.ndarray
+    images: pixels.Pixels
     digests: np.ndarray
     meta: dict[str, Any]
 
@@ -53,149 +55,225 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
 
 
 def load_or_prepare(
-    data_dir: str | os.PathLike[str] | None,
-    name: str,
-    key: str,
-    meta: dict[str, Any],
+    source: Source,
     image_size: int,
-    open_reader: Callable[[], Reader],
+    resize: decode.Resize = "crop",
+    data_dir: str | os.PathLike[str] | None = None,
+    max_skipped: float = 0.01,
 ) -> Prepared:
-    """Open the prepared folder of (name, key); prepare it first where needed.
+    """Open the prepared images of a source; prepare them first where needed.
 
     Args:
-      data_dir: see `data_root`.
-      name: readable first part of the folder's name.
-      key: SHA-256 hex of everything that the pixels depend on.
-      meta: what goes into `meta.json`; `meta["ids"]` gives the number of images.
+      source: the images.
       image_size: side S in pixels.
-      open_reader: called only when the folder must be prepared; gives a function
-        row -> uint8 [S, S, 3] that several threads may call.
+      resize: how to make them square, see `decode`.
+      data_dir: see `data_root`.
+      max_skipped: share of the images that may be unusable and left out.
 
     Raises:
-      UserError: from the reader, or when the disk cannot hold the images.
+      UserError: too many images are unusable, or the disk cannot hold them.
     """
-    final = data_root(data_dir) / f"{name}-{key[:16]}"
-    shape = (len(meta["ids"]), image_size, image_size, 3)
-    prepared = _open(final, meta, shape)
+    key = f"{FORMAT} {image_size} {resize} {decode.VERSION} {source.key}"
+    key = hashlib.sha256(key.encode()).hexdigest()[:16]
+    final = data_root(data_dir) / f"{source.name}-{key}"
+    prepared = _open(final)
     if prepared is None:
-        _prepare(final, meta, shape, open_reader)
-        prepared = _open(final, meta, shape)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"Cannot create {final.parent} for prepared images ({error}): choose "
+                "another folder by data_dir or $SP_JAX_DATA."
+            ) from error
+        # Of several processes one prepares; the others wait, and use what it made.
+        locks = final.parent / ".locks"
+        locks.mkdir(exist_ok=True)
+        with filelock.FileLock(locks / final.name):
+            prepared = _open(final)
+            if prepared is None:
+                _remove_stale(final.parent)
+                _prepare(final, source, image_size, resize, max_skipped)
+                prepared = _open(final)
         if prepared is None:
             raise UserError(
                 f"The images prepared in {final} cannot be read back: check that "
                 "disk, or choose another folder by data_dir or $SP_JAX_DATA."
             )
+    skipped = prepared.meta["skipped"]
+    if skipped:
+        total = skipped + len(prepared.meta["ids"])
+        check_skipped(skipped, total, max_skipped, final)
+        logging.warning(
+            "%d of %d images are left out: see %s.", skipped, total, final / _SKIPPED
+        )
     return prepared
 
 
-def _open(
-    final: pathlib.Path, meta: dict[str, Any], shape: tuple[int, ...]
-) -> Prepared | None:
+def _open(final: pathlib.Path) -> Prepared | None:
     """The prepared folder, or None where it is missing, truncated or unreadable."""
     try:
         # np.load checks the file against its header: a truncated one raises.
-        images = np.load(final / "images.npy", mmap_mode="r")
+        images = pixels.NpyPixels(final / "images.npy")
         digests = np.load(final / "digests.npy")
-        written = json.loads((final / "meta.json").read_text(encoding="utf-8"))
+        meta = json.loads((final / "meta.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, EOFError):
         return None
-    if images.shape != shape or images.dtype != np.uint8:
+    count = len(meta["ids"])
+    if len(images) != count or digests.shape != (count, 32):
         return None
-    if digests.shape != (shape[0], 32) or written["ids"] != meta["ids"]:
-        return None
-    # The caller's labels and splits, not the written ones: a better split needs no
-    # new preparation.
     return Prepared(images, digests, meta)
 
 
 def _prepare(
     final: pathlib.Path,
-    meta: dict[str, Any],
-    shape: tuple[int, ...],
-    open_reader: Callable[[], Reader],
+    source: Source,
+    size: int,
+    resize: decode.Resize,
+    max_skipped: float,
 ) -> None:
-    """Write the prepared folder under a temporary name, then rename it."""
-    root = final.parent
+    """Write the prepared folder under another name, then rename it."""
+    meta = source.meta()
+    count = len(meta["ids"])
+    partial = final.with_name(f"{final.name}.partial")
+    partial.mkdir(exist_ok=True)
+    note = _read_note(partial, count)
+    done, skipped = note["done"], {int(k): v for k, v in note["skipped"].items()}
+    images = _open_array(partial / "images.npy", (count, size, size, 3), done)
+    digests = _open_array(partial / "digests.npy", (count, 32), done)
+    rows = decode_rows(source, count, size, resize, start=done)
+    for start in range(done, count, _CHUNK):
+        for row in range(start, min(start + _CHUNK, count)):
+            image = next(rows)
+            if isinstance(image, decode.BadImage):
+                skipped[row] = str(image)
+            else:
+                images[row] = image
+                digests[row] = digest_pixels(image)
+        images.flush()
+        digests.flush()
+        write_skipped(partial, meta["ids"], skipped)
+        check_skipped(len(skipped), count, max_skipped, partial)
+        end = min(start + _CHUNK, count)
+        write_atomically(
+            partial / "progress.json", json.dumps({"done": end, "skipped": skipped})
+        )
+    if len(skipped) == count:
+        raise UserError(f"None of the {count} images can be read: see {partial}.")
+    if skipped:
+        kept = np.setdiff1d(np.arange(count), list(skipped))
+        _keep(partial / "images.npy", images, kept)
+        _keep(partial / "digests.npy", digests, kept)
+        meta = keep_rows(meta, kept)
+    del images, digests
+    meta = {**meta, "skipped": len(skipped)}
+    write_atomically(partial / "meta.json", json.dumps(meta))
+    (partial / "progress.json").unlink()
+    if final.exists():  # A damaged one.
+        shutil.rmtree(final)
+    os.replace(partial, final)
+
+
+def _read_note(partial: pathlib.Path, count: int) -> dict[str, Any]:
+    """How far an earlier preparation came, if its files are whole."""
+    nothing = {"done": 0, "skipped": {}}
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        note = json.loads((partial / "progress.json").read_text())
+        for name in ("images.npy", "digests.npy"):
+            if len(np.load(partial / name, mmap_mode="r")) != count:
+                return nothing
+    except (OSError, ValueError, EOFError):
+        return nothing
+    return note
+
+
+def _open_array(path: pathlib.Path, shape: tuple[int, ...], done: int) -> np.memmap:
+    """A uint8 .npy file to write into, as it was if something is done already."""
+    if done:
+        return np.load(path, mmap_mode="r+")
+    need, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
+    path.unlink(missing_ok=True)
+    try:
+        if need > free:
+            raise OSError(f"only {free / 1e9:.1f} GB are free")
+        array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        # A memory map of a disk that fills up later would die of SIGBUS.
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
+        path.unlink(missing_ok=True)
         raise UserError(
-            f"Cannot create {root} for prepared images ({error}): choose another "
-            "folder by data_dir or $SP_JAX_DATA."
+            f"{path} needs {need / 1e9:.1f} GB but {error}: {_HINT}."
         ) from error
-    _remove_stale(final)
-    need, free = int(np.prod(shape)), shutil.disk_usage(root).free
-    if need > free:
-        # Checked beforehand because a memory map of a full disk dies of SIGBUS.
-        raise UserError(
-            f"{final} needs {need / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free: "
-            "make room, or choose another folder by data_dir or $SP_JAX_DATA."
-        )
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f"{final.name}.tmp-", dir=root))
-    try:
-        digests = _write_images(
-            temporary / "images.npy", shape, open_reader(), final.name
-        )
-        np.save(temporary / "digests.npy", digests)
-        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        _rename(temporary, final, meta, shape)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    return array
 
 
-def _write_images(
-    path: pathlib.Path, shape: tuple[int, ...], read_image: Reader, description: str
-) -> np.ndarray:
-    """Write every image to an .npy file; returns their digests, uint8 [N, 32]."""
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    digests = np.zeros((shape[0], 32), np.uint8)
-
-    def write(row: int) -> None:
-        images[row] = read_image(row)
-        digests[row] = digest_pixels(images[row])
-
-    threads = min(os.cpu_count() or 1, 32)  # PIL decodes without the interpreter lock.
-    progress = tqdm.tqdm(
-        total=shape[0], desc=description, unit="image", disable=shape[0] <= 2000
-    )
-    with progress, concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for start in range(0, shape[0], _CHUNK):
-            for _ in pool.map(write, range(start, min(start + _CHUNK, shape[0]))):
-                progress.update()
-    images.flush()
-    return digests
+def _keep(path: pathlib.Path, array: np.memmap, kept: np.ndarray) -> None:
+    """Write some rows of an array in place of the whole, a few at a time."""
+    temporary = path.with_suffix(".kept")
+    shape = (len(kept), *array.shape[1:])
+    target = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+    for start in range(0, len(kept), _CHUNK):
+        target[start : start + _CHUNK] = array[kept[start : start + _CHUNK]]
+    target.flush()
+    os.replace(temporary, path)
 
 
-def _rename(
-    temporary: pathlib.Path,
-    final: pathlib.Path,
-    meta: dict[str, Any],
-    shape: tuple[int, ...],
+def keep_rows(meta: dict[str, Any], kept: np.ndarray) -> dict[str, Any]:
+    """The meta data of some rows, renumbered."""
+    place = {int(row): i for i, row in enumerate(kept)}
+
+    def select(values):
+        return [values[row] for row in place]
+
+    return {
+        **meta,
+        "ids": select(meta["ids"]),
+        "labels": select(meta["labels"]),
+        "attributes": {k: select(v) for k, v in meta["attributes"].items()},
+        "splits": {
+            k: [place[row] for row in rows if row in place]
+            for k, rows in meta["splits"].items()
+        },
+    }
+
+
+def write_skipped(
+    folder: pathlib.Path, ids: list[str], skipped: dict[int, str]
 ) -> None:
-    """Put the complete folder in its place, whoever else prepared it meanwhile."""
-    if final.exists():
-        if _open(final, meta, shape) is not None:  # Another process was faster.
-            shutil.rmtree(temporary)
-            return
-        # Renamed before it is removed: the wrong one is never half there.
-        wrong = pathlib.Path(
-            tempfile.mkdtemp(prefix=f"{final.name}.tmp-", dir=final.parent)
+    """List the images that were left out, and why."""
+    if not skipped:
+        return
+    with open(
+        folder / _SKIPPED, "w", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("id", "reason"))
+        writer.writerows((ids[row], reason) for row, reason in sorted(skipped.items()))
+
+
+def check_skipped(
+    skipped: int, total: int, max_skipped: float, folder: pathlib.Path
+) -> None:
+    """Raise UserError if too many images were left out."""
+    if skipped > max_skipped * total:
+        raise UserError(
+            f"{skipped} of {total} images cannot be used, listed with reasons in "
+            f"{folder / _SKIPPED}: mend or remove them, or allow it with "
+            f"max_skipped={np.ceil(1000 * skipped / total) / 1000:g} (a share; it is "
+            f"{max_skipped:g})."
         )
-        os.replace(final, wrong)
-        shutil.rmtree(wrong, ignore_errors=True)
-    os.chmod(temporary, 0o755)  # mkdtemp makes it 0700: useless to a colleague.
-    try:
-        os.replace(temporary, final)
-    except OSError:
-        if _open(final, meta, shape) is None:
-            raise
-        shutil.rmtree(temporary)
 
 
-def _remove_stale(final: pathlib.Path) -> None:
-    """Remove what a killed preparation of the same images left, a day later."""
-    for path in final.parent.glob(f"{final.name}.tmp-*"):
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Write a file that is whole or absent."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+    os.replace(temporary, path)
+
+
+def _remove_stale(root: pathlib.Path) -> None:
+    """Remove what preparations left that were killed a week ago."""
+    for path in root.glob("*.partial"):
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -1,15 +1,18 @@
 """Image stores: pixels with labels, opened by name and read by whole batches."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 
 import numpy as np
 
-from input_pipeline import cache
+from input_pipeline import cache, pixels, records
+from input_pipeline.decode import RESIZES, Resize
 from input_pipeline.errors import UserError
+from input_pipeline.source import Source
 
-KNOWN = ("emoji", "folder:DIR")
+KNOWN = ("emoji", "folder:DIR", "tiny_imagenet:DIR", "tfds:NAME", "array_record:DIR")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,29 +22,39 @@ class ImageStore:
     Attributes:
       name: as given to `open_store`, e.g. "emoji".
       split: e.g. "pretrain"; "all" for everything.
-      images: uint8 [N, S, S, 3], memory-mapped where the split's rows are contiguous.
+      images: pixels uint8 [N, S, S, 3] on disk, to be indexed by rows.
       labels: int32 [N], the class whose images may be paired; -1: unlabelled.
       class_names: names of the class ids. They are those of all splits, so that a
         class id means the same in every split.
       ids: one stable id an image: relative file name, or "artist/codepoint".
       attributes: further labels, int32 [N] each, e.g. category, artist.
       attribute_names: names of each attribute's values.
-      fingerprint: SHA-256 hex over pixels, labels and ids of this split.
+      digests: uint8 [N, 32], SHA-256 of the pixels of each image.
     """
 
     name: str
     split: str
-    images: np.ndarray
+    images: pixels.Pixels
     labels: np.ndarray
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
     attributes: dict[str, np.ndarray]
     attribute_names: dict[str, tuple[str, ...]]
-    fingerprint: str
+    digests: np.ndarray
 
     def __len__(self) -> int:
         """The number of images."""
         return len(self.ids)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 hex over pixels, labels and ids of this split."""
+        shape = tuple(int(n) for n in self.images.shape)
+        whole = hashlib.sha256(repr(shape).encode())
+        whole.update(np.ascontiguousarray(self.digests).tobytes())
+        whole.update(np.asarray(self.labels, "<i4").tobytes())
+        whole.update("\0".join(self.ids).encode("utf-8", "surrogateescape"))
+        return whole.hexdigest()
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Pixels of the given images.
@@ -58,7 +71,7 @@ class ImageStore:
         indices = np.asarray(indices)
         if indices.size and indices.min() < 0:
             raise IndexError(f"Image index {indices.min()} is negative.")
-        return np.asarray(self.images[indices])
+        return self.images[indices]
 
     def target(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """Labels to predict: "label" or the name of an attribute.
@@ -84,20 +97,30 @@ def open_store(
     split: str | None = None,
     *,
     image_size: int = 64,
+    resize: Resize = "crop",
     data_dir: str | os.PathLike[str] | None = None,
+    max_skipped: float = 0.01,
 ) -> ImageStore:
     """Open an image store; decode and resize its images when it is new.
 
     Args:
-      name: "emoji" (shipped with the project), or "folder:DIR" for class folders of
-        JPEG, PNG or WebP files.
+      name: one of
+        "emoji": the drawings that are shipped with the project;
+        "folder:DIR": class folders of images, or a zip archive of them;
+        "tiny_imagenet:DIR": the official archive, packed or unpacked;
+        "tfds:NAME": a set of TensorFlow Datasets, such as tfds:cifar10;
+        "array_record:DIR": what `python -m input_pipeline.prepare` wrote.
       split: one of the store's splits; None or "all" for every image.
       image_size: side in pixels of the stored images.
+      resize: "crop": the shorter side becomes image_size, then the centre is cropped;
+        "squash": both sides become image_size.
       data_dir: where prepared images are kept; default $SP_JAX_DATA, else
         ~/.cache/sp_jax.
+      max_skipped: share of the images that may be damaged. They are left out, and
+        listed in the `skipped.csv` of the prepared folder.
 
     Raises:
-      UserError: unknown name or split, missing folder, or a file that is no image.
+      UserError: unknown name or split, missing files, or too many damaged images.
 
     Example:
       >>> store = open_store("emoji", "pretrain")
@@ -106,36 +129,58 @@ def open_store(
     """
     if not isinstance(image_size, int) or image_size < 1:
         raise UserError(f"image_size must be a positive integer, not {image_size!r}.")
+    if resize not in RESIZES:
+        raise UserError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}.")
     scheme, _, rest = name.partition(":")
-    if name == "emoji":
-        from input_pipeline import emoji
-
-        prepared = emoji.prepare(image_size, data_dir)
-    elif scheme == "folder" and rest:
-        from input_pipeline import folder
-
-        prepared = folder.prepare(rest, image_size, data_dir)
+    if scheme == "array_record" and rest:
+        prepared = records.load(rest, image_size, resize)
     else:
-        raise UserError(
-            f"Unknown image store {name!r}: the known ones are {', '.join(KNOWN)}."
+        source = open_source(name)
+        prepared = cache.load_or_prepare(
+            source, image_size, resize, data_dir, max_skipped
         )
     return _select(name, split, prepared)
 
 
+def open_source(name: str) -> Source:
+    """The images of a store before they are prepared.
+
+    Raises:
+      UserError: the name is unknown, or the images are not there.
+    """
+    scheme, _, rest = name.partition(":")
+    if name == "emoji":
+        from input_pipeline import emoji
+
+        return emoji.scan()
+    if scheme == "folder" and rest:
+        from input_pipeline import folder
+
+        return folder.scan(rest)
+    if scheme == "tiny_imagenet" and rest:
+        from input_pipeline import tiny_imagenet
+
+        return tiny_imagenet.scan(rest)
+    if scheme == "tfds" and rest:
+        from input_pipeline import tfds
+
+        return tfds.scan(rest)
+    raise UserError(
+        f"Unknown image store {name!r}: the known ones are {', '.join(KNOWN)}."
+    )
+
+
 def _select(name: str, split: str | None, prepared: cache.Prepared) -> ImageStore:
     """The rows of one split as a store."""
-    meta = prepared.meta
+    meta, images = prepared.meta, prepared.images
     if split in (None, "all"):
         split, rows = "all", np.arange(len(meta["ids"]))
     elif split in meta["splits"]:
         rows = np.asarray(meta["splits"][split], np.int64)
+        images = pixels.Rows(images, rows)
     else:
         known = ", ".join([*meta["splits"], "all"])
         raise UserError(f"{name} has no split {split!r}: choose one of {known}.")
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
-        images = prepared.images[rows[0] : rows[-1] + 1]  # A view: stays on disk.
-    else:
-        images = np.asarray(prepared.images[rows])
     labels = np.asarray(meta["labels"], np.int32)[rows]
     ids = tuple(meta["ids"][row] for row in rows)
     return ImageStore(
@@ -152,24 +197,5 @@ def _select(name: str, split: str | None, prepared: cache.Prepared) -> ImageStor
         attribute_names={
             key: tuple(names) for key, names in meta["attribute_names"].items()
         },
-        fingerprint=_fingerprint(prepared.digests[rows], images.shape, labels, ids),
+        digests=prepared.digests[rows],
     )
-
-
-def fingerprint(images: np.ndarray, labels: np.ndarray, ids: tuple[str, ...]) -> str:
-    """SHA-256 hex over pixels, labels and ids: what `ImageStore.fingerprint` holds."""
-    digests = np.stack([cache.digest_pixels(image) for image in images])
-    return _fingerprint(digests, images.shape, labels, ids)
-
-
-def _fingerprint(
-    digests: np.ndarray,
-    shape: tuple[int, ...],
-    labels: np.ndarray,
-    ids: tuple[str, ...],
-) -> str:
-    whole = hashlib.sha256(repr(tuple(int(n) for n in shape)).encode())
-    whole.update(np.ascontiguousarray(digests).tobytes())
-    whole.update(np.asarray(labels, "<i4").tobytes())
-    whole.update("\0".join(ids).encode("utf-8", "surrogateescape"))
-    return whole.hexdigest()

@@ -76,7 +76,12 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     data = config.data
     images = store.open_store(
-        data.store, data.split, image_size=data.image_size, data_dir=data.dir or None
+        data.store,
+        data.split,
+        image_size=data.image_size,
+        resize=data.resize,
+        data_dir=data.dir or None,
+        max_skipped=data.max_skipped,
     )
     if data.pairs:
         table = pairs.load_table(data.pairs, images)

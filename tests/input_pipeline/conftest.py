@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from input_pipeline import cache
 from input_pipeline import store as stores
 
 
@@ -20,7 +21,7 @@ def _make_store(labels, size: int = 4, name: str = "tiny") -> stores.ImageStore:
         ids=ids,
         attributes={},
         attribute_names={},
-        fingerprint=stores.fingerprint(images, labels, ids),
+        digests=np.stack([cache.digest_pixels(image) for image in images]),
     )
 
 

@@ -1,16 +1,18 @@
 """Prepared folders (whole or absent) and image folders."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import cache, folder
+from input_pipeline import cache, pairs, work
 from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
 
@@ -37,14 +39,17 @@ def _open(root, data, split=None, size=8):
     return open_store(f"folder:{root}", split, image_size=size, data_dir=data)
 
 
+def _folders(data):
+    return [path for path in data.iterdir() if path.name != ".locks"]
+
+
 def test_class_folders(pictures, tmp_path):
     store = _open(pictures, tmp_path / "data")
     assert store.ids == ("cat/a.png", "cat/deeper/b.PNG", "dog/c.jpg", "dog/d.webp")
     assert store.class_names == ("cat", "dog")
     assert store.labels.tolist() == [0, 0, 1, 1]
-    assert store.images[0, 3, 3].tolist() == [255, 0, 0]
-    assert store.images[1, 3, 3].tolist() == [0, 255, 0]
-    assert isinstance(store.images, np.memmap)
+    assert store.images[0][3, 3].tolist() == [255, 0, 0]
+    assert store.images[1][3, 3].tolist() == [0, 255, 0]
 
 
 def test_split_folders_share_class_ids(tmp_path):
@@ -56,7 +61,7 @@ def test_split_folders_share_class_ids(tmp_path):
     val = _open(root, data, "val")
     assert val.ids == ("val/dog/c.png",)
     assert val.class_names == ("cat", "dog") and val.labels.tolist() == [1]
-    assert val.images[0, 0, 0].tolist() == [3, 3, 3]
+    assert val.images[0][0, 0].tolist() == [3, 3, 3]
     assert len(_open(root, data, "train")) == 2 and len(_open(root, data)) == 3
     with pytest.raises(UserError, match="no split 'test'.*train, val, all"):
         _open(root, data, "test")
@@ -85,143 +90,125 @@ def test_missing_and_empty_folders(tmp_path):
         _open(tmp_path / "empty", tmp_path / "data")
 
 
-def test_resize_keeps_the_centre(tmp_path):
-    # 40 x 20: red, green (middle 20 columns), blue. The crop sees the green only.
-    pixels = np.zeros((20, 40, 3), np.uint8)
-    pixels[:, :10, 0] = pixels[:, 10:30, 1] = pixels[:, 30:, 2] = 255
-    for array, name in [(pixels, "wide.png"), (pixels.swapaxes(0, 1), "tall.png")]:
-        Image.fromarray(array).save(tmp_path / name)
-        small = folder.read_image(tmp_path / name, 10)
-        assert small.shape == (10, 10, 3)
-        # Bicubic overshoots at the two edges; the rest is plain.
-        inner = small[2:-2, 2:-2].reshape(-1, 3)
-        assert np.array_equal(inner, np.tile([0, 255, 0], (len(inner), 1)))
-
-
-def test_resize_is_antialiased(tmp_path):
-    # Stripes of one pixel must become gray, not stripes of another period.
-    pixels = np.zeros((64, 64, 3), np.uint8)
-    pixels[:, ::2] = 255
-    Image.fromarray(pixels).save(tmp_path / "stripes.png")
-    small = folder.read_image(tmp_path / "stripes.png", 16)
-    assert np.abs(small[:, 2:-2].astype(int) - 127).max() <= 3
-
-
-def test_turned_photograph_is_upright(tmp_path):
-    pixels = np.zeros((8, 8, 3), np.uint8)
-    pixels[:4] = 255  # White on top ...
-    exif = Image.Exif()
-    exif[0x0112] = 3  # ... shown upside down.
-    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    image = folder.read_image(tmp_path / "turned.png", 8)
-    assert image[:4].max() == 0 and image[4:].min() == 255
-
-
-def test_corrupt_file_is_named_and_nothing_is_left(pictures, tmp_path):
-    damaged = pictures / "dog" / "c.jpg"
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    Image.fromarray(noise).save(damaged)
-    damaged.write_bytes(damaged.read_bytes()[:700])
-    with pytest.raises(UserError, match=r"dog/c\.jpg"):
-        _open(pictures, tmp_path / "data")
-    assert list((tmp_path / "data").iterdir()) == []
-    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(pictures / "dog" / "c.png")
-    damaged.unlink()
-    with pytest.raises(UserError, match=r"dog/c\.png has more than 8 bits"):
-        _open(pictures, tmp_path / "data")
-
-
 def test_second_open_decodes_nothing(pictures, tmp_path, monkeypatch):
     first = _open(pictures, tmp_path / "data")
 
     def fail(*args):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(folder, "read_image", fail)
+    monkeypatch.setattr(work, "decode", fail)
     second = _open(pictures, tmp_path / "data")
     assert second.fingerprint == first.fingerprint
     monkeypatch.undo()
     # A changed file, and another size, are other folders.
     _write(pictures / "cat" / "a.png", (255, 255, 0))
     changed = _open(pictures, tmp_path / "data")
-    assert changed.images[0, 3, 3].tolist() == [255, 255, 0]
+    assert changed.images[0][3, 3].tolist() == [255, 255, 0]
     assert changed.fingerprint != first.fingerprint
     assert _open(pictures, tmp_path / "data", size=4).images.shape == (4, 4, 4, 3)
-    assert len(list((tmp_path / "data").iterdir())) == 3
+    assert len(_folders(tmp_path / "data")) == 3
     os.utime(pictures / "cat" / "a.png", (0, 0))  # Changed without changing its size.
     _open(pictures, tmp_path / "data")
-    assert len(list((tmp_path / "data").iterdir())) == 4
+    assert len(_folders(tmp_path / "data")) == 4
 
 
 @pytest.mark.parametrize("name", ["images.npy", "digests.npy", "meta.json"])
 def test_truncated_folder_is_prepared_again(pictures, tmp_path, name):
     first = _open(pictures, tmp_path / "data")
-    (prepared,) = (tmp_path / "data").iterdir()
+    (prepared,) = _folders(tmp_path / "data")
     content = (prepared / name).read_bytes()
-    pixels = np.array(first.images)
+    pixels = first.read(np.arange(4))
     (prepared / name).write_bytes(content[: len(content) - 50])
     again = _open(pictures, tmp_path / "data")
-    assert np.array_equal(again.images, pixels)
+    assert np.array_equal(again.read(np.arange(4)), pixels)
     assert again.fingerprint == first.fingerprint
     assert (prepared / name).read_bytes() == content
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [prepared.name]
+    assert [path.name for path in _folders(tmp_path / "data")] == [prepared.name]
 
 
 def test_folder_with_too_few_images_is_prepared_again(pictures, tmp_path):
-    pixels = np.array(_open(pictures, tmp_path / "data").images)
-    (prepared,) = (tmp_path / "data").iterdir()
+    pixels = _open(pictures, tmp_path / "data").read(np.arange(4))
+    (prepared,) = _folders(tmp_path / "data")
     np.save(prepared / "images.npy", pixels[:3])  # A sound file, but not this one.
-    assert np.array_equal(_open(pictures, tmp_path / "data").images, pixels)
+    assert np.array_equal(_open(pictures, tmp_path / "data").read(np.arange(4)), pixels)
 
 
-def test_killed_preparation_leaves_nothing_that_looks_complete(pictures, tmp_path):
-    data = tmp_path / "data"
-    program = f"""
-        import os, signal
-        from input_pipeline import folder
-        from input_pipeline.store import open_store
-        read = folder.read_image
-        def read_then_die(path, size):
-            if str(path).endswith("d.webp"):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return read(path, size)
-        folder.read_image = read_then_die
-        open_store({f"folder:{pictures}"!r}, image_size=8, data_dir={str(data)!r})
-    """
+# Decodes one image at a time and dies of SIGKILL at the last.
+KILLED = """
+    import os, signal
+    from input_pipeline import cache, work
+    from input_pipeline.store import open_store
+    cache._CHUNK, decode, left = 2, work.decode, [3]
+    os.cpu_count = lambda: 1
+    work._AHEAD = 1
+    def decode_or_die(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(*args)
+    work.decode = decode_or_die
+    open_store({name!r}, image_size=8, data_dir={data!r})
+"""
+
+
+def test_killed_preparation_is_continued(pictures, tmp_path, monkeypatch):
+    data, name = tmp_path / "data", f"folder:{pictures}"
+    program = KILLED.format(name=name, data=str(data))
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)])
     assert done.returncode == -signal.SIGKILL
-    (left,) = data.iterdir()
-    assert ".tmp-" in left.name and (left / "images.npy").exists()
+    (left,) = _folders(data)
+    assert left.name.endswith(".partial") and (left / "images.npy").exists()
+    decoded, decode = [], work.decode
+
+    def note(content, *args):
+        decoded.append(content)
+        return decode(content, *args)
+
+    monkeypatch.setattr(work, "decode", note)
     store = _open(pictures, data)
-    assert store.images[3, 0, 0].tolist() == [9, 9, 9]
-    # The leftover goes with the first preparation that finds it a day old.
-    assert left.exists()
-    os.utime(left, (0, 0))
-    final = next(path for path in data.iterdir() if path != left)
-    (final / "meta.json").unlink()
-    _open(pictures, data)
-    assert not left.exists()
+    # Two of the three were noted as done.
+    assert decoded == [(pictures / name).read_bytes() for name in store.ids[2:]]
+    monkeypatch.undo()
+    other = _open(pictures, tmp_path / "other")
+    assert store.fingerprint == other.fingerprint
+    assert np.array_equal(store.read(np.arange(4)), other.read(np.arange(4)))
+    (final,) = _folders(data)
+    assert not final.name.endswith(".partial")
 
 
-def test_slower_of_two_preparations_uses_the_first(pictures, tmp_path, monkeypatch):
-    """While one process prepares, another one finishes."""
-    data, read, done = tmp_path / "data", folder.read_image, []
+def test_old_leftovers_are_removed(pictures, tmp_path):
+    old, new = tmp_path / "data" / "a.partial", tmp_path / "data" / "b.partial"
+    for path in (old, new):
+        path.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    _open(pictures, tmp_path / "data")
+    assert not old.exists() and new.exists()
 
-    def read_after_the_other(path, size):
-        if not done:
-            done.append(None)
-            _open(pictures, data)
-            (first,) = [path for path in data.iterdir() if ".tmp-" not in path.name]
-            done.append((first / "images.npy").stat().st_ino)
-        return read(path, size)
 
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # One thread: no race in the test.
-    monkeypatch.setattr(folder, "read_image", read_after_the_other)
-    store = _open(pictures, data)
-    assert store.images[0, 3, 3].tolist() == [255, 0, 0]
-    (final,) = data.iterdir()
-    # Readers may have the first one open already: it must stay.
-    assert (final / "images.npy").stat().st_ino == done[1]
+def test_of_two_processes_one_prepares(pictures, tmp_path):
+    """The second waits for the first, and decodes nothing."""
+    data = tmp_path / "data"
+    program = """
+        import sys, time
+        from input_pipeline import work
+        from input_pipeline.store import open_store
+        decode, count = work.decode, [0]
+        def slow(*args):
+            count[0] += 1
+            time.sleep(0.5)
+            return decode(*args)
+        work.decode = slow
+        store = open_store(sys.argv[1], image_size=8, data_dir=sys.argv[2])
+        print(count[0], store.fingerprint)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    command += [f"folder:{pictures}", str(data)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = sorted(process.communicate()[0].split() for process in both)
+    assert [count for count, _ in said] == ["0", "4"]
+    assert said[0][1] == said[1][1]
 
 
 def test_full_disk_is_told_beforehand(pictures, tmp_path, monkeypatch):
@@ -231,7 +218,88 @@ def test_full_disk_is_told_beforehand(pictures, tmp_path, monkeypatch):
         _open(pictures, tmp_path / "data")
 
 
+def test_disk_that_refuses_the_file(pictures, tmp_path):
+    """A limit on the size of files stands for a disk that is full after all."""
+    program = f"""
+        import resource
+        from input_pipeline.errors import UserError
+        from input_pipeline.store import open_store
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            open_store({f"folder:{pictures}"!r}, image_size=64,
+                       data_dir={str(tmp_path / "data")!r})
+        except UserError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
+    )
+    assert "make room" in done.stdout, done.stderr
+    # Afterwards it works.
+    assert len(_open(pictures, tmp_path / "data", size=64)) == 4
+
+
 def test_default_place(pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("SP_JAX_DATA", str(tmp_path / "here"))
     open_store(f"folder:{pictures}", image_size=8)
-    assert len(list((tmp_path / "here").iterdir())) == 1
+    assert len(_folders(tmp_path / "here")) == 1
+
+
+def test_zip_archive_is_read_in_place(pictures, tmp_path):
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for path in sorted(pictures.rglob("*.*")):
+            archive.write(path, f"pets/{path.relative_to(pictures)}")
+    store = _open(tmp_path / "pets.zip", tmp_path / "data")
+    other = _open(pictures, tmp_path / "data")
+    assert store.ids == other.ids and store.fingerprint == other.fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "data",
+        "pets.zip",
+        "pictures",
+    ]
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png"])
+def test_archive_with_names_that_point_out_of_it(pictures, tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.write(pictures / "cat" / "a.png", "cat/a.png")
+        archive.writestr(name, (pictures / "cat" / "a.png").read_bytes())
+    with pytest.raises(UserError, match="points out of the archive"):
+        _open(tmp_path / "bad.zip", tmp_path / "data")
+    assert not (tmp_path / "evil.png").exists()
+
+
+def test_a_file_that_is_no_archive(pictures, tmp_path):
+    (tmp_path / "pets.tar").write_bytes(b"no zip")
+    with pytest.raises(UserError, match="neither a folder nor a zip archive.*unpack"):
+        _open(tmp_path / "pets.tar", tmp_path / "data")
+
+
+def test_links_and_loops_of_links(pictures, tmp_path):
+    (pictures / "cat" / "up").symlink_to(pictures, target_is_directory=True)
+    (pictures / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "more").mkdir()
+    _write(tmp_path / "more" / "e.png", (1, 2, 3))
+    (pictures / "linked").symlink_to(tmp_path / "more", target_is_directory=True)
+    store = _open(pictures, tmp_path / "data")
+    assert store.class_names == ("cat", "dog", "linked")
+    assert store.ids[-1] == "linked/e.png" and len(store) == 5
+
+
+def test_names_with_spaces_and_other_scripts(tmp_path):
+    root = tmp_path / "ein Ordner"
+    names = ["Katze grau/ä b.png", "猫/写真 1.png", '猫/a,b"c.png']
+    for i, name in enumerate(names):
+        _write(root / name, (i, i, i))
+    # Linux allows names that are not UTF-8.
+    raw = os.fsdecode(os.fsencode(root) + b"/raw\xff")
+    for name in ("d.png", "e.png"):
+        _write(pathlib.Path(raw, name), (9, 9, 9))
+    for _ in range(2):  # Prepared, then opened.
+        store = _open(root, tmp_path / "data")
+        assert set(names) < set(store.ids) and len(store) == 5
+        assert store.images[store.ids.index(names[2])][0, 0].tolist() == [2, 2, 2]
+    table = pairs.semantic_pairs(store, seed=0)
+    pairs.save_table(tmp_path / "pairs.csv", table, store)
+    again = pairs.load_table(tmp_path / "pairs.csv", store)
+    assert again.digest == table.digest

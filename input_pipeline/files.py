@@ -1,0 +1,128 @@
+"""Image files of a folder or of a zip archive, by relative names.
+
+An archive is read in place and never unpacked, so nothing in it can be written anywhere.
+"""
+
+import os
+import pathlib
+import threading
+import zipfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+from input_pipeline.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+class File(NamedTuple):
+    """A file that is not hidden, and what changes when its content does.
+
+    Attributes:
+      name: relative to the root, with "/" on every system.
+      size: bytes.
+      stamp: the time of its last change in ns; in an archive its checksum.
+    """
+
+    name: str
+    size: int
+    stamp: int
+
+
+class Files(NamedTuple):
+    """All files below a root, sorted by name, and how to read one.
+
+    Attributes:
+      root: the folder or archive.
+      files: its files; hidden ones are left out.
+      read: relative name to content; several threads may call it.
+    """
+
+    root: pathlib.Path
+    files: tuple[File, ...]
+    read: Callable[[str], bytes]
+
+
+def is_image(name: str) -> bool:
+    """Whether a name ends as an image's."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def list_files(path: str | os.PathLike[str], layout: str) -> Files:
+    """List a folder (its links are followed, a loop of links once) or a zip archive.
+
+    Args:
+      path: of the folder or the archive.
+      layout: what belongs there, for the error: "put images into ...".
+
+    Raises:
+      UserError: there is nothing at the path, it cannot be read, or the archive has
+        names that point out of it.
+    """
+    root = pathlib.Path(path).expanduser()
+    if root.is_dir():
+        return Files(root, _in_folder(root), lambda name: (root / name).read_bytes())
+    if root.is_file():
+        return _in_archive(root)
+    raise UserError(f"There is no folder {root}: create it and {layout}.")
+
+
+def _in_folder(root: pathlib.Path) -> tuple[File, ...]:
+    """Every file below a folder; a folder that is its own ancestor is not entered."""
+    found = []
+
+    def walk(directory: pathlib.Path, prefix: str, above: frozenset[str]) -> None:
+        real = os.path.realpath(directory)
+        if real in above:
+            return
+        for entry in os.scandir(directory):
+            if entry.name.startswith("."):  # Also macOS's ._x.jpg, which is no image.
+                continue
+            if entry.is_dir():
+                walk(pathlib.Path(entry.path), f"{prefix}{entry.name}/", above | {real})
+            elif entry.is_file():
+                stat = entry.stat()
+                found.append(
+                    File(f"{prefix}{entry.name}", stat.st_size, stat.st_mtime_ns)
+                )
+
+    try:
+        walk(root, "", frozenset())
+    except OSError as error:
+        raise UserError(
+            f"Cannot list {root} ({error}): check its permissions."
+        ) from error
+    return tuple(sorted(found))
+
+
+def _in_archive(path: pathlib.Path) -> Files:
+    try:
+        archive = zipfile.ZipFile(path)
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} is neither a folder nor a zip archive ({error}): unpack it, and "
+            "give the folder."
+        ) from error
+    found = []
+    for info in infos:
+        parts = info.filename.split("/")
+        if ".." in parts or info.filename.startswith("/") or "\\" in info.filename:
+            raise UserError(
+                f"{path} holds the name {info.filename!r}, which points out of the "
+                "archive: do not trust it, or pack it again with relative names."
+            )
+        if not any(part.startswith((".", "__MACOSX")) for part in parts):
+            found.append(File(info.filename, info.file_size, info.CRC))
+    # Most archives hold one folder with everything in it.
+    tops = {file.name.partition("/")[0] for file in found}
+    deep = any(file.name.count("/") > 1 for file in found)
+    top = f"{tops.pop()}/" if len(tops) == 1 and deep else ""
+    found = [file._replace(name=file.name.removeprefix(top)) for file in found]
+    lock = threading.Lock()
+
+    def read(name: str) -> bytes:
+        with lock:
+            return archive.read(top + name)
+
+    return Files(path, tuple(sorted(found)), read)

@@ -1,0 +1,136 @@
+"""Sets of TensorFlow Datasets (https://www.tensorflow.org/datasets), read without it.
+
+`tfds:NAME` such as tfds:cifar10, tfds:stl10, tfds:imagenet2012 or tfds:voc/2007: any set
+with a feature "image", prepared in the ArrayRecord format under $TFDS_DATA_DIR (else
+~/tensorflow_datasets). Preparing needs TensorFlow, once, on any machine; the error says how.
+
+Splits are those of the set. Labels are its feature "label"; without one, images are
+unlabelled. Ids are "SPLIT/NAME" where the set names its images, else "SPLIT/NUMBER".
+"""
+
+import pathlib
+from typing import Any
+
+from input_pipeline.errors import UserError
+from input_pipeline.source import Reader, Source
+
+# Features that name an image.
+_NAMES = ("file_name", "image/filename", "id")
+_ROWS = 1024  # Examples that are read at a time for their labels.
+
+
+def scan(name: str) -> Source:
+    """The images of a prepared set.
+
+    Raises:
+      UserError: the set is unknown, not prepared, or has no images.
+    """
+    import tensorflow_datasets as tfds  # Takes a second.
+
+    try:
+        builder = tfds.builder(name)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        raise UserError(
+            f"TensorFlow Datasets has no set {name!r} ({str(error).splitlines()[0]}): "
+            "choose one of https://www.tensorflow.org/datasets/catalog."
+        ) from error
+    if not builder.is_prepared():
+        raise UserError(_how_to_prepare(name, builder))
+    if builder.info.file_format.value != "array_record":
+        raise UserError(
+            f"tfds:{name} is prepared as {builder.info.file_format.value}, which only "
+            f"TensorFlow reads: {_command(name)}"
+        )
+    if "image" not in builder.info.features:
+        raise UserError(
+            f"tfds:{name} has no feature 'image' but "
+            f"{', '.join(builder.info.features)}: choose another set."
+        )
+    splits = builder.info.splits
+    counts = [(split, splits[split].num_examples) for split in sorted(splits)]
+    sizes = [splits[split].num_bytes for split in sorted(splits)]
+    return Source(
+        name=f"tfds-{name.replace('/', '-').replace(':', '-')}",
+        key=f"{builder.info.full_name} {counts} {sizes}",
+        meta=lambda: _meta(builder, counts),
+        open_reader=lambda: _open_reader(builder, counts),
+    )
+
+
+def _encoded(builder: Any, split: str) -> Any:
+    """The examples of a split, images as bytes; the set's other features decoded."""
+    import tensorflow_datasets as tfds
+
+    return builder.as_data_source(
+        split=split, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+
+
+def _meta(builder: Any, counts: list[tuple[str, int]]) -> dict[str, Any]:
+    features = builder.info.features
+    key = next((name for name in _NAMES if name in features), None)
+    labelled = "label" in features
+    ids, labels, splits = [], [], {}
+    for split, count in counts:
+        splits[split] = list(range(len(ids), len(ids) + count))
+        examples = _encoded(builder, split)
+        for start in range(0, count, _ROWS):
+            rows = range(start, min(start + _ROWS, count))
+            for row, example in zip(rows, examples.__getitems__(rows), strict=True):
+                name = _text(example[key]) if key else f"{row:07d}"
+                ids.append(f"{split}/{name}")
+                labels.append(int(example["label"]) if labelled else -1)
+    return {
+        "ids": ids,
+        "labels": labels,
+        "class_names": features["label"].names if labelled else [],
+        "attributes": {},
+        "attribute_names": {},
+        "splits": splits,
+    }
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _open_reader(builder: Any, counts: list[tuple[str, int]]) -> Reader:
+    rows = [
+        (examples, row)
+        for split, count in counts
+        for examples in [_encoded(builder, split)]
+        for row in range(count)
+    ]
+
+    def read(row: int) -> bytes:
+        examples, place = rows[row]
+        return examples[place]["image"]
+
+    return read
+
+
+def _command(name: str) -> str:
+    return (
+        "on a machine with TensorFlow (pip install tensorflow-cpu), run: tfds build "
+        f"{name} --file_format=array_record"
+    )
+
+
+def _how_to_prepare(name: str, builder: Any) -> str:
+    """Which files to put where, and what to run."""
+    root = pathlib.Path(builder.data_dir)
+    while root.name and root.name != builder.name:
+        root = root.parent
+    root = root.parent
+    manual = root / "downloads" / "manual"
+    needed = (builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").strip()
+    if needed:
+        needed = f"put the files into {manual} ({' '.join(needed.split())}); then, "
+    else:
+        urls = " and ".join(builder.url_infos)
+        if urls:
+            needed = f"without a network, put {urls} into {manual}; then, "
+    return (
+        f"tfds:{name} is not prepared in {root} (or $TFDS_DATA_DIR): {needed}"
+        f"{_command(name)} --data_dir={root}"
+    )

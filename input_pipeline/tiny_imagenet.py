@@ -1,0 +1,101 @@
+"""Tiny-ImageNet as Stanford's CS231n packed it: `tiny-imagenet-200.zip`, or its folder.
+
+    wnids.txt                      200 class ids (WordNet)
+    words.txt                      "n01443537<TAB>goldfish, Carassius auratus"
+    train/n01443537/images/*.JPEG  500 an id
+    val/images/*.JPEG              10,000, their ids in val/val_annotations.txt
+    test/images/*.JPEG             10,000, unlabelled
+
+The archive can be read as it is. A part of the set will do: train, val and test are the
+splits, as far as they are there. Classes are sorted by id; the first of the words is the name.
+
+Source: http://cs231n.stanford.edu/tiny-imagenet-200.zip
+"""
+
+from input_pipeline.errors import UserError
+from input_pipeline.files import Files, is_image, list_files
+from input_pipeline.source import Source, key_of, make_meta
+
+SPLITS = ("train", "val", "test")
+_TABLES = ("wnids.txt", "words.txt", "val/val_annotations.txt")
+_LAYOUT = (
+    "download http://cs231n.stanford.edu/tiny-imagenet-200.zip, and give the path of the "
+    "archive, or of its unpacked folder with wnids.txt and train/"
+)
+
+
+def scan(directory: str) -> Source:
+    """The images of Tiny-ImageNet.
+
+    Raises:
+      UserError: the folder or the archive is missing, or has another layout.
+    """
+    files = list_files(directory, _LAYOUT)
+    images = [
+        file
+        for file in files.files
+        if is_image(file.name) and file.name.partition("/")[0] in SPLITS
+    ]
+    names = {file.name for file in files.files}
+    if "wnids.txt" not in names or not images:
+        raise UserError(f"{files.root} is not Tiny-ImageNet: {_LAYOUT}.")
+    ids = sorted((file.name for file in images), key=_by_split)
+    splits = {
+        part: [i for i, name in enumerate(ids) if name.startswith(f"{part}/")]
+        for part in SPLITS
+    }
+    tables = [file for file in files.files if file.name in _TABLES]
+
+    def meta():
+        lines = _lines(files, "words.txt") if "words.txt" in names else []
+        words = {fields[0]: fields[-1].partition(",")[0] for fields in lines}
+        return make_meta(
+            ids,
+            _classes(files, ids),
+            {part: rows for part, rows in splits.items() if rows},
+            words,
+        )
+
+    return Source(
+        name=f"tiny_imagenet-{files.root.resolve().name}",
+        key=key_of([*images, *tables]),
+        meta=meta,
+        open_reader=lambda: lambda row: files.read(ids[row]),
+    )
+
+
+def _by_split(name: str) -> tuple[int, str]:
+    return SPLITS.index(name.partition("/")[0]), name
+
+
+def _classes(files: Files, ids: list[str]) -> list[str | None]:
+    """The WordNet id of each image; None for those of the test split."""
+    of_val = {}
+    if any(name.startswith("val/") for name in ids):
+        of_val = {
+            f"val/images/{fields[0]}": fields[1]
+            for fields in _lines(files, "val/val_annotations.txt")
+        }
+    known = {fields[0] for fields in _lines(files, "wnids.txt")}
+    classes = []
+    for name in ids:
+        part, _, rest = name.partition("/")
+        found = rest.partition("/")[0] if part == "train" else of_val.get(name)
+        if part != "test" and found not in known:
+            raise UserError(
+                f"{files.root}: {name} is of class {found!r}, which wnids.txt does not "
+                f"have: {_LAYOUT}."
+            )
+        classes.append(found)
+    return classes
+
+
+def _lines(files: Files, name: str) -> list[list[str]]:
+    """The tab-separated fields of each line of a table."""
+    try:
+        text = files.read(name).decode("utf-8")
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{files.root}: cannot read {name} ({error}): {_LAYOUT}."
+        ) from error
+    return [line.split("\t") for line in text.splitlines() if line.strip()]
