@@ -256,9 +256,13 @@ def check_skipped(
 ) -> None:
     """Raise UserError if too many images were left out."""
     if skipped > max_skipped * total:
+        with open(
+            folder / _SKIPPED, newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
+            first = next(csv.DictReader(file))
         raise UserError(
-            f"{skipped} of {total} images cannot be used, listed with reasons in "
-            f"{folder / _SKIPPED}: mend or remove them, or allow it with "
+            f"{skipped} of {total} images cannot be used, such as {first['id']} "
+            f"({first['reason']}); all are listed in {folder / _SKIPPED}: mend or remove them, or allow it with "
             f"max_skipped={np.ceil(1000 * skipped / total) / 1000:g} (a share; it is "
             f"{max_skipped:g})."
         )

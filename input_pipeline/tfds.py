@@ -5,9 +5,11 @@ with a feature "image", prepared in the ArrayRecord format under $TFDS_DATA_DIR 
 ~/tensorflow_datasets). Preparing needs TensorFlow, once, on any machine; the error says how.
 
 Splits are those of the set. Labels are its feature "label"; without one, images are
-unlabelled. Ids are "SPLIT/NAME" where the set names its images, else "SPLIT/NUMBER".
+unlabelled. Further class labels, such as CIFAR-100's "coarse_label", are attributes. Ids are
+"SPLIT/NAME" where the set names its images, else "SPLIT/NUMBER".
 """
 
+import os
 import pathlib
 from typing import Any
 
@@ -28,7 +30,7 @@ def scan(name: str) -> Source:
     import tensorflow_datasets as tfds  # Takes a second.
 
     try:
-        builder = tfds.builder(name)
+        builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
         raise UserError(
             f"TensorFlow Datasets has no set {name!r} ({str(error).splitlines()[0]}): "
@@ -67,10 +69,12 @@ def _encoded(builder: Any, split: str) -> Any:
 
 
 def _meta(builder: Any, counts: list[tuple[str, int]]) -> dict[str, Any]:
+    import tensorflow_datasets as tfds
+
     features = builder.info.features
     key = next((name for name in _NAMES if name in features), None)
-    labelled = "label" in features
-    ids, labels, splits = [], [], {}
+    known = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    ids, splits, values = [], {}, {k: [] for k in known}
     for split, count in counts:
         splits[split] = list(range(len(ids), len(ids) + count))
         examples = _encoded(builder, split)
@@ -79,13 +83,15 @@ def _meta(builder: Any, counts: list[tuple[str, int]]) -> dict[str, Any]:
             for row, example in zip(rows, examples.__getitems__(rows), strict=True):
                 name = _text(example[key]) if key else f"{row:07d}"
                 ids.append(f"{split}/{name}")
-                labels.append(int(example["label"]) if labelled else -1)
+                for k in known:
+                    values[k].append(int(example[k]))
+    names = {k: list(features[k].names) for k in known}
     return {
         "ids": ids,
-        "labels": labels,
-        "class_names": features["label"].names if labelled else [],
-        "attributes": {},
-        "attribute_names": {},
+        "labels": values.pop("label", [-1] * len(ids)),
+        "class_names": names.pop("label", []),
+        "attributes": values,
+        "attribute_names": names,
         "splits": splits,
     }
 
