@@ -262,7 +262,8 @@ def check_skipped(
             first = next(csv.DictReader(file))
         raise UserError(
             f"{skipped} of {total} images cannot be used, such as {first['id']} "
-            f"({first['reason']}); all are listed in {folder / _SKIPPED}: mend or remove them, or allow it with "
+            f"({first['reason']}); all are listed in {folder / _SKIPPED}: mend or "
+            "remove them, or allow it with "
             f"max_skipped={np.ceil(1000 * skipped / total) / 1000:g} (a share; it is "
             f"{max_skipped:g})."
         )
