@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from input_pipeline.pairs import semantic_pairs
+from input_pipeline.pairing import semantic_pairs
 from input_pipeline.store import ImageStore, open_store
 from input_pipeline.stream import iterate, make_dataset
 

@@ -2,6 +2,7 @@
 
 A table is data, not code: it can be saved as a CSV file, looked at, curated by hand
 and loaded again. `second == first` is an augmentation pair (two views of one image).
+`pairing` makes tables.
 """
 
 import csv
@@ -17,6 +18,7 @@ from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore
 
 _COLUMNS = ("first", "second", "label")
+_WITH_ROOT = ("folder", "tiny_imagenet")  # Stores whose ids are paths in a folder.
 _HEADER = ("store", "split", "fingerprint", "source")
 
 
@@ -95,98 +97,6 @@ def check_table(table: PairTable, store: ImageStore) -> None:
         )
 
 
-def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTable:
-    """Pair different images of the same class.
-
-    The k images of a class are laid on a circle in random order; round r pairs each
-    image with the one r places on. So in every full round each image is `first` once
-    and `second` once, and no unordered pair occurs in two rounds: round r runs for
-    r < k, r <= k/2, and at r = k/2 > 1 takes half of the circle. (For k = 2, round 1
-    gives (a, b) and (b, a).)
-
-    Args:
-      store: labelled images; unlabelled ones (-1) are left out.
-      rounds: how many partners each image gets, where its class is large enough.
-      seed: the table is a function of the store and this number.
-
-    Returns:
-      The pairs, round by round, within a round by class. Images that are alone in
-      their class are left out, counted in `source`.
-
-    Raises:
-      UserError: rounds < 1, or no class has two images.
-    """
-    if rounds < 1:
-        raise UserError(f"rounds must be at least 1, not {rounds}.")
-    circles, alone = [], 0
-    order = np.argsort(store.labels, kind="stable")
-    classes, starts = np.unique(store.labels[order], return_index=True)
-    for label, members in zip(classes, np.split(order, starts[1:]), strict=True):
-        if label < 0:
-            continue
-        if len(members) < 2:
-            alone += len(members)
-            continue
-        # Raw bits: NumPy promises that these, not its permutations, never change.
-        sequence = np.random.SeedSequence(seed, spawn_key=(int(label),))
-        bits = np.random.PCG64(sequence).random_raw(len(members))
-        circles.append((label, members[np.argsort(bits, kind="stable")]))
-    if not circles:
-        raise UserError(
-            f"No class of {store.name!r}, split {store.split!r}, has two images, so "
-            "there are no semantic pairs: sort the images into class folders, or train "
-            "on augmentation pairs."
-        )
-    first, second, label = [], [], []
-    for step in range(1, rounds + 1):
-        for name, circle in circles:
-            count = len(circle)
-            if step > count // 2:
-                continue
-            used = count // 2 if 1 < step == count / 2 else count
-            first.append(circle[:used])
-            second.append(np.roll(circle, -step)[:used])
-            label.append(np.full(used, name))
-    source = f"semantic pairs, rounds={rounds}, seed={seed}"
-    if alone:
-        source += f"; {alone} images alone in their class left out"
-    return PairTable(
-        first=np.concatenate(first),
-        second=np.concatenate(second),
-        label=np.concatenate(label),
-        store=store.name,
-        split=store.split,
-        fingerprint=store.fingerprint,
-        source=source,
-    )
-
-
-def own_pairs(store: ImageStore) -> PairTable:
-    """Pair each image with itself: augmentation pairs of a store without labels."""
-    rows = np.arange(len(store), dtype=np.int32)
-    return PairTable(
-        first=rows,
-        second=rows,
-        label=store.labels,
-        store=store.name,
-        split=store.split,
-        fingerprint=store.fingerprint,
-        source="each image with itself",
-    )
-
-
-def augmented_pairs(table: PairTable) -> PairTable:
-    """The matched augmentation pairs: same first images, each paired with itself.
-
-    As many pairs, from the same images: what a semantic table must be compared with.
-    """
-    return dataclasses.replace(
-        table,
-        second=table.first,
-        source=f"augmentation pairs matched to: {table.source}",
-    )
-
-
 def save_table(
     path: str | os.PathLike[str], table: PairTable, store: ImageStore
 ) -> None:
@@ -215,8 +125,9 @@ def save_table(
 def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
     """Read a table that `save_table` wrote or that a person made.
 
-    Further columns are ignored, and so are lines that begin with #. The comment lines
-    at the top may be missing; with a fingerprint, the store must match it. An empty
+    Images are named by their ids; those of a folder also by absolute paths. Further
+    columns are ignored, and so are lines that begin with #. The comment lines at the top
+    may be missing; with a fingerprint, the store must match it. An empty
     label stands for the class of the first image.
 
     Raises:
@@ -260,6 +171,8 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
             f"comments must be {','.join(_COLUMNS)}."
         )
     rows = {name: row for row, name in enumerate(store.ids)}
+    scheme, _, directory = store.name.partition(":")
+    root = pathlib.Path(directory).expanduser() if scheme in _WITH_ROOT else None
     classes = {name: number for number, name in enumerate(store.class_names)}
     first, second, label = [], [], []
     for record in reader:
@@ -268,12 +181,15 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
             continue  # A pair that a person has taken out.
         where = f"{path}, line {start + reader.line_num}"
         for column, column_rows in (("first", first), ("second", second)):
-            if record[column] not in rows:
+            name = record[column] or ""
+            if root and name not in rows:
+                name = _relative(name, root, where)
+            if name not in rows:
                 raise UserError(
                     f"{where}: {store.name!r}, split {store.split!r}, has no image "
-                    f"{record[column]!r} (column {column}): correct or remove the line."
+                    f"{name!r} (column {column}): correct or remove the line."
                 )
-            column_rows.append(rows[record[column]])
+            column_rows.append(rows[name])
         if not record["label"]:
             label.append(store.labels[first[-1]])
         elif record["label"] in classes:
@@ -292,3 +208,17 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
         fingerprint=store.fingerprint,
         source=header.get("source", f"file {path.name}"),
     )
+
+
+def _relative(name: str, root: pathlib.Path, where: str) -> str:
+    """The id of an image that a person has named by another path to it."""
+    path = os.path.normpath(root.absolute() / name)
+    try:
+        return (
+            pathlib.Path(path).relative_to(os.path.normpath(root.absolute())).as_posix()
+        )
+    except ValueError:
+        raise UserError(
+            f"{where}: {name!r} lies outside of the store's folder {root}: move the image "
+            "into it, or open a store that holds both."
+        ) from None

@@ -7,7 +7,8 @@
     test/images/*.JPEG             10,000, unlabelled
 
 The archive can be read as it is. A part of the set will do: train, val and test are the
-splits, as far as they are there. Classes are sorted by id; the first of the words is the name.
+splits, as far as they are there. A class is named by its id and the first of its words, such
+as "n01443537 goldfish".
 
 Source: http://cs231n.stanford.edu/tiny-imagenet-200.zip
 """
@@ -48,7 +49,9 @@ def scan(directory: str) -> Source:
 
     def meta():
         lines = _lines(files, "words.txt") if "words.txt" in names else []
-        words = {fields[0]: fields[-1].partition(",")[0] for fields in lines}
+        words = {
+            fields[0]: f"{fields[0]} {fields[-1].partition(',')[0]}" for fields in lines
+        }
         return make_meta(
             ids,
             _classes(files, ids),

@@ -37,6 +37,7 @@ def decode_rows(
         initial=start,
         desc=source.name,
         unit="image",
+        mininterval=1.0,
         disable=count - start <= 2000,
     )
     with progress, concurrent.futures.ThreadPoolExecutor(threads) as pool:

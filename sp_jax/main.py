@@ -22,7 +22,7 @@ from configs import common
 from eval.features import Extractor
 from eval.pictures import save_views
 from eval.results import versions, write_result
-from input_pipeline import pairs, store, stream
+from input_pipeline import pairing, pairs, store, stream
 from input_pipeline.errors import UserError
 from sp_jax import validate
 from sp_jax.augment import make_views
@@ -86,9 +86,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     if data.pairs:
         table = pairs.load_table(data.pairs, images)
     elif data.pairing == "augmented" and (images.labels < 0).all():
-        table = pairs.own_pairs(images)
+        table = pairing.own_pairs(images)
     else:
-        table = pairs.semantic_pairs(images, rounds=data.rounds, seed=config.seed)
+        table = pairing.semantic_pairs(images, rounds=data.rounds, seed=config.seed)
     per_epoch = stream.steps_per_epoch(table, config.batch_size)
     dataset = stream.make_dataset(
         images,

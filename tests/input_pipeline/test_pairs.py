@@ -7,15 +7,11 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from PIL import Image
 
 from input_pipeline.errors import UserError
-from input_pipeline.pairs import (
-    PairTable,
-    augmented_pairs,
-    load_table,
-    save_table,
-    semantic_pairs,
-)
+from input_pipeline.pairing import augmented_pairs, semantic_pairs
+from input_pipeline.pairs import PairTable, load_table, save_table
 from input_pipeline.store import open_store
 
 LABELS = st.lists(st.integers(-1, 6), min_size=2, max_size=60).filter(
@@ -192,3 +188,19 @@ def test_csv_errors(saved, make_store):
     path.write_text(header)
     with pytest.raises(UserError, match="no pairs"):
         load_table(path, store)
+
+
+def test_paths_of_a_curated_list(tmp_path):
+    root = tmp_path / "pictures"
+    for name in ("cat/a.png", "cat/b.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(root / name)
+    store = open_store(f"folder:{root}", image_size=8, data_dir=tmp_path / "data")
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"first,second,label\n{root}/cat/a.png,cat/../cat/b.png,cat\n")
+    table = load_table(path, store)
+    assert (table.first.tolist(), table.second.tolist()) == ([0], [1])
+    for outside in ("../secret.png", "/etc/passwd", f"{root}/../x.png"):
+        path.write_text(f"first,second,label\ncat/a.png,{outside},\n")
+        with pytest.raises(UserError, match="line 2: .* outside of the store's folder"):
+            load_table(path, store)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import cache, pairs, work
+from input_pipeline import cache, pairing, pairs, work
 from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
 
@@ -299,7 +299,7 @@ def test_names_with_spaces_and_other_scripts(tmp_path):
         store = _open(root, tmp_path / "data")
         assert set(names) < set(store.ids) and len(store) == 5
         assert store.images[store.ids.index(names[2])][0, 0].tolist() == [2, 2, 2]
-    table = pairs.semantic_pairs(store, seed=0)
+    table = pairing.semantic_pairs(store, seed=0)
     pairs.save_table(tmp_path / "pairs.csv", table, store)
     again = pairs.load_table(tmp_path / "pairs.csv", store)
     assert again.digest == table.digest

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.errors import UserError
-from input_pipeline.pairs import augmented_pairs, semantic_pairs
+from input_pipeline.pairing import augmented_pairs, semantic_pairs
 from input_pipeline.stream import (
     index_batches,
     iterate,

@@ -55,7 +55,7 @@ def test_packed_and_unpacked(archive, tmp_path):
     ]
     for split, store in stores[0].items():
         assert store.fingerprint == stores[1][split].fingerprint
-        assert store.class_names == ("goldfish", "toad")
+        assert store.class_names == ("n01 goldfish", "n02 toad")
     train, val, test = (stores[0][split] for split in ("train", "val", "test"))
     assert train.labels.tolist() == [0, 0, 1]
     assert train.images[np.arange(3)][:, 0, 0, 0].tolist() == [0, 1, 2]

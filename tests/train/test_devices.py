@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline.pairs import semantic_pairs
+from input_pipeline.pairing import semantic_pairs
 from input_pipeline.store import open_store
 from input_pipeline.stream import make_dataset
 from sp_jax.methods import Run

@@ -1,0 +1,109 @@
+"""Make a pair table, and show what is in it.
+
+    # Semantic pairs, as in the paper; then the augmentation pairs to compare with.
+    python -m input_pipeline.build_pairs --store=folder:/data/imagenet/train \
+        --classes=classes.txt --pairs_per_class=157 --out=sp.csv
+    python -m input_pipeline.build_pairs --store=folder:/data/imagenet/train \
+        --pairs=sp.csv --kind=augmented --out=ap.csv
+
+    --pairs=sp.csv --pairs_per_class=50     the small-sample ablation: the first 50 a class
+    --pairs=sp.csv --kind=mixed             half semantic, half augmentation pairs
+    --pairs=curated.csv                     a list of one's own: first,second,label
+    --pair_folders                          each folder holds the two images of a pair
+
+Beside OUT come OUT with .json (the numbers that are printed) and with .png (some of the
+pairs: look at them). Train with --config.data.pairs=OUT and the same store and split.
+"""
+
+import json
+import pathlib
+
+from absl import flags
+
+from input_pipeline import cli, pairing, pairs, summary
+from input_pipeline.decode import RESIZES
+from input_pipeline.errors import UserError
+from input_pipeline.pairs import PairTable
+from input_pipeline.store import ImageStore, open_store
+
+_STORE = flags.DEFINE_string("store", None, "Image store.", required=True)
+_SPLIT = flags.DEFINE_string("split", "all", "Split of the store.")
+_SIZE = flags.DEFINE_integer("image_size", 64, "Side of the stored images.", 1)
+_RESIZE = flags.DEFINE_enum("resize", "crop", RESIZES, "How they were made square.")
+_MAX_SKIPPED = flags.DEFINE_float("max_skipped", 0.01, "See input_pipeline.prepare.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared images.")
+_OUT = flags.DEFINE_string("out", None, "CSV file to write.", required=True)
+_PAIRS = flags.DEFINE_string("pairs", None, "CSV of pairs to start from.")
+_PAIR_FOLDERS = flags.DEFINE_bool(
+    "pair_folders", False, "Start from folders of two images each."
+)
+_PER_CLASS = flags.DEFINE_integer(
+    "pairs_per_class", 0, "Pairs a class; 0 for as many as use each image once.", 0
+)
+_CLASSES = flags.DEFINE_string("classes", None, "File with one class a line.")
+_SMALL = flags.DEFINE_bool(
+    "allow_small", False, "Take what there is of classes that are too small."
+)
+_KIND = flags.DEFINE_enum(
+    "kind", "semantic", ("semantic", "augmented", "mixed"), "Kind of the pairs."
+)
+_FRACTION = flags.DEFINE_float("semantic_fraction", 0.5, "Semantic pairs, if mixed.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of every choice.", 0)
+
+
+def build() -> None:
+    """Make the table and write what there is to see."""
+    out = pathlib.Path(_OUT.value)
+    if out.suffix != ".csv" or not out.parent.is_dir():
+        raise UserError(f"--out={out} must name a .csv file in a folder that exists.")
+    store = open_store(
+        _STORE.value,
+        _SPLIT.value,
+        image_size=_SIZE.value,
+        resize=_RESIZE.value,
+        data_dir=_DATA_DIR.value,
+        max_skipped=_MAX_SKIPPED.value,
+    )
+    table = semantic_table(store)
+    if _KIND.value == "augmented":
+        table = pairing.augmented_pairs(table)
+    elif _KIND.value == "mixed":
+        table = pairing.mixed_pairs(table, _FRACTION.value, seed=_SEED.value)
+    pairs.save_table(out, table, store)
+    numbers = {"source": table.source} | summary.summarize(table, store)
+    for name, value in numbers.items():
+        print(f"{name.replace('_', ' ')}: {value}")
+    out.with_suffix(".json").write_text(json.dumps(numbers, indent=1) + "\n")
+    summary.contact_sheet(table, store).save(out.with_suffix(".png"))
+    print(f"written to {out}; some of the pairs are in {out.with_suffix('.png')}")
+
+
+def semantic_table(store: ImageStore) -> PairTable:
+    """The table to start from."""
+    if _PAIRS.value and _PAIR_FOLDERS.value:
+        raise UserError("Give --pairs or --pair_folders, not both.")
+    if not (_PAIRS.value or _PAIR_FOLDERS.value):
+        classes = (
+            pairing.read_classes(_CLASSES.value, store) if _CLASSES.value else None
+        )
+        return pairing.class_pairs(
+            store,
+            _PER_CLASS.value,
+            seed=_SEED.value,
+            classes=classes,
+            allow_small=_SMALL.value,
+        )
+    table = (
+        pairs.load_table(_PAIRS.value, store)
+        if _PAIRS.value
+        else pairing.folder_pairs(store)
+    )
+    if _CLASSES.value:
+        table = pairing.of_classes(table, pairing.read_classes(_CLASSES.value, store))
+    if _PER_CLASS.value:
+        table = pairing.subset(table, _PER_CLASS.value, allow_small=_SMALL.value)
+    return table
+
+
+if __name__ == "__main__":
+    cli.run(build)

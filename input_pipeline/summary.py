@@ -1,0 +1,126 @@
+"""What a pair table holds, in numbers and as a picture to look at."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from input_pipeline.pairs import PairTable, check_table
+from input_pipeline.store import ImageStore
+
+_CHUNK = 4096  # Pairs that are read at a time.
+_THUMBNAIL = 16
+# Correlation of two thumbnails from which on they count as one picture: docs/data.md says
+# what lies above it.
+NEAR = 0.95
+
+
+def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
+    """Count what can go wrong with pairs.
+
+    Args:
+      table: P pairs of the store.
+      store: its images.
+
+    Returns:
+      pairs: P.
+      augmentation_pairs: those of an image with itself.
+      classes: number of labels.
+      pairs_a_class: the smallest and the largest number.
+      images: different images in the table.
+      images_used_again: those that stand in more than one pair.
+      duplicate_images: those whose pixels another image of the table has, too.
+      identical_pairs: semantic pairs of two images with the same pixels.
+      near_duplicate_pairs: semantic pairs, not identical, whose 16 x 16 gray
+        thumbnails correlate by more than `NEAR`.
+      pairs_across_classes: those whose two images have different labels.
+
+    Raises:
+      UserError: the table was made for another store.
+    """
+    check_table(table, store)
+    semantic = table.first != table.second
+    used, times = np.unique(
+        np.concatenate([table.first, table.second[semantic]]), return_counts=True
+    )
+    _, content, copies = np.unique(
+        store.digests[used], axis=0, return_inverse=True, return_counts=True
+    )
+    number = dict(zip(used.tolist(), content.reshape(-1).tolist(), strict=True))
+    same = np.array(
+        [number[a] == number[b] for a, b in zip(table.first, table.second, strict=True)]
+    )
+    classes, counts = np.unique(table.label, return_counts=True)
+    labels = store.labels[table.first], store.labels[table.second]
+    return {
+        "pairs": len(table),
+        "augmentation_pairs": int((~semantic).sum()),
+        "classes": len(classes),
+        "pairs_a_class": [int(counts.min()), int(counts.max())],
+        "images": len(used),
+        "images_used_again": int((times > 1).sum()),
+        "duplicate_images": int((copies[content.reshape(-1)] > 1).sum()),
+        "identical_pairs": int((same & semantic).sum()),
+        "near_duplicate_pairs": int(
+            ((similarity(table, store) > NEAR) & semantic & ~same).sum()
+        ),
+        "pairs_across_classes": int((labels[0] != labels[1]).sum()),
+    }
+
+
+def similarity(table: PairTable, store: ImageStore) -> np.ndarray:
+    """Correlation of the gray thumbnails of each pair: float32 [P], from -1 to 1."""
+    found = np.empty(len(table), np.float32)
+    for start in range(0, len(table), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        a = _thumbnails(store.read(table.first[rows]))
+        b = _thumbnails(store.read(table.second[rows]))
+        found[rows] = (a * b).sum(1)
+    return found
+
+
+def _thumbnails(images: np.ndarray) -> np.ndarray:
+    """Gray thumbnails of mean 0 and norm 1: float32 [n, up to 256]."""
+    size = images.shape[1]
+    side = min(size, _THUMBNAIL)
+    gray = images.mean(-1, dtype=np.float32)
+    edges = np.linspace(0, size, side + 1).astype(int)[:-1]
+    small = np.add.reduceat(np.add.reduceat(gray, edges, 1), edges, 2)
+    small = small.reshape(len(images), -1)
+    small = small - small.mean(1, keepdims=True)
+    return small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
+
+
+def contact_sheet(
+    table: PairTable, store: ImageStore, pairs: int = 80, columns: int = 8
+) -> Image.Image:
+    """Draw pairs that are spread evenly over the table, with the names of their classes.
+
+    Args:
+      table: pairs of the store.
+      store: its images.
+      pairs: how many to draw, if the table has as many.
+      columns: pairs in a line.
+    """
+    count = min(pairs, len(table))
+    chosen = np.linspace(0, len(table) - 1, count).astype(int)
+    size = store.images.shape[1]
+    scale = max(1, round(96 / size))
+    side, text, gap = size * scale, 14, 10
+    width, height = 2 * side + gap, side + text + gap
+    lines = -(-count // columns)
+    sheet = Image.new(
+        "RGB", (min(columns, count) * width + gap, lines * height), "white"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for place, row in enumerate(chosen):
+        x = gap + place % columns * width
+        y = place // columns * height
+        label = table.label[row]
+        name = store.class_names[label] if label >= 0 else ""
+        draw.text((x, y), name[: side // 4], "black", font)
+        images = store.read([table.first[row], table.second[row]])
+        for i, image in enumerate(images):
+            tile = Image.fromarray(image).resize((side, side), Image.NEAREST)
+            sheet.paste(tile, (x + i * side, y + text))
+    return sheet

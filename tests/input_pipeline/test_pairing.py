@@ -1,0 +1,202 @@
+"""Tables from labels, from folders of two and from other tables; the program."""
+
+import collections
+import json
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from PIL import Image
+
+from input_pipeline import pairing, pairs, summary
+from input_pipeline.errors import UserError
+from input_pipeline.pairs import PairTable
+from input_pipeline.store import open_store
+
+
+def unordered(table):
+    return [frozenset(p) for p in zip(table.first, table.second, strict=True)]
+
+
+@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.given(
+    sizes=st.lists(st.integers(2, 13), min_size=1, max_size=4),
+    wanted=st.integers(0, 80),
+    seed=st.integers(0, 2**40),
+)
+def test_class_pairs(make_store, sizes, wanted, seed):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    labels = np.append(np.random.default_rng(0).permutation(labels), -1)
+    store = make_store(labels, size=1)
+    table = pairing.class_pairs(store, wanted, seed=seed, allow_small=True)
+    assert len(set(unordered(table))) == len(table)  # No pair comes twice.
+    assert np.all(table.first != table.second)
+    for c, size in enumerate(sizes):
+        mine = table.label == c
+        most = size * (size - 1) // 2
+        assert mine.sum() == min(wanted or size // 2, most)
+        assert set(labels[table.first[mine]]) == set(labels[table.second[mine]]) == {c}
+        times = collections.Counter([*table.first[mine], *table.second[mine]])
+        # Every image is used before one is used again, and so on.
+        used = sorted((times[i] for i in np.flatnonzero(labels == c)), reverse=True)
+        assert used[0] - used[-1] <= 2
+        if 2 * mine.sum() <= size:
+            assert used[0] == 1
+        if 2 * mine.sum() >= size + 1:
+            assert used[-1] >= 1
+    again = pairing.class_pairs(store, wanted, seed=seed, allow_small=True)
+    assert again.digest == table.digest
+    # More pairs only add to a class.
+    more = pairing.class_pairs(store, len(table) + 1, seed=seed, allow_small=True)
+    assert set(unordered(table)) <= set(unordered(more))
+
+
+def test_classes_that_are_too_small(make_store):
+    store = make_store([0, 0, 0, 1, 1, 1, 1, 2])
+    with pytest.raises(
+        UserError, match="'class0' has 3 images.*4 different pairs.*allow"
+    ):
+        pairing.class_pairs(store, 4, seed=0)
+    with pytest.raises(UserError, match="'class2' has 1 images"):
+        pairing.class_pairs(store, 0, seed=0)
+    table = pairing.class_pairs(store, 4, seed=0, allow_small=True)
+    assert collections.Counter(table.label.tolist()) == {0: 3, 1: 4}
+    assert "2 classes have fewer" in table.source
+    # In the order that was asked for.
+    table = pairing.class_pairs(store, 1, seed=0, classes=[1, 0])
+    assert table.label.tolist() == [1, 0]
+    with pytest.raises(UserError, match="has no labels"):
+        pairing.class_pairs(make_store([0, -1, -1]), 0, seed=0, classes=[])
+
+
+def test_subsets_are_nested_and_mixtures_exact(make_store):
+    store = make_store(np.repeat(np.arange(3), 20))
+    table = pairing.class_pairs(store, 10, seed=1)
+    small, large = pairing.subset(table, 3), pairing.subset(table, 7)
+    assert collections.Counter(small.label.tolist()) == {0: 3, 1: 3, 2: 3}
+    assert set(unordered(small)) < set(unordered(large)) < set(unordered(table))
+    with pytest.raises(UserError, match="has 10 pairs, not 11"):
+        pairing.subset(table, 11)
+    for fraction in (0.0, 0.3, 1.0):
+        mixed = pairing.mixed_pairs(table, fraction, seed=0)
+        assert np.array_equal(mixed.first, table.first)
+        semantic = mixed.first != mixed.second
+        assert np.array_equal(mixed.second[semantic], table.second[semantic])
+        counts = np.bincount(table.label[semantic], minlength=3)
+        assert counts.tolist() == [10 * fraction] * 3
+    other = pairing.mixed_pairs(table, 0.5, seed=1)
+    assert other.digest != pairing.mixed_pairs(table, 0.5, seed=2).digest
+    with pytest.raises(UserError, match="between 0 and 1"):
+        pairing.mixed_pairs(table, 1.5, seed=0)
+
+
+def test_class_lists(make_store, tmp_path):
+    store = make_store([0, 1, 2])
+    path = tmp_path / "classes.txt"
+    path.write_text("# of the paper\nclass2\n\n class0 \n")
+    assert pairing.read_classes(path, store) == [2, 0]
+    for text, wanted in [
+        ("class0\nclass7\n", "line 2: 'tiny' has no class 'class7'"),
+        ("class0\nclass1\nclass0\n", "line 3: class 'class0' comes twice"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(UserError, match=wanted):
+            pairing.read_classes(path, store)
+    with pytest.raises(UserError, match="one class a line"):
+        pairing.read_classes(tmp_path / "nowhere.txt", store)
+
+
+def photograph(seed):
+    """Something with large shapes, so that a thumbnail shows it."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    return Image.fromarray(small).resize((64, 64), Image.BICUBIC)
+
+
+@pytest.fixture
+def curated(tmp_path):
+    """A folder with a sub-folder a pair."""
+    for c in ("cat", "dog"):
+        for pair in range(3):
+            folder = tmp_path / "pictures" / c / f"pair {pair}"
+            folder.mkdir(parents=True)
+            photograph(10 * (c == "dog") + pair).save(folder / "a.png")
+            photograph(1000 + pair).save(folder / "b.png")
+    return tmp_path / "pictures"
+
+
+def build(*options):
+    return subprocess.run(
+        [sys.executable, "-m", "input_pipeline.build_pairs", *map(str, options)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_folders_of_two_and_the_program(curated, tmp_path):
+    common = f"--store=folder:{curated}", f"--data_dir={tmp_path / 'data'}"
+    out = tmp_path / "sp.csv"
+    done = build(*common, "--pair_folders", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    store = open_store(f"folder:{curated}", data_dir=tmp_path / "data")
+    table = pairs.load_table(out, store)
+    assert [store.ids[i] for i in table.first[:2]] == [
+        "cat/pair 0/a.png",
+        "cat/pair 1/a.png",
+    ]
+    assert [store.ids[i] for i in table.second[:1]] == ["cat/pair 0/b.png"]
+    assert table.label.tolist() == [0, 0, 0, 1, 1, 1]
+    numbers = json.loads((tmp_path / "sp.json").read_text())
+    assert (numbers["pairs"], numbers["classes"], numbers["images"]) == (6, 2, 12)
+    # The second images of cats and dogs are the same pictures.
+    assert numbers["duplicate_images"] == 6
+    with Image.open(tmp_path / "sp.png") as sheet:
+        assert sheet.width > 6 * 2 * 64
+    done = build(
+        *common, f"--pairs={out}", "--kind=augmented", f"--out={tmp_path / 'ap.csv'}"
+    )
+    assert done.returncode == 0, done.stderr
+    matched = pairs.load_table(tmp_path / "ap.csv", store)
+    assert np.array_equal(matched.first, table.first)
+    assert np.array_equal(matched.second, table.first)
+    photograph(0).save(curated / "dog" / "pair 1" / "c.png")
+    done = build(*common, "--pair_folders", f"--out={out}")
+    assert done.returncode == 2
+    assert "'dog/pair 1'" in done.stderr and "holds 3 images" in done.stderr
+
+
+def test_copies_and_near_copies_are_counted(tmp_path):
+    folder = tmp_path / "pictures" / "c"
+    folder.mkdir(parents=True)
+    image = photograph(1)
+    image.save(folder / "0.png")
+    image.save(folder / "1.png")  # The same pixels.
+    image.save(folder / "2.jpg", quality=60)  # Nearly the same.
+    image.point(lambda value: 0.6 * value).save(folder / "3.png")
+    photograph(2).save(folder / "4.png")
+    store = open_store(f"folder:{tmp_path / 'pictures'}", data_dir=tmp_path / "data")
+    table = PairTable(
+        first=np.array([0, 0, 0, 0, 0]),
+        second=np.array([1, 2, 3, 4, 0]),
+        label=np.zeros(5, int),
+        store=store.name,
+        split=store.split,
+        fingerprint=store.fingerprint,
+        source="",
+    )
+    assert summary.summarize(table, store) == {
+        "pairs": 5,
+        "augmentation_pairs": 1,
+        "classes": 1,
+        "pairs_a_class": [5, 5],
+        "images": 5,
+        "images_used_again": 1,
+        "duplicate_images": 2,
+        "identical_pairs": 1,
+        "near_duplicate_pairs": 2,
+        "pairs_across_classes": 0,
+    }
+    found = summary.similarity(table, store)
+    assert found[[0, 4]] == pytest.approx([1, 1], abs=1e-5) and found[3] < 0.5
