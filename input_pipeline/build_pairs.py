@@ -15,23 +15,14 @@ Beside OUT come OUT with .json (the numbers that are printed) and with .png (som
 pairs: look at them). Train with --config.data.pairs=OUT and the same store and split.
 """
 
-import json
-import pathlib
-
 from absl import flags
 
 from input_pipeline import cli, pairing, pairs, summary
-from input_pipeline.decode import RESIZES
 from input_pipeline.errors import UserError
 from input_pipeline.pairs import PairTable
-from input_pipeline.store import ImageStore, open_store
+from input_pipeline.store import ImageStore
+from input_pipeline.store_flags import open_from_flags
 
-_STORE = flags.DEFINE_string("store", None, "Image store.", required=True)
-_SPLIT = flags.DEFINE_string("split", "all", "Split of the store.")
-_SIZE = flags.DEFINE_integer("image_size", 64, "Side of the stored images.", 1)
-_RESIZE = flags.DEFINE_enum("resize", "crop", RESIZES, "How they were made square.")
-_MAX_SKIPPED = flags.DEFINE_float("max_skipped", 0.01, "See input_pipeline.prepare.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared images.")
 _OUT = flags.DEFINE_string("out", None, "CSV file to write.", required=True)
 _PAIRS = flags.DEFINE_string("pairs", None, "CSV of pairs to start from.")
 _PAIR_FOLDERS = flags.DEFINE_bool(
@@ -53,17 +44,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of every choice.", 0)
 
 def build() -> None:
     """Make the table and write what there is to see."""
-    out = pathlib.Path(_OUT.value)
-    if out.suffix != ".csv" or not out.parent.is_dir():
-        raise UserError(f"--out={out} must name a .csv file in a folder that exists.")
-    store = open_store(
-        _STORE.value,
-        _SPLIT.value,
-        image_size=_SIZE.value,
-        resize=_RESIZE.value,
-        data_dir=_DATA_DIR.value,
-        max_skipped=_MAX_SKIPPED.value,
-    )
+    out = cli.csv_path(_OUT.value)
+    store = open_from_flags()
     table = semantic_table(store)
     if _KIND.value == "augmented":
         table = pairing.augmented_pairs(table)
@@ -71,11 +53,8 @@ def build() -> None:
         table = pairing.mixed_pairs(table, _FRACTION.value, seed=_SEED.value)
     pairs.save_table(out, table, store)
     numbers = {"source": table.source} | summary.summarize(table, store)
-    for name, value in numbers.items():
-        print(f"{name.replace('_', ' ')}: {value}")
-    out.with_suffix(".json").write_text(json.dumps(numbers, indent=1) + "\n")
+    cli.write_numbers(out, numbers)
     summary.contact_sheet(table, store).save(out.with_suffix(".png"))
-    print(f"written to {out}; some of the pairs are in {out.with_suffix('.png')}")
 
 
 def semantic_table(store: ImageStore) -> PairTable:

@@ -1,7 +1,10 @@
 """How the programs of this room start, and how they report a mistake."""
 
+import json
+import pathlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags
 
@@ -35,3 +38,20 @@ def run(program: Callable[[], None]) -> None:
 def _report(error: Exception) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
+
+
+def csv_path(text: str) -> pathlib.Path:
+    """Check where a table is to be written, before the work is done."""
+    path = pathlib.Path(text).expanduser()
+    if path.suffix != ".csv" or not path.parent.is_dir():
+        raise UserError(f"--out={text} must name a .csv file in a folder that exists.")
+    return path
+
+
+def write_numbers(out: pathlib.Path, numbers: dict[str, Any]) -> None:
+    """Print what a table holds, and write it beside the table."""
+    for name, value in numbers.items():
+        print(f"{name.replace('_', ' ')}: {value}")
+    path = out.with_suffix(".json")
+    path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {out}; some of the pairs are in {out.with_suffix('.png')}")

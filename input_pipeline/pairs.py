@@ -98,9 +98,18 @@ def check_table(table: PairTable, store: ImageStore) -> None:
 
 
 def save_table(
-    path: str | os.PathLike[str], table: PairTable, store: ImageStore
+    path: str | os.PathLike[str],
+    table: PairTable,
+    store: ImageStore,
+    score: np.ndarray | None = None,
 ) -> None:
     """Write a table as CSV: comment lines on its origin, then ids and class names.
+
+    Args:
+      path: of the file; it is whole or absent.
+      table: pairs of the store.
+      store: gives ids and class names.
+      score: float [P], a further column: how sure each pair is.
 
     Raises:
       UserError: the table was made for another store.
@@ -110,11 +119,12 @@ def save_table(
     for key in _HEADER:
         text.write(f"# {key}={' '.join(str(getattr(table, key)).split())}\n")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer.writerow(_COLUMNS if score is None else (*_COLUMNS, "score"))
     columns = (table.first, table.second, table.label)
-    for first, second, label in zip(*columns, strict=True):
+    for row, (first, second, label) in enumerate(zip(*columns, strict=True)):
         name = store.class_names[label] if label >= 0 else ""
-        writer.writerow((store.ids[first], store.ids[second], name))
+        more = () if score is None else (f"{score[row]:.6f}",)
+        writer.writerow((store.ids[first], store.ids[second], name, *more))
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # surrogateescape: file names that are not UTF-8.

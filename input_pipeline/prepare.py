@@ -13,52 +13,34 @@ import pathlib
 
 from absl import flags
 
-from input_pipeline import cli, decode, records
-from input_pipeline.store import open_source, open_store
+from input_pipeline import cli, records
+from input_pipeline import store_flags as given
+from input_pipeline.store import open_source
 
-_STORE = flags.DEFINE_string(
-    "store", None, "Image store, such as folder:DIR or tfds:cifar10.", required=True
-)
-_SIZE = flags.DEFINE_integer(
-    "image_size", 64, "Side of the stored images in pixels.", lower_bound=1
-)
-_RESIZE = flags.DEFINE_enum(
-    "resize", "crop", decode.RESIZES, "Crop the centre, or squash the whole image."
-)
-_MAX_SKIPPED = flags.DEFINE_float(
-    "max_skipped", 0.01, "Share of the images that may be damaged and left out."
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of prepared images; default $SP_JAX_DATA, else ~/.cache."
-)
 _OUT = flags.DEFINE_string("out", None, "Folder for ArrayRecord files, instead.")
 _SHARD_IMAGES = flags.DEFINE_integer(
-    "shard_images", 16384, "Images a file of --out.", lower_bound=1
+    "shard_images", 16384, "Images a file of --out.", 1
 )
 
 
 def prepare() -> None:
     """Prepare the images, and say what there is."""
-    name = _STORE.value
+    name = given.STORE.value
     if _OUT.value:
         records.write(
             open_source(name),
             _OUT.value,
-            _SIZE.value,
-            _RESIZE.value,
-            _MAX_SKIPPED.value,
+            given.IMAGE_SIZE.value,
+            given.RESIZE.value,
+            given.MAX_SKIPPED.value,
             _SHARD_IMAGES.value,
         )
         name = f"array_record:{pathlib.Path(_OUT.value).expanduser().absolute()}"
-    store = open_store(
-        name,
-        image_size=_SIZE.value,
-        resize=_RESIZE.value,
-        data_dir=_DATA_DIR.value,
-        max_skipped=_MAX_SKIPPED.value,
+    store = given.open_from_flags(name)
+    print(
+        f"{name}, split {store.split}: {len(store)} images of "
+        f"{given.IMAGE_SIZE.value} px, {len(store.class_names)} classes"
     )
-    classes = len(store.class_names)
-    print(f"{name}: {len(store)} images of {_SIZE.value} px, {classes} classes")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_the_same_as_the_memory_map(pictures, tmp_path):
     out = tmp_path / "out"
     done = prepare(*options(pictures, out))
     assert done.returncode == 0, done.stderr
-    assert f"array_record:{out}: 11 images of 8 px, 2 classes" in done.stdout
+    assert f"array_record:{out}, split all: 11 images of 8 px, 2 classes" in done.stdout
     names = sorted(path.name for path in out.iterdir())
     assert names[:5] == ["digests.npy"] + [
         f"images-{i:05d}-of-00003.array_record" for i in range(3)

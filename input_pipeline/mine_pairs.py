@@ -1,0 +1,157 @@
+"""Find semantic pairs without labels: mutual nearest neighbours of an encoder's features.
+
+    python -m input_pipeline.mine_pairs --store=folder:/data/images \
+        --checkpoint=runs/ap --out=mined.csv
+
+The encoder is a checkpoint of this project (say, trained on augmentation pairs of the same
+images), any other one by --features=FILE.npy (float [N, D], rows as in the store), or without
+both a hand-made descriptor of shapes and colours, which is weak.
+
+Beside OUT come OUT with .json (the numbers that are printed) and .png (pairs to look at);
+where the store has labels, they are compared with them: OUT-precision.png. The table has a
+column `score`, the best pair first. Train with --config.data.pairs=OUT.
+"""
+
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from input_pipeline import cli, handmade, mining, pairs, summary
+from input_pipeline.errors import UserError
+from input_pipeline.pairs import PairTable
+from input_pipeline.store import ImageStore
+from input_pipeline.store_flags import open_from_flags
+
+_CHUNK = 1024  # Images that are described at a time.
+_OUT = flags.DEFINE_string("out", None, "CSV file to write.", required=True)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or checkpoint: the encoder.")
+_FEATURES = flags.DEFINE_string("features", None, "Features made elsewhere: FILE.npy.")
+_NEIGHBOURS = flags.DEFINE_integer(
+    "neighbours", 5, "Each image must be among so many nearest of the other.", 1
+)
+_LEAST = flags.DEFINE_float("min_similarity", -1.0, "Least cosine of a pair.")
+_MOST = flags.DEFINE_float("max_similarity", 1.0, "Largest cosine of a pair.")
+_USES = flags.DEFINE_integer("max_uses", 2, "Pairs that an image may stand in.", 1)
+_WITHIN = flags.DEFINE_string(
+    "within", None, "Pair images that share this only: label, or an attribute."
+)
+_TARGET = flags.DEFINE_string("target", "label", "What to compare the pairs with.")
+
+
+def mine() -> None:
+    """Find the pairs and write what there is to see."""
+    out = cli.csv_path(_OUT.value)
+    store = open_from_flags()
+    features = find_features(store)
+    from eval.neighbours import nearest_others  # Starts jax: late.
+
+    groups = store.target(_WITHIN.value)[0] if _WITHIN.value else None
+    k = min(_NEIGHBOURS.value, len(store) - 1)
+    neighbours, similarity = nearest_others(features, k, groups)
+    first, second, score = mining.mutual_pairs(
+        neighbours,
+        similarity,
+        band=(_LEAST.value, _MOST.value),
+        max_uses=_USES.value,
+    )
+    table = make_table(store, first, second)
+    copies = summary.similarity(table, store) > summary.NEAR
+    table, score = make_table(store, first[~copies], second[~copies]), score[~copies]
+    pairs.save_table(out, table, store, score=score)
+    numbers = {
+        "source": table.source,
+        "near_duplicates_left_out": int(copies.sum()),
+        "scores": [float(score.min()), float(score.max())],
+    } | summary.summarize(table, store)
+    target = store.target(_TARGET.value)[0]
+    known = (target[table.first] >= 0) & (target[table.second] >= 0)
+    if known.any():
+        same = (target[table.first] == target[table.second])[known]
+        numbers["precision"] = float(same.mean())
+        numbers["chance"] = mining.chance(target[target >= 0])
+        picture = out.with_name(f"{out.stem}-precision.png")
+        draw_precision(picture, score[known], same, numbers["chance"])
+    cli.write_numbers(out, numbers)
+    summary.contact_sheet(table, store).save(out.with_suffix(".png"))
+
+
+def find_features(store: ImageStore) -> np.ndarray:
+    """Features of every image of the store."""
+    if _CHECKPOINT.value and _FEATURES.value:
+        raise UserError("Give --checkpoint or --features, not both.")
+    if _CHECKPOINT.value:
+        # The encoder lives in the rooms that read pairs: imported by this program only.
+        from eval.features import Extractor
+        from sp_jax.train.restore import load_features
+
+        return Extractor(load_features(_CHECKPOINT.value)[0]).extract(store)
+    if not _FEATURES.value:
+        if store.images.shape[1] < 16:
+            raise UserError(
+                "Without an encoder, images need at least 16 pixels a side."
+            )
+        starts = range(0, len(store), _CHUNK)
+        return np.concatenate(
+            [
+                handmade.hog_and_colour(
+                    store.read(np.arange(start, min(start + _CHUNK, len(store))))
+                )
+                for start in starts
+            ]
+        )
+    try:
+        features = np.load(_FEATURES.value)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"Cannot read {_FEATURES.value} ({error}): give an .npy file."
+        ) from error
+    if features.ndim != 2 or len(features) != len(store):
+        raise UserError(
+            f"{_FEATURES.value} holds {list(features.shape)}, not a row for each of the "
+            f"{len(store)} images of {store.name!r}, split {store.split!r}."
+        )
+    if features.dtype.kind != "f" or not np.isfinite(features).all():
+        raise UserError(f"{_FEATURES.value} must hold finite floating point numbers.")
+    return features
+
+
+def make_table(store: ImageStore, first: np.ndarray, second: np.ndarray) -> PairTable:
+    """The pairs as a table; a pair has the label of its first image."""
+    encoder = _CHECKPOINT.value or _FEATURES.value or "shapes and colours"
+    return PairTable(
+        first=first,
+        second=second,
+        label=store.labels[first],
+        store=store.name,
+        split=store.split,
+        fingerprint=store.fingerprint,
+        source=f"mutual {_NEIGHBOURS.value} nearest neighbours by {encoder}",
+    )
+
+
+def draw_precision(
+    path: pathlib.Path, score: np.ndarray, same: np.ndarray, chance: float
+) -> None:
+    """Draw the share of right pairs among the best n, and by score."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.plot(np.arange(1, len(same) + 1), mining.precision_curve(same))
+    left.set(xlabel="pairs taken, the best first", ylabel="precision", ylim=(0, 1))
+    # Twenty groups of as many pairs.
+    groups = [g for g in np.array_split(np.arange(len(same)), 20) if len(g)]
+    right.plot(
+        [score[g].mean() for g in groups], [same[g].mean() for g in groups], ".-"
+    )
+    right.set(xlabel="score (cosine)", ylabel="precision", ylim=(0, 1))
+    for axes in (left, right):
+        axes.axhline(chance, color="gray", linestyle="--", label="chance")
+        axes.grid(alpha=0.3)
+    left.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    cli.run(mine)

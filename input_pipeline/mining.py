@@ -1,0 +1,77 @@
+"""Semantic pairs without labels: mutual nearest neighbours, as a table with scores."""
+
+import numpy as np
+
+from input_pipeline.errors import UserError
+
+
+def mutual_pairs(
+    neighbours: np.ndarray,
+    similarity: np.ndarray,
+    *,
+    band: tuple[float, float] = (-1.0, 1.0),
+    max_uses: int = 2,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of images each of which is among the nearest of the other.
+
+    The best pairs come first, and an image that has been used `max_uses` times is passed
+    over: some images are near to very many others ("hubs").
+
+    Args:
+      neighbours: int [N, k], the nearest others of each image.
+      similarity: float [N, k], e.g. their cosines.
+      band: least and largest similarity of a pair, both allowed. A top below 1 leaves out
+        near-duplicates, which teach no more than an augmentation does.
+      max_uses: pairs that an image may stand in.
+
+    Returns:
+      first, second: int64 [P], first < second; score: float32 [P], falling.
+
+    Raises:
+      UserError: no pair is left.
+
+    Example:
+      >>> neighbours = np.array([[1], [0], [1]])
+      >>> first, second, score = mutual_pairs(neighbours, np.array([[0.9], [0.9], [0.8]]))
+      >>> first.tolist(), second.tolist()
+      ([0], [1])
+    """
+    count, k = neighbours.shape
+    rows = np.repeat(np.arange(count), k)
+    others, scores = neighbours.reshape(-1).astype(np.int64), similarity.reshape(-1)
+    found = np.isfinite(scores)  # A group may have had too few.
+    rows, others, scores = rows[found], others[found], scores[found]
+    mutual = np.isin(rows * count + others, others * count + rows)
+    wanted = mutual & (rows < others) & (scores >= band[0]) & (scores <= band[1])
+    rows, others, scores = rows[wanted], others[wanted], scores[wanted]
+    order = np.lexsort((others, rows, -scores))
+    uses = np.zeros(count, np.int64)
+    kept = []
+    for i in order:
+        a, b = rows[i], others[i]
+        if uses[a] < max_uses and uses[b] < max_uses:
+            uses[a] += 1
+            uses[b] += 1
+            kept.append(i)
+    if not kept:
+        raise UserError(
+            f"No two images are among each other's {k} nearest with a similarity from "
+            f"{band[0]:g} to {band[1]:g}: widen the band, or allow more neighbours."
+        )
+    return rows[kept], others[kept], scores[kept].astype(np.float32)
+
+
+def chance(labels: np.ndarray) -> float:
+    """Probability that two different images that are drawn at random share their label."""
+    counts = np.bincount(labels).astype(float)
+    total = counts.sum()
+    return float((counts * (counts - 1)).sum() / (total * (total - 1)))
+
+
+def precision_curve(same: np.ndarray) -> np.ndarray:
+    """Share of right pairs among the first n, for n = 1 ... P.
+
+    Args:
+      same: bool [P], whether both images have one label, the best score first.
+    """
+    return np.cumsum(same) / np.arange(1, len(same) + 1)

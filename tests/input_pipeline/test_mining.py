@@ -1,0 +1,162 @@
+"""Mined pairs: mutual, in the band, without hubs; the program from end to end."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from PIL import Image
+
+from eval.neighbours import nearest_others
+from input_pipeline import handmade, mining, pairs
+from input_pipeline.errors import UserError
+from input_pipeline.store import open_store
+
+
+def brute_force(features, groups, k):
+    """Cosines in float64; a full sort."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    cosine[groups[:, None] != groups] = -np.inf
+    np.fill_diagonal(cosine, -np.inf)
+    order = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(cosine, order, 1)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(2100) % 700])
+def test_nearest_others_is_exact(groups):
+    """More rows than a block holds; groups of three have fewer than k others."""
+    features = np.random.default_rng(0).standard_normal((2100, 16))
+    rows, cosines = nearest_others(features, 4, groups)
+    given = np.zeros(2100) if groups is None else groups
+    want_rows, want = brute_force(features, given, 4)
+    np.testing.assert_allclose(cosines, want, rtol=1e-5, atol=1e-6)
+    found = np.isfinite(want)
+    assert np.mean(rows[found] == want_rows[found]) > 0.999  # But for ties.
+    assert found.all() == (groups is None)
+    with pytest.raises(ValueError, match="k=5 neighbours of 5 rows"):
+        nearest_others(features[:5], 5)
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(
+    count=st.integers(6, 40),
+    k=st.integers(1, 5),
+    max_uses=st.integers(1, 3),
+    low=st.floats(-1.0, 0.3),
+    high=st.floats(0.3, 1.0),
+    seed=st.integers(0, 1000),
+)
+def test_mutual_pairs(count, k, max_uses, low, high, seed):
+    features = np.random.default_rng(seed).standard_normal((count, 3))
+    rows, cosines = brute_force(features, np.zeros(count), k)
+    near = [set(r) for r in rows]
+    # Every pair that may be taken, the best first.
+    allowed = sorted(
+        (-cosines[a][list(rows[a]).index(b)], a, b)
+        for a in range(count)
+        for b in near[a]
+        if a < b and a in near[b]
+    )
+    allowed = [x for x in allowed if low <= -x[0] <= high]
+    if not allowed:
+        with pytest.raises(UserError, match="widen the band"):
+            mining.mutual_pairs(rows, cosines, band=(low, high), max_uses=max_uses)
+        return
+    first, second, score = mining.mutual_pairs(
+        rows, cosines, band=(low, high), max_uses=max_uses
+    )
+    uses, want = np.zeros(count, int), []
+    for negative, a, b in allowed:
+        if max(uses[a], uses[b]) < max_uses:
+            uses[[a, b]] += 1
+            want.append((a, b, -negative))
+    got = list(zip(first.tolist(), second.tolist(), strict=True))
+    assert got == [(a, b) for a, b, _ in want]
+    np.testing.assert_allclose(score, [s for _, _, s in want], rtol=1e-5)
+
+
+def test_chance_and_precision():
+    labels = np.array([0, 0, 0, 1])
+    draws = [(a, b) for a in range(4) for b in range(4) if a != b]
+    same = np.mean([labels[a] == labels[b] for a, b in draws])
+    assert mining.chance(labels) == pytest.approx(same)
+    curve = mining.precision_curve(np.array([True, True, False, True]))
+    assert curve.tolist() == pytest.approx([1, 1, 2 / 3, 3 / 4])
+
+
+def test_handmade_features():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 64, 64, 3), np.uint8)
+    bars = np.zeros((64, 64, 3), np.uint8)
+    bars[:, ::8] = 255
+    images = np.stack([*images, bars, bars // 2, bars.swapaxes(0, 1)])
+    features = handmade.hog_and_colour(images)
+    assert features.shape == (6, 2020) and features.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    shapes = features[:, :1764]
+    # Shapes do not see the brightness, and tell upright from lying bars.
+    assert shapes[3] @ shapes[4] == pytest.approx(shapes[3] @ shapes[3], rel=1e-3)
+    assert shapes[3] @ shapes[5] < 0.3
+
+
+def mine(*options):
+    return subprocess.run(
+        [sys.executable, "-m", "input_pipeline.mine_pairs", *map(str, options)],
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes whose images are alike, and a copy of one image."""
+    rng = np.random.default_rng(0)
+    for c in ("cat", "dog"):
+        (tmp_path / "pictures" / c).mkdir(parents=True)
+        shape = rng.integers(0, 256, (4, 4, 3))
+        for i in range(6):
+            noisy = np.clip(shape + rng.integers(-60, 60, shape.shape), 0, 255)
+            image = Image.fromarray(noisy.astype(np.uint8)).resize((32, 32))
+            image.save(tmp_path / "pictures" / c / f"{i}.png")
+    image.save(tmp_path / "pictures" / "dog" / "copy.jpg", quality=90)
+    return tmp_path / "pictures"
+
+
+def test_the_program(pictures, tmp_path):
+    out = tmp_path / "mined.csv"
+    common = (
+        *(f"--store=folder:{pictures}", f"--data_dir={tmp_path / 'data'}"),
+        *("--image_size=32", f"--out={out}"),
+    )
+    done = mine(*common, "--neighbours=4", "--max_uses=3")
+    assert done.returncode == 0, done.stderr
+    store = open_store(f"folder:{pictures}", image_size=32, data_dir=tmp_path / "data")
+    table = pairs.load_table(out, store)
+    numbers = json.loads((tmp_path / "mined.json").read_text())
+    assert numbers["near_duplicates_left_out"] == 1
+    copy = store.ids.index("dog/copy.jpg"), store.ids.index("dog/5.png")
+    assert {*copy} not in [
+        {a, b} for a, b in zip(table.first, table.second, strict=True)
+    ]
+    assert numbers["precision"] > 0.9 > 0.6 > numbers["chance"]
+    with out.open() as file:
+        scores = [
+            float(x["score"]) for x in csv.DictReader(x for x in file if x[0] != "#")
+        ]
+    assert scores == sorted(scores, reverse=True) and len(scores) == len(table)
+    for name in ("mined.png", "mined-precision.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 300
+    # Features from elsewhere, and only within a class: here they say nothing.
+    np.save(tmp_path / "f.npy", np.random.default_rng(0).standard_normal((13, 5)))
+    done = mine(*common, f"--features={tmp_path / 'f.npy'}", "--within=label")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "mined.json").read_text())["precision"] == 1.0
+    np.save(tmp_path / "f.npy", np.ones((12, 5)))
+    done = mine(*common, f"--features={tmp_path / 'f.npy'}")
+    assert done.returncode == 2 and "13 images" in done.stderr
