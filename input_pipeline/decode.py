@@ -31,6 +31,15 @@ def decode(content: bytes, size: int, resize: Resize = "crop") -> np.ndarray:
     """Decode an encoded image: uint8 [size, size, 3]; see the top of this file.
 
     Raises:
+      BadImage: see `open_rgb`.
+    """
+    return fit(open_rgb(content), size, resize)
+
+
+def open_rgb(content: bytes) -> Image.Image:
+    """Decode an encoded image at its own size: upright, 8-bit RGB.
+
+    Raises:
       BadImage: the file is empty, damaged, no image, too large, or has floating point or
         32-bit pixels, whose range is unknown.
     """
@@ -46,7 +55,7 @@ def decode(content: bytes, size: int, resize: Resize = "crop") -> np.ndarray:
                         f"{opened.width} x {opened.height} pixels are more than "
                         f"{MAX_PIXELS // 10**6} megapixels"
                     )
-                return fit(_rgb(opened), size, resize)
+                return _rgb(opened)
     except BadImage:
         raise
     except Exception as error:  # PIL's decoders raise many types.

@@ -1,0 +1,159 @@
+"""A person's decisions on pairs: kept at once, undone, exported.
+
+Each decision is a line that is appended to a log and forced to the disk before the page goes
+on. A crash can tear the last line at most; a torn line is dropped. Undoing is a line, too:
+nothing that was decided is ever rewritten.
+"""
+
+import csv
+import dataclasses
+import io
+import os
+import pathlib
+import time
+
+import numpy as np
+
+from input_pipeline.errors import UserError
+from input_pipeline.pairs import PairTable, check_table
+from input_pipeline.store import ImageStore
+
+UNDECIDED, ACCEPTED, REJECTED = 0, 1, 2
+_COLUMNS = ("time", "pair", "action", "second")
+
+
+class Curation:
+    """The pairs of a table, what was decided on each, and the log of it.
+
+    Attributes:
+      table: the pairs as they were given.
+      store: their images.
+      status: int8 [P]: UNDECIDED, ACCEPTED or REJECTED.
+      second: int32 [P]: the second image of each pair, as swapped so far.
+    """
+
+    def __init__(
+        self, table: PairTable, store: ImageStore, path: str | os.PathLike[str]
+    ) -> None:
+        """Open the log at `path`, and repeat what it holds.
+
+        Raises:
+          UserError: the log belongs to other pairs, or cannot be read.
+        """
+        check_table(table, store)
+        self.table, self.store = table, store
+        self.status = np.zeros(len(table), np.int8)
+        self.second = np.array(table.second)
+        self._done: list[tuple[int, int, int]] = []  # pair, status and second before
+        self._rows = {name: row for row, name in enumerate(store.ids)}
+        self._path = pathlib.Path(path)
+        self._replay()
+
+    def decide(self, pair: int, action: str) -> None:
+        """Accept or reject a pair, or swap its second image for another of its class.
+
+        Raises:
+          UserError: there is no such pair or action, or nothing to swap with.
+        """
+        if not 0 <= pair < len(self.table):
+            raise UserError(f"There is no pair {pair} of {len(self.table)}.")
+        second = int(self.second[pair])
+        if action == "swap":
+            second = self._next_partner(pair)
+        elif action not in ("accept", "reject"):
+            raise UserError(f"There is no action {action!r}.")
+        self._write(pair, action, self.store.ids[second])
+        self._apply(pair, action, second)
+
+    def undo(self) -> int | None:
+        """Take back the last decision; its pair, or None if there is none."""
+        if not self._done:
+            return None
+        self._write(self._done[-1][0], "undo", "")
+        return self._take_back()
+
+    def next_undecided(self, after: int = -1) -> int | None:
+        """The first pair behind `after` without a decision, then from the start."""
+        (open_pairs,) = np.nonzero(self.status == UNDECIDED)
+        behind = open_pairs[open_pairs > after]
+        found = behind if len(behind) else open_pairs
+        return int(found[0]) if len(found) else None
+
+    def accepted(self) -> PairTable:
+        """The accepted pairs with the partners that they were given.
+
+        Raises:
+          UserError: none was accepted.
+        """
+        which = self.status == ACCEPTED
+        if not which.any():
+            raise UserError("No pair has been accepted yet.")
+        return dataclasses.replace(
+            self.table,
+            first=self.table.first[which],
+            second=self.second[which],
+            label=self.table.label[which],
+            source=f"curated ({which.sum()} of {len(which)} accepted): {self.table.source}",
+        )
+
+    def _next_partner(self, pair: int) -> int:
+        """The next image of the class that no pair uses, behind the present one."""
+        label = self.store.labels[self.table.first[pair]]
+        if label < 0:
+            raise UserError("This image has no label, so there is no class to swap in.")
+        standing = self.status != REJECTED
+        used = {*self.table.first[standing], *self.second[standing]}
+        used |= {self.table.first[pair]}
+        free = [i for i in np.flatnonzero(self.store.labels == label) if i not in used]
+        if not free:
+            raise UserError(
+                f"Every image of {self.store.class_names[label]!r} is in a pair: reject "
+                "this one, or another whose image you want."
+            )
+        behind = [i for i in free if i > self.second[pair]]
+        return int((behind or free)[0])
+
+    def _apply(self, pair: int, action: str, second: int) -> None:
+        self._done.append((pair, int(self.status[pair]), int(self.second[pair])))
+        self.second[pair] = second
+        self.status[pair] = {"accept": ACCEPTED, "reject": REJECTED}.get(
+            action, UNDECIDED
+        )
+
+    def _take_back(self) -> int:
+        pair, self.status[pair], self.second[pair] = self._done.pop()
+        return pair
+
+    def _write(self, pair: int, action: str, second: str) -> None:
+        text = io.StringIO()
+        now = time.strftime("%Y-%m-%dT%H:%M:%S")
+        csv.writer(text, lineterminator="\n").writerow((now, pair, action, second))
+        with open(self._path, "ab") as file:
+            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _replay(self) -> None:
+        head = f"# decisions on the pairs {self.table.digest}\n{','.join(_COLUMNS)}\n"
+        if not self._path.exists():
+            temporary = self._path.with_name(f".{self._path.name}.tmp")
+            temporary.write_text(head)
+            os.replace(temporary, self._path)
+            return
+        content = self._path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        text = whole.decode("utf-8", "surrogateescape")
+        if not text.startswith(head):
+            raise UserError(
+                f"{self._path} holds decisions on other pairs: move it away, or open the "
+                "table that it belongs to."
+            )
+        if len(whole) < len(content):
+            os.truncate(self._path, len(whole))
+        for _, pair, action, second in csv.reader(
+            io.StringIO(text.removeprefix(head), newline="")
+        ):
+            if action == "undo":
+                self._take_back()
+            else:
+                self._apply(int(pair), action, self._rows[second])
