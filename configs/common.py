@@ -37,7 +37,8 @@ def get_config() -> ml_collections.ConfigDict:
     data.semantic_fraction = 0.5  # of the pairs, if mixed
     data.pairs = ""  # CSV of a pair table; "" makes one from the labels
     data.rounds = 1  # pairs an image in the table that is made
-    data.prefetch = 2  # batches read ahead; 0 for none
+    data.prefetch = 2  # batches read ahead, by each worker; 0 for none
+    data.workers = 0  # processes that read; 0 for one thread of this one
 
     # Changes to every view of the method. 0 switches an operation off; the paper's
     # "crop only" is jitter, grayscale, blur and solarize at 0.

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import grain
 import numpy as np
+from absl import flags
 
 from input_pipeline.errors import UserError
 from input_pipeline.pairs import PairTable, check_table
@@ -92,11 +93,7 @@ def index_batches(
         )
     share = batch_size // process_count
     mine = slice(process_index * share, (process_index + 1) * share)
-
-    # Two epochs: prefetching runs ahead over the border.
-    @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        return np.argsort(_raw_bits(seed, _ORDER, epoch, len(table)), kind="stable")
+    order = functools.partial(_order, seed, len(table))
 
     def batch(step: int) -> Batch:
         epoch, place = divmod(step, per_epoch)
@@ -114,6 +111,13 @@ def index_batches(
         return {"index": index, "label": table.label[pairs]}
 
     return batch
+
+
+# Two epochs: prefetching runs ahead over the border.
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, count: int, epoch: int) -> np.ndarray:
+    """The pairs of an epoch; a worker process keeps its own."""
+    return np.argsort(_raw_bits(seed, _ORDER, epoch, count), kind="stable")
 
 
 def make_dataset(
@@ -147,9 +151,11 @@ def make_dataset(
         process_count=process_count,
     )
 
+    images = store.images  # Worker processes get this, and not the names of all images.
+
     def read(step: int) -> Batch:
         indices = batch(int(step))
-        return {"image": store.read(indices["index"]), **indices}
+        return {"image": images[indices["index"]], **indices}
 
     # Not MapDataset.shuffle().batch().repeat(), which does reshuffle each epoch:
     # it walks the pipeline once a record, where one indexing operation reads the
@@ -159,22 +165,39 @@ def make_dataset(
 
 
 def iterate(
-    dataset: grain.MapDataset, start_step: int, total_steps: int, prefetch: int = 2
+    dataset: grain.MapDataset,
+    start_step: int,
+    total_steps: int,
+    prefetch: int = 2,
+    workers: int = 0,
 ) -> Iterator[Any]:
-    """Batches of steps start_step .. total_steps - 1, read ahead by one thread.
+    """Batches of steps start_step .. total_steps - 1, read ahead.
 
-    The thread ends when the iterator is used up, closed or collected.
+    One thread reads, or several processes do; the batches are the same. They end when the
+    iterator is used up, closed or collected.
 
     Args:
       dataset: from `make_dataset`.
       start_step: first step; that of a run that resumes.
       total_steps: one past the last step.
-      prefetch: how many batches to hold ready; 0 reads in the calling thread.
+      prefetch: how many batches to hold ready, of each worker; 0 reads in the calling
+        thread.
+      workers: processes that read. None are needed for pixels in memory or in a memory
+        map; they help where a single reader of ArrayRecord files is too slow.
     """
     options = grain.ReadOptions(
         num_threads=1 if prefetch else 0, prefetch_buffer_size=prefetch
     )
-    batches = iter(dataset[start_step:total_steps].to_iter_dataset(options))
+    steps = dataset[start_step:total_steps].to_iter_dataset(options)
+    if workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads its own, also in a library.
+        steps = steps.mp_prefetch(
+            grain.multiprocessing.MultiprocessingOptions(
+                num_workers=workers, per_worker_buffer_size=max(1, prefetch)
+            )
+        )
+    batches = iter(steps)
     try:
         yield from batches
     finally:

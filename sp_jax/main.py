@@ -152,7 +152,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         workdir,
         state,
         train_step,
-        lambda step: stream.iterate(dataset, step, total_steps, data.prefetch),
+        lambda step: stream.iterate(
+            dataset, step, total_steps, data.prefetch, data.workers
+        ),
         evaluations,
         mesh,
         settings,

@@ -13,7 +13,14 @@ OPEN_SECTIONS = ("method_options", "model", "evals")
 
 # What may change between the start of a run and its resumption: nothing that touches
 # the parameters.
-FREE_TO_CHANGE = ("profile", "evals", "data.dir", "data.prefetch", "checkpoint")
+FREE_TO_CHANGE = (
+    "profile",
+    "evals",
+    "data.dir",
+    "data.prefetch",
+    "data.workers",
+    "checkpoint",
+)
 
 
 def check_keys(

@@ -128,11 +128,12 @@ def test_processes_share_the_global_batch(store, table, pairing):
             _same(joined, whole[step])
 
 
-@pytest.mark.parametrize("prefetch", [0, 1, 2])
-def test_iterate_from_the_middle_is_the_tail(store, table, prefetch):
+@pytest.mark.parametrize("ahead", [(0,), (1,), (2,), (2, 2)])
+def test_iterate_from_the_middle_is_the_tail(store, table, ahead):
+    """In this thread, by another, and by two worker processes."""
     options = {"batch_size": 32, "seed": 5, "pairing": "mixed"}
-    whole = list(iterate(make_dataset(store, table, **options), 0, 11, prefetch))
-    tail = list(iterate(make_dataset(store, table, **options), 6, 11, prefetch))
+    whole = list(iterate(make_dataset(store, table, **options), 0, 11))
+    tail = list(iterate(make_dataset(store, table, **options), 6, 11, *ahead))
     assert (len(whole), len(tail)) == (11, 5)
     for one, two in zip(whole[6:], tail, strict=True):
         _same(one, two)
