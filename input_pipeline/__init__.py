@@ -1,1 +1,1 @@
-"""Image stores, pair tables and the stream of batches; free of jax."""
+"""Image stores, pair tables and the stream of batches; free of jax (but `mine_pairs`)."""
