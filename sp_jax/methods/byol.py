@@ -12,7 +12,7 @@ image gets which of the two different pipelines.
 
 Deviations: no classifier is trained beside it, since probes are made by `eval/`; the
 brightness of a view is multiplied as in torchvision, where the official code adds to it; the
-layers of the heads are drawn as PyTorch draws them.
+layers of the heads are drawn as PyTorch draws them. `projection_norm` is not official.
 
 Source: https://arxiv.org/abs/2006.07733; deepmind-research/byol for sizes and constants.
 """
@@ -75,6 +75,7 @@ def create(
     momentum: float = 0.99,
     hidden_dim: int = 4096,
     projection_dim: int = 256,
+    projection_norm: bool = False,
 ) -> Method:
     """Make BYOL around a backbone.
 
@@ -85,16 +86,19 @@ def create(
             0.99 for 100 and 300, 0.996 for 1000.
         hidden_dim: width of the hidden layers of projector and predictor.
         projection_dim: width of projections and predictions.
+        projection_norm: normalise the projections over the batch, without scale and bias,
+            as SimSiam and MoCo v3 do. Not official. Without it the projections of a young
+            network lie in a narrow cone, and in a short run stay there.
 
     Returns:
         The method; its state is `{"batch_stats", "target", "target_stats"}`.
     """
     widths = (hidden_dim, projection_dim)
 
-    def mlp():
-        return MLP(widths, last_bias=False, dtype=backbone.dtype)
+    def mlp(last_norm="none"):
+        return MLP(widths, last_bias=False, last_norm=last_norm, dtype=backbone.dtype)
 
-    projector = mlp()
+    projector = mlp("plain" if projection_norm else "none")
     network = PredictorNetwork(backbone, projector, mlp())
     target_network = Network(backbone, projector)
     schedule = optim.cosine(momentum, 1.0, run.total_steps)

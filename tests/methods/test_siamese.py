@@ -81,6 +81,23 @@ def test_heads(cases, name):
             assert (f"bn{i}" in stats) == (norm is not None), (head, i)
 
 
+def test_projections_of_byol_can_be_normalised():
+    """Statistics without scale and bias, in both projectors and not in the predictor."""
+    method = methods.get("byol").create(
+        models.get("resnet18", width=4),
+        methods.Run(10, 5, 8, 8),
+        hidden_dim=24,
+        projection_dim=12,
+        projection_norm=True,
+    )
+    views = [jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32)] * 2
+    params, state = jax.eval_shape(method.init, jax.random.key(0), views)
+    stats = state["batch_stats"]
+    assert stats["projector"]["bn1"].keys() == {"mean", "var"}
+    assert stats["projector"].keys() == state["target_stats"]["projector"].keys()
+    assert "bn1" not in params["projector"] and "bn1" not in stats["predictor"]
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def run(network, params, stats, views):
     return forward(network, params, stats, views, joint=False)[0]
