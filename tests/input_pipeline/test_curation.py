@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from input_pipeline import curate, pairing, pairs
+from input_pipeline import curate_page, pairing, pairs
 from input_pipeline.curation import ACCEPTED, REJECTED, UNDECIDED, Curation
 from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
@@ -20,7 +20,7 @@ from input_pipeline.store import open_store
 
 @pytest.fixture(scope="module")
 def store(make_store):
-    """Two classes of eight images; four pairs of each leave two images free... of six."""
+    """Two classes of eight and of seven images."""
     return make_store([0] * 8 + [1] * 7)
 
 
@@ -133,7 +133,7 @@ def test_the_requests(folder):
     path, store, table = folder
     curation = Curation(table, store, path / "log.csv")
     export = path / "out.csv"
-    app = curate.make_app(curation, curate.original_pictures(store), export)
+    app = curate_page.make_app(curation, curate_page.original_pictures(store), export)
     client = app.test_client()
 
     def post(where, **body):
