@@ -109,7 +109,7 @@ def summary(lines: list[dict]) -> dict[str, str]:
     row = {}
     for title, name in COLUMNS.items():
         measured = values(name)
-        row[f"{title}, untrained"] = f"{measured[0]:.4f}"
+        row[f"{title} (untrained)"] = f"{measured[0]:.4f}"
         row[title] = f"{measured[-1]:.4f}"
     row["RankMe"] = f"{values('effective_rank')[-1]:.2f}"
     # The time of the steps, without compilation and evaluations.
@@ -147,7 +147,7 @@ def make_table(record: dict[Job, dict[str, str]]) -> str:
             table.append(f"| {method} | {pairs} | {len(rows)} | {' | '.join(cells)} |")
         if untrained:
             rows = list(untrained.values())
-            cells = [spread(rows, f"{name}, untrained") for name in COLUMNS]
+            cells = [spread(rows, f"{name} (untrained)") for name in COLUMNS]
             table.append(
                 f"| {method} | untrained | {len(rows)} | {' | '.join(cells)} | | |"
             )

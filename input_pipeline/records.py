@@ -9,10 +9,12 @@ It is written as `OUT.partial`, file by file, and renamed when complete. A prepa
 was killed goes on behind its last whole file.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 import numpy as np
 from array_record.python import array_record_module
@@ -156,9 +158,11 @@ def _write_shards(
             if isinstance(image, decode.BadImage):
                 bad[row] = str(image)
                 continue
-            writer.write(image.tobytes())
+            with _disk_errors():
+                writer.write(image.tobytes())
             digests.append(cache.digest_pixels(image))
-        writer.close()
+        with _disk_errors():
+            writer.close()
         skipped |= bad
         cache.write_skipped(folder, meta["ids"], skipped)
         cache.check_skipped(len(skipped), count, max_skipped, folder)
@@ -166,6 +170,15 @@ def _write_shards(
         os.replace(temporary, folder / _shard_name(shard, shards))
         cache.write_atomically(_note(folder, shard), json.dumps(bad))
     return skipped
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """ArrayRecord says that a disk is full by a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def _note(folder: pathlib.Path, shard: int) -> pathlib.Path:

@@ -128,3 +128,19 @@ def test_killed_preparation_goes_on(pictures, tmp_path):
     assert prepare(*options(pictures, whole)).returncode == 0
     for name in os.listdir(whole):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_disk_that_refuses_the_file(pictures, tmp_path):
+    """A limit on the size of files stands for a disk that fills up on the way."""
+    out = tmp_path / "out"
+    program = """
+        import resource
+        from input_pipeline import cli, prepare
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        cli.run(prepare.prepare)
+    """
+    refused = prepare(*options(pictures, out), program=f"-c {textwrap.dedent(program)}")
+    assert refused.returncode == 2 and "make room" in refused.stderr, refused.stderr
+    assert not out.exists()
+    # Afterwards it works.
+    assert prepare(*options(pictures, out)).returncode == 0
