@@ -57,6 +57,11 @@ def mine() -> None:
     )
     table = make_table(store, first, second)
     copies = summary.similarity(table, store) > summary.NEAR
+    if copies.all():
+        raise UserError(
+            f"All {len(copies)} pairs are near-duplicates: lower --max_similarity, or "
+            "remove the copies from the images."
+        )
     table, score = make_table(store, first[~copies], second[~copies]), score[~copies]
     pairs.save_table(out, table, store, score=score)
     numbers = {
@@ -146,7 +151,7 @@ def draw_precision(
     )
     right.set(xlabel="score (cosine)", ylabel="precision", ylim=(0, 1))
     for axes in (left, right):
-        axes.axhline(chance, color="gray", linestyle="--", label="chance")
+        axes.axhline(chance, color="gray", linestyle="--", label=f"chance, {chance:.2g}")
         axes.grid(alpha=0.3)
     left.legend()
     figure.savefig(path, dpi=120)

@@ -157,6 +157,11 @@ def test_the_program(pictures, tmp_path):
     done = mine(*common, f"--features={tmp_path / 'f.npy'}", "--within=label")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "mined.json").read_text())["precision"] == 1.0
+    features = np.random.default_rng(0).standard_normal((13, 5))
+    features[copy[0]] = features[copy[1]]
+    np.save(tmp_path / "f.npy", features)
+    done = mine(*common, f"--features={tmp_path / 'f.npy'}", "--min_similarity=0.9999")
+    assert done.returncode == 2 and "near-duplicates" in done.stderr
     np.save(tmp_path / "f.npy", np.ones((12, 5)))
     done = mine(*common, f"--features={tmp_path / 'f.npy'}")
     assert done.returncode == 2 and "13 images" in done.stderr
