@@ -23,7 +23,8 @@ def get_config(variant: str = ""):
         config.epochs = 2.0
         config.data.rounds = 1
         config.evals = {}  # no drawings
-        # Photographs: the method's own crops and colours.
-        for name in ("crop_scale", "brightness", "contrast", "saturation", "hue"):
+        # Photographs: the method's own crops, colours and blur.
+        colours = ("brightness", "contrast", "saturation", "hue")
+        for name in ("crop_scale", "blur", *colours):
             config.augment[name] = None
     return config

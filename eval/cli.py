@@ -6,10 +6,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from absl import app, flags, logging
+from absl import flags
 
 from eval.features import Extractor
 from eval.results import run_folder, write_result
+from input_pipeline import cli
 from input_pipeline.errors import UserError
 
 Options = TypeVar("Options", bound=tuple)
@@ -71,18 +72,7 @@ def main(name: str, module: Any) -> None:
         line = re.search(rf"^ *{option}: (.+)$", module.Options.__doc__, re.MULTILINE)
         _define(option, module.Options._field_defaults, line[1] if line else "")
 
-    def run(argv: list[str]) -> int:
-        logging.set_verbosity(logging.WARNING)  # Orbax reports every read.
-        try:
-            if argv[1:]:
-                raise UserError(f"Unknown argument {argv[1]!r}: options start with --.")
-            _evaluate(module)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        return 0
-
-    app.run(run)
+    cli.run(lambda: _evaluate(module))
 
 
 def _define(option: str, defaults: Mapping[str, Any], text: str) -> None:

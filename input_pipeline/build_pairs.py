@@ -1,9 +1,9 @@
 """Make a pair table, and show what is in it.
 
     # Semantic pairs, as in the paper; then the augmentation pairs to compare with.
-    python -m input_pipeline.build_pairs --store=folder:/data/imagenet/train \
+    python -m input_pipeline.build_pairs --store=folder:/data/imagenet --split=train \
         --classes=classes.txt --pairs_per_class=157 --out=sp.csv
-    python -m input_pipeline.build_pairs --store=folder:/data/imagenet/train \
+    python -m input_pipeline.build_pairs --store=folder:/data/imagenet --split=train \
         --pairs=sp.csv --kind=augmented --out=ap.csv
 
     --pairs=sp.csv --pairs_per_class=50     the small-sample ablation: the first 50 a class

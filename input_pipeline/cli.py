@@ -1,4 +1,4 @@
-"""How the programs of this room start, and how they report a mistake."""
+"""How the programs start, and how they report a mistake."""
 
 import json
 import pathlib
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from input_pipeline.errors import UserError
 
@@ -24,6 +24,7 @@ def run(program: Callable[[], None]) -> None:
             sys.exit(_report(error))
 
     def main(argv: list[str]) -> int:
+        logging.set_verbosity(logging.WARNING)  # Orbax reports every read.
         try:
             if argv[1:]:
                 raise UserError(f"Unknown argument {argv[1]!r}: options start with --.")

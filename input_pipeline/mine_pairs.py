@@ -151,7 +151,9 @@ def draw_precision(
     )
     right.set(xlabel="score (cosine)", ylabel="precision", ylim=(0, 1))
     for axes in (left, right):
-        axes.axhline(chance, color="gray", linestyle="--", label=f"chance, {chance:.2g}")
+        axes.axhline(
+            chance, color="gray", linestyle="--", label=f"chance, {chance:.2g}"
+        )
         axes.grid(alpha=0.3)
     left.legend()
     figure.savefig(path, dpi=120)

@@ -25,8 +25,8 @@ from tests.methods.build import leaves, shallow_resnet
 ROOT = pathlib.Path(__file__).parents[1]
 RECIPES = sorted(
     path.stem
-    for path in (ROOT / "configs").glob("*_*.py")
-    if not path.stem.startswith("_")
+    for path in (ROOT / "configs").glob("*.py")
+    if path.stem.endswith(("_resnet50", "_vit"))
 )
 IMAGES = 512
 
@@ -155,6 +155,22 @@ def test_there_is_a_config_for_each_method():
     assert {"simclr_vit", "moco_v3_vit", "dino_vit"} < set(RECIPES)
     for name in RECIPES:
         assert load(name).method == name.rsplit("_", 1)[0], name
+
+
+@pytest.mark.parametrize("variant", ["", "quick"])
+def test_tiny_imagenet_is_simclr_on_other_images(variant):
+    config, simclr = load("tiny_imagenet", variant), load("simclr_resnet50", variant)
+    plain = config.to_dict()
+    validate.check_keys(plain, common.get_config().to_dict())
+    validate.check_values(plain)
+    for part in ("method", "method_options", "model", "optimizer", "batch_size"):
+        assert plain[part] == simclr.to_dict()[part]
+    # The views of the method, also where the drawings need others.
+    run = methods.Run(
+        total_steps=20, steps_per_epoch=2, batch_size=config.batch_size, num_images=512
+    )
+    official = make_recipe(load("simclr_resnet50").to_dict(), run).views
+    assert repr(make_recipe(plain, run).views) == repr(official)
 
 
 @pytest.mark.parametrize("name", RECIPES)
