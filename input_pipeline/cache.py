@@ -92,12 +92,17 @@ def load_or_prepare(
             prepared = _open(final)
             if prepared is None:
                 _remove_stale(final.parent)
-                _prepare(final, source, image_size, resize, max_skipped)
+                try:
+                    _prepare(final, source, image_size, resize, max_skipped)
+                except OSError as error:
+                    raise UserError(
+                        f"Cannot prepare images in {final.parent} ({error}): {_HINT}."
+                    ) from error
                 prepared = _open(final)
         if prepared is None:
             raise UserError(
                 f"The images prepared in {final} cannot be read back: check that "
-                "disk, or choose another folder by data_dir or $SP_JAX_DATA."
+                f"disk; {_HINT}."
             )
     skipped = prepared.meta["skipped"]
     if skipped:
@@ -211,7 +216,7 @@ def _keep(path: pathlib.Path, array: np.memmap, kept: np.ndarray) -> None:
     """Write some rows of an array in place of the whole, a few at a time."""
     temporary = path.with_suffix(".kept")
     shape = (len(kept), *array.shape[1:])
-    target = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+    target = _open_array(temporary, shape, done=0)
     for start in range(0, len(kept), _CHUNK):
         target[start : start + _CHUNK] = array[kept[start : start + _CHUNK]]
     target.flush()
