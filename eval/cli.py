@@ -93,9 +93,20 @@ def _define(option: str, defaults: Mapping[str, Any], text: str) -> None:
         flags.DEFINE_string(option, default, text, **own)
 
 
+def _images_of(checkpoint: str) -> dict[str, Any]:
+    """How the images of the run were prepared: others are evaluated alike."""
+    try:
+        text = (run_folder(checkpoint) / "config.json").read_text(encoding="utf-8")
+        data = json.loads(text)["data"]
+    except (OSError, ValueError, KeyError):  # A checkpoint without its run.
+        return {}
+    return {name: data[name] for name in ("image_size", "resize") if name in data}
+
+
 def _evaluate(module: Any) -> None:
     values = flags.FLAGS
     options = {}
+    of_run = _images_of(values.checkpoint)
     for option in module.Options._fields:
         value = getattr(values, option)
         if isinstance(value, list):
@@ -107,6 +118,8 @@ def _evaluate(module: Any) -> None:
                     f"--{option} must be {kind.__name__}s with commas between, "
                     f"not {','.join(value)!r}."
                 ) from None
+        if option in of_run and not values[option].present:
+            value = of_run[option]
         options[option] = value
     evaluate = module.create(**options)
     protocol = module.describe(**options)

@@ -151,18 +151,23 @@ def open_task(
     train_split: str,
     test_split: str,
     target: str,
-    image_size: int,
-    data_dir: str | None,
+    **options: Any,
 ) -> Task:
     """Open the two splits of a labelled store and match their classes.
+
+    Args:
+      dataset: name of the store.
+      train_split: split to fit on.
+      test_split: split to test on.
+      target: "label" or an attribute.
+      **options: image_size and others of `open_store`.
 
     Raises:
       UserError: no such store, split or target; the splits share images; or there is
         nothing to learn (no labelled image, one class, no class in both splits).
     """
     train, test = (
-        open_store(dataset, split, image_size=image_size, data_dir=data_dir)
-        for split in (train_split, test_split)
+        open_store(dataset, split, **options) for split in (train_split, test_split)
     )
     shared = set(train.ids) & set(test.ids)
     if shared:

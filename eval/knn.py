@@ -35,7 +35,9 @@ class Options(NamedTuple):
       target: "label" or an attribute of the store.
       k: number of neighbours that vote.
       temperature: of the votes' weights.
-      image_size: side of the stored images in pixels.
+      image_size: side of the stored images in pixels; that of the run.
+      resize: how they were made square, "crop" or "squash"; that of the run.
+      max_skipped: share of the images that may be damaged and left out.
       data_dir: where prepared images are kept.
     """
 
@@ -46,6 +48,8 @@ class Options(NamedTuple):
     k: int = 20
     temperature: float = 0.07
     image_size: int = 64
+    resize: str = "crop"
+    max_skipped: float = 0.01
     data_dir: str | None = None
 
 
@@ -92,8 +96,10 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task]:
         settings.train_split,
         settings.test_split,
         settings.target,
-        settings.image_size,
-        settings.data_dir,
+        image_size=settings.image_size,
+        resize=settings.resize,
+        max_skipped=settings.max_skipped,
+        data_dir=settings.data_dir,
     )
     if not 1 <= settings.k <= len(task.train_rows):
         raise UserError(

@@ -55,7 +55,9 @@ class Options(NamedTuple):
       batch_size: images a step; with fewer images than that, all of them.
       validation: part of the training split that chooses, between 0 and 1.
       seed: of the validation part and of the order of the images.
-      image_size: side of the stored images in pixels.
+      image_size: side of the stored images in pixels; that of the run.
+      resize: how they were made square, "crop" or "squash"; that of the run.
+      max_skipped: share of the images that may be damaged and left out.
       data_dir: where prepared images are kept.
     """
 
@@ -70,6 +72,8 @@ class Options(NamedTuple):
     validation: float = 0.2
     seed: int = 0
     image_size: int = 64
+    resize: str = "crop"
+    max_skipped: float = 0.01
     data_dir: str | None = None
 
 
@@ -173,8 +177,10 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray, str]:
         settings.train_split,
         settings.test_split,
         settings.target,
-        settings.image_size,
-        settings.data_dir,
+        image_size=settings.image_size,
+        resize=settings.resize,
+        max_skipped=settings.max_skipped,
+        data_dir=settings.data_dir,
     )
     # Near-duplicates (variants of one concept) on both sides of the choice would
     # favour the probe that memorises.

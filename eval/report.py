@@ -195,6 +195,8 @@ def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> bool:
         options["dataset"],
         options["splits"][-1],
         image_size=data["image_size"],
+        resize=data.get("resize", "crop"),
+        max_skipped=data.get("max_skipped", 0.01),
         data_dir=data["dir"] or None,
     )
     across = options["across"]

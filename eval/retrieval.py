@@ -34,7 +34,9 @@ class Options(NamedTuple):
       splits: whose images form the gallery, together.
       match: the target that a query and its answer share.
       across: the attribute in which they differ.
-      image_size: side of the stored images in pixels.
+      image_size: side of the stored images in pixels; that of the run.
+      resize: how they were made square, "crop" or "squash"; that of the run.
+      max_skipped: share of the images that may be damaged and left out.
       data_dir: where prepared images are kept.
     """
 
@@ -43,6 +45,8 @@ class Options(NamedTuple):
     match: str = "label"
     across: str = "artist"
     image_size: int = 64
+    resize: str = "crop"
+    max_skipped: float = 0.01
     data_dir: str | None = None
 
 
@@ -90,6 +94,8 @@ def _open(
             settings.dataset,
             split,
             image_size=settings.image_size,
+            resize=settings.resize,
+            max_skipped=settings.max_skipped,
             data_dir=settings.data_dir,
         )
         for split in settings.splits

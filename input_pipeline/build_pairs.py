@@ -15,6 +15,8 @@ Beside OUT come OUT with .json (the numbers that are printed) and with .png (som
 pairs: look at them). Train with --config.data.pairs=OUT and the same store and split.
 """
 
+import pathlib
+
 from absl import flags
 
 from input_pipeline import cli, pairing, pairs, summary
@@ -45,6 +47,10 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of every choice.", 0)
 def build() -> None:
     """Make the table and write what there is to see."""
     out = cli.csv_path(_OUT.value)
+    if _PAIRS.value and out.resolve() == pathlib.Path(_PAIRS.value).resolve():
+        raise UserError(
+            "--out would replace the table of --pairs: choose another name."
+        )
     store = open_from_flags()
     table = semantic_table(store)
     if _KIND.value == "augmented":

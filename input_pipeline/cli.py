@@ -14,7 +14,8 @@ from input_pipeline.errors import UserError
 def run(program: Callable[[], None]) -> None:
     """Parse the flags and run a program; does not return.
 
-    A wrong flag or a `UserError` is printed as one line and ends it with code 2.
+    A wrong flag, a `UserError` or a file that cannot be read or written is printed as one
+    line and ends it with code 2.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -31,12 +32,14 @@ def run(program: Callable[[], None]) -> None:
             program()
         except UserError as error:
             return _report(error)
+        except OSError as error:
+            return _report(f"{error}: check the path, its permissions and the disk.")
         return 0
 
     app.run(main, flags_parser=parse)
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception | str) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
 

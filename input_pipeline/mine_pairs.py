@@ -43,33 +43,39 @@ def mine() -> None:
     """Find the pairs and write what there is to see."""
     out = cli.csv_path(_OUT.value)
     store = open_from_flags()
+    if len(store) < 2:
+        raise UserError(
+            f"{store.name}, split {store.split}, has no two images to pair."
+        )
+    target = store.target(_TARGET.value)[0]
+    groups = None
+    if _WITHIN.value:
+        groups = np.array(store.target(_WITHIN.value)[0])
+        alone = np.flatnonzero(groups < 0)  # Unlabelled: of no class, not of one.
+        groups[alone] = groups.max() + 1 + np.arange(len(alone))
     features = find_features(store)
     from eval.neighbours import nearest_others  # Starts jax: late.
 
-    groups = store.target(_WITHIN.value)[0] if _WITHIN.value else None
     k = min(_NEIGHBOURS.value, len(store) - 1)
     neighbours, similarity = nearest_others(features, k, groups)
     first, second, score = mining.mutual_pairs(
-        neighbours,
-        similarity,
-        band=(_LEAST.value, _MOST.value),
-        max_uses=_USES.value,
+        neighbours, similarity, band=(_LEAST.value, _MOST.value)
     )
-    table = make_table(store, first, second)
-    copies = summary.similarity(table, store) > summary.NEAR
+    copies = summary.similarity(store, first, second) > summary.NEAR
     if copies.all():
         raise UserError(
-            f"All {len(copies)} pairs are near-duplicates: lower --max_similarity, or "
+            f"All {len(copies)} pairs are near-duplicates: raise --neighbours, or "
             "remove the copies from the images."
         )
-    table, score = make_table(store, first[~copies], second[~copies]), score[~copies]
+    first, second, score = first[~copies], second[~copies], score[~copies]
+    taken = mining.limit_uses(first, second, _USES.value)
+    table, score = make_table(store, first[taken], second[taken]), score[taken]
     pairs.save_table(out, table, store, score=score)
     numbers = {
         "source": table.source,
         "near_duplicates_left_out": int(copies.sum()),
         "scores": [float(score.min()), float(score.max())],
     } | summary.summarize(table, store)
-    target = store.target(_TARGET.value)[0]
     known = (target[table.first] >= 0) & (target[table.second] >= 0)
     if known.any():
         same = (target[table.first] == target[table.second])[known]

@@ -1,5 +1,7 @@
 """Semantic pairs without labels: mutual nearest neighbours, as a table with scores."""
 
+import collections
+
 import numpy as np
 
 from input_pipeline.errors import UserError
@@ -10,19 +12,14 @@ def mutual_pairs(
     similarity: np.ndarray,
     *,
     band: tuple[float, float] = (-1.0, 1.0),
-    max_uses: int = 2,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of images each of which is among the nearest of the other.
-
-    The best pairs come first, and an image that has been used `max_uses` times is passed
-    over: some images are near to very many others ("hubs").
+    """Pairs of images each of which is among the nearest of the other, the best first.
 
     Args:
       neighbours: int [N, k], the nearest others of each image.
       similarity: float [N, k], e.g. their cosines.
       band: least and largest similarity of a pair, both allowed. A top below 1 leaves out
         near-duplicates, which teach no more than an augmentation does.
-      max_uses: pairs that an image may stand in.
 
     Returns:
       first, second: int64 [P], first < second; score: float32 [P], falling.
@@ -44,21 +41,37 @@ def mutual_pairs(
     mutual = np.isin(rows * count + others, others * count + rows)
     wanted = mutual & (rows < others) & (scores >= band[0]) & (scores <= band[1])
     rows, others, scores = rows[wanted], others[wanted], scores[wanted]
-    order = np.lexsort((others, rows, -scores))
-    uses = np.zeros(count, np.int64)
-    kept = []
-    for i in order:
-        a, b = rows[i], others[i]
-        if uses[a] < max_uses and uses[b] < max_uses:
-            uses[a] += 1
-            uses[b] += 1
-            kept.append(i)
-    if not kept:
+    if not len(rows):
         raise UserError(
             f"No two images are among each other's {k} nearest with a similarity from "
             f"{band[0]:g} to {band[1]:g}: widen the band, or allow more neighbours."
         )
-    return rows[kept], others[kept], scores[kept].astype(np.float32)
+    order = np.lexsort((others, rows, -scores))
+    return rows[order], others[order], scores[order].astype(np.float32)
+
+
+def limit_uses(first: np.ndarray, second: np.ndarray, max_uses: int) -> np.ndarray:
+    """Choose pairs so that no image stands in too many: some are near to all ("hubs").
+
+    Args:
+      first: int [P], the better pairs first.
+      second: int [P].
+      max_uses: pairs that an image may stand in.
+
+    Returns:
+      bool [P]: a pair is taken if both of its images are still free.
+
+    Example:
+      >>> limit_uses(np.array([0, 0, 2]), np.array([1, 2, 3]), 1).tolist()
+      [True, False, True]
+    """
+    uses = collections.Counter()
+    taken = np.zeros(len(first), bool)
+    for i, pair in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+        if all(uses[image] < max_uses for image in pair):
+            uses.update(pair)
+            taken[i] = True
+    return taken
 
 
 def chance(labels: np.ndarray) -> float:

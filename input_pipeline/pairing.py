@@ -1,5 +1,6 @@
 """Making pair tables: from labels, from folders of two images, from other tables."""
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Iterable
@@ -215,8 +216,9 @@ def subset(
     )
     for c, count in zip(classes, counts, strict=True):
         if count < pairs_per_class and not allow_small:
+            which = f"of class number {c}" if c >= 0 else "without a label"
             raise UserError(
-                f"Class number {c} has {count} pairs, not {pairs_per_class}: ask for "
+                f"There are {count} pairs {which}, not {pairs_per_class}: ask for "
                 "fewer, or take what there is with --allow_small."
             )
     rank = np.empty(len(order), np.int64)
@@ -265,18 +267,29 @@ def read_classes(path: str, store: ImageStore) -> list[int]:
       UserError: the file is missing, or names a class twice or one that is not there.
     """
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+        # utf-8-sig: some editors put a byte order mark in front.
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"Cannot read the class list {path} ({error}): give a text file with one "
             "class a line."
         ) from error
-    known = {name.split(" ")[0]: i for i, name in enumerate(store.class_names)}
+    words = collections.Counter(name.split(" ")[0] for name in store.class_names)
+    known = {
+        name.split(" ")[0]: i
+        for i, name in enumerate(store.class_names)
+        if words[name.split(" ")[0]] == 1
+    }
     known |= {name: i for i, name in enumerate(store.class_names)}
     chosen = []
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
+        if line not in known and words[line] > 1:
+            raise UserError(
+                f"{path}, line {number}: {words[line]} classes of {store.name!r} begin "
+                f"with {line!r}: write the whole name."
+            )
         if line not in known:
             raise UserError(
                 f"{path}, line {number}: {store.name!r} has no class {line!r}."

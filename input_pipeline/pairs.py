@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -170,8 +171,8 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
             f"{path} was made for store {header.get('store')!r}, split "
             f"{header.get('split')!r} (fingerprint {made_for[:12]}), not for "
             f"{store.name!r}, split {store.split!r} ({store.fingerprint[:12]}): open "
-            "that store; or, if the images were changed on purpose, delete the "
-            "file's fingerprint line."
+            "that store, with the same image size and way to resize; or, if the images "
+            "were changed on purpose, delete the file's fingerprint line."
         )
     reader = csv.DictReader([f"{line}\n" for line in lines[start:]])
     missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
@@ -185,7 +186,7 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
     root = pathlib.Path(directory).expanduser() if scheme in _WITH_ROOT else None
     classes = {name: number for number, name in enumerate(store.class_names)}
     first, second, label = [], [], []
-    for record in reader:
+    for record in _records(reader, path):
         begin = record[reader.fieldnames[0]]
         if begin.startswith("#") and begin not in rows:
             continue  # A pair that a person has taken out.
@@ -218,6 +219,16 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
         fingerprint=store.fingerprint,
         source=header.get("source", f"file {path.name}"),
     )
+
+
+def _records(reader: csv.DictReader, path: pathlib.Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise UserError(
+            f"{path} cannot be read as CSV near line {reader.line_num} ({error}): look "
+            'for a quotation mark without its other half (").'
+        ) from error
 
 
 def _relative(name: str, root: pathlib.Path, where: str) -> str:

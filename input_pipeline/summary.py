@@ -33,7 +33,8 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
       identical_pairs: semantic pairs of two images with the same pixels.
       near_duplicate_pairs: semantic pairs, not identical, whose 16 x 16 gray
         thumbnails correlate by more than `NEAR`.
-      pairs_across_classes: those whose two images have different labels.
+      repeated_pairs: pairs that stand in the table before, in either order.
+      pairs_across_classes: those whose images and whose own label are not all the same.
 
     Raises:
       UserError: the table was made for another store.
@@ -51,7 +52,9 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
         [number[a] == number[b] for a, b in zip(table.first, table.second, strict=True)]
     )
     classes, counts = np.unique(table.label, return_counts=True)
-    labels = store.labels[table.first], store.labels[table.second]
+    both = np.stack([table.first, table.second], axis=1)
+    labels = np.stack([store.labels[table.first], store.labels[table.second]])
+    correlation = similarity(store, table.first, table.second)
     return {
         "pairs": len(table),
         "augmentation_pairs": int((~semantic).sum()),
@@ -61,20 +64,19 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
         "images_used_again": int((times > 1).sum()),
         "duplicate_images": int((copies[content.reshape(-1)] > 1).sum()),
         "identical_pairs": int((same & semantic).sum()),
-        "near_duplicate_pairs": int(
-            ((similarity(table, store) > NEAR) & semantic & ~same).sum()
-        ),
-        "pairs_across_classes": int((labels[0] != labels[1]).sum()),
+        "near_duplicate_pairs": int(((correlation > NEAR) & semantic & ~same).sum()),
+        "repeated_pairs": len(table) - len(np.unique(np.sort(both, axis=1), axis=0)),
+        "pairs_across_classes": int((labels != table.label).any(0).sum()),
     }
 
 
-def similarity(table: PairTable, store: ImageStore) -> np.ndarray:
-    """Correlation of the gray thumbnails of each pair: float32 [P], from -1 to 1."""
-    found = np.empty(len(table), np.float32)
-    for start in range(0, len(table), _CHUNK):
+def similarity(store: ImageStore, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Correlation of the gray thumbnails of pairs of rows: float32 [P], from -1 to 1."""
+    found = np.empty(len(first), np.float32)
+    for start in range(0, len(first), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        a = _thumbnails(store.read(table.first[rows]))
-        b = _thumbnails(store.read(table.second[rows]))
+        a = _thumbnails(store.read(first[rows]))
+        b = _thumbnails(store.read(second[rows]))
         found[rows] = (a * b).sum(1)
     return found
 

@@ -213,7 +213,8 @@ def _make_evaluations(
         options = options.to_dict()
         kind = options.pop("type")
         every_epochs = options.pop("every_epochs", 0)
-        options.setdefault("image_size", config.data.image_size)
+        for option in ("image_size", "resize", "max_skipped"):
+            options.setdefault(option, config.data[option])
         options.setdefault("data_dir", config.data.dir or None)
         try:
             module = evaluators.get(kind)

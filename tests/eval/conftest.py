@@ -47,7 +47,7 @@ def provide(monkeypatch):
     def install(*stores):
         known = {store.split: store for store in stores}
 
-        def open_store(name, split, *, image_size, data_dir):
+        def open_store(name, split, *, image_size, **_):
             if split not in known:
                 raise UserError(f"{name} has no split {split!r}.")
             return known[split]

@@ -19,7 +19,9 @@ import runpy, sys, types
 import numpy as np
 
 def features_fn(images):
-    return images.reshape(-1, 8, 8, 8, 8, 3).mean((2, 4)).reshape(len(images), -1)
+    print("images of", images.shape[1], "px", file=sys.stderr)
+    cell = images.shape[1] // 8
+    return images.reshape(-1, 8, cell, 8, cell, 3).mean((2, 4)).reshape(len(images), -1)
 
 restore = types.ModuleType("sp_jax.train.restore")
 restore.load_features = lambda path: (features_fn, {"config": {}, "step": 70})
@@ -75,6 +77,18 @@ def test_evaluates_and_writes_into_the_run(
     assert json.loads(lines[1]) == written["result"]
     if module == "eval.linear_probe":
         assert "2x5 learning rates" in lines[0]
+
+
+def test_images_are_prepared_as_those_of_the_run(launch, tmp_path):
+    config = {"data": {"image_size": 32, "resize": "squash"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = launch("eval.knn", f"--checkpoint={tmp_path}", "--dataset=emoji", *SPLITS)
+    assert done.returncode == 0 and "images of 32 px" in done.stderr, done.stderr
+    done = launch(
+        *("eval.knn", f"--checkpoint={tmp_path}", "--dataset=emoji", *SPLITS),
+        *("--image_size=64", "--max_skipped=0.5"),
+    )
+    assert done.returncode == 0 and "images of 64 px" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 
 
 def task(target="label"):
-    return open_task(**SPLITS, target=target, image_size=2, data_dir=None)
+    return open_task(**SPLITS, target=target, image_size=2)
 
 
 def test_last_batch_is_filled_up_and_cut_off(make_store, pixels):
@@ -109,7 +109,7 @@ def test_a_task_without_anything_to_learn(make_store, provide, train, test, mess
 def test_shared_images_missing_splits_and_targets(blobs, provide):
     provide(blobs("train", 0))
     with pytest.raises(UserError, match="share 60 images"):
-        open_task("tiny", "train", "train", "label", 2, None)
+        open_task("tiny", "train", "train", "label", image_size=2)
     with pytest.raises(UserError, match="no split 'test'"):
         task()
     provide(blobs("train", 0), blobs("test", 1))

@@ -65,19 +65,19 @@ def test_mutual_pairs(count, k, max_uses, low, high, seed):
     allowed = [x for x in allowed if low <= -x[0] <= high]
     if not allowed:
         with pytest.raises(UserError, match="widen the band"):
-            mining.mutual_pairs(rows, cosines, band=(low, high), max_uses=max_uses)
+            mining.mutual_pairs(rows, cosines, band=(low, high))
         return
-    first, second, score = mining.mutual_pairs(
-        rows, cosines, band=(low, high), max_uses=max_uses
-    )
+    first, second, score = mining.mutual_pairs(rows, cosines, band=(low, high))
+    got = list(zip(first.tolist(), second.tolist(), strict=True))
+    assert got == [(a, b) for _, a, b in allowed]
+    np.testing.assert_allclose(score, [-x[0] for x in allowed], rtol=1e-5)
     uses, want = np.zeros(count, int), []
-    for negative, a, b in allowed:
+    for _, a, b in allowed:
         if max(uses[a], uses[b]) < max_uses:
             uses[[a, b]] += 1
-            want.append((a, b, -negative))
-    got = list(zip(first.tolist(), second.tolist(), strict=True))
-    assert got == [(a, b) for a, b, _ in want]
-    np.testing.assert_allclose(score, [s for _, _, s in want], rtol=1e-5)
+            want.append((a, b))
+    taken = mining.limit_uses(first, second, max_uses)
+    assert [pair for pair, t in zip(got, taken, strict=True) if t] == want
 
 
 def test_chance_and_precision():
@@ -165,3 +165,28 @@ def test_the_program(pictures, tmp_path):
     np.save(tmp_path / "f.npy", np.ones((12, 5)))
     done = mine(*common, f"--features={tmp_path / 'f.npy'}")
     assert done.returncode == 2 and "13 images" in done.stderr
+    # Without a label there is nothing to stay within.
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in sorted((pictures / "cat").iterdir()):
+        path.rename(flat / path.name)
+    done = mine(f"--store=folder:{flat}", *common[1:], "--within=label")
+    assert done.returncode == 2 and "widen the band" in done.stderr
+    done = mine(f"--store=folder:{flat}", *common[1:], "--target=colour")
+    assert done.returncode == 2 and "no target 'colour'" in done.stderr
+
+
+def test_copies_cost_no_uses(pictures, tmp_path):
+    """Each image lies there three times; its copies must not stand for its partners."""
+    for path in sorted(pictures.rglob("*.png")):
+        for quality in (85, 90):
+            Image.open(path).save(
+                path.with_name(f"{path.stem}_{quality}.jpg"), quality=quality
+            )
+    common = f"--store=folder:{pictures}", f"--data_dir={tmp_path / 'data'}"
+    done = mine(
+        *common, "--image_size=32", "--neighbours=8", f"--out={tmp_path / 'm.csv'}"
+    )
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((tmp_path / "m.json").read_text())
+    assert numbers["near_duplicates_left_out"] >= 24 and numbers["pairs"] >= 12

@@ -1,6 +1,7 @@
 """Tables from labels, from folders of two and from other tables; the program."""
 
 import collections
+import dataclasses
 import json
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def test_subsets_are_nested_and_mixtures_exact(make_store):
     small, large = pairing.subset(table, 3), pairing.subset(table, 7)
     assert collections.Counter(small.label.tolist()) == {0: 3, 1: 3, 2: 3}
     assert set(unordered(small)) < set(unordered(large)) < set(unordered(table))
-    with pytest.raises(UserError, match="has 10 pairs, not 11"):
+    with pytest.raises(UserError, match="are 10 pairs .*, not 11"):
         pairing.subset(table, 11)
     for fraction in (0.0, 0.3, 1.0):
         mixed = pairing.mixed_pairs(table, fraction, seed=0)
@@ -107,6 +108,13 @@ def test_class_lists(make_store, tmp_path):
             pairing.read_classes(path, store)
     with pytest.raises(UserError, match="one class a line"):
         pairing.read_classes(tmp_path / "nowhere.txt", store)
+    names = ("n1 dog", "dog big", "dog small")
+    store = dataclasses.replace(store, class_names=names)
+    path.write_text("n1\ndog small\n", encoding="utf-8-sig")
+    assert pairing.read_classes(path, store) == [0, 2]
+    path.write_text("dog\n")
+    with pytest.raises(UserError, match="2 classes of 'tiny' begin with 'dog'"):
+        pairing.read_classes(path, store)
 
 
 def photograph(seed):
@@ -161,6 +169,13 @@ def test_folders_of_two_and_the_program(curated, tmp_path):
     matched = pairs.load_table(tmp_path / "ap.csv", store)
     assert np.array_equal(matched.first, table.first)
     assert np.array_equal(matched.second, table.first)
+    before = out.read_text()
+    done = build(*common, f"--pairs={out}", "--kind=augmented", f"--out={out}")
+    assert done.returncode == 2 and "would replace the table" in done.stderr
+    assert out.read_text() == before
+    (tmp_path / "folder.csv").mkdir()
+    done = build(*common, "--pair_folders", f"--out={tmp_path / 'folder.csv'}")
+    assert done.returncode == 2 and "check the path" in done.stderr
     photograph(0).save(curated / "dog" / "pair 1" / "c.png")
     done = build(*common, "--pair_folders", f"--out={out}")
     assert done.returncode == 2
@@ -196,7 +211,16 @@ def test_copies_and_near_copies_are_counted(tmp_path):
         "duplicate_images": 2,
         "identical_pairs": 1,
         "near_duplicate_pairs": 2,
+        "repeated_pairs": 0,
         "pairs_across_classes": 0,
     }
-    found = summary.similarity(table, store)
+    wrong = dataclasses.replace(
+        table,
+        first=np.array([0, 1, 0]),
+        second=np.array([1, 0, 4]),
+        label=np.array([0, 0, -1]),
+    )
+    numbers = summary.summarize(wrong, store)
+    assert (numbers["repeated_pairs"], numbers["pairs_across_classes"]) == (1, 1)
+    found = summary.similarity(store, table.first, table.second)
     assert found[[0, 4]] == pytest.approx([1, 1], abs=1e-5) and found[3] < 0.5

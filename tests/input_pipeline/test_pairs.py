@@ -178,6 +178,11 @@ def test_csv_errors(saved, make_store):
     path.write_text("\n".join(lines))
     with pytest.raises(UserError, match=r"line 7: .*column second"):
         load_table(path, store)
+    lines = text.splitlines()
+    lines[6] = '"' + lines[6] + "x" * 140_000
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match="quotation mark"):
+        load_table(path, store)
     other = make_store([0, 0, 0, 1, 1, 1], name="other")
     path.write_text(text)
     with pytest.raises(UserError, match="made for store 'tiny', split 'all'.*'other'"):
