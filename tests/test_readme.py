@@ -1,9 +1,16 @@
-"""The Python snippets of the README run as they stand."""
+"""The Python snippets of the README run as they stand, and its commands as they are."""
 
+import io
+import os
 import pathlib
 import re
 import subprocess
 import sys
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -32,3 +39,54 @@ def test_losses_import_nothing_but_jax():
         "assert new <= {'sp_jax', 'jax', 'jaxlib'}, new"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=README.parent)
+
+
+@pytest.mark.slow
+def test_commands_on_photographs(tmp_path):
+    """From archive to probe by the words of the README, with a small set in its place."""
+    text = README.read_text()
+    block = next(
+        block
+        for block in re.findall(r"```\n(.*?)```", text, re.DOTALL)
+        if "tiny-imagenet-200.zip" in block
+    )
+    rng = np.random.default_rng(0)
+
+    def jpeg():
+        file = io.BytesIO()
+        pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).resize((64, 64)).save(file, "JPEG")
+        return file.getvalue()
+
+    with zipfile.ZipFile(tmp_path / "tiny-imagenet-200.zip", "w") as archive:
+        archive.writestr("tiny-imagenet-200/wnids.txt", "n01\nn02\n")
+        archive.writestr("tiny-imagenet-200/words.txt", "n01\tgoldfish\nn02\ttoad\n")
+        for i in range(80):
+            name = f"train/n0{i % 2 + 1}/images/{i}.JPEG"
+            archive.writestr(f"tiny-imagenet-200/{name}", jpeg())
+    for i in range(40):
+        path = tmp_path / "cifar10" / ("train", "test")[i % 2] / "ab"[i % 3 % 2]
+        path.mkdir(parents=True, exist_ok=True)
+        (path / f"{i}.jpg").write_bytes(jpeg())
+    for old, new in {
+        "/data/": f"{tmp_path}/",
+        "runs/sp": f"{tmp_path}/run",
+        "sp.csv": f"{tmp_path}/sp.csv",
+        "ap.csv": f"{tmp_path}/ap.csv",
+        "--pairs_per_class=157": "--pairs_per_class=20",
+        ":quick": ":quick --config.batch_size=16",
+        "python ": f"{sys.executable} ",
+    }.items():
+        assert old in block
+        block = block.replace(old, new)
+    done = subprocess.run(
+        ["bash", "-ec", block],
+        cwd=README.parent,
+        env={**os.environ, "SP_JAX_DATA": f"{tmp_path}/data", "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "eval" / "linear_probe.json").exists()
+    with Image.open(tmp_path / "ap.png") as sheet:
+        assert sheet.width > 500
