@@ -23,7 +23,9 @@ from input_pipeline.errors import UserError
 from input_pipeline.store_flags import open_from_flags
 
 _PAIRS = flags.DEFINE_string("pairs", None, "CSV of pairs to look at.", required=True)
-_PORT = flags.DEFINE_integer("port", 8000, "Port on 127.0.0.1; 0 for a free one.", 0)
+_PORT = flags.DEFINE_integer(
+    "port", 8000, "Port on 127.0.0.1; 0 for a free one.", 0, 65535
+)
 
 
 def curate() -> None:
@@ -39,6 +41,11 @@ def curate() -> None:
         raise UserError(
             f"{path} is being curated already: close that page's program first."
         ) from None
+    except OSError as error:
+        raise UserError(
+            f"Cannot write beside {path} ({error}): copy the pairs into a folder that can "
+            "be written."
+        ) from error
     with lock:
         app = make_app(
             Curation(table, store, log),

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline import decode, pairs
-from input_pipeline.curation import ACCEPTED, REJECTED, Curation
+from input_pipeline.curation import ACCEPTED, REJECTED, UNDECIDED, Curation
 from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_source
 
 _SIDE = 640  # Pixels of an image on the page, at most.
+_NEAR = 100  # Classes that are listed before the present one, and behind it.
 _WORDS = {ACCEPTED: "accepted", REJECTED: "rejected"}
 
 
@@ -35,21 +36,35 @@ def make_app(
     app.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost"]
     lock = threading.Lock()
     picture = functools.lru_cache(maxsize=256)(picture)
+    # Browsers keep pictures: those of another store must have another address.
+    mark = curation.store.fingerprint[:12]
+
+    def images(pair: int) -> list[dict[str, str]]:
+        rows = int(curation.table.first[pair]), int(curation.second[pair])
+        ids = curation.store.ids
+        return [{"url": f"/image/{mark}/{row}", "name": ids[row]} for row in rows]
 
     def view(pair: int | None) -> dict[str, Any]:
-        table, store = curation.table, curation.store
-        shown = pair if pair is not None else len(table) - 1
-        label = table.label[shown]
-        first, second = int(table.first[shown]), int(curation.second[shown])
+        shown = pair if pair is not None else len(curation.table) - 1
         return {
             "pair": shown,
             "finished": pair is None,
-            "pairs": len(table),
-            "label": store.class_names[label] if label >= 0 else "",
+            "pairs": len(curation.table),
+            "decided": int((curation.status != UNDECIDED).sum()),
+            "label": _class_name(curation, curation.table.label[shown]),
             "status": _WORDS.get(int(curation.status[shown]), "undecided"),
-            "images": [{"row": i, "name": store.ids[i]} for i in (first, second)],
-            "classes": _progress(curation),
+            "images": images(shown),
+            "classes": _progress(curation, shown),
         }
+
+    @app.before_request
+    def refuse_other_sites() -> None:
+        """Any page can post a form here; only ours can post JSON."""
+        request = flask.request
+        if request.method == "POST":
+            site = request.headers.get("Origin", request.host).rpartition("//")[2]
+            if request.mimetype != "application/json" or site != request.host:
+                flask.abort(403)
 
     @app.errorhandler(UserError)
     def wrong(error: UserError) -> tuple[dict[str, str], int]:
@@ -69,11 +84,18 @@ def make_app(
         with lock:
             return view(curation.next_undecided(after))
 
-    @app.get("/image/<int:row>")
-    def image(row: int) -> flask.Response:
-        if row >= len(curation.store):
+    @app.get("/image/<store>/<int:row>")
+    def image(store: str, row: int) -> flask.Response:
+        if store != mark or row >= len(curation.store):
             flask.abort(404)
-        response = flask.Response(picture(row), mimetype="image/png")
+        try:
+            content = picture(row)
+        except Exception as error:  # Folders, archives and decoders raise many types.
+            raise UserError(
+                f"{curation.store.ids[row]} cannot be shown ({error}): reject the pair, or "
+                "leave it undecided."
+            ) from error
+        response = flask.Response(content, mimetype="image/png")
         response.headers["Cache-Control"] = "max-age=3600"
         return response
 
@@ -82,6 +104,9 @@ def make_app(
         asked = flask.request.get_json()
         with lock:
             pair, action = int(asked["pair"]), str(asked["action"])
+            # The page may have been left open while another set came to this port.
+            if not 0 <= pair < len(curation.table) or asked["images"] != images(pair):
+                raise UserError("The page shows an old pair: load the page again.")
             curation.decide(pair, action)
             return view(pair if action == "swap" else curation.next_undecided(pair))
 
@@ -97,31 +122,51 @@ def make_app(
     def write() -> dict[str, Any]:
         with lock:
             table = curation.accepted()
-            pairs.save_table(export, table, curation.store)
+            try:
+                pairs.save_table(export, table, curation.store)
+            except OSError as error:
+                raise UserError(
+                    f"{export} cannot be written ({error}): make room, or move away what "
+                    "is there, and export again."
+                ) from error
         return {"message": f"{len(table)} accepted pairs are in {export}."}
 
     return app
 
 
-def _progress(curation: Curation) -> list[dict[str, Any]]:
-    """How far each class is, in the order of the table."""
+def _class_name(curation: Curation, label: int) -> str:
+    return curation.store.class_names[label] if label >= 0 else "without a label"
+
+
+def _progress(curation: Curation, pair: int) -> dict[str, Any]:
+    """How far the classes around that of a pair are, in the order of the table.
+
+    There can be tens of thousands, too many to be sent and drawn at every key.
+    """
     classes, first, place = np.unique(
         curation.table.label, return_index=True, return_inverse=True
     )
     accepted = np.bincount(place, curation.status == ACCEPTED).astype(int)
     rejected = np.bincount(place, curation.status == REJECTED).astype(int)
     pairs_of = np.bincount(place)
-    names = curation.store.class_names
-    return [
-        {
-            "name": names[classes[i]] if classes[i] >= 0 else "without a label",
-            "first": int(first[i]),
-            "accepted": int(accepted[i]),
-            "rejected": int(rejected[i]),
-            "pairs": int(pairs_of[i]),
-        }
-        for i in np.argsort(first)
-    ]
+    order = np.argsort(first)
+    here = int(np.flatnonzero(order == place[pair])[0])
+    before = max(here - _NEAR, 0)
+    near = order[before : here + _NEAR + 1]
+    return {
+        "before": before,
+        "near": [
+            {
+                "name": _class_name(curation, classes[i]),
+                "first": int(first[i]),
+                "accepted": int(accepted[i]),
+                "rejected": int(rejected[i]),
+                "pairs": int(pairs_of[i]),
+            }
+            for i in near
+        ],
+        "behind": len(order) - before - len(near),
+    }
 
 
 def original_pictures(store: ImageStore) -> Callable[[int], bytes]:

@@ -1,8 +1,9 @@
 """A person's decisions on pairs: kept at once, undone, exported.
 
 Each decision is a line that is appended to a log and forced to the disk before the page goes
-on. A crash can tear the last line at most; a torn line is dropped. Undoing is a line, too:
-nothing that was decided is ever rewritten.
+on. A crash can tear the last line at most; a torn line is dropped. A line that cannot be
+written, on a full disk, is taken out again, and the decision does not count. Undoing is a
+line, too: nothing that was decided is ever rewritten.
 """
 
 import csv
@@ -20,6 +21,8 @@ from input_pipeline.store import ImageStore
 
 UNDECIDED, ACCEPTED, REJECTED = 0, 1, 2
 _COLUMNS = ("time", "pair", "action", "second")
+# A name with a line end must not make two lines: only the last line can be torn.
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
 class Curation:
@@ -38,14 +41,17 @@ class Curation:
         """Open the log at `path`, and repeat what it holds.
 
         Raises:
-          UserError: the log belongs to other pairs, or cannot be read.
+          UserError: the log belongs to other pairs, cannot be read or written, or has a
+            line that is no decision (with its number).
         """
         check_table(table, store)
         self.table, self.store = table, store
         self.status = np.zeros(len(table), np.int8)
         self.second = np.array(table.second)
         self._done: list[tuple[int, int, int]] = []  # pair, status and second before
-        self._rows = {name: row for row, name in enumerate(store.ids)}
+        self._rows = {
+            name.translate(_ESCAPES): row for row, name in enumerate(store.ids)
+        }
         self._path = pathlib.Path(path)
         self._replay()
 
@@ -53,20 +59,22 @@ class Curation:
         """Accept or reject a pair, or swap its second image for another of its class.
 
         Raises:
-          UserError: there is no such pair or action, or nothing to swap with.
+          UserError: there is no such pair or action, nothing to swap with, or the log
+            cannot be written; then nothing has changed.
         """
-        if not 0 <= pair < len(self.table):
-            raise UserError(f"There is no pair {pair} of {len(self.table)}.")
+        self._check(pair, action)
         second = int(self.second[pair])
         if action == "swap":
             second = self._next_partner(pair)
-        elif action not in ("accept", "reject"):
-            raise UserError(f"There is no action {action!r}.")
         self._write(pair, action, self.store.ids[second])
         self._apply(pair, action, second)
 
     def undo(self) -> int | None:
-        """Take back the last decision; its pair, or None if there is none."""
+        """Take back the last decision; its pair, or None if there is none.
+
+        Raises:
+          UserError: the log cannot be written; then nothing has changed.
+        """
         if not self._done:
             return None
         self._write(self._done[-1][0], "undo", "")
@@ -95,6 +103,12 @@ class Curation:
             label=self.table.label[which],
             source=f"curated ({which.sum()} of {len(which)} accepted): {self.table.source}",
         )
+
+    def _check(self, pair: int, action: str) -> None:
+        if not 0 <= pair < len(self.table):
+            raise UserError(f"There is no pair {pair} of {len(self.table)}.")
+        if action not in ("accept", "reject", "swap"):
+            raise UserError(f"There is no action {action!r}.")
 
     def _next_partner(self, pair: int) -> int:
         """The next image of the class that no pair uses, behind the present one."""
@@ -127,33 +141,61 @@ class Curation:
     def _write(self, pair: int, action: str, second: str) -> None:
         text = io.StringIO()
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        csv.writer(text, lineterminator="\n").writerow((now, pair, action, second))
-        with open(self._path, "ab") as file:
-            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
-            file.flush()
-            os.fsync(file.fileno())
+        row = (now, pair, action, second.translate(_ESCAPES))
+        csv.writer(text, lineterminator="\n").writerow(row)
+        line = text.getvalue().encode("utf-8", "surrogateescape")
+        try:
+            # Unbuffered: what is left of a failed line must not be written later on.
+            with open(self._path, "r+b", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                try:
+                    while line:  # A disk takes what it has room for.
+                        line = line[file.write(line) :]
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(size)
+                    raise
+        except OSError as error:
+            raise UserError(
+                f"This was not kept, because {self._path} cannot be written ({error}): "
+                "make room, or put the file back, and do it again."
+            ) from error
 
     def _replay(self) -> None:
         head = f"# decisions on the pairs {self.table.digest}\n{','.join(_COLUMNS)}\n"
-        if not self._path.exists():
-            temporary = self._path.with_name(f".{self._path.name}.tmp")
-            temporary.write_text(head)
-            os.replace(temporary, self._path)
-            return
-        content = self._path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        text = whole.decode("utf-8", "surrogateescape")
-        if not text.startswith(head):
+        try:
+            if not self._path.exists():
+                temporary = self._path.with_name(f".{self._path.name}.tmp")
+                temporary.write_text(head)
+                os.replace(temporary, self._path)
+            content = self._path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            text = whole.decode("utf-8", "surrogateescape")
+            if not text.startswith(head):
+                raise UserError(
+                    f"{self._path} holds decisions on other pairs: move it away, or open "
+                    "the table that it belongs to."
+                )
+            if len(whole) < len(content):
+                os.truncate(self._path, len(whole))
+        except OSError as error:
             raise UserError(
-                f"{self._path} holds decisions on other pairs: move it away, or open the "
-                "table that it belongs to."
-            )
-        if len(whole) < len(content):
-            os.truncate(self._path, len(whole))
-        for _, pair, action, second in csv.reader(
-            io.StringIO(text.removeprefix(head), newline="")
-        ):
-            if action == "undo":
-                self._take_back()
-            else:
-                self._apply(int(pair), action, self._rows[second])
+                f"Cannot keep decisions in {self._path} ({error}): make room, or copy the "
+                "pairs into a folder that can be written."
+            ) from error
+        # Not splitlines(): names hold more line ends than a log does.
+        lines = text.removeprefix(head).split("\n")[:-1]
+        for number, line in enumerate(lines, head.count("\n") + 1):
+            try:
+                ((_, pair, action, second),) = csv.reader([line], strict=True)
+                if action == "undo":
+                    if not self._done or self._take_back() != int(pair):
+                        raise ValueError("it was not decided just before")
+                else:
+                    self._check(int(pair), action)
+                    self._apply(int(pair), action, self._rows[second])
+            except (ValueError, LookupError, csv.Error) as error:
+                raise UserError(
+                    f"{self._path}, line {number}: {line!r} is no decision on these pairs "
+                    f"({error}): correct or remove the line."
+                ) from error
