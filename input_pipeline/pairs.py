@@ -129,8 +129,13 @@ def save_table(
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # surrogateescape: file names that are not UTF-8.
-    temporary.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")
-    os.replace(temporary, path)
+    try:
+        content = text.getvalue().encode("utf-8", "surrogateescape")
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
@@ -148,7 +153,8 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
     path = pathlib.Path(path)
     try:
         # utf-8-sig: spreadsheet programs put a byte order mark in front.
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        # Bytes: read_text() would change line ends within a name.
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UserError(
             f"Cannot read the pair table {path} ({error}): give a CSV file with "
