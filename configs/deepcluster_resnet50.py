@@ -28,5 +28,7 @@ def get_config(variant: str = ""):
         common.quick(config)
         config.method_options.num_clusters = 200
         config.method_options.hidden_dim = 512
+        # LARC would hardly move the scales that quick() starts at 0.
+        config.optimizer.name = "lars"
         config.optimizer.learning_rate = 4.0
     return config

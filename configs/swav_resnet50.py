@@ -31,5 +31,7 @@ def get_config(variant: str = ""):
         config.method_options.queue_size = 0
         config.method_options.hidden_dim = 512
         config.augment.local_crops = 0
+        # LARC would hardly move the scales that quick() starts at 0.
+        config.optimizer.name = "lars"
         config.optimizer.learning_rate = 2.0
     return config

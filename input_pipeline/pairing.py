@@ -9,6 +9,7 @@ import numpy as np
 
 from input_pipeline.errors import UserError
 from input_pipeline.pairs import PairTable
+from input_pipeline.pixels import Rows
 from input_pipeline.store import ImageStore
 
 
@@ -82,6 +83,41 @@ def augmented_pairs(table: PairTable) -> PairTable:
         table,
         second=table.first,
         source=f"augmentation pairs matched to: {table.source}",
+    )
+
+
+def only_shown(
+    store: ImageStore, table: PairTable, pairing: str
+) -> tuple[ImageStore, PairTable]:
+    """The store and the table without the images that training never shows.
+
+    For methods with a memory of each image: the row of one that is not shown would keep
+    its random start.
+
+    Args:
+      store: the images of the table.
+      table: pairs of the store.
+      pairing: as in `stream.index_batches`; "augmented" shows the first images only.
+
+    Returns:
+      The same two if all images are shown, else both with new row numbers.
+    """
+    second = table.first if pairing == "augmented" else table.second
+    shown, rows = np.unique(np.stack([table.first, second]), return_inverse=True)
+    if len(shown) == len(store):
+        return store, table
+    store = dataclasses.replace(
+        store,
+        images=Rows(store.images, shown),
+        labels=store.labels[shown],
+        ids=tuple(store.ids[row] for row in shown),
+        attributes={name: x[shown] for name, x in store.attributes.items()},
+        digests=store.digests[shown],
+    )
+    first, second = rows.reshape(2, -1).astype(np.int32)
+    fingerprint = store.fingerprint
+    return store, dataclasses.replace(
+        table, first=first, second=second, fingerprint=fingerprint
     )
 
 

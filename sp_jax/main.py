@@ -90,9 +90,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     else:
         table = pairing.semantic_pairs(images, rounds=data.rounds, seed=config.seed)
     per_epoch = stream.steps_per_epoch(table, config.batch_size)
+    shown, shown_table = pairing.only_shown(images, table, data.pairing)
     dataset = stream.make_dataset(
-        images,
-        table,
+        shown,
+        shown_table,
         batch_size=config.batch_size,
         seed=config.seed,
         pairing=data.pairing,
@@ -101,7 +102,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         process_count=jax.process_count(),
     )
     total_steps = max(1, round(config.epochs * per_epoch))
-    lengths = Run(total_steps, per_epoch, config.batch_size, len(images))
+    lengths = Run(total_steps, per_epoch, config.batch_size, len(shown))
     recipe = _or_user_error(make_recipe, plain, lengths)
     optimizer = _or_user_error(make_optimizer, plain, lengths)
     evaluations = _make_evaluations(config, recipe, workdir, per_epoch)

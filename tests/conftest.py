@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import pytest
+
 # Eight devices on a CPU, for the tests of 1 device = 8 devices. Most programs run once:
 # optimising them would take twice the time. Collectives of steps that were not waited for
 # can otherwise starve the thread pool on a small machine.
@@ -17,3 +19,12 @@ os.environ.setdefault(
     str(pathlib.Path(__file__).resolve().parents[1] / ".cache" / "jax"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """The compiled programs of a module are of no use to the next, and take gigabytes."""
+    yield
+    import jax
+
+    jax.clear_caches()

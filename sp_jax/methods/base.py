@@ -19,7 +19,7 @@ class Run(NamedTuple):
         total_steps: length of the run.
         steps_per_epoch: steps in which each pair is seen once.
         batch_size: pairs in the global batch.
-        num_images: images of the store, for banks with a row for each image.
+        num_images: images that are shown, for banks with a row for each image.
     """
 
     total_steps: int

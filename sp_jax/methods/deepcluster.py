@@ -9,14 +9,15 @@ before the first step.
 
 The bank is indexed by *image*. With semantic pairs the target of a view is the cluster of
 the *other* image of its pair: that is what makes them a positive pair. Where both are one
-image (augmentation pairs) this is the official loss. An image that a bank has not seen has
-no cluster, and views whose target it would be take no part.
+image (augmentation pairs) this is the official loss. A coin of each step says
+which image of a pair comes as which view. An image that a bank has not seen yet has no cluster,
+and views whose target it would be take no part.
 
 Deviations: two global views by default, with crops from 0.08 (the official run without local
 crops; its default has six); clustering runs on the accelerator inside of the compiled step;
 the sums of k-means are products and not scattered, so that they are reproducible; local crops
 have half the size of the global ones; the banks are filled by one forward of both views, not
-one a view; the blur as in SwAV.
+one a view; the warm-up starts at 0, not at a sixteenth of the rate; the blur as in SwAV.
 
 Source: https://arxiv.org/abs/2006.09882, appendix; facebookresearch/swav
 (main_deepclusterv2.py) for sizes and constants.

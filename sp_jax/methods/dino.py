@@ -48,7 +48,7 @@ OPTIMIZER = {
     "final_weight_decay": 0.4,
     "momentum": 0.9,
     "warmup_epochs": 10.0,
-    "final_factor": 0.002,  # 1e-6
+    "final_factor": 0.002,  # 1e-6 at a batch of 256; officially at every batch
     "clip": 3.0,
 }
 RULES = (Rule("/last_layer/", frozen_epochs=1.0), *optim.KERNELS)

@@ -12,8 +12,8 @@ split into `bn_groups` groups that are normalised by themselves, queries in orde
 shuffled, on any number of devices. The running statistics move by the mean of the groups
 (the official checkpoint holds those of the first GPU).
 
-With semantic pairs the query is the first image of the pair and the key the second; the
-leak is the same.
+With semantic pairs the query is one image of the pair and the key the other; a coin of each
+step says which. The leak is the same.
 
 Deviation: the blur is SimCLR's, as in SimSiam.
 

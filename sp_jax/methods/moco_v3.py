@@ -13,7 +13,8 @@ With semantic pairs nothing changes but the images. `make_views` draws for each 
 image gets which of the two different pipelines.
 
 Deviations: with AdamW the official code decays biases and normalisations too, here only what
-multiplies is decayed (and never the projection of the patches); the blur is SimCLR's.
+multiplies is decayed, and the class token (never the projection of the patches); the blur is
+SimCLR's.
 
 Source: https://arxiv.org/abs/2104.02057; facebookresearch/moco-v3 for sizes and constants.
 """

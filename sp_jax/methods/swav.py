@@ -24,7 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sp_jax import losses
+from sp_jax import losses, optim
 from sp_jax.augment import Augment
 from sp_jax.methods.base import (
     Images,
@@ -50,7 +50,7 @@ OPTIMIZER = {
     "warmup_epochs": 0.0,
     "final_factor": 0.001,
 }
-RULES = (Rule("^prototypes/", frozen_epochs=1.0), Rule(""))
+RULES = (Rule("^prototypes/", frozen_epochs=1.0), *optim.EVERYTHING)
 
 
 def views(size: int, local_crops: int = 6) -> tuple[Augment, ...]:

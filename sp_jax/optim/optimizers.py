@@ -38,7 +38,9 @@ def get(
         larc:               q = 0.001 |w| / (|g| + d |w|)
 
     q is 1 where a norm, |w| or the one below it, is 0. For larc that is |w| or |g|, and
-    then nothing decays either. Rules with `adapt=False` have q = 1.
+    then nothing decays either. Rules with `adapt=False` have q = 1 in the first two; LARC
+    adapts every parameter, as its official code does. So a normalisation whose scale begins
+    at 0 (`zero_init_residual`) does not go with LARC: its scale hardly moves.
 
     Args:
         name: one of the above; "sgd" (heavy-ball momentum); or "adamw"
@@ -108,7 +110,7 @@ def _steps(
     if name == "adamw":
         return start_after(optax.scale_by_adam(b1=momentum), frozen), decayed, descend
     buffer = start_after(optax.trace(momentum), frozen)
-    if name == "larc" and rule.adapt:
+    if name == "larc":
         return scale_by_larc(weight_decay), buffer, descend
     gradient = [decayed]
     if name.startswith("lars") and rule.adapt:

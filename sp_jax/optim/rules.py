@@ -14,7 +14,7 @@ class Rule(NamedTuple):
         match: a regular expression, searched in the path, such as
             "backbone/conv1/kernel".
         decay: apply weight decay.
-        adapt: apply the trust ratio of LARS and LARC.
+        adapt: apply the trust ratio of LARS. LARC applies its own to every parameter.
         rate: multiplies the learning rate.
         constant: keep the rate at its peak, without warm-up and decay.
         frozen_epochs: no update before; nothing of the optimiser's state changes, as if
@@ -36,8 +36,10 @@ KERNELS = (
     Rule(r"/(kernel|cls_token|pos_embed)$"),
     Rule(r"/(bias|scale)$", decay=False, adapt=False),
 )
-# Code that hands all its parameters to one optimiser.
-EVERYTHING = (Rule(""),)
+# Code that hands all its parameters to one optimiser. All decay, but no official LARS adapts
+# biases and scales: a scale that begins at 0 would hardly move, as its rate is in proportion
+# to its norm.
+EVERYTHING = (Rule(r"/(bias|scale)$", adapt=False), Rule(""))
 
 
 def assign(rules: Sequence[Rule], params: Any) -> Any:

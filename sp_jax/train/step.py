@@ -59,7 +59,10 @@ def init_state(
     seed: int,
     mesh: Mesh,
 ) -> TrainState:
-    """Make the state of step 0, replicated over the mesh. A function of the seed alone."""
+    """Make the state of step 0, replicated over the mesh.
+
+    A function of the seed, on one kind of device: `rbg` may give other bits on another.
+    """
 
     def init(key):
         images = [jnp.zeros((2, *view.shape)) for view in views]

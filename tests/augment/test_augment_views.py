@@ -116,7 +116,7 @@ def test_output_of_any_input_size(scenes):
     assert np.isfinite(out).all()
 
 
-def test_view_i_is_of_image_i_mod_v(emoji_images, monkeypatch):
+def test_equal_views_are_made_together(emoji_images, monkeypatch):
     calls = []
 
     def counting(key, images, config):
@@ -125,11 +125,8 @@ def test_view_i_is_of_image_i_mod_v(emoji_images, monkeypatch):
 
     monkeypatch.setattr(views, "augment", counting)
     pairs = emoji_images.reshape(24, 2, 64, 64, 3)
-    same = Augment(size=64, **SAME)
-    out = views_of(pairs, [same] * 4)
+    views_of(pairs, [Augment(size=64, **SAME)] * 4)
     assert calls == [(96, 64, 64, 3)]
-    for view, image in zip(out, (0, 1, 0, 1), strict=True):
-        np.testing.assert_allclose(view, preprocess(pairs[:, image], 64), atol=2e-6)
 
 
 def test_augmentation_pair_is_two_views_of_one_image(emoji_images):
@@ -142,21 +139,13 @@ def test_augmentation_pair_is_two_views_of_one_image(emoji_images):
     assert (np.abs(one - two).max(axis=(1, 2, 3)) > 1e-2).all()
 
 
-def test_no_coin_where_both_images_get_the_same_views(emoji_images):
-    """As in SwAV: two large views, four small ones, of both images in turn."""
-    pairs = emoji_images.reshape(24, 2, 64, 64, 3)
-    configs = [Augment(size=24, **SAME)] * 2 + [Augment(size=32, **SAME)] * 4
-    for i, view in enumerate(views_of(pairs, configs, key=3)):
-        plain = preprocess(pairs[:, i % 2], configs[i].size)
-        np.testing.assert_allclose(view, plain, atol=1e-5)
-
-
-def test_a_coin_decides_which_image_gets_which_pipeline(emoji_images):
+def test_a_coin_decides_which_image_comes_first(emoji_images):
     pairs = np.tile(emoji_images.reshape(24, 2, 64, 64, 3), (4, 1, 1, 1, 1))
     configs = [Augment(size=24, **SAME), Augment(size=32, **SAME)]
-    multi = [configs[0]] * 2 + [configs[1]] * 3  # the first image gets one more
+    # As in SwAV: small views of both images in turn; here the first gets one more.
+    multi = [configs[0]] * 2 + [configs[1]] * 3
     heads = 0
-    for case in (configs, multi):
+    for case in (configs, multi, [configs[0]] * 2):
         out = views_of(pairs, case, key=3)
         plain = {
             (size, image): preprocess(pairs[:, image], size)

@@ -224,3 +224,21 @@ def test_copies_and_near_copies_are_counted(tmp_path):
     assert (numbers["repeated_pairs"], numbers["pairs_across_classes"]) == (1, 1)
     found = summary.similarity(store, table.first, table.second)
     assert found[[0, 4]] == pytest.approx([1, 1], abs=1e-5) and found[3] < 0.5
+
+
+def test_only_shown(make_store):
+    """Rows of what training shows, the same pictures; all of them: nothing changes."""
+    store = make_store(np.repeat(np.arange(3), 6))
+    table = pairing.class_pairs(store, 2, seed=1)
+    for kind, count in (("semantic", 12), ("mixed", 12), ("augmented", 6)):
+        few, pairs_of = pairing.only_shown(store, table, kind)
+        assert len(few) == count
+        pairs.check_table(pairs_of, few)
+        assert [few.ids[i] for i in pairs_of.first] == [
+            store.ids[i] for i in table.first
+        ]
+        assert np.array_equal(few.read(pairs_of.first), store.read(table.first))
+        if kind != "augmented":
+            assert np.array_equal(few.read(pairs_of.second), store.read(table.second))
+    table = pairing.semantic_pairs(store, seed=1)
+    assert pairing.only_shown(store, table, "semantic") == (store, table)

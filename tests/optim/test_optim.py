@@ -87,8 +87,18 @@ def by_hand(problem, dialect, adapts, decays, decay=0.01, momentum=0.9):
 @pytest.mark.parametrize("name", ["sgd", "lars", "lars_inside", "larc"])
 @pytest.mark.parametrize("rules", [KERNELS, EVERYTHING])
 def test_dialects(problem, name, rules):
-    kernels = (lambda n: n.endswith("kernel")) if rules is KERNELS else (lambda n: True)
-    want = by_hand(problem, name, adapts=kernels, decays=kernels)
+    def kernel(path):
+        return path.endswith("kernel")
+
+    def every(path):
+        return True
+
+    want = by_hand(
+        problem,
+        name,
+        adapts=every if name == "larc" else kernel,
+        decays=kernel if rules is KERNELS else every,
+    )
     for path, got in flat(train(problem, name, rules)).items():
         np.testing.assert_allclose(got, want[path], rtol=1e-5, atol=1e-6, err_msg=path)
 
