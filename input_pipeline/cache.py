@@ -13,6 +13,7 @@ at any moment leaves nothing that could be taken for a complete one, and the nex
 on where it was.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -32,7 +33,7 @@ from input_pipeline.source import Source
 from input_pipeline.work import decode_rows
 
 # Part of every cache key: raise it when what is written below changes.
-FORMAT = 2
+FORMAT = 3
 _CHUNK = 2048  # Images between two notes of the progress.
 _STALE_SECONDS = 7 * 24 * 3600
 _SKIPPED = "skipped.csv"
@@ -71,46 +72,34 @@ def load_or_prepare(
       max_skipped: share of the images that may be unusable and left out.
 
     Raises:
-      UserError: too many images are unusable, or the disk cannot hold them.
+      UserError: too many images are unusable, the disk cannot hold them, or max_skipped
+        is not in [0, 1].
     """
+    check_share(max_skipped)
     key = f"{FORMAT} {image_size} {resize} {decode.VERSION} {source.key}"
     key = hashlib.sha256(key.encode()).hexdigest()[:16]
     final = data_root(data_dir) / f"{source.name}-{key}"
     prepared = _open(final)
     if prepared is None:
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
+            locks = final.parent / ".locks"
+            locks.mkdir(parents=True, exist_ok=True)
+            # Of several processes one prepares; the others wait, and use what it made.
+            with filelock.FileLock(locks / final.name):
+                prepared = _open(final)
+                if prepared is None:
+                    _prepare(final, source, image_size, resize, max_skipped)
+                    prepared = _open(final)
         except OSError as error:
             raise UserError(
-                f"Cannot create {final.parent} for prepared images ({error}): choose "
-                "another folder by data_dir or $SP_JAX_DATA."
+                f"Cannot prepare images in {final.parent} ({error}): {_HINT}."
             ) from error
-        # Of several processes one prepares; the others wait, and use what it made.
-        locks = final.parent / ".locks"
-        locks.mkdir(exist_ok=True)
-        with filelock.FileLock(locks / final.name):
-            prepared = _open(final)
-            if prepared is None:
-                _remove_stale(final.parent)
-                try:
-                    _prepare(final, source, image_size, resize, max_skipped)
-                except OSError as error:
-                    raise UserError(
-                        f"Cannot prepare images in {final.parent} ({error}): {_HINT}."
-                    ) from error
-                prepared = _open(final)
         if prepared is None:
             raise UserError(
                 f"The images prepared in {final} cannot be read back: check that "
                 f"disk; {_HINT}."
             )
-    skipped = prepared.meta["skipped"]
-    if skipped:
-        total = skipped + len(prepared.meta["ids"])
-        check_skipped(skipped, total, max_skipped, final)
-        logging.warning(
-            "%d of %d images are left out: see %s.", skipped, total, final / _SKIPPED
-        )
+    report_skipped(prepared.meta, max_skipped, final)
     return prepared
 
 
@@ -141,10 +130,14 @@ def _prepare(
     count = len(meta["ids"])
     partial = final.with_name(f"{final.name}.partial")
     partial.mkdir(exist_ok=True)
+    os.utime(partial)  # It is in use: no process may take it for a leftover.
+    _remove_stale(final.parent)
     note = _read_note(partial, count)
     done, skipped = note["done"], {int(k): v for k, v in note["skipped"].items()}
     images = _open_array(partial / "images.npy", (count, size, size, 3), done)
     digests = _open_array(partial / "digests.npy", (count, 32), done)
+    # What is kept is written without gaps, so that nothing has to be moved at the end.
+    end = done - len(skipped)
     rows = decode_rows(source, count, size, resize, start=done)
     for start in range(done, count, _CHUNK):
         for row in range(start, min(start + _CHUNK, count)):
@@ -152,24 +145,21 @@ def _prepare(
             if isinstance(image, decode.BadImage):
                 skipped[row] = str(image)
             else:
-                images[row] = image
-                digests[row] = digest_pixels(image)
+                images[end] = image
+                digests[end] = digest_pixels(image)
+                end += 1
         images.flush()
         digests.flush()
         write_skipped(partial, meta["ids"], skipped)
         check_skipped(len(skipped), count, max_skipped, partial)
-        end = min(start + _CHUNK, count)
-        write_atomically(
-            partial / "progress.json", json.dumps({"done": end, "skipped": skipped})
-        )
-    if len(skipped) == count:
-        raise UserError(f"None of the {count} images can be read: see {partial}.")
+        note = {"done": min(start + _CHUNK, count), "skipped": skipped}
+        write_atomically(partial / "progress.json", json.dumps(note))
+    check_some(len(skipped), count, partial)
+    del images, digests  # Closed before they are cut.
     if skipped:
-        kept = np.setdiff1d(np.arange(count), list(skipped))
-        _keep(partial / "images.npy", images, kept)
-        _keep(partial / "digests.npy", digests, kept)
-        meta = keep_rows(meta, kept)
-    del images, digests
+        _cut(partial / "images.npy", end)
+        _cut(partial / "digests.npy", end)
+        meta = keep_rows(meta, np.setdiff1d(np.arange(count), list(skipped)))
     meta = {**meta, "skipped": len(skipped)}
     write_atomically(partial / "meta.json", json.dumps(meta))
     (partial / "progress.json").unlink()
@@ -183,8 +173,11 @@ def _read_note(partial: pathlib.Path, count: int) -> dict[str, Any]:
     nothing = {"done": 0, "skipped": {}}
     try:
         note = json.loads((partial / "progress.json").read_text())
+        lengths = [count]
+        if note["done"] == count:  # It was killed while, or after, they were cut.
+            lengths.append(count - len(note["skipped"]))
         for name in ("images.npy", "digests.npy"):
-            if len(np.load(partial / name, mmap_mode="r")) != count:
+            if len(np.load(partial / name, mmap_mode="r")) not in lengths:
                 return nothing
     except (OSError, ValueError, EOFError):
         return nothing
@@ -202,8 +195,9 @@ def _open_array(path: pathlib.Path, shape: tuple[int, ...], done: int) -> np.mem
             raise OSError(f"only {free / 1e9:.1f} GB are free")
         array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
         # A memory map of a disk that fills up later would die of SIGBUS.
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        if hasattr(os, "posix_fallocate"):  # macOS has none.
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise UserError(
@@ -212,15 +206,16 @@ def _open_array(path: pathlib.Path, shape: tuple[int, ...], done: int) -> np.mem
     return array
 
 
-def _keep(path: pathlib.Path, array: np.memmap, kept: np.ndarray) -> None:
-    """Write some rows of an array in place of the whole, a few at a time."""
-    temporary = path.with_suffix(".kept")
-    shape = (len(kept), *array.shape[1:])
-    target = _open_array(temporary, shape, done=0)
-    for start in range(0, len(kept), _CHUNK):
-        target[start : start + _CHUNK] = array[kept[start : start + _CHUNK]]
-    target.flush()
-    os.replace(temporary, path)
+def _cut(path: pathlib.Path, rows: int) -> None:
+    """Shorten an .npy file to its first rows; again, if that was interrupted."""
+    array = np.load(path, mmap_mode="r")
+    shape, first, dtype = (rows, *array.shape[1:]), array.offset, array.dtype
+    del array
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    with open(path, "r+b") as file:
+        # NumPy pads the header, so that it has one length for every number of rows.
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(first + int(np.prod(shape)) * dtype.itemsize)
 
 
 def keep_rows(meta: dict[str, Any], kept: np.ndarray) -> dict[str, Any]:
@@ -256,6 +251,33 @@ def write_skipped(
         writer.writerows((ids[row], reason) for row, reason in sorted(skipped.items()))
 
 
+def check_share(max_skipped: float) -> None:
+    """Raise UserError unless it is a share."""
+    if not 0 <= max_skipped <= 1:
+        raise UserError(f"max_skipped must be from 0 to 1, a share, not {max_skipped}.")
+
+
+def check_some(skipped: int, total: int, folder: pathlib.Path) -> None:
+    """Raise UserError if no image is left."""
+    if skipped == total:
+        raise UserError(
+            f"None of the {total} images can be read: see {folder / _SKIPPED}."
+        )
+
+
+def report_skipped(
+    meta: dict[str, Any], max_skipped: float, folder: pathlib.Path
+) -> None:
+    """Warn if prepared images lack some; raise UserError if they lack too many."""
+    skipped = meta["skipped"]
+    if skipped:
+        total = skipped + len(meta["ids"])
+        check_skipped(skipped, total, max_skipped, folder)
+        logging.warning(
+            "%d of %d images are left out: see %s.", skipped, total, folder / _SKIPPED
+        )
+
+
 def check_skipped(
     skipped: int, total: int, max_skipped: float, folder: pathlib.Path
 ) -> None:
@@ -284,8 +306,9 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 def _remove_stale(root: pathlib.Path) -> None:
     """Remove what preparations left that were killed a week ago."""
     for path in root.glob("*.partial"):
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # Another process was faster.
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def digest_pixels(image: np.ndarray) -> np.ndarray:

@@ -8,19 +8,27 @@ animation the first frame is taken) and resized, bicubic and antialiased:
 * "squash": both sides become the image size; nothing is lost, but shapes change.
 """
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Resize = Literal["crop", "squash"]
 RESIZES = ("crop", "squash")
-# 100 megapixels are 300 MB when decoded. A few kilobytes can claim far more.
+# What `files.SUFFIXES` name. PIL goes by the content, and may start programs for others,
+# such as Ghostscript for EPS.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# A few kilobytes can claim far more.
 MAX_PIXELS = 100_000_000
+# Of all images that are being decoded. A pixel takes up to 20 bytes on the way: 4 GB.
+_PIXELS_IN_FLIGHT = 200_000_000
 # Raise it when the pixels that come out change: prepared images are made anew.
-VERSION = 1
+VERSION = 2
 
 
 class BadImage(Exception):
@@ -33,7 +41,8 @@ def decode(content: bytes, size: int, resize: Resize = "crop") -> np.ndarray:
     Raises:
       BadImage: see `open_rgb`.
     """
-    return fit(open_rgb(content), size, resize)
+    with _opened(content) as image:
+        return fit(_rgb(image), size, resize)
 
 
 def open_rgb(content: bytes) -> Image.Image:
@@ -43,36 +52,84 @@ def open_rgb(content: bytes) -> Image.Image:
       BadImage: the file is empty, damaged, no image, too large, or has floating point or
         32-bit pixels, whose range is unknown.
     """
-    if not content:
-        raise BadImage("the file is empty")
-    try:
-        with warnings.catch_warnings():
-            # PIL's own limit warns from 89 megapixels on; ours is checked below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise BadImage(
-                        f"{opened.width} x {opened.height} pixels are more than "
-                        f"{MAX_PIXELS // 10**6} megapixels"
-                    )
-                return _rgb(opened)
-    except BadImage:
-        raise
-    except Exception as error:  # PIL's decoders raise many types.
-        raise BadImage(f"cannot be decoded: {error}") from error
+    with _opened(content) as image:
+        return _rgb(image)
 
 
 def fit(image: Image.Image, size: int, resize: Resize = "crop") -> np.ndarray:
     """Resize an RGB image to uint8 [size, size, 3]."""
+    width, height = image.size
     if resize == "squash":
-        width = height = size
-    else:
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+        if size * height > MAX_PIXELS:  # PIL would hold them: it begins with the width.
+            image = image.resize((width, size), Image.BICUBIC)
+        return np.asarray(image.resize((size, size), Image.BICUBIC))
+    # Only what the crop shows is resized: enlarged as a whole, a thin image is immense.
+    left, right = _centre(width, size / min(image.size), size)
+    top, bottom = _centre(height, size / min(image.size), size)
+    box = (left, top, right, bottom)
+    return np.asarray(image.resize((size, size), Image.BICUBIC, box))
+
+
+def _centre(side: int, scale: float, size: int) -> tuple[float, float]:
+    """Where `size` pixels in the middle of a scaled side begin and end on the side."""
+    scaled = max(size, round(side * scale))
+    first = (scaled - size) // 2
+    return first * side / scaled, (first + size) * side / scaled
+
+
+@contextlib.contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """A file that PIL may decode; others wait while large ones are in the memory."""
+    if not content:
+        raise BadImage("the file is empty")
+    try:
+        with _open(content) as image:
+            pixels = image.width * image.height
+            if pixels > MAX_PIXELS:
+                raise BadImage(
+                    f"{image.width} x {image.height} pixels are more than "
+                    f"{MAX_PIXELS // 10**6} megapixels"
+                )
+            with _in_flight.hold(pixels):
+                yield image
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(FORMATS)
+        raise BadImage(f"cannot be decoded: it is none of {kinds}") from error
+    except Exception as error:  # PIL's decoders raise many types.
+        reason = str(error) or type(error).__name__
+        raise BadImage(f"cannot be decoded: {reason}") from error
+
+
+def _open(content: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        # PIL's own limit warns from 89 megapixels on; ours comes afterwards.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+
+
+class _Budget:
+    """Lets threads in while what they hold together is not too much."""
+
+    def __init__(self, total: int):
+        self._free, self._changed = total, threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        """Wait for an amount, and give it back afterwards."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify_all()
+
+
+_in_flight = _Budget(_PIXELS_IN_FLIGHT)
 
 
 def _rgb(opened: Image.Image) -> Image.Image:

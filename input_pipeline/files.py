@@ -1,8 +1,11 @@
 """Image files of a folder or of a zip archive, by relative names.
 
-An archive is read in place and never unpacked, so nothing in it can be written anywhere.
+An archive is read in place and never unpacked, so nothing in it can be written anywhere. If
+one folder is around everything in it, that is taken for the packed folder itself and does not
+count, unless its name is train, val or test.
 """
 
+import errno
 import os
 import pathlib
 import threading
@@ -13,6 +16,10 @@ from typing import NamedTuple
 from input_pipeline.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+# Names of folders that are splits, in the order in which they are shown.
+SPLITS = ("train", "val", "test")
+# A file comes into the memory as a whole; 100 megapixels of 16-bit RGBA are 800 MB.
+_MAX_BYTES = 10**9
 
 
 class File(NamedTuple):
@@ -35,7 +42,8 @@ class Files(NamedTuple):
     Attributes:
       root: the folder or archive.
       files: its files; hidden ones are left out.
-      read: relative name to content; several threads may call it.
+      read: relative name to content; several threads may call it. It raises OSError
+        for a file that is damaged, encrypted or larger than 1 GB.
     """
 
     root: pathlib.Path
@@ -49,7 +57,9 @@ def is_image(name: str) -> bool:
 
 
 def list_files(path: str | os.PathLike[str], layout: str) -> Files:
-    """List a folder (its links are followed, a loop of links once) or a zip archive.
+    """List a folder or a zip archive; see the top of this file.
+
+    Links are followed, but not those that lead nowhere or back to a folder above.
 
     Args:
       path: of the folder or the archive.
@@ -61,7 +71,13 @@ def list_files(path: str | os.PathLike[str], layout: str) -> Files:
     """
     root = pathlib.Path(path).expanduser()
     if root.is_dir():
-        return Files(root, _in_folder(root), lambda name: (root / name).read_bytes())
+
+        def read(name: str) -> bytes:
+            with open(root / name, "rb") as file:
+                _check_size(os.fstat(file.fileno()).st_size)
+                return file.read()
+
+        return Files(root, _in_folder(root), read)
     if root.is_file():
         return _in_archive(root)
     raise UserError(f"There is no folder {root}: create it and {layout}.")
@@ -78,13 +94,18 @@ def _in_folder(root: pathlib.Path) -> tuple[File, ...]:
         for entry in os.scandir(directory):
             if entry.name.startswith("."):  # Also macOS's ._x.jpg, which is no image.
                 continue
-            if entry.is_dir():
-                walk(pathlib.Path(entry.path), f"{prefix}{entry.name}/", above | {real})
-            elif entry.is_file():
+            name = f"{prefix}{entry.name}"
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError as error:
+                if error.errno == errno.ELOOP:  # A link to itself leads nowhere.
+                    continue
+                raise
+            if is_folder:
+                walk(pathlib.Path(entry.path), f"{name}/", above | {real})
+            elif is_file:
                 stat = entry.stat()
-                found.append(
-                    File(f"{prefix}{entry.name}", stat.st_size, stat.st_mtime_ns)
-                )
+                found.append(File(name, stat.st_size, stat.st_mtime_ns))
 
     try:
         walk(root, "", frozenset())
@@ -99,7 +120,7 @@ def _in_archive(path: pathlib.Path) -> Files:
     try:
         archive = zipfile.ZipFile(path)
         infos = [info for info in archive.infolist() if not info.is_dir()]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is neither a folder nor a zip archive ({error}): unpack it, and "
             "give the folder."
@@ -114,15 +135,24 @@ def _in_archive(path: pathlib.Path) -> Files:
             )
         if not any(part.startswith((".", "__MACOSX")) for part in parts):
             found.append(File(info.filename, info.file_size, info.CRC))
-    # Most archives hold one folder with everything in it.
     tops = {file.name.partition("/")[0] for file in found}
-    deep = any(file.name.count("/") > 1 for file in found)
-    top = f"{tops.pop()}/" if len(tops) == 1 and deep else ""
+    around = len(tops) == 1 and "/" in found[0].name and tops.isdisjoint(SPLITS)
+    top = f"{tops.pop()}/" if around else ""
     found = [file._replace(name=file.name.removeprefix(top)) for file in found]
     lock = threading.Lock()
 
     def read(name: str) -> bytes:
-        with lock:
-            return archive.read(top + name)
+        try:
+            with lock, archive.open(top + name) as file:
+                size = archive.getinfo(top + name).file_size
+                _check_size(size)
+                return file.read(size)  # Not more, even if the archive says too little.
+        except Exception as error:  # zipfile and its decoders raise many types.
+            raise OSError(str(error) or type(error).__name__) from error
 
     return Files(path, tuple(sorted(found)), read)
+
+
+def _check_size(size: int) -> None:
+    if size > _MAX_BYTES:
+        raise OSError(f"{size} bytes are more than {_MAX_BYTES}")

@@ -5,14 +5,14 @@
   unlabelled images) in it. A class keeps its id in all of them.
 * Images without class folders are unlabelled: label -1.
 
-DIR may also be a zip archive of such a folder.
+DIR may also be a zip archive of such a folder; `files` says what a folder around everything
+in it means.
 """
 
 from input_pipeline.errors import UserError
-from input_pipeline.files import SUFFIXES, Files, is_image, list_files
+from input_pipeline.files import SPLITS, SUFFIXES, Files, is_image, list_files
 from input_pipeline.source import Source, key_of, make_meta
 
-SPLITS = ("train", "val", "test")
 _LAYOUT = (
     "put images into class folders (DIR/CLASS/x.jpg), class folders into "
     "DIR/train, DIR/val, DIR/test, or unlabelled images straight into DIR"

@@ -6,7 +6,8 @@ A folder OUT that `python -m input_pipeline.prepare` wrote holds
 * `digests.npy`, `meta.json`, `skipped.csv`: as in `cache`.
 
 It is written as `OUT.partial`, file by file, and renamed when complete. A preparation that
-was killed goes on behind its last whole file.
+was killed goes on behind its last whole file. The empty file `.OUT.lock` lets one process
+at a time write it; nothing else is left beside OUT.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
+import filelock
 import numpy as np
 from array_record.python import array_record_module
 
@@ -31,13 +33,24 @@ _OPTIONS = "group_size:1,uncompressed"
 
 
 def load(
-    directory: str | os.PathLike[str], image_size: int, resize: decode.Resize
+    directory: str | os.PathLike[str],
+    image_size: int,
+    resize: decode.Resize,
+    max_skipped: float = 0.01,
 ) -> cache.Prepared:
     """Open a prepared folder.
 
+    Args:
+      directory: the folder.
+      image_size: side of its images in pixels.
+      resize: how they were made square.
+      max_skipped: share of the images that may have been left out.
+
     Raises:
-      UserError: it is missing or damaged, or its images are of another kind.
+      UserError: it is missing or damaged, its images are of another kind, or too many
+        were left out.
     """
+    cache.check_share(max_skipped)
     root = pathlib.Path(directory).expanduser()
     try:
         meta = json.loads((root / "meta.json").read_text(encoding="utf-8"))
@@ -57,6 +70,7 @@ def load(
     for name in names:
         if not (root / name).exists():
             raise UserError(f"{root / name} is missing: prepare the images again.")
+    cache.report_skipped(meta, max_skipped, root)
     images = RecordPixels([root / name for name in names], counts, image_size)
     return cache.Prepared(images, digests, meta)
 
@@ -80,49 +94,53 @@ def write(
       shard_images: images a file, but for the last and for those left out.
 
     Raises:
-      UserError: the folder holds something else, too many images are unusable, or the
-        disk is full.
+      UserError: the folder holds something else, too many images are unusable, the disk
+        is full, or max_skipped is not in [0, 1].
     """
-    out = pathlib.Path(out).expanduser()
-    partial = out.with_name(f"{out.name}.partial")
+    cache.check_share(max_skipped)
+    out = pathlib.Path(out).expanduser().absolute()
     made_of = [FORMAT, decode.VERSION, image_size, resize, shard_images, source.key]
-    for folder in (out, partial):
-        if folder.exists() and _made_of(folder) != made_of:
-            raise UserError(
-                f"{folder} holds something else than these images: remove it, or "
-                "choose another --out."
-            )
-    if out.exists():
-        return
-    meta = source.meta()
-    count = len(meta["ids"])
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        (partial / "made_of.json").write_text(json.dumps(made_of))
-        _check_space(partial, count * image_size**2 * 3)
-        skipped = _write_shards(
-            source, partial, count, image_size, resize, shard_images, max_skipped, meta
-        )
-        _finish(partial, meta, skipped, shard_images, image_size, resize)
-        os.replace(partial, out)
-        for path in [*out.glob("digests-*.npy"), *out.glob("skipped-*.json")]:
-            path.unlink()
+        if out.exists():
+            _check_made_of(out, made_of)
+            return
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Of several processes one writes; the others wait, and find what it made.
+        with filelock.FileLock(out.with_name(f".{out.name}.lock")):
+            if out.exists():
+                _check_made_of(out, made_of)
+                return
+            partial = out.with_name(f"{out.name}.partial")
+            partial.mkdir(exist_ok=True)
+            if set(os.listdir(partial)) - {"made_of.json", ".made_of.json.tmp"}:
+                _check_made_of(partial, made_of)
+            cache.write_atomically(partial / "made_of.json", json.dumps(made_of))
+            _write(source, partial, image_size, resize, shard_images, max_skipped)
+            os.replace(partial, out)
+            for path in [*out.glob("digests-*.npy"), *out.glob("skipped-*.json")]:
+                path.unlink()
     except OSError as error:
         raise UserError(
-            f"Cannot write {partial} ({error}): make room, or choose another --out; "
-            "what is there already will be used."
+            f"Cannot write {out} ({error}): make room, or choose another --out; what is "
+            "there already will be used."
         ) from error
+
+
+def _check_made_of(folder: pathlib.Path, made_of: list) -> None:
+    """Raise UserError if a folder holds other images, or something else."""
+    try:
+        found = json.loads((folder / "made_of.json").read_text())
+    except (OSError, ValueError):
+        found = None
+    if found != made_of:
+        raise UserError(
+            f"{folder} holds something else than these images: remove it, or choose "
+            "another --out."
+        )
 
 
 def _shard_name(shard: int, shards: int) -> str:
     return f"images-{shard:05d}-of-{shards:05d}.array_record"
-
-
-def _made_of(folder: pathlib.Path) -> list | None:
-    try:
-        return json.loads((folder / "made_of.json").read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _check_space(folder: pathlib.Path, need: int) -> None:
@@ -132,17 +150,18 @@ def _check_space(folder: pathlib.Path, need: int) -> None:
         raise OSError(f"{need / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
 
 
-def _write_shards(
+def _write(
     source: Source,
     folder: pathlib.Path,
-    count: int,
     size: int,
     resize: decode.Resize,
     shard_images: int,
     max_skipped: float,
-    meta: dict,
-) -> dict[int, str]:
-    """Write the files that are missing; rows and reasons of what had to be left out."""
+) -> None:
+    """Write the files that are missing."""
+    meta = source.meta()
+    count = len(meta["ids"])
+    _check_space(folder, count * size**2 * 3)
     shards = -(-count // shard_images)
     done, skipped = 0, {}
     while done < shards and (note := _note(folder, done)).exists():
@@ -169,7 +188,8 @@ def _write_shards(
         np.save(folder / f"digests-{shard:05d}.npy", np.reshape(digests, (-1, 32)))
         os.replace(temporary, folder / _shard_name(shard, shards))
         cache.write_atomically(_note(folder, shard), json.dumps(bad))
-    return skipped
+    cache.check_some(len(skipped), count, folder)
+    _finish(folder, meta, skipped, shard_images, size, resize)
 
 
 @contextlib.contextmanager

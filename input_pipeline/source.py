@@ -1,5 +1,6 @@
 """Where the images of a store come from, before they are decoded and resized."""
 
+import collections
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -56,11 +57,12 @@ def make_meta(
     known = sorted({c for c in classes if c is not None})
     number = {c: i for i, c in enumerate(known)}
     shown = [(names or {}).get(c, c) for c in known]
+    times = collections.Counter(shown)
     return {
         "ids": ids,
         "labels": [-1 if c is None else number[c] for c in classes],
         "class_names": [
-            name if shown.count(name) == 1 else f"{name} ({c})"
+            name if times[name] == 1 else f"{name} ({c})"
             for name, c in zip(shown, known, strict=True)
         ],
         "attributes": {},

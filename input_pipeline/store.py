@@ -133,7 +133,7 @@ def open_store(
         raise UserError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}.")
     scheme, _, rest = name.partition(":")
     if scheme == "array_record" and rest:
-        prepared = records.load(rest, image_size, resize)
+        prepared = records.load(rest, image_size, resize, max_skipped)
     else:
         source = open_source(name)
         prepared = cache.load_or_prepare(

@@ -29,9 +29,14 @@ def scan(name: str) -> Source:
     """
     import tensorflow_datasets as tfds  # Takes a second.
 
+    unknown = tfds.core.registered.DatasetNotFoundError
     try:
+        plain, _ = tfds.core.naming.parse_builder_name_kwargs(name)
+        if plain.namespace:  # It would be looked for in the network.
+            raise ValueError(f"{plain.namespace}: is a collection of others")
         builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+    # A version that is not there is an AssertionError, an unknown option a TypeError.
+    except (unknown, ValueError, AssertionError, TypeError) as error:
         raise UserError(
             f"TensorFlow Datasets has no set {name!r} ({str(error).splitlines()[0]}): "
             "choose one of https://www.tensorflow.org/datasets/catalog."

@@ -14,10 +14,9 @@ Source: http://cs231n.stanford.edu/tiny-imagenet-200.zip
 """
 
 from input_pipeline.errors import UserError
-from input_pipeline.files import Files, is_image, list_files
+from input_pipeline.files import SPLITS, Files, is_image, list_files
 from input_pipeline.source import Source, key_of, make_meta
 
-SPLITS = ("train", "val", "test")
 _TABLES = ("wnids.txt", "words.txt", "val/val_annotations.txt")
 _LAYOUT = (
     "download http://cs231n.stanford.edu/tiny-imagenet-200.zip, and give the path of the "
@@ -77,7 +76,7 @@ def _classes(files: Files, ids: list[str]) -> list[str | None]:
     if any(name.startswith("val/") for name in ids):
         of_val = {
             f"val/images/{fields[0]}": fields[1]
-            for fields in _lines(files, "val/val_annotations.txt")
+            for fields in _lines(files, "val/val_annotations.txt", columns=2)
         }
     known = {fields[0] for fields in _lines(files, "wnids.txt")}
     classes = []
@@ -93,12 +92,18 @@ def _classes(files: Files, ids: list[str]) -> list[str | None]:
     return classes
 
 
-def _lines(files: Files, name: str) -> list[list[str]]:
-    """The tab-separated fields of each line of a table."""
+def _lines(files: Files, name: str, columns: int = 1) -> list[list[str]]:
+    """The tab-separated fields of each line of a table: so many or more."""
     try:
         text = files.read(name).decode("utf-8")
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{files.root}: cannot read {name} ({error}): {_LAYOUT}."
         ) from error
-    return [line.split("\t") for line in text.splitlines() if line.strip()]
+    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
+    for fields in lines:
+        if len(fields) < columns:
+            raise UserError(
+                f"{files.root}: the line {fields[0]!r} of {name} has no tab: {_LAYOUT}."
+            )
+    return lines

@@ -1,17 +1,24 @@
 """One image, whatever the file holds: every row of the list of bad input."""
 
+import concurrent.futures
 import io
+import os
 import struct
+import time
+import zipfile
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import decode
+from input_pipeline import decode, files
 from input_pipeline.decode import BadImage
 from input_pipeline.errors import UserError
+from input_pipeline.files import SUFFIXES
 from input_pipeline.store import open_store
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 
 def encode(image, kind="PNG", **options):
@@ -59,9 +66,26 @@ def test_turned_photograph_is_upright():
     assert image[:4].max() == 0 and image[4:].min() == 255
 
 
-def animation():
+def animation(kind):
     frames = [array(colour) for colour in ((255, 0, 0), (0, 255, 0))]
-    return encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    more = {"lossless": True} if kind == "WEBP" else {}
+    return encode(frames[0], kind, save_all=True, append_images=frames[1:], **more)
+
+
+def png(width, height, depth, rows):
+    """A PNG of RGB rows that PIL could not write."""
+
+    def chunk(name, data):
+        check = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + check
+
+    header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+# A row begins with the number of its filter.
+DEEP = png(8, 8, 16, 8 * (b"\0" + 8 * struct.pack(">HHH", 257 * 90, 0, 65535)))
 
 
 def palette_with_a_transparent_colour():
@@ -82,12 +106,14 @@ def palette_with_a_transparent_colour():
         (palette_with_a_transparent_colour(), (255, 255, 255), 0),
         (encode(array(257 * 90, mode="I;16")), (90, 90, 90), 0),
         (encode(array(65535, mode="I;16"), "TIFF"), (255, 255, 255), 0),
-        (animation(), (255, 0, 0), 0),
+        (DEEP, (90, 0, 255), 0),
+        *((animation(kind), (255, 0, 0), 0) for kind in ("GIF", "PNG", "WEBP")),
         (encode(array((1, 2, 3), size=(1, 300))), (1, 2, 3), 0),
     ],
     ids=[
         *("grayscale", "bits", "CMYK", "opaque", "transparent", "gray-alpha"),
-        *("palette", "16-bit", "16-bit-TIFF", "animation", "narrow"),
+        *("palette", "16-bit", "16-bit-TIFF", "16-bit-RGB"),
+        *("GIF-animation", "PNG-animation", "WebP-animation", "narrow"),
     ],
 )
 def test_every_kind_of_image_becomes_rgb(content, colour, tolerance):
@@ -96,20 +122,56 @@ def test_every_kind_of_image_becomes_rgb(content, colour, tolerance):
     assert np.abs(image.astype(int) - colour).max() <= tolerance
 
 
+@pytest.mark.parametrize("resize", decode.RESIZES)
+@pytest.mark.parametrize("sides", [(1, 2_000_000), (2_000_000, 1)])
+def test_thin_image_takes_little_memory(sides, resize):
+    """Enlarged before the crop, it would have a terabyte."""
+    image = decode.decode(encode(array((1, 2, 3), sides)), 64, resize)
+    assert np.array_equal(image, np.full((64, 64, 3), (1, 2, 3)))
+
+
+@pytest.mark.parametrize("sides", [(50, 37), (37, 50), (21, 8), (9, 9), (8, 11)])
+def test_crop_is_that_of_the_whole_resized_image(sides):
+    image = Image.fromarray(NOISE[: sides[1], : sides[0]])
+    width, height = (round(side * 8 / min(sides)) for side in sides)
+    left, top = (width - 8) // 2, (height - 8) // 2
+    whole = image.resize((width, height), Image.BICUBIC)
+    want = np.asarray(whole.crop((left, top, left + 8, top + 8)))
+    found = decode.decode(encode(image), 8)
+    assert np.abs(want.astype(int) - found).max() <= (8 not in sides)
+
+
+def test_large_images_wait_for_each_other(monkeypatch):
+    """Two of three fit into the memory; small ones are let in."""
+    monkeypatch.setattr(decode, "_in_flight", decode._Budget(130))
+    inside, most, convert = [], [], decode._rgb
+
+    def slow(image):
+        inside.append(image)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.remove(image)
+        return convert(image)
+
+    monkeypatch.setattr(decode, "_rgb", slow)
+    content = encode(array((1, 2, 3)))
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode.decode, [content] * 16, [8] * 16))
+    assert max(most) == 2
+
+
+def test_other_formats_are_not_tried():
+    """For EPS, PIL would start Ghostscript."""
+    known = {Image.registered_extensions()[suffix] for suffix in SUFFIXES}
+    assert known == set(decode.FORMATS)
+    for kind in ("EPS", "PPM"):
+        with pytest.raises(BadImage, match="it is none of JPEG, PNG"):
+            decode.decode(encode(array((1, 2, 3)), kind), 8)
+
+
 def bomb():
     """A PNG of a hundred bytes that claims a billion pixels."""
-
-    def chunk(name, data):
-        check = struct.pack(">I", zlib.crc32(name + data))
-        return struct.pack(">I", len(data)) + name + data + check
-
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    parts = (
-        chunk(b"IHDR", header),
-        chunk(b"IDAT", zlib.compress(b"")),
-        chunk(b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return png(30_000, 30_000, 8, b"")
 
 
 def huge():
@@ -117,7 +179,6 @@ def huge():
     return encode(Image.new("1", (11_000, 11_000)))
 
 
-NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 BAD = {
     "empty": (b"", "empty"),
     "truncated": (encode(Image.fromarray(NOISE), "JPEG")[:900], "cannot be decoded"),
@@ -179,3 +240,75 @@ def test_nothing_but_bad_images(tmp_path):
             data_dir=tmp_path / "data",
             max_skipped=1.0,
         )
+
+
+def skipped(name, data):
+    """Open a store of which some images are bad; the ids and reasons of these."""
+    store = open_store(name, image_size=8, data_dir=data, max_skipped=0.9)
+    assert store.ids == ("a/good.png",)
+    (listed,) = data.glob("*/skipped.csv")
+    text = os.fsdecode(listed.read_bytes())
+    return dict(line.split(",", 1) for line in text.splitlines()[1:])
+
+
+def test_damaged_members_of_an_archive_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_MAX_BYTES", 1000)
+    path, content = tmp_path / "pets.zip", encode(array((1, 2, 3)))
+    names = ("checksum", "deflate", "encrypted", "good", "method", "short")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(f"pets/a/{name}.png", content)
+        archive.writestr("pets/a/large.png", bytes(1001))
+        places = {name: archive.getinfo(f"pets/a/{name}.png") for name in names}
+        begin = archive.start_dir
+    packed = bytearray(path.read_bytes())
+    for name, (offset, value) in {
+        "encrypted": (8, 1),
+        "method": (10, 99),
+        "deflate": (10, zipfile.ZIP_DEFLATED),
+        "short": (24, len(content) - 1),
+    }.items():
+        entry = packed.index(f"pets/a/{name}.png".encode(), begin) - 46
+        packed[entry + offset] = value  # In the directory at the end ...
+        if name != "short":  # ... and before the member.
+            packed[places[name].header_offset + offset - 2] = value
+    packed[packed.index(b"IDAT", places["checksum"].header_offset)] ^= 1
+    path.write_bytes(packed)
+    reasons = skipped(f"folder:{path}", tmp_path / "data")
+    wanted = {
+        "checksum": "Bad CRC-32",
+        "deflate": "decompressing data",
+        "encrypted": "encrypted, password required",
+        "large": "1001 bytes are more than 1000",
+        "method": "compression method is not supported",
+        "short": "Bad CRC-32",
+    }
+    assert sorted(reasons) == [f"a/{name}.png" for name in sorted(wanted)]
+    for name, reason in wanted.items():
+        assert reason in reasons[f"a/{name}.png"]
+        assert "cannot be read" in reasons[f"a/{name}.png"]
+
+
+@pytest.fixture
+def one(tmp_path):
+    """A folder with a good image."""
+    folder = tmp_path / "pictures" / "a"
+    folder.mkdir(parents=True)
+    array((1, 2, 3)).save(folder / "good.png")
+    return folder
+
+
+def test_large_file_of_a_name_that_is_not_utf8(one, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_MAX_BYTES", 1000)
+    name = os.fsdecode(b"raw\xff.png")  # Linux allows such names.
+    (one / name).write_bytes(bytes(1001))
+    reason = "cannot be read: 1001 bytes are more than 1000"
+    found = skipped(f"folder:{one.parent}", tmp_path / "data")
+    assert found == {f"a/{name}": reason}
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_file_without_permission(one, tmp_path):
+    (one / "secret.png").touch(mode=0)
+    found = skipped(f"folder:{one.parent}", tmp_path / "data")
+    assert "Permission denied" in found["a/secret.png"]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from input_pipeline import cache, records
 from input_pipeline.errors import UserError
-from input_pipeline.store import open_store
+from input_pipeline.store import open_source, open_store
 
 
 @pytest.fixture
@@ -46,6 +47,10 @@ def options(pictures, out, *more):
     )
 
 
+def opened(out, size=8, max_skipped=0.1):
+    return open_store(f"array_record:{out}", image_size=size, max_skipped=max_skipped)
+
+
 def test_the_same_as_the_memory_map(pictures, tmp_path):
     out = tmp_path / "out"
     done = prepare(*options(pictures, out))
@@ -56,7 +61,7 @@ def test_the_same_as_the_memory_map(pictures, tmp_path):
         f"images-{i:05d}-of-00003.array_record" for i in range(3)
     ] + ["made_of.json"]
     assert names[5:] == ["meta.json", "skipped.csv"]
-    store = open_store(f"array_record:{out}", image_size=8)
+    store = opened(out)
     other = open_store(
         f"folder:{pictures}", image_size=8, data_dir=tmp_path, max_skipped=0.1
     )
@@ -79,7 +84,7 @@ def test_the_same_as_the_memory_map(pictures, tmp_path):
 def test_mistakes_are_one_sentence(pictures, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(UserError, match="no prepared images.*input_pipeline.prepare"):
-        open_store(f"array_record:{out}", image_size=8)
+        opened(out)
     done = prepare(*options(pictures, out, "--max_skipped=0.05"))
     assert done.returncode == 2 and "1 of 12 images cannot be used" in done.stderr
     assert not out.exists()
@@ -88,18 +93,92 @@ def test_mistakes_are_one_sentence(pictures, tmp_path):
     assert other.returncode == 2 and "something else" in other.stderr
     assert prepare(*options(pictures, out)).returncode == 0
     with pytest.raises(UserError, match="image_size=8, resize=crop, not 64, crop"):
-        open_store(f"array_record:{out}", image_size=64)
+        opened(out, size=64)
     other = prepare(*options(pictures, out, "--resize=squash"))
     assert other.returncode == 2 and "choose another --out" in other.stderr
     shard = out / "images-00001-of-00003.array_record"
     content = shard.read_bytes()
     shard.write_bytes(content[:100])
-    store = open_store(f"array_record:{out}", image_size=8)
+    store = opened(out)
     with pytest.raises(UserError, match="images-00001.*prepare the images again"):
         store.read([6])
     shard.unlink()
     with pytest.raises(UserError, match="images-00001.*is missing"):
-        open_store(f"array_record:{out}", image_size=8)
+        opened(out)
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (("--out=.",), "holds something else than these images"),
+        (("--out=/dev/null/out",), "Cannot write /dev/null/out"),
+        (("--max_skipped=-1",), "max_skipped must be from 0 to 1"),
+    ],
+)
+def test_wrong_options(pictures, tmp_path, wrong, said):
+    refused = prepare(*options(pictures, tmp_path / "out"), *wrong)
+    assert refused.returncode == 2 and said in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_nothing_but_bad_images(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"")
+    source = open_source(f"folder:{tmp_path / 'pictures'}")
+    with pytest.raises(UserError, match="None of the 1 images"):
+        records.write(source, tmp_path / "out", 8, "crop", 1.0, 5)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_were_left_out_are_told(pictures, tmp_path, caplog):
+    out = tmp_path / "out"
+    records.write(open_source(f"folder:{pictures}"), out, 8, "crop", 0.1, 5)
+    opened(out)
+    assert f"1 of 12 images are left out: see {out / 'skipped.csv'}" in caplog.text
+    with pytest.raises(UserError, match=r"1 of 12 .*a/05.png \(the file is empty\)"):
+        opened(out, max_skipped=0.05)
+
+
+def test_of_two_processes_one_prepares(pictures, tmp_path):
+    out = tmp_path / "out"
+    program = """
+        import time
+        from input_pipeline import cli, prepare, work
+        decode = work.decode
+        def slow(*args):
+            time.sleep(0.1)
+            return decode(*args)
+        work.decode = slow
+        cli.run(prepare.prepare)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), *options(pictures, out)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+    store = opened(out)
+    pixels = store.read(np.arange(len(store)))
+    assert np.array_equal(
+        [cache.digest_pixels(image) for image in pixels], store.digests
+    )
+
+
+@pytest.mark.parametrize("left", [(), ("made_of.json",), (".made_of.json.tmp",)])
+def test_killed_before_the_first_file(pictures, tmp_path, left):
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    for name in left:
+        (partial / name).write_text("")
+    source = open_source(f"folder:{pictures}")
+    records.write(source, tmp_path / "out", 8, "crop", 0.1, 5)
+    assert len(opened(tmp_path / "out")) == 11
+    # A folder of that name with other things in it is not touched.
+    partial.mkdir()
+    (partial / "thesis.txt").write_text("")
+    os.rename(tmp_path / "out", tmp_path / "other")
+    with pytest.raises(UserError, match="out.partial holds something else"):
+        records.write(source, tmp_path / "out", 8, "crop", 0.1, 5)
+    assert os.listdir(partial) == ["thesis.txt"]
 
 
 def test_killed_preparation_goes_on(pictures, tmp_path):

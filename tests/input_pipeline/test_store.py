@@ -185,6 +185,75 @@ def test_old_leftovers_are_removed(pictures, tmp_path):
     assert not old.exists() and new.exists()
 
 
+def test_old_leftover_that_is_needed_is_continued(pictures, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    program = KILLED.format(name=f"folder:{pictures}", data=str(data))
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)])
+    (left,) = _folders(data)
+    os.utime(left, (0, 0))
+    decoded, decode = [], work.decode
+    monkeypatch.setattr(
+        work, "decode", lambda *args: decoded.append(args) or decode(*args)
+    )
+    assert len(_open(pictures, data)) == 4 and len(decoded) == 2
+
+
+def test_leftover_that_vanishes(tmp_path, monkeypatch):
+    """Another process removes it after it was listed."""
+    gone = [tmp_path / "gone.partial"]
+    monkeypatch.setattr(pathlib.Path, "glob", lambda path, pattern: gone)
+    cache._remove_stale(tmp_path)
+
+
+@pytest.fixture
+def spoiled(pictures):
+    """Two of the four cannot be read: the first and the third."""
+    (pictures / "cat" / "a.png").write_bytes(b"")
+    (pictures / "dog" / "c.jpg").write_bytes(b"")
+    return pictures
+
+
+@pytest.mark.parametrize(
+    "function, calls", [("work.decode", 2), ("cache._cut", 1), ("cache.keep_rows", 1)]
+)
+def test_images_left_out_and_a_kill_on_the_way(spoiled, tmp_path, function, calls):
+    """While decoding, when one of the two arrays is cut, and when both are."""
+    data, name = tmp_path / "data", f"folder:{spoiled}"
+    program = f"""
+        import os, signal
+        from input_pipeline import cache, work
+        from input_pipeline.store import open_store
+        cache._CHUNK, work._AHEAD, left = 2, 1, [{calls}]
+        def once(*args, function={function}):
+            done = function(*args)
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
+        {function} = once
+        open_store({name!r}, image_size=8, data_dir={str(data)!r}, max_skipped=0.5)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)])
+    assert done.returncode == -signal.SIGKILL
+    (left,) = _folders(data)
+    assert left.name.endswith(".partial") and (left / "progress.json").exists()
+    store = open_store(name, image_size=8, data_dir=data, max_skipped=0.5)
+    assert store.ids == ("cat/deeper/b.PNG", "dog/d.webp")
+    assert store.labels.tolist() == [0, 1]
+    images = store.read(np.arange(2))
+    assert images[:, 3, 3].tolist() == [[0, 255, 0], [9, 9, 9]]
+    assert np.array_equal(
+        [cache.digest_pixels(image) for image in images], store.digests
+    )
+    (final,) = _folders(data)
+    assert sorted(path.name for path in final.iterdir()) == [
+        *("digests.npy", "images.npy", "meta.json", "skipped.csv")
+    ]
+    np.save(data / "same.npy", images)  # The file is what NumPy would write.
+    content = (data / "same.npy").read_bytes()
+    assert (final / "images.npy").read_bytes() == content
+
+
 def test_of_two_processes_one_prepares(pictures, tmp_path):
     """The second waits for the first, and decodes nothing."""
     data = tmp_path / "data"
@@ -209,6 +278,23 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
     said = sorted(process.communicate()[0].split() for process in both)
     assert [count for count, _ in said] == ["0", "4"]
     assert said[0][1] == said[1][1]
+
+
+@pytest.mark.parametrize("place", ["/proc/self", "/dev/full"])
+def test_place_that_cannot_be_written(pictures, place):
+    with pytest.raises(UserError, match=f"Cannot prepare images in {place}.*SP_JAX"):
+        _open(pictures, place)
+
+
+@pytest.mark.parametrize("share", [-1.0, 1.01, float("nan")])
+def test_share_of_bad_images_is_from_0_to_1(pictures, tmp_path, share):
+    with pytest.raises(UserError, match="max_skipped must be from 0 to 1"):
+        open_store(f"folder:{pictures}", data_dir=tmp_path, max_skipped=share)
+
+
+def test_without_fallocate(pictures, tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)  # As on macOS.
+    assert len(_open(pictures, tmp_path / "data")) == 4
 
 
 def test_full_disk_is_told_beforehand(pictures, tmp_path, monkeypatch):
@@ -259,6 +345,31 @@ def test_zip_archive_is_read_in_place(pictures, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "packed, ids, classes, splits",
+    [
+        # A folder around everything does not count ...
+        ("pets/0.png", "0.png", (), ()),
+        ("pets/cat/0.png", "cat/0.png", ("cat",), ()),
+        ("pets/train/cat/0.png", "train/cat/0.png", ("cat",), ("train",)),
+        # ... but a split does, and a folder beside others.
+        ("train/cat/0.png", "train/cat/0.png", ("cat",), ("train",)),
+        ("val/0.png", "val/0.png", (), ("val",)),
+        ("cat/0.png dog/0.png", "cat/0.png dog/0.png", ("cat", "dog"), ()),
+        ("0.png", "0.png", (), ()),
+    ],
+)
+def test_folder_around_everything_in_an_archive(tmp_path, packed, ids, classes, splits):
+    _write(tmp_path / "0.png", (1, 2, 3))
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for name in packed.split():
+            archive.write(tmp_path / "0.png", name)
+    store = _open(tmp_path / "pets.zip", tmp_path / "data")
+    assert store.ids == tuple(ids.split()) and store.class_names == classes
+    for split in splits:
+        assert len(_open(tmp_path / "pets.zip", tmp_path / "data", split)) == 1
+
+
 @pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png"])
 def test_archive_with_names_that_point_out_of_it(pictures, tmp_path, name):
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
@@ -278,6 +389,8 @@ def test_a_file_that_is_no_archive(pictures, tmp_path):
 def test_links_and_loops_of_links(pictures, tmp_path):
     (pictures / "cat" / "up").symlink_to(pictures, target_is_directory=True)
     (pictures / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    for link, to in (("loop", "loop"), ("one.png", "two.png"), ("two.png", "one.png")):
+        (pictures / "cat" / link).symlink_to(to)
     (tmp_path / "more").mkdir()
     _write(tmp_path / "more" / "e.png", (1, 2, 3))
     (pictures / "linked").symlink_to(tmp_path / "more", target_is_directory=True)

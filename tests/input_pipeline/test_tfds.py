@@ -118,6 +118,9 @@ def test_it_is_read_without_tensorflow(prepared, tmp_path):
         ("imagenet2012", "ILSVRC2012_img_train.tar.*tfds build imagenet2012 --file_f"),
         ("voc/2007", "VOCtest_06-Nov-2007.tar.*tfds build voc/2007"),
         ("cifar11", "no set 'cifar11'.*catalog"),
+        ("cifar10:9.9.9", "cifar10:9.9.9.*only: 3.0.2.*catalog"),
+        ("cifar10/size=3", "unexpected keyword argument 'size'.*catalog"),
+        ("huggingface:mnist", "huggingface: is a collection of others.*catalog"),
     ],
 )
 def test_what_is_missing_and_where_it_belongs(name, wanted, tmp_path, monkeypatch):

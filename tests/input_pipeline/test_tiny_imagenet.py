@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline.errors import UserError
+from input_pipeline.source import make_meta
 from input_pipeline.store import open_store
 
 TOP = "tiny-imagenet-200"
@@ -76,6 +77,25 @@ def test_another_layout(archive, tmp_path):
     annotations.write_text("val_0.JPEG\tn02\n")
     with pytest.raises(UserError, match="val_1.JPEG is of class None"):
         open_store(f"tiny_imagenet:{tmp_path / TOP}", data_dir=tmp_path)
+    annotations.write_text("val_0.JPEG n02\n")
+    with pytest.raises(UserError, match="the line 'val_0.JPEG n02' of val/.*no tab"):
+        open_store(f"tiny_imagenet:{tmp_path / TOP}", data_dir=tmp_path)
     annotations.unlink()
     with pytest.raises(UserError, match="cannot read val/val_annotations.txt"):
         open_store(f"tiny_imagenet:{tmp_path / TOP}", data_dir=tmp_path)
+
+
+def test_damaged_table_in_the_archive(archive, tmp_path):
+    content = archive.read_bytes().replace(b"n02\nn01\n", b"n02\nn03\n")
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="cannot read wnids.txt .*Bad CRC-32"):
+        open_store(f"tiny_imagenet:{archive}", data_dir=tmp_path)
+
+
+def test_many_classes_of_two_names():
+    """In linear time: comparing each with each would take minutes."""
+    classes = [f"{i:06d}" for i in range(100_000)]
+    names = {name: "goldfish" for name in classes[:2]}
+    meta = make_meta(classes, classes, {}, names)
+    shown = ["goldfish (000000)", "goldfish (000001)", "000002"]
+    assert meta["class_names"][:3] == shown and len(meta["class_names"]) == 100_000
