@@ -16,7 +16,7 @@ RESIZE = flags.DEFINE_enum(
     "resize", "crop", RESIZES, "Crop the centre, or squash the whole image."
 )
 MAX_SKIPPED = flags.DEFINE_float(
-    "max_skipped", 0.01, "Share of the images that may be damaged and left out."
+    "max_skipped", 0.01, "Share of the images that may be left out.", 0, 1
 )
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of prepared images; default $SP_JAX_DATA, else ~/.cache."
