@@ -67,7 +67,8 @@ def test_rules():
     assert rules[int(numbers["prototypes/kernel"])].frozen_epochs == 1
     for name in ("backbone/bn1/scale", "backbone/bn1/bias"):
         rule = rules[int(numbers[name])]
-        assert rule.decay and rule.adapt and not rule.frozen_epochs  # like everything
+        # LARC adapts them all the same, LARS does not.
+        assert rule.decay and not rule.adapt and not rule.frozen_epochs
 
 
 def test_codes_are_the_last_rows_behind_a_full_queue(case, outputs):
