@@ -9,9 +9,9 @@ before the first step.
 
 The bank is indexed by *image*. With semantic pairs the target of a view is the cluster of
 the *other* image of its pair: that is what makes them a positive pair. Where both are one
-image (augmentation pairs) this is the official loss. A coin of each step says
-which image of a pair comes as which view. An image that a bank has not seen yet has no cluster,
-and views whose target it would be take no part.
+image (augmentation pairs) this is the official loss. A coin of each step says which image of a
+pair comes as which view. An image that a bank has not seen yet has no cluster, and views whose
+target it would be take no part.
 
 Deviations: two global views by default, with crops from 0.08 (the official run without local
 crops; its default has six); clustering runs on the accelerator inside of the compiled step;

@@ -19,7 +19,7 @@ Source: https://arxiv.org/abs/2011.10566; facebookresearch/simsiam for sizes and
 import flax.linen as nn
 import jax.numpy as jnp
 
-from sp_jax import losses
+from sp_jax import losses, optim
 from sp_jax.augment import Augment
 from sp_jax.methods.base import (
     Method,
@@ -43,7 +43,7 @@ OPTIMIZER = {
     "by_epoch": True,
 }
 # The official code decays all parameters.
-RULES = (Rule("^predictor/", constant=True), Rule(""))
+RULES = (Rule("^predictor/", constant=True), *optim.EVERYTHING)
 
 
 def views(size: int) -> tuple[Augment, Augment]:
