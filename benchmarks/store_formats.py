@@ -23,6 +23,7 @@ from collections.abc import Callable
 import numpy as np
 
 from input_pipeline.pairing import semantic_pairs
+from input_pipeline.sampling import Sampler
 from input_pipeline.store import ImageStore, open_store
 from input_pipeline.stream import iterate, make_dataset
 
@@ -69,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     size, count = options.batch_size, options.batches
     store = open_store("emoji", data_dir=options.data_dir)
-    stream = make_dataset(store, semantic_pairs(store, seed=0), batch_size=size, seed=0)
+    stream = make_dataset(store, Sampler(semantic_pairs(store, seed=0), size, seed=0))
     random = np.random.default_rng(0)
 
     with tempfile.TemporaryDirectory() as folder:

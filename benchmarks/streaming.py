@@ -16,6 +16,7 @@ import psutil
 from absl import app, flags
 
 from input_pipeline import pairing, records, stream
+from input_pipeline.sampling import Sampler
 from input_pipeline.source import Source, make_meta
 from input_pipeline.store import open_store
 
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> None:
     print(f"prepared in {time.perf_counter() - started:.0f} s (0 if it was there)")
     store = open_store(f"array_record:{folder}")
     table = pairing.class_pairs(store, 0, seed=0)
-    dataset = stream.make_dataset(store, table, batch_size=256, seed=0)
+    dataset = stream.make_dataset(store, Sampler(table, 256, seed=0))
     print(f"{len(store)} images, {len(table)} pairs, {peak(me):.0f} MB before reading")
     for workers in map(int, _WORKERS.value):
         batches = stream.iterate(dataset, 0, _STEPS.value + 20, 2, workers)

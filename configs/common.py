@@ -37,6 +37,8 @@ def get_config() -> ml_collections.ConfigDict:
     data.semantic_fraction = 0.5  # of the pairs, if mixed
     data.pairs = ""  # CSV of a pair table; "" makes one from the labels
     data.rounds = 1  # pairs an image in the table that is made
+    # Where the pixels wait: device | stream (from the host) | auto (measures what fits).
+    data.placement = "auto"
     data.prefetch = 2  # batches read ahead, by each worker; 0 for none
     data.workers = 0  # processes that read; 0 for one thread of this one
 
@@ -70,6 +72,7 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.final_weight_decay = placeholder(float)  # reached by half a cosine; adamw
     optimizer.clip = placeholder(float)  # norm of each parameter's gradient; 0: none
 
+    config.steps_per_call = 0  # one dispatch, if the pixels are on the device; 0: auto
     config.log_every = 50  # steps
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 500  # steps

@@ -22,12 +22,14 @@ from configs import common
 from eval.features import Extractor
 from eval.pictures import save_views
 from eval.results import versions, write_result
-from input_pipeline import pairing, pairs, store, stream
+from input_pipeline import pairing, pairs, resident, store, stream
 from input_pipeline.errors import UserError
+from input_pipeline.sampling import Sampler
 from sp_jax import validate
 from sp_jax.augment import make_views
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
+from sp_jax.train.feed import Resident, Streamed, steps_per_call
 from sp_jax.train.loop import Evaluation, NonFiniteLossError, Settings, fit
 from sp_jax.train.restore import make_preprocess
 from sp_jax.train.step import (
@@ -35,7 +37,8 @@ from sp_jax.train.step import (
     make_features_fn,
     make_mesh,
     make_observe_step,
-    make_train_step,
+    make_step,
+    replicated,
 )
 
 # Options of a method, a backbone or an evaluator that the file does not name can be given
@@ -89,18 +92,19 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         table = pairing.own_pairs(images)
     else:
         table = pairing.semantic_pairs(images, rounds=data.rounds, seed=config.seed)
-    per_epoch = stream.steps_per_epoch(table, config.batch_size)
     shown, shown_table = pairing.only_shown(images, table, data.pairing)
-    dataset = stream.make_dataset(
-        shown,
+    sampler = Sampler(
         shown_table,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        pairing=data.pairing,
-        semantic_fraction=data.semantic_fraction,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        config.batch_size,
+        config.seed,
+        data.pairing,
+        data.semantic_fraction,
     )
+    per_epoch = sampler.steps_per_epoch
+    dataset = stream.make_dataset(
+        shown, sampler, jax.process_index(), jax.process_count()
+    )
+    placement, reason = resident.place(data.placement, shown)
     total_steps = max(1, round(config.epochs * per_epoch))
     lengths = Run(total_steps, per_epoch, config.batch_size, len(shown))
     recipe = _or_user_error(make_recipe, plain, lengths)
@@ -121,14 +125,19 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     state = init_state(recipe.method, optimizer.tx, recipe.views, config.seed, mesh)
     if first and not (workdir / "views.png").exists():
         _draw_first_batch(dataset[0]["image"], recipe, workdir)
-    train_step = make_train_step(
-        recipe.method,
-        optimizer.tx,
-        optimizer.schedule,
-        recipe.views,
-        log_every=config.log_every,
-        mesh=mesh,
-    )
+    step = make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views)
+    if placement == "device":
+        pixels = resident.Resident(shown, sampler, replicated(mesh))
+        feed = Resident(step, pixels, mesh, steps_per_call(config.steps_per_call))
+    else:
+        feed = Streamed(
+            step,
+            lambda first: stream.iterate(
+                dataset, first, total_steps, data.prefetch, data.workers
+            ),
+            mesh,
+        )
+    logging.info("Pixels: %s (%s).", placement, reason)
     settings = Settings(
         total_steps=total_steps,
         steps_per_epoch=per_epoch,
@@ -152,10 +161,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     fit(
         workdir,
         state,
-        train_step,
-        lambda step: stream.iterate(
-            dataset, step, total_steps, data.prefetch, data.workers
-        ),
+        feed,
         evaluations,
         mesh,
         settings,

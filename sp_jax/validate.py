@@ -17,6 +17,7 @@ FREE_TO_CHANGE = (
     "profile",
     "evals",
     "data.dir",
+    "data.placement",
     "data.prefetch",
     "data.workers",
     "checkpoint",
@@ -60,6 +61,10 @@ def check_values(config: Mapping[str, Any]) -> None:
         "config.log_every": config["log_every"],
         "config.checkpoint.every": config["checkpoint"]["every"],
     }
+    if config["steps_per_call"] < 0:
+        raise UserError(
+            f"config.steps_per_call is {config['steps_per_call']}: give 0 or more."
+        )
     for name, value in positive.items():
         if value <= 0:
             raise UserError(f"{name} is {value}: give a number above 0.")

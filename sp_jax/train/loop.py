@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import math
 import pathlib
@@ -18,14 +17,13 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sp_jax.train.checkpoint import Checkpoints
-from sp_jax.train.step import HEALTH, TrainState, by_batch, replicated
+from sp_jax.train.feed import Resident, Streamed
+from sp_jax.train.step import TrainState, make_health_fn, replicated
 from sp_jax.train.writer import MetricsWriter
 
-Batch = dict[str, np.ndarray]
-
-# How many steps the host may run ahead of the device. It bounds the memory of batches
+# How many calls the host may run ahead of the device. It bounds the memory of batches
 # that wait, and is far more than is needed to keep the device busy.
-MAX_STEPS_AHEAD = 8
+MAX_CALLS_AHEAD = 8
 
 
 class NonFiniteLossError(RuntimeError):
@@ -81,8 +79,7 @@ class Settings:
 def fit(
     workdir: pathlib.Path,
     state: TrainState,
-    train_step: Callable,
-    batches: Callable[[int], Iterator[Batch]],
+    feed: Streamed | Resident,
     evaluations: Sequence[Evaluation],
     mesh: Mesh,
     settings: Settings,
@@ -94,8 +91,7 @@ def fit(
     Args:
         workdir: the run's folder.
         state: the state of step 0.
-        train_step: from `make_train_step`.
-        batches: `batches(step)` iterates over this process's batches from a step on.
+        feed: the compiled step and its data.
         evaluations: what to measure when.
         mesh: the devices.
         settings: lengths and intervals.
@@ -135,8 +131,9 @@ def fit(
     def fetch_window(step: int) -> None:
         """Bring the window to the host, and stop if a loss is not finite."""
         window[:] = [
-            {name: float(value) for name, value in line.items()}
-            for line in jax.device_get(window)
+            dict(zip(call, map(float, values), strict=True))
+            for call in jax.device_get(window)
+            for values in zip(*map(np.atleast_1d, call.values()), strict=True)
         ]
         for back, line in enumerate(reversed(window)):
             bad = [k for k in ("loss", "grad_norm") if not math.isfinite(line[k])]
@@ -173,45 +170,52 @@ def fit(
     )
     trace_from = max(settings.profile_first_step, first_step)
     trace_to = trace_from + settings.profile_steps
+    trace_at = (trace_from, trace_to) if settings.profile_steps else ()
     tracing = False
+    health = make_health_fn(mesh)
+    compiled = set()  # the numbers of steps a call that are compiled
     try:
-        with _sigterm_flag() as stop, contextlib.closing(batches(first_step)) as stream:
+        with _sigterm_flag() as stop, contextlib.closing(feed):
             if first_step == 0 and settings.total_steps > 0:
                 evaluate(0)
                 if observe:
                     bar.write("Showing the method one epoch before the first step.")
-                    state = _observe_epoch(observe, state, batches, mesh, settings)
-            clock = None  # starts when the first step, which compiles, is done
-            device_batch = _to_device(next(stream, None), mesh)
-            for step in range(first_step, settings.total_steps):
-                if settings.profile_steps and step == trace_from:
+                    state = _observe_epoch(observe, state, feed, mesh, settings)
+            feed.open(first_step)
+            done, clock, clock_step = first_step, 0.0, first_step
+            while done < settings.total_steps:
+                if settings.profile_steps and done == trace_from:
                     jax.block_until_ready(state)
                     jax.profiler.start_trace(workdir / "profile", **_trace_options())
                     tracing = True
-                with (
-                    jax.transfer_guard("disallow"),
-                    jax.profiler.StepTraceAnnotation("train", step_num=step),
-                ):
-                    state, metrics = train_step(state, device_batch)
+                pause = min(
+                    _after(done, settings.log_every),
+                    _after(done, settings.save_every),
+                    *(_after(done, e.every_steps) for e in evaluations),
+                    *(at for at in trace_at if at > done),
+                    settings.total_steps,
+                )
+                with jax.profiler.StepTraceAnnotation("train", step_num=done):
+                    state, metrics, features, count = feed.advance(state, pause - done)
                 window.append(metrics)
-                # Copied while the device computes.
-                device_batch = _to_device(next(stream, None), mesh)
-                if len(window) > MAX_STEPS_AHEAD:
-                    jax.block_until_ready(window[-1 - MAX_STEPS_AHEAD])
-                done = step + 1
-                bar.update()
+                done += count
+                if len(window) > MAX_CALLS_AHEAD:
+                    jax.block_until_ready(window[-1 - MAX_CALLS_AHEAD])
+                bar.update(count)
                 if tracing and done in (trace_to, settings.total_steps):
                     jax.block_until_ready(state)
                     jax.profiler.stop_trace()
                     tracing = False
                     bar.write(f"Wrote a profile of steps {trace_from} to {done - 1}.")
-                if clock is None:
+                if count not in compiled:  # that took longer than the steps
                     jax.block_until_ready(state)
+                    compiled.add(count)
                     clock, clock_step = time.perf_counter(), done
                 if done % settings.log_every == 0 or done == settings.total_steps:
                     fetch_window(done)
-                    line = _summarise(window, done % settings.log_every == 0)
+                    line = _mean(window)
                     window.clear()
+                    line |= {k: float(v) for k, v in health(features).items()}
                     if done > clock_step:
                         ms = (time.perf_counter() - clock) / (done - clock_step) * 1e3
                         line["step_ms"] = ms
@@ -243,33 +247,24 @@ def fit(
     return state
 
 
-def _observe_epoch(observe, state, batches, mesh, settings) -> TrainState:
-    with contextlib.closing(batches(0)) as stream:
-        for number, batch in enumerate(
-            itertools.islice(stream, settings.steps_per_epoch)
-        ):
-            count = jax.device_put(np.int32(number), replicated(mesh))
-            state = observe(state, _to_device(batch, mesh), count)
-            jax.block_until_ready(state.step)
+def _after(step: int, every: int) -> float:
+    """The next multiple of an interval; 0 has none."""
+    return (step // every + 1) * every if every else math.inf
+
+
+def _observe_epoch(observe, state, feed, mesh, settings) -> TrainState:
+    for number, batch in enumerate(feed.first_epoch(settings.steps_per_epoch)):
+        count = jax.device_put(np.int32(number), replicated(mesh))
+        state = observe(state, batch, count)
+        jax.block_until_ready(state.step)
     return state
 
 
-def _to_device(batch: Batch | None, mesh: Mesh) -> dict[str, jax.Array] | None:
-    """Assemble the global batch from each process's share; returns before the copy."""
-    if batch is None:
-        return None
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(by_batch(mesh), x), batch
-    )
-
-
-def _summarise(window: list[dict[str, float]], has_health: bool) -> dict[str, float]:
-    """Means over the window; the health of the representation is of the last step."""
-    names = [name for name in window[-1] if name not in HEALTH]
+def _mean(window: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the steps of the window; the learning rate is the last one's."""
+    names = window[-1]
     line = {name: math.fsum(w[name] for w in window) / len(window) for name in names}
     line["learning_rate"] = window[-1]["learning_rate"]
-    if has_health:
-        line |= {name: window[-1][name] for name in HEALTH}
     return line
 
 

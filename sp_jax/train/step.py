@@ -78,42 +78,31 @@ def init_state(
     return TrainState(step, params, method_state, opt_state, key)
 
 
-def make_train_step(
+Step = Callable[
+    [TrainState, dict[str, jax.Array]],
+    tuple[TrainState, dict[str, jax.Array], jax.Array],
+]
+
+
+def make_step(
     method: Method,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     views: Sequence[Augment | Jigsaw],
-    *,
-    log_every: int,
-    mesh: Mesh,
-) -> Callable[
-    [TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]
-]:
-    """Compile augmentation, loss, gradient and update into one function.
+) -> Step:
+    """Put augmentation, loss, gradient and update into one pure function.
 
     Args:
         method: what is trained.
         optimizer: updates the parameters.
         schedule: the learning rate, only to log it.
         views: the augmentation of each view.
-        log_every: the health of the representation is computed in every step whose
-            number is a multiple of it, and is zero in the others.
-        mesh: the devices; the batch is split over its axis "data".
 
     Returns:
-        `step(state, batch) -> (state, metrics)`. The old state is donated. Metrics are
-        float32 scalars on the device.
+        `step(state, batch) -> (state, metrics, features)`, to be compiled: see `feed`.
+        The batch has "image" uint8 [B, V, S, S, 3] and "index" int32 [B, V]; metrics are
+        float32 scalars; features float32 [B, 2, D] are those of two views of each pair.
     """
-
-    def health(features):
-        x, y = features[:, 0], features[:, 1]
-        flat = features.reshape(-1, features.shape[-1])
-        return {
-            "feature_std": losses.feature_std(flat),
-            "alignment": losses.alignment(x, y),
-            "uniformity": losses.uniformity(x),
-            "effective_rank": losses.effective_rank(flat),
-        }
 
     def step(state: TrainState, batch: dict[str, jax.Array]):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -132,31 +121,31 @@ def make_train_step(
             params = optax.apply_updates(state.params, updates)
         method_state = out.state
         if method.update:
-            params, method_state = method.update(params, method_state, state.step)
-
-        # eigvalsh has no sharded form: gather the features where they are needed.
-        features = jax.lax.with_sharding_constraint(out.features, replicated(mesh))
-        features = jax.lax.stop_gradient(features)
+            with jax.named_scope("update"):
+                params, method_state = method.update(params, method_state, state.step)
         metrics = {
             "loss": loss,
             **out.metrics,
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
             "grad_norm": optax.tree.norm(grads),
-            **jax.lax.cond(
-                (state.step + 1) % log_every == 0,
-                health,
-                lambda _: dict.fromkeys(HEALTH, jnp.float32(0.0)),
-                features,
-            ),
         }
         state = TrainState(state.step + 1, params, method_state, opt_state, state.key)
-        return state, metrics
+        return state, metrics, jax.lax.stop_gradient(out.features)
 
+    return step
+
+
+def compile_step(step: Step, mesh: Mesh) -> Step:
+    """Compile a step for batches that are split over the axis "data" of a mesh.
+
+    The old state is donated: it must not be used again.
+    """
+    whole = replicated(mesh)
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(replicated(mesh), by_batch(mesh)),
-        out_shardings=replicated(mesh),
+        in_shardings=(whole, by_batch(mesh)),
+        out_shardings=whole,
     )
 
 
@@ -195,8 +184,26 @@ def make_observe_step(
     )
 
 
-# Computed on log steps only; everything else that a step returns is averaged.
+# The health of the representation: measured on log steps, of their last step.
 HEALTH = ("feature_std", "alignment", "uniformity", "effective_rank")
+
+
+def make_health_fn(mesh: Mesh) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """Compile `health(features float32 [B, 2, D]) -> float32 scalars` named in HEALTH."""
+
+    def health(features):
+        x, y = features[:, 0], features[:, 1]
+        flat = features.reshape(-1, features.shape[-1])
+        values = (
+            losses.feature_std(flat),
+            losses.alignment(x, y),
+            losses.uniformity(x),
+            losses.effective_rank(flat),
+        )
+        return dict(zip(HEALTH, values, strict=True))
+
+    whole = replicated(mesh)
+    return jax.jit(health, in_shardings=whole, out_shardings=whole)
 
 
 def make_features_fn(

@@ -8,12 +8,9 @@ import pytest
 
 from input_pipeline.errors import UserError
 from input_pipeline.pairing import augmented_pairs, semantic_pairs
-from input_pipeline.stream import (
-    index_batches,
-    iterate,
-    make_dataset,
-    steps_per_epoch,
-)
+from input_pipeline.sampling import Sampler, threefry
+from input_pipeline.stream import iterate
+from input_pipeline.stream import make_dataset as make_stream
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +25,10 @@ def table(store):
     return semantic_pairs(store, rounds=2, seed=0)
 
 
+def make_dataset(store, table, process_index=0, process_count=1, **options):
+    return make_stream(store, Sampler(table, **options), process_index, process_count)
+
+
 def _same(one, two):
     assert one.keys() == two.keys()
     for key in one:
@@ -37,7 +38,7 @@ def _same(one, two):
 def test_each_epoch_is_a_permutation(store, table):
     dataset = make_dataset(store, table, batch_size=32, seed=5)
     assert isinstance(dataset, grain.MapDataset)
-    assert steps_per_epoch(table, 32) == 4
+    assert Sampler(table, 32, seed=5).steps_per_epoch == 4
     pairs = list(zip(table.first.tolist(), table.second.tolist(), strict=True))
     orders = []
     for epoch in range(8):
@@ -81,18 +82,13 @@ def test_augmented_reads_each_image_once(store, table):
 
 def test_mixed_coins(table):
     def batch(step, fraction, seed=5):
-        return index_batches(
-            table,
-            batch_size=140,
-            seed=seed,
-            pairing="mixed",
-            semantic_fraction=fraction,
-        )(step)["index"]
+        sampler = Sampler(table, 140, seed, "mixed", fraction)
+        return sampler.batch(step)["index"]
 
-    semantic = index_batches(table, batch_size=140, seed=5)
+    semantic = Sampler(table, 140, seed=5)
     kept = []
     for step in range(100):
-        index, whole = batch(step, 0.3), semantic(step)["index"]
+        index, whole = batch(step, 0.3), semantic.batch(step)["index"]
         coin = index[:, 1] != index[:, 0]
         assert index.shape == (140, 2)
         assert np.array_equal(index[:, 0], whole[:, 0])
@@ -101,8 +97,8 @@ def test_mixed_coins(table):
     # 14,000 coins: standard deviation 0.0039.
     assert np.mean(kept) == pytest.approx(0.3, abs=0.016)
     assert len({coin.tobytes() for coin in kept}) == 100  # New coins each step.
-    assert np.array_equal(batch(3, 1.0), semantic(3)["index"])
-    assert np.array_equal(batch(3, 0.0)[:, 1], semantic(3)["index"][:, 0])
+    assert np.array_equal(batch(3, 1.0), semantic.batch(3)["index"])
+    assert np.array_equal(batch(3, 0.0)[:, 1], semantic.batch(3)["index"][:, 0])
     # More semantic pairs are a superset of fewer: the same coins.
     less, more = (
         set(np.flatnonzero(np.diff(batch(3, fraction))[:, 0]))
@@ -164,11 +160,22 @@ def test_iterate_ends_its_thread_and_passes_errors_on(store, table):
 
 def test_order_never_changes(table):
     """A run must be repeatable with another NumPy: fixed numbers, not a second run."""
-    batch = index_batches(table, batch_size=8, seed=5, pairing="mixed")
-    assert batch(20)["index"].tolist() == FIXED
+    sampler = Sampler(table, batch_size=8, seed=5, pairing="mixed")
+    assert sampler.batch(20)["index"].tolist() == FIXED
 
 
-FIXED = [[3, 4], [24, 24], [66, 64], [22, 22], [2, 0], [5, 2], [56, 56], [57, 57]]
+FIXED = [[2, 2], [43, 48], [62, 60], [40, 40], [56, 62], [51, 51], [6, 3], [23, 23]]
+
+
+def test_threefry_is_the_published_one():
+    """Known answers of the authors' Random123: counter and key, zero, ones and pi."""
+    for *given, answer in [
+        (0, 0, 0, 0, [0x6B200159, 0x99BA4EFE]),
+        (*[0xFFFFFFFF] * 4, [0x1CB996FC, 0xBB002BE7]),
+        (0x13198A2E, 0x03707344, 0x243F6A88, 0x85A308D3, [0xC4923A9C, 0x483DF7A0]),
+    ]:
+        words = threefry(*(np.array([word], np.uint32) for word in given))
+        assert [int(word[0]) for word in words] == answer
 
 
 def test_errors(store, table, make_store):
@@ -181,6 +188,7 @@ def test_errors(store, table, make_store):
         ({"pairing": "both"}, "semantic, augmented or mixed"),
         ({"pairing": "mixed", "semantic_fraction": 1.5}, "between 0 and 1"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
         ({"process_count": 3}, "cannot be shared by 3"),
         ({"process_index": 2, "process_count": 2}, "no process 2"),
     ]:

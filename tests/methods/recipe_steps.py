@@ -6,7 +6,7 @@ import numpy as np
 
 from sp_jax import methods
 from sp_jax.recipe import make_optimizer, make_recipe
-from sp_jax.train.step import by_batch, init_state, make_mesh, make_train_step
+from sp_jax.train.step import by_batch, compile_step, init_state, make_mesh, make_step
 
 IMAGES = 64
 
@@ -45,13 +45,8 @@ def train(config, steps, steps_per_epoch):
     recipe, optimizer = make_recipe(plain, run), make_optimizer(plain, run)
     mesh = make_mesh(jax.devices()[:1])
     state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
-    step = make_train_step(
-        recipe.method,
-        optimizer.tx,
-        optimizer.schedule,
-        recipe.views,
-        log_every=1000,
-        mesh=mesh,
+    step = compile_step(
+        make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views), mesh
     )
     rng = np.random.default_rng(0)
     states, metrics = [jax.device_get(state)], []
@@ -60,7 +55,7 @@ def train(config, steps, steps_per_epoch):
             "image": rng.integers(0, 256, (8, 2, 32, 32, 3), np.uint8),
             "index": rng.permutation(IMAGES)[:16].reshape(8, 2).astype(np.int32),
         }
-        state, line = step(state, jax.device_put(batch, by_batch(mesh)))
+        state, line, _ = step(state, jax.device_put(batch, by_batch(mesh)))
         states.append(jax.device_get(state))
         metrics.append(jax.device_get(line))
     return states, metrics

@@ -1,0 +1,183 @@
+"""How the step gets its batches: from the host, or from the memory of the device."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from sp_jax.train.step import (
+    Step,
+    TrainState,
+    by_batch,
+    compile_step,
+    replicated,
+)
+
+Batch = dict[str, Any]
+
+STEPS_PER_CALL = 50  # docs/performance.md has the measurement
+
+
+def steps_per_call(asked: int) -> int:
+    """What a config asks for, or for 0 the best on this kind of device."""
+    return asked or (1 if jax.default_backend() == "cpu" else STEPS_PER_CALL)
+
+
+class Advance(NamedTuple):
+    """What a feed returns.
+
+    Attributes:
+        state: the new state.
+        metrics: float32 scalars, or [count] where several steps were made.
+        features: of the last step, float32 [B, 2, D].
+        count: number of steps made.
+    """
+
+    state: TrainState
+    metrics: dict[str, jax.Array]
+    features: jax.Array
+    count: int
+
+
+class Source(Protocol):
+    """A store in device memory; `input_pipeline.resident.Resident` is one."""
+
+    arrays: dict[str, jax.Array]
+
+    def batches(self, arrays: Batch, first_step: jax.Array, count: int) -> Batch:
+        """Indices and labels of some steps, stacked."""
+
+    def read(self, arrays: Batch, batch: Batch) -> Batch:
+        """The batch of one step, with pixels."""
+
+
+class Streamed:
+    """Batches that a host iterator makes, each copied while the device computes."""
+
+    def __init__(
+        self, step: Step, batches: Callable[[int], Iterator[Batch]], mesh: Mesh
+    ):
+        """Compile the step.
+
+        Args:
+            step: from `make_step`.
+            batches: `batches(step)` iterates over this process's batches from a step on.
+            mesh: the devices.
+        """
+        self._batches, self._mesh = batches, mesh
+        self._stream: Iterator[Batch] = iter(())
+        self._next: Batch | None = None
+        self._step = compile_step(step, mesh)
+
+    def open(self, first_step: int) -> None:
+        """Begin to read at a step."""
+        self._stream = self._batches(first_step)
+        self._next = self._read()
+
+    def _read(self) -> Batch | None:
+        batch = next(self._stream, None)
+        return None if batch is None else to_device(batch, self._mesh)
+
+    def advance(self, state: TrainState, most: int) -> Advance:
+        """Make one step; `most` is at least 1."""
+        del most
+        with jax.transfer_guard("disallow"):
+            state, metrics, features = self._step(state, self._next)
+        self._next = self._read()
+        return Advance(state, metrics, features, 1)
+
+    def first_epoch(self, steps: int) -> Iterator[Batch]:
+        """The batches of the first steps, on the devices."""
+        with contextlib.closing(self._batches(0)) as stream:
+            for batch in itertools.islice(stream, steps):
+                yield to_device(batch, self._mesh)
+
+    def close(self) -> None:
+        """End what reads ahead."""
+        if hasattr(self._stream, "close"):
+            self._stream.close()
+
+
+class Resident:
+    """Batches that the device draws by itself, for several steps in one dispatch.
+
+    The host sends nothing: the number of the step is in the state.
+    """
+
+    def __init__(self, step: Step, source: Source, mesh: Mesh, steps_per_call: int):
+        """Compile the step, alone and `steps_per_call` times in a scan.
+
+        On a CPU a scan over steps is about 20 times slower than a loop in Python: let
+        `steps_per_call` be 1 there.
+        """
+        self._source, self._mesh, self._most = source, mesh, steps_per_call
+        rows = by_batch(mesh)
+
+        def read(arrays, batch):
+            # Each device gathers its own rows of the batch.
+            return jax.lax.with_sharding_constraint(source.read(arrays, batch), rows)
+
+        def several(state, arrays, count):
+            batches = source.batches(arrays, state.step, count)
+
+            def body(carry, batch):
+                state, _ = carry
+                state, metrics, features = step(state, read(arrays, batch))
+                return (state, features), metrics
+
+            if count == 1:
+                batch = jax.tree.map(lambda x: x[0], batches)
+                return step(state, read(arrays, batch))
+            first = jax.tree.map(lambda x: x[0], batches)
+            shapes = jax.eval_shape(step, state, source.read(arrays, first))
+            empty = jnp.zeros(shapes[2].shape, shapes[2].dtype)
+            (state, features), metrics = jax.lax.scan(body, (state, empty), batches)
+            return state, metrics, features
+
+        whole = replicated(mesh)
+        self._several = jax.jit(
+            several,
+            static_argnums=2,
+            donate_argnums=0,
+            in_shardings=(whole, whole),
+            out_shardings=whole,
+        )
+        self._batch = jax.jit(
+            lambda arrays, number: read(
+                arrays,
+                jax.tree.map(lambda x: x[0], source.batches(arrays, number, 1)),
+            ),
+            in_shardings=(whole, whole),
+            out_shardings=rows,
+        )
+
+    def open(self, first_step: int) -> None:
+        """Nothing to begin: the step's number is in the state."""
+
+    def advance(self, state: TrainState, most: int) -> Advance:
+        """Make `steps_per_call` steps, or one where fewer than these are wanted."""
+        count = self._most if most >= self._most else 1
+        with jax.transfer_guard("disallow"):
+            out = self._several(state, self._source.arrays, count)
+        return Advance(*out, count)
+
+    def first_epoch(self, steps: int) -> Iterator[Batch]:
+        """The batches of the first steps, on the devices."""
+        for number in range(steps):
+            count = jax.device_put(np.int32(number), replicated(self._mesh))
+            yield self._batch(self._source.arrays, count)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def to_device(batch: Batch, mesh: Mesh) -> Batch:
+    """Assemble the global batch from each process's share; returns before the copy."""
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(by_batch(mesh), x), batch
+    )
