@@ -110,6 +110,7 @@ def make_step(
         with jax.named_scope("augment"):
             images, index = _views_of(augment_key, batch, views)
 
+        @jax.named_scope("loss")
         def loss_fn(params):
             return method.loss(
                 params, state.method_state, images, index, state.step, loss_key
@@ -123,12 +124,13 @@ def make_step(
         if method.update:
             with jax.named_scope("update"):
                 params, method_state = method.update(params, method_state, state.step)
-        metrics = {
-            "loss": loss,
-            **out.metrics,
-            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-            "grad_norm": optax.tree.norm(grads),
-        }
+        with jax.named_scope("metrics"):
+            metrics = {
+                "loss": loss,
+                **out.metrics,
+                "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+                "grad_norm": optax.tree.norm(grads),
+            }
         state = TrainState(state.step + 1, params, method_state, opt_state, state.key)
         return state, metrics, jax.lax.stop_gradient(out.features)
 
