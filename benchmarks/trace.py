@@ -53,22 +53,28 @@ def region(op_name: str) -> str:
     return "forward" if "backbone" in parts else OTHER
 
 
+def is_transfer(op: Op) -> bool:
+    """Whether an operation moves data from or to the host: the device does not work."""
+    return op.name.startswith(("MemcpyH2D", "MemcpyD2H"))
+
+
 def regions(ops: list[Op]) -> tuple[list[str], float]:
     """The region of each operation, and the share of time that had to be inferred.
 
-    What has no name (copies that the compiler puts in, library kernels in a command
-    buffer) is counted to the next operation of its stream that has one.
+    What has no name (library kernels in a command buffer) is counted to the next
+    operation of its stream that has one.
     """
-    found = [region(op.op_name) if op.op_name else None for op in ops]
+    found: list[str] = []
     following: dict[str, str] = {}
     inferred = 0.0
-    for i in reversed(range(len(ops))):
-        if found[i] is not None:
-            following[ops[i].line] = found[i]
-        elif found[i] is None:
-            found[i] = following.get(ops[i].line, OTHER) if ops[i].module else OTHER
-            inferred += ops[i].busy if ops[i].module else 0.0
-    return found, inferred / max(sum(op.busy for op in ops), 1e-9)
+    for op in reversed(ops):
+        if op.op_name:
+            following[op.line] = region(op.op_name)
+        elif not is_transfer(op):
+            inferred += op.busy
+        found.append(OTHER if is_transfer(op) else following.get(op.line, OTHER))
+    total = sum(op.busy for op in ops)
+    return found[::-1], inferred / total if total else 0.0
 
 
 _COLLECTIVES = (
@@ -149,6 +155,8 @@ def gaps(ops: list[Op]) -> list[tuple[float, Op]]:
     """When nothing ran: the length in nanoseconds, and the operation that followed."""
     found, busy_until = [], ops[0].start
     for op in ops:
+        if is_transfer(op):
+            continue
         if op.start > busy_until:
             found.append((op.start - busy_until, op))
         busy_until = max(busy_until, op.end)
@@ -160,7 +168,7 @@ def summarise(trace: xplane.Trace, top: int) -> dict[str, Any]:
     device = min(trace.devices)
     module, ops, starts = find_steps(trace.devices[device])
     steps = len(starts)
-    end = max(op.end for op in ops)
+    end = max(op.end for op in ops if not is_transfer(op))
     lengths = [b - a for a, b in itertools.pairwise(starts)] or [end - starts[0]]
     where, inferred = regions(ops)
     region_of = dict(zip(map(id, ops), where, strict=True))
@@ -242,9 +250,11 @@ def summarise(trace: xplane.Trace, top: int) -> dict[str, Any]:
 def report(summary: dict[str, Any]) -> str:
     """The numbers as text for a terminal."""
     step, idle, every = summary["step_ms"], summary["idle"], summary["all_ops"]
+    marks = summary["markers"]
+    marked = f", marked {marks[0]} to {marks[-1]} by the host" if marks else ""
     lines = [
         f"{summary['device']} (of {summary['devices']}), {summary['module']}: "
-        f"{summary['steps']} steps",
+        f"{summary['steps']} steps{marked}",
         f"step   {step['median']:.3f} ms median, {step['min']:.3f} to {step['max']:.3f}",
         f"ops    {every['ms']:.3f} ms in {every['count']:.0f} operations a step",
         f"idle   {idle['share']:.1%}: {idle['short_share']:.1%} in gaps below "

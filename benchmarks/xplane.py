@@ -13,6 +13,7 @@ name is the kernel's. On a CPU it is an event with a stat `hlo_op` on any thread
 import collections
 import os
 import pathlib
+import statistics
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -248,42 +249,48 @@ def _modules(space: memoryview) -> dict[Any, Module]:
 
 def _module(proto: memoryview) -> tuple[str, Module]:
     fields = _grouped(proto)
-    computations = {}
-    for computation in map(_grouped, fields.get(3, [])):
-        computations[computation[5][0]] = _named(computation.get(2, []))
     module: Module = {}
-    for parsed in computations.values():
-        for name, instruction, called in parsed:
-            if instruction.opcode == "fusion":
-                body = [x for number in called for x in computations.get(number, [])]
-                opcodes = frozenset(x.opcode for _, x, _ in body)
-                instruction = instruction._replace(body=opcodes)
+    computations: dict[int, list[Instruction]] = {}
+    for computation in map(_grouped, fields.get(3, [])):  # callees before callers
+        named = _named(computation.get(2, []), computations)
+        computations[computation[5][0]] = list(named.values())
+        for name, instruction in named.items():
             module[name] = instruction
             module.setdefault(_kernel_name(name), instruction)
     return _text(fields, 1), module
 
 
-def _named(protos: list[memoryview]) -> list[tuple[str, Instruction, list[int]]]:
-    """Name, instruction and called computations of the instructions of a computation.
+def _named(
+    protos: list[memoryview], computations: dict[int, list[Instruction]]
+) -> Module:
+    """The instructions of a computation, given those that they call.
 
-    What the compiler has put in has no `op_name`. It gets that of what it reads, of the
-    last one: operands stand before what reads them, so that a gradient of weights goes to
-    the backward pass, and not to the forward pass that kept its activations.
+    What the compiler has put in has no `op_name`. A fusion gets the one that is most
+    frequent in it. Anything else gets that of what it reads, of the last one: operands
+    stand before what reads them, so that a gradient of weights goes to the backward pass,
+    and not to the forward pass that kept its activations.
     """
     order: dict[int, tuple[int, str]] = {}
-    parsed = []
+    module: Module = {}
     for place, fields in enumerate(map(_grouped, protos)):
         metadata = _grouped(fields[7][0]) if 7 in fields else {}
         opcode, op_name = _text(fields, 2), _text(metadata, 2)
+        body: list[Instruction] = []
+        if opcode == "fusion":
+            called = _numbers(fields, 38)
+            body = [x for number in called for x in computations.get(number, [])]
         if opcode in ("parameter", "constant"):
             op_name = ""  # a parameter's is the name of a variable
-        elif not op_name:
+        elif not op_name and (names := [x.op_name for x in body if x.op_name]):
+            op_name = statistics.mode(names)
+        elif not op_name and opcode not in CONTAINERS:
             read = [order[x] for x in _numbers(fields, 36) if x in order]
             op_name = max((x for x in read if x[1]), default=(0, ""))[1]
         order[fields[35][0]] = (place, op_name)
-        instruction = Instruction(opcode, op_name, target=_text(fields, 28))
-        parsed.append((_text(fields, 1), instruction, _numbers(fields, 38)))
-    return parsed
+        module[_text(fields, 1)] = Instruction(
+            opcode, op_name, _text(fields, 28), frozenset(x.opcode for x in body)
+        )
+    return module
 
 
 def _numbers(fields: dict[int, list], number: int) -> list[int]:

@@ -1,6 +1,7 @@
 """The report of a trace, on a trace of this machine and on one as an NVIDIA GPU writes it."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,9 +10,13 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import trace, xplane
+from configs import byol_resnet50
 from input_pipeline.errors import UserError
+from sp_jax import methods
+from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.train import step
 
-STEP = "jit(step)/while/body"
+BODY = "jit(step)/while/body"
 STEPS, PERIOD = 4, 1000  # microseconds
 
 
@@ -45,18 +50,18 @@ def instruction(number, name, opcode, op_name="", reads=(), calls=(), target="")
 
 def program():
     """An HloProto: a step whose copy and whose matrix product have lost their names."""
-    forward = f"{STEP}/jvp(loss)/Network/backbone/conv1/conv_general_dilated"
-    backward = f"{STEP}/transpose(jvp(loss))/Network/backbone/conv1/mul"
+    forward = f"{BODY}/jvp(loss)/Network/backbone/conv1/conv_general_dilated"
+    backward = f"{BODY}/transpose(jvp(loss))/Network/backbone/conv1/mul"
     body = [
         instruction(1, "param.1", "parameter", "state.params['x']"),
-        instruction(2, "multiply.1", "multiply", f"{STEP}/augment/mul", [1]),
-        instruction(3, "reduce.1", "reduce", f"{STEP}/augment/reduce_sum", [2]),
+        instruction(2, "multiply.1", "multiply", f"{BODY}/augment/mul", [1]),
+        instruction(3, "reduce.1", "reduce", f"{BODY}/augment/reduce_sum", [2]),
     ]
     entry = [
         instruction(10, "images", "parameter", "batch['image']"),
         instruction(11, "fusion.1", "fusion", reads=[10], calls=[100]),
         instruction(
-            12, "loop_add_fusion", "fusion", f"{STEP}/augment/add", [11], [102]
+            12, "loop_add_fusion", "fusion", f"{BODY}/augment/add", [11], [102]
         ),
         instruction(
             13,
@@ -66,35 +71,33 @@ def program():
             [12],
             target="__cudnn$convForward",
         ),
-        instruction(14, "sub.1", "fusion", f"{STEP}/jvp(loss)/sub", [13], [102]),
+        instruction(14, "sub.1", "fusion", f"{BODY}/jvp(loss)/sub", [13], [102]),
         instruction(15, "loop_mul_fusion.7", "fusion", backward, [14, 13], [102]),
         instruction(16, "copy.2", "copy", reads=[15, 12]),
         instruction(
             17, "gemm.3", "custom-call", reads=[12, 16], target="__cublas$gemm"
         ),
-        instruction(18, "lars.1", "fusion", f"{STEP}/optimizer/add", [17], [102]),
-        instruction(19, "ema.1", "fusion", f"{STEP}/update/add", [18], [102]),
+        instruction(18, "lars.1", "fusion", f"{BODY}/optimizer/add", [17], [102]),
+        instruction(19, "ema.1", "fusion", f"{BODY}/update/add", [18], [102]),
     ]
     sums = [instruction(30, "param.2", "parameter"), instruction(31, "add.9", "add")]
-    computations = [
-        field(1, "fused_computation") + b"".join(field(2, x) for x in body),
-        field(1, "main") + b"".join(field(2, x) for x in entry),
-        field(1, "fused_sums") + b"".join(field(2, x) for x in sums),
-    ]
+    computations = {100: body, 102: sums, 101: entry}
     module = field(1, "jit_steps") + b"".join(
-        field(3, x + field(5, 100 + i)) for i, x in enumerate(computations)
+        field(3, b"".join(field(2, x) for x in instructions) + field(5, number))
+        for number, instructions in computations.items()
     )
     return field(1, module)
 
 
-# Kernel, start and length in microseconds, instruction (None: in no program).
+# Kernel, start and length in microseconds, instruction.
 KERNELS = [
     ("input_reduce_fusion_1", 0, 100, "fusion.1"),
     ("loop_add_fusion", 100, 50, "loop_add_fusion"),
     ("sm90_xmma_fprop_implicit_gemm_bf16", 150, 300, "cudnn-conv.1"),
     ("sub_1", 450, 10, "sub.1"),
-    # In a command buffer only the kernel's name is left of the instruction.
-    ("loop_mul_fusion_7", 465, 100, "command_buffer"),
+    # In a command buffer the kernel's name is all that is left of the instruction.
+    ("loop_mul_fusion_7", 465, 80, "command_buffer"),
+    ("sm90_xmma_dgrad_implicit_gemm_bf16", 545, 20, "command_buffer"),
     ("copy_2", 565, 20, "copy.2"),
     ("nvjet_hsh_128x64", 585, 80, "gemm.3"),
     ("lars_1", 665, 5, "lars.1"),
@@ -123,12 +126,12 @@ def gpu_trace(hlo=True, name="/device:GPU:0"):
         )
 
     kernels = [
-        event(kernel, step * PERIOD + start, length, hlo_op=op, hlo_module="jit_steps",
+        event(kernel, i * PERIOD + start, length, hlo_op=op, hlo_module="jit_steps",
               program_id=7, kernel_details="regs:32")
-        for step in range(STEPS)
+        for i in range(STEPS)
         for kernel, start, length, op in KERNELS
     ]  # fmt: skip
-    copies = [event("MemcpyH2D", i * PERIOD + 200, 10, memcpy_details="kind_src:pinned")
+    copies = [event("MemcpyH2D", i * PERIOD + 690, 30, memcpy_details="kind_src:pinned")
               for i in range(STEPS)]  # fmt: skip
     alloc = [event("MemoryAlloc", 700, 200, memalloc_details="kind:device")]
     metadata = " ".join(
@@ -195,27 +198,28 @@ def test_a_trace_of_a_gpu(tmp_path):
     assert (summary["device"], summary["module"]) == ("GPU:0", "jit_steps")
     assert (summary["steps"], summary["markers"]) == (STEPS, [20])
     assert summary["step_ms"] == {"median": 1.0, "min": 1.0, "max": 1.0}
-    shares = {name: row["ms"] * 1e3 for name, row in summary["regions"].items()}
-    assert shares == pytest.approx(
-        dict(
-            augment=150,
-            forward=300,
-            loss=10,
-            backward=200,
-            optimizer=10,
-            update=20,
-            other=10,
-        )
+    regions = {name: row["ms"] * 1e3 for name, row in summary["regions"].items()}
+    assert regions == pytest.approx(
+        {
+            "augment": 150,
+            "forward": 300,
+            "loss": 10,
+            "backward": 200,
+            "optimizer": 10,
+            "update": 20,
+            "other": 30,
+        }
     )
+    assert summary["inferred_share"] == pytest.approx(20 / 720)
     kinds = {name: row["ms"] * 1e3 for name, row in summary["kinds"].items()}
     assert kinds == pytest.approx(
         {
-            "convolution": 300,
-            "fusion": 190,
+            "convolution": 320,
+            "fusion": 170,
             "reduce": 100,
             "matmul": 80,
             "copy": 20,
-            "memcpy H2D": 10,
+            "memcpy H2D": 30,
         }
     )
     # Each step: 5 + 2 + 3 us between kernels, 300 us before the next one.
@@ -241,14 +245,14 @@ def test_a_gpu_trace_without_programs_goes_by_the_kernels(tmp_path):
     assert summary["steps"] == STEPS
     assert list(summary["regions"]) == ["other"]
     kinds = {name: row["ms"] * 1e3 for name, row in summary["kinds"].items()}
-    assert kinds["convolution"] == pytest.approx(300)
+    assert kinds["convolution"] == pytest.approx(320)
     assert kinds["matmul"] == pytest.approx(80)
     assert kinds["reduce"] == pytest.approx(100)
 
 
 def test_a_trace_of_this_machine(tmp_path):
     @jax.jit
-    def step(weights, images):
+    def train(weights, images):
         with jax.named_scope("augment"):
             images = jnp.sin(images) * 2
 
@@ -265,16 +269,16 @@ def test_a_trace_of_this_machine(tmp_path):
     device = jax.devices()[0]
     weights = jax.device_put(jnp.eye(256), device)
     images = jax.device_put(jnp.ones((512, 256)), device)
-    step(weights, images).block_until_ready()
+    train(weights, images).block_until_ready()
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     with jax.profiler.trace(tmp_path, profiler_options=options):
         for number in range(5):
             with jax.profiler.StepTraceAnnotation("train", step_num=number):
-                weights = step(weights, images)
+                weights = train(weights, images)
             weights.block_until_ready()
     summary = summary_of(tmp_path)
-    assert (summary["device"], summary["module"]) == ("CPU:0", "jit_step")
+    assert (summary["device"], summary["module"]) == ("CPU:0", "jit_train")
     assert (summary["steps"], summary["markers"]) == (5, [0, 1, 2, 3, 4])
     assert 0 < summary["idle"]["share"] < 1
     assert {"augment", "forward", "loss", "backward", "optimizer"} <= set(
@@ -301,6 +305,35 @@ def test_the_command(tmp_path):
     done = subprocess.run([*command, str(out.parent / "no")], capture_output=True)
     assert done.returncode == 2
     assert b"does not exist" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_a_training_step_has_every_region():
+    config = byol_resnet50.get_config("quick").to_dict()
+    run = methods.Run(1000, 50, 8, num_images=100)
+    recipe, optimizer = make_recipe(config, run), make_optimizer(config, run)
+    mesh = step.make_mesh(jax.devices()[:1])
+
+    def init(key):
+        images = [jnp.zeros((2, *view.shape)) for view in recipe.views]
+        params, state = recipe.method.init(key, images)
+        return step.TrainState(0, params, state, optimizer.tx.init(params), key)
+
+    train_step = step.make_train_step(
+        recipe.method,
+        optimizer.tx,
+        optimizer.schedule,
+        recipe.views,
+        log_every=10,
+        mesh=mesh,
+    )
+    state = jax.eval_shape(init, jax.random.PRNGKey(0))
+    batch = {
+        "image": jax.ShapeDtypeStruct((8, 2, 64, 64, 3), jnp.uint8),
+        "index": jax.ShapeDtypeStruct((8, 2), jnp.int32),
+    }
+    text = train_step.lower(state, batch).as_text(debug_info=True)
+    names = re.findall(r'loc\("(jit\([^"]*)"', text)
+    assert {trace.region(name) for name in names} == {*trace.REGIONS, "other"}
 
 
 @pytest.mark.parametrize(
