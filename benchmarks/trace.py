@@ -133,22 +133,22 @@ def find_steps(ops: list[Op]) -> tuple[str, list[Op], list[float]]:
     each step.
 
     Returns:
-        The name of the program that took most time, the operations from its first step
-        on, and when each step began, in nanoseconds.
+        The name of the program that took most time, the operations from the beginning of
+        its first step to its end, and when each step began, in nanoseconds.
     """
     busy = collections.Counter()
     for op in ops:
-        busy[op.module] += op.busy
-    busy.pop("", None)
-    module = busy.most_common(1)[0][0] if busy else ""
-    starts = collections.defaultdict(list)
+        busy[op.module, op.program] += op.busy if op.module else 0.0
+    program = max(busy, key=busy.__getitem__)
+    starts, end = collections.defaultdict(list), 0.0
     for op in ops:
-        if op.module == module:
+        if (op.module, op.program) == program:
             starts[op.hlo_op, op.name].append(op.start)
+            end = max(end, op.end)
     counts = collections.Counter(map(len, starts.values()))
     number = max(counts, key=lambda n: (counts[n], n))
     first = min((x for x in starts.values() if len(x) == number), key=min)
-    return module, [op for op in ops if op.start >= first[0]], first
+    return program[0], [op for op in ops if first[0] <= op.start < end], first
 
 
 def gaps(ops: list[Op]) -> list[tuple[float, Op]]:

@@ -54,6 +54,7 @@ class Op(NamedTuple):
         name: the kernel's on a GPU, the instruction's on a CPU.
         hlo_op: the instruction's name; "" if unknown.
         module: the program's name; "" for what belongs to none, such as a transfer.
+        program: the program's number, as one name may be that of several; else -1.
         line: stream or thread.
         op_name: where it comes from, as in `Instruction`; "" if unknown.
         instruction: None if the trace has no program that explains it.
@@ -65,6 +66,7 @@ class Op(NamedTuple):
     name: str
     hlo_op: str
     module: str
+    program: int
     line: str
     op_name: str
     instruction: Instruction | None
@@ -195,7 +197,8 @@ def _self_times(events: list) -> list[float]:
 
 def _op(event, busy: float, end: float, stats: dict, line, modules) -> Op:
     hlo_op, name = str(stats.get("hlo_op", "")), str(stats.get("hlo_module", ""))
-    module = modules.get(stats.get("program_id")) or modules.get(name, {})
+    program = int(stats.get("program_id", -1))
+    module = modules.get(program) or modules.get(name, {})
     instruction = module.get(hlo_op)
     if instruction is None or instruction.opcode in CONTAINERS:
         # In a command buffer only the kernel's name, made from an instruction's, is left.
@@ -210,6 +213,7 @@ def _op(event, busy: float, end: float, stats: dict, line, modules) -> Op:
         name=event.name,
         hlo_op=hlo_op,
         module=name,
+        program=program,
         line=line.name,
         op_name=op_name,
         instruction=instruction,
