@@ -16,7 +16,7 @@ import pathlib
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags
@@ -176,9 +176,9 @@ def summarise(trace: xplane.Trace, top: int) -> dict[str, Any]:
     window = end - starts[0]
     idle = gaps(ops)
 
-    def sums(key: Callable[[Op], Any], chosen: Iterable[Op] = ops) -> dict[Any, dict]:
+    def sums(key: Callable[[Op], Any]) -> dict[Any, dict[str, float]]:
         groups = collections.defaultdict(list)
-        for op in chosen:
+        for op in ops:
             groups[key(op)].append(op)
         rows = {
             name: {
@@ -200,8 +200,9 @@ def summarise(trace: xplane.Trace, top: int) -> dict[str, Any]:
             "op_name": op.op_name,
         }
 
-    def identity(op: Op) -> tuple[str, str]:
-        return op.hlo_op, op.name
+    def identity(op: Op) -> tuple[str, ...]:
+        # A library's kernel in a command buffer is of several regions.
+        return op.hlo_op, op.name, region_of[id(op)]
 
     one = {identity(op): op for op in ops}
     waits = collections.defaultdict(list)
@@ -302,10 +303,8 @@ def _numbers(row: dict[str, float]) -> tuple[str, ...]:
 def _short(row: dict[str, str]) -> str:
     """An operation's instruction, its kernel if that is called otherwise, and its origin."""
     name = row["instruction"] or row["kernel"]
-    if xplane.same_name(row["kernel"], name):
-        kernel = ""
-    else:
-        kernel = f" {row['kernel'][:32]}"
+    same = xplane.same_name(row["kernel"], name)
+    kernel = "" if same else f" {row['kernel'][:32]}"
     origin = [x for x in row["op_name"].split("/") if not x.startswith("jit(")][-4:]
     return f"{name}{kernel}  {'/'.join(origin)}".rstrip()
 
@@ -332,13 +331,13 @@ def main(argv: list[str]) -> int:
             raise UserError("Give one folder: that of a run, or one with a trace.")
         path = xplane.find(argv[1])
         summary = summarise(xplane.read(path), _TOP.value)
-    except UserError as error:
+        if _JSON.value:
+            text = json.dumps({"trace": str(path), **summary}, indent=1)
+            pathlib.Path(_JSON.value).write_text(text + "\n", encoding="utf-8")
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{path}\n{report(summary)}")
-    if _JSON.value:
-        text = json.dumps({"trace": str(path), **summary}, indent=1)
-        pathlib.Path(_JSON.value).write_text(text + "\n", encoding="utf-8")
     return 0
 
 

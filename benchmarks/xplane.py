@@ -86,7 +86,7 @@ class Trace(NamedTuple):
 
 
 def find(path: str | os.PathLike) -> pathlib.Path:
-    """The newest trace below a folder, or the file itself.
+    """The newest trace below a folder, of its first process; or the file itself.
 
     Raises:
         UserError: there is none.
@@ -96,14 +96,14 @@ def find(path: str | os.PathLike) -> pathlib.Path:
         return path
     if not path.is_dir():
         raise UserError(f"{path} does not exist: give the folder of a run.")
-    files = path.rglob("*.xplane.pb")
-    # Each trace is in a folder that is named after its time; one file for each process.
-    newest = max(files, key=lambda x: (x.parent.name, -len(x.name)), default=None)
-    if newest is None:
+    files = sorted(path.rglob("*.xplane.pb"))
+    if not files:
         raise UserError(
             f"{path} holds no trace (*.xplane.pb): train with --config.profile.steps=5."
         )
-    return newest
+    # Each trace is a folder that is named after its time, with a file for each process.
+    newest = max(file.parent.name for file in files)
+    return next(file for file in files if file.parent.name == newest)
 
 
 def read(path: pathlib.Path) -> Trace:
@@ -131,7 +131,10 @@ def read(path: pathlib.Path) -> Trace:
                 devices[f"CPU:{number}"].append(op)
     devices = {name: sorted(ops) for name, ops in devices.items() if ops}
     if not devices:
-        raise UserError(f"{path} holds no operation of a GPU or a CPU.")
+        raise UserError(
+            f"{path} holds no operation of a GPU or a CPU: no step was traced, or the "
+            "profiler did not find CUDA's CUPTI library."
+        )
     return Trace(devices, _markers(host))
 
 
