@@ -96,14 +96,28 @@ def _max_pool_forward(x):
 
 def _max_pool_backward(residuals, dy):
     winner, x = residuals  # of x only the shape is used: it costs no memory
-    zero, dx = jnp.zeros([], dy.dtype), 0.0
-    for k in range(9):
-        i, j = divmod(k, 3)
-        # Each output's gradient goes back to where its window's part k was taken.
-        part = jnp.where(winner == k, dy, zero)
-        places = ((0, 0, 0), (i, 2 - i, 1), (j, 2 - j, 1), (0, 0, 0))
-        dx = dx + jax.lax.pad(part, zero, places)
-    return (dx[:, 1 : x.shape[1] + 1, 1 : x.shape[2] + 1],)
+    (n, height, width, channels), (out_h, out_w) = x.shape, dy.shape[1:3]
+    edge = ((0, 0), (0, 1), (0, 1), (0, 0))
+    dy = jnp.pad(dy, edge)
+    winner = jnp.pad(winner, edge, constant_values=-1)
+
+    def part(i, j):
+        """What pixels that are part (i, j) of a window get from that window."""
+        rows = slice(int(i == 0), int(i == 0) + out_h)
+        columns = slice(int(j == 0), int(j == 0) + out_w)
+        won = winner[:, rows, columns] == 3 * i + j
+        return jnp.where(won, dy[:, rows, columns], jnp.zeros([], dy.dtype))
+
+    # A pixel of an even row is the middle of one window, one of an odd row the end of
+    # one and the start of the next; so for columns. Four kinds of pixel, interleaved.
+    even = (part(1, 1), part(1, 0) + part(1, 2))
+    odd = (
+        part(0, 1) + part(2, 1),
+        part(0, 0) + part(0, 2) + part(2, 0) + part(2, 2),
+    )
+    dx = jnp.stack([jnp.stack(even, axis=3), jnp.stack(odd, axis=3)], axis=2)
+    dx = dx.reshape(n, 2 * out_h, 2 * out_w, channels)
+    return (dx[:, :height, :width],)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from sp_jax.optim.rules import Rule, assign
-from sp_jax.optim.transforms import clip_each, scale_by_larc, start_after
+from sp_jax.optim.transforms import (
+    clip_each,
+    scale_by_larc,
+    scale_by_trust_ratio,
+    start_after,
+)
 
 NAMES = ("lars", "lars_inside", "larc", "sgd", "adamw")
 
@@ -114,7 +119,7 @@ def _steps(
         return scale_by_larc(weight_decay), buffer, descend
     gradient = [decayed]
     if name.startswith("lars") and rule.adapt:
-        gradient.append(optax.scale_by_trust_ratio(trust_coefficient=0.001))
+        gradient.append(scale_by_trust_ratio())
     if name == "lars_inside":
         return *gradient, descend, buffer
     return *gradient, buffer, descend

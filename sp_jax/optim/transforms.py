@@ -1,8 +1,13 @@
 """Gradient transformations that optax does not have."""
 
+import collections
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
+
+PyTree = Any
 
 
 def clip_each(norm: float) -> optax.GradientTransformation:
@@ -12,10 +17,51 @@ def clip_each(norm: float) -> optax.GradientTransformation:
     `norm / (|g| + 1e-6)` where that is below 1.
     """
 
-    def clip(g):
-        return g * jnp.minimum(1.0, norm / (jnp.linalg.norm(g.ravel()) + 1e-6))
+    def clip(g, g_norm):
+        return g * jnp.minimum(1.0, norm / (g_norm + 1e-6))
 
-    return optax.stateless(lambda grads, _: jax.tree.map(clip, grads))
+    return optax.stateless(
+        lambda grads, _: jax.tree.map(clip, grads, leaf_norms(grads))
+    )
+
+
+def leaf_norms(tree: PyTree) -> PyTree:
+    """The L2 norm of each leaf, in a tree of scalars.
+
+    Leaves of one size are reduced together: on a GPU a reduction for each leaf of a ResNet
+    is hundreds of kernels, which together took a sixth of a step.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    groups = collections.defaultdict(list)
+    for i, leaf in enumerate(leaves):
+        groups[leaf.size].append(i)
+    norms: list[jax.Array] = [None] * len(leaves)
+    for places in groups.values():
+        stack = jnp.stack([leaves[i].ravel() for i in places])
+        for i, norm in zip(places, jnp.linalg.norm(stack, axis=1), strict=True):
+            norms[i] = norm
+    return jax.tree.unflatten(structure, norms)
+
+
+def scale_by_trust_ratio(coefficient: float = 0.001) -> optax.GradientTransformation:
+    """LARS: scale each update to `coefficient` times the norm of its parameter.
+
+    An update is left alone if its norm or that of its parameter is 0. The same as
+    `optax.scale_by_trust_ratio`, in fewer kernels.
+
+    Source: https://arxiv.org/abs/1708.03888
+    """
+
+    def scale(update, u_norm, w_norm):
+        both = (w_norm > 0) & (u_norm > 0)
+        ratio = coefficient * w_norm / jnp.where(both, u_norm, 1.0)
+        return update * jnp.where(both, ratio, 1.0)
+
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(
+            scale, updates, leaf_norms(updates), leaf_norms(params)
+        )
+    )
 
 
 def scale_by_larc(
@@ -31,13 +77,16 @@ def scale_by_larc(
     Source: `apex.parallel.LARC` of https://github.com/NVIDIA/apex
     """
 
-    def scale(g, w):
-        w_norm, g_norm = (jnp.linalg.norm(x.ravel()) for x in (w, g))
+    def scale(g, w, g_norm, w_norm):
         ratio = trust_coefficient * w_norm / (g_norm + weight_decay * w_norm + eps)
         both = (w_norm > 0) & (g_norm > 0)
         return jnp.where(both, (g + weight_decay * w) * ratio, g)
 
-    return optax.stateless(lambda grads, params: jax.tree.map(scale, grads, params))
+    return optax.stateless(
+        lambda grads, params: jax.tree.map(
+            scale, grads, params, leaf_norms(grads), leaf_norms(params)
+        )
+    )
 
 
 def start_after(

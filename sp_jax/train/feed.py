@@ -91,6 +91,11 @@ class Streamed:
         self._next = self._read()
         return Advance(state, metrics, features, 1)
 
+    def lower(self, state: TrainState, most: int) -> jax.stages.Lowered:
+        """The program of `advance`, to be compiled and looked at."""
+        del most
+        return self._step.lower(state, self._next)
+
     def first_epoch(self, steps: int) -> Iterator[Batch]:
         """The batches of the first steps, on the devices."""
         with contextlib.closing(self._batches(0)) as stream:
@@ -161,10 +166,17 @@ class Resident:
 
     def advance(self, state: TrainState, most: int) -> Advance:
         """Make `steps_per_call` steps, or one where fewer than these are wanted."""
-        count = self._most if most >= self._most else 1
+        count = self._count(most)
         with jax.transfer_guard("disallow"):
             out = self._several(state, self._source.arrays, count)
         return Advance(*out, count)
+
+    def _count(self, most: int) -> int:
+        return self._most if most >= self._most else 1
+
+    def lower(self, state: TrainState, most: int) -> jax.stages.Lowered:
+        """The program of `advance`, to be compiled and looked at."""
+        return self._several.lower(state, self._source.arrays, self._count(most))
 
     def first_epoch(self, steps: int) -> Iterator[Batch]:
         """The batches of the first steps, on the devices."""

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from sp_jax import losses
 from sp_jax.augment import Augment, Jigsaw, make_views
 from sp_jax.methods import Method
+from sp_jax.optim.transforms import leaf_norms
 
 PyTree = Any
 
@@ -129,7 +130,9 @@ def make_step(
                 "loss": loss,
                 **out.metrics,
                 "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-                "grad_norm": optax.tree.norm(grads),
+                "grad_norm": jnp.linalg.norm(
+                    jnp.stack(jax.tree.leaves(leaf_norms(grads)))
+                ),
             }
         state = TrainState(state.step + 1, params, method_state, opt_state, state.key)
         return state, metrics, jax.lax.stop_gradient(out.features)

@@ -1,0 +1,131 @@
+"""The trainer's own step and feed, made ready to be timed. Other benchmarks import it."""
+
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from input_pipeline import pairing, resident, stream
+from input_pipeline.pixels import Rows
+from input_pipeline.sampling import Sampler
+from input_pipeline.store import ImageStore, open_store
+from sp_jax.methods import Run
+from sp_jax.recipe import Recipe, make_optimizer, make_recipe
+from sp_jax.train import feed as feeds
+from sp_jax.train.loop import MAX_CALLS_AHEAD
+from sp_jax.train.step import Step, TrainState, init_state, make_step, replicated
+
+
+@dataclasses.dataclass
+class Training:
+    """A run without its log, checkpoints and evaluators.
+
+    Attributes:
+        recipe: method and views.
+        step: one step, not compiled.
+        feed: the compiled step and its data, opened.
+        state: the newest state.
+        waited: seconds in which the host waited for a batch of the stream.
+    """
+
+    recipe: Recipe
+    step: Step
+    feed: feeds.Streamed | feeds.Resident
+    state: TrainState
+    waited: float = 0.0
+
+    def run(self, steps: int) -> float:
+        """Make at least that many steps as the trainer does; returns seconds a step."""
+        self.waited, done = 0.0, 0
+        running = collections.deque()
+        jax.block_until_ready(self.state)
+        started = time.perf_counter()
+        while done < steps:
+            out = self.feed.advance(self.state, steps)
+            self.state, done = out.state, done + out.count
+            running.append(out.metrics)
+            if len(running) > MAX_CALLS_AHEAD:
+                jax.block_until_ready(running.popleft())
+        jax.block_until_ready(self.state)
+        return (time.perf_counter() - started) / done
+
+
+def open_images(config: ConfigDict, count: int = 0) -> ImageStore:
+    """The images of a config; `count` repeats or cuts them to that many."""
+    data = config.data
+    images = open_store(
+        data.store,
+        data.split,
+        image_size=data.image_size,
+        resize=data.resize,
+        data_dir=data.dir or None,
+        max_skipped=data.max_skipped,
+    )
+    if not count:
+        return images
+    rows = np.arange(count) % len(images)
+    return dataclasses.replace(
+        images,
+        images=Rows(images.images, rows),
+        labels=images.labels[rows],
+        ids=tuple(f"{images.ids[row]}#{i}" for i, row in enumerate(rows)),
+        attributes={name: x[rows] for name, x in images.attributes.items()},
+        digests=images.digests[rows],
+    )
+
+
+@contextlib.contextmanager
+def prepare(
+    config: ConfigDict,
+    images: ImageStore,
+    mesh: Mesh,
+    placement: str,
+    steps_per_call: int,
+) -> Iterator[Training]:
+    """Make the step and the feed of a config on semantic pairs of the images.
+
+    Args:
+        config: a complete config; its pairing and pair table are not read.
+        images: from `open_images`.
+        mesh: the devices.
+        placement: "device" or "stream".
+        steps_per_call: steps a dispatch, if the images are on the device.
+    """
+    table = pairing.semantic_pairs(images, rounds=config.data.rounds, seed=0)
+    sampler = Sampler(table, config.batch_size, config.seed)
+    lengths = Run(100_000, sampler.steps_per_epoch, config.batch_size, len(images))
+    plain = config.to_dict()
+    recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
+    step = make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views)
+    state = init_state(recipe.method, optimizer.tx, recipe.views, config.seed, mesh)
+    if placement == "device":
+        pixels = resident.Resident(images, sampler, replicated(mesh))
+        feed = feeds.Resident(step, pixels, mesh, steps_per_call)
+    else:
+        dataset = stream.make_dataset(images, sampler)
+
+        def batches(first: int):
+            data = config.data
+            reader = stream.iterate(
+                dataset, first, 100_000, data.prefetch, data.workers
+            )
+            try:
+                while True:
+                    started = time.perf_counter()
+                    batch = next(reader)
+                    training.waited += time.perf_counter() - started
+                    yield batch
+            finally:
+                reader.close()
+
+        feed = feeds.Streamed(step, batches, mesh)
+    training = Training(recipe, step, feed, state)
+    with contextlib.closing(feed):
+        feed.open(0)
+        yield training
