@@ -12,6 +12,7 @@ from flax import traverse_util
 
 from sp_jax import methods, optim
 from sp_jax.optim import EVERYTHING, KERNELS, Rule
+from sp_jax.optim.transforms import leaf_norms
 from tests.methods.recipe_steps import recipe_shapes
 
 STEPS = 10
@@ -296,3 +297,15 @@ def test_names():
         optim.get("adam", schedule, peak=0.1, rules=KERNELS, weight_decay=0.0)
     with pytest.raises(ValueError, match="adamw, not 'sgd'"):
         optim.get("sgd", schedule, peak=0.1, rules=KERNELS, weight_decay=schedule)
+
+
+def test_norms_of_leaves_of_one_size_are_taken_together(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    shapes = {"a": (3, 4), "b": (12,), "c": (), "d": (2, 6)}
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    tree = {
+        n: jax.random.normal(k, s)
+        for (n, s), k in zip(shapes.items(), keys, strict=True)
+    }
+    for name, norm in leaf_norms(tree).items():
+        assert norm == pytest.approx(np.linalg.norm(tree[name]), rel=1e-6)
