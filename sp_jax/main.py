@@ -75,7 +75,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     plain = config.to_dict()
     validate.check_keys(plain, common.get_config().to_dict())
     validate.check_values(plain)
-    validate.check_devices(config.batch_size, jax.device_count())
+    validate.check_devices(
+        config.batch_size, jax.device_count(), config.model.get("chunks", 1)
+    )
 
     data = config.data
     images = store.open_store(

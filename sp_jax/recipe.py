@@ -54,7 +54,11 @@ def make_recipe(config: Mapping[str, Any], run: methods.Run) -> Recipe:
         ValueError: a name, an option or a value is wrong.
     """
     module = methods.get(config["method"])
-    backbone = models.get(**config["model"], dtype=compute_dtype(config["dtype"]))
+    model = dict(config["model"])
+    chunks = model.pop("chunks", 1)
+    backbone = models.get(**model, dtype=compute_dtype(config["dtype"]))
+    if chunks != 1:
+        backbone = models.Chunked(backbone, chunks, run.batch_size)
     options = _given(config["method_options"])
     known = list(inspect.signature(module.create).parameters)[2:]
     if unknown := sorted(set(options) - set(known)):

@@ -80,13 +80,24 @@ def check_values(config: Mapping[str, Any]) -> None:
             )
 
 
-def check_devices(batch_size: int, devices: int) -> None:
-    """Raise UserError unless the batch can be split evenly over the devices."""
+def check_devices(batch_size: int, devices: int, chunks: int = 1) -> None:
+    """Check that the batch, and each chunk of it, can be split evenly over the devices.
+
+    Raises:
+        UserError: it cannot.
+    """
     if batch_size % devices:
         near = max(devices, batch_size - batch_size % devices)
         raise UserError(
             f"config.batch_size is {batch_size}, which {devices} devices cannot share "
             f"evenly: use a multiple of {devices}, such as {near}."
+        )
+    # What is no number of chunks at all is refused where they are made.
+    if isinstance(chunks, int) and chunks > 1 and batch_size % (devices * chunks):
+        raise UserError(
+            f"config.model.chunks is {chunks}, but {devices} devices cannot share "
+            f"{chunks} equal parts of config.batch_size={batch_size} evenly: use a batch "
+            f"that is a multiple of {devices * chunks}, or fewer chunks."
         )
 
 

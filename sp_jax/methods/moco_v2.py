@@ -38,7 +38,7 @@ from sp_jax.methods.base import (
     init_network,
     pair_cosine,
 )
-from sp_jax.models import MLP
+from sp_jax.models import MLP, Chunked
 
 OPTIMIZER = {
     "name": "sgd",
@@ -85,7 +85,8 @@ def create(
         "pointer"}`.
 
     Raises:
-        ValueError: the queue or the groups do not fit the batch size.
+        ValueError: the queue or the groups do not fit the batch size, or the backbone
+            goes through the batch in chunks, which would cut the groups.
     """
     if queue_size % run.batch_size:
         raise ValueError(
@@ -95,6 +96,11 @@ def create(
     if run.batch_size % bn_groups:
         raise ValueError(
             f"bn_groups {bn_groups} must divide the batch size {run.batch_size}."
+        )
+    if isinstance(backbone, Chunked):
+        raise ValueError(
+            "moco_v2 normalises bn_groups of a batch by themselves, and chunks would cut "
+            "them: leave chunks out, and use remat."
         )
     projector = MLP(
         (hidden_dim, projection_dim), hidden_norm=False, dtype=backbone.dtype

@@ -9,6 +9,7 @@ import functools
 
 import flax.linen as nn
 
+from sp_jax.models.chunked import Chunked as Chunked
 from sp_jax.models.heads import MLP as MLP
 from sp_jax.models.heads import DINOHead as DINOHead
 from sp_jax.models.heads import SimCLRHead as SimCLRHead
@@ -61,4 +62,6 @@ def get(name: str, **options) -> nn.Module:
         raise ValueError(
             f"There is no stem {options['stem']!r}; choose 'imagenet' or 'small'."
         )
+    if not isinstance(remat := options.get("remat", False), bool):
+        raise ValueError(f"remat is {remat!r}: use True or False.")
     return make(**options)

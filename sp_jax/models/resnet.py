@@ -81,6 +81,8 @@ class ResNet(nn.Module):
         zero_init_residual: start each block as the identity, by a zero scale in its last
             normalisation (SimCLR, BYOL, VICReg, Barlow Twins, SimSiam and MoCo v3 do;
             the other methods do not).
+        remat: keep only the inputs of the blocks, and compute what is inside of them
+            a second time for the gradient.
         dtype: compute dtype; parameters and statistics are float32.
     """
 
@@ -89,6 +91,7 @@ class ResNet(nn.Module):
     width: int = 64
     stem: str = "imagenet"
     zero_init_residual: bool = True
+    remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -104,9 +107,10 @@ class ResNet(nn.Module):
         else:
             x = Conv(self.width, 3, dtype=self.dtype, name="conv1")(x)
             x = nn.relu(BatchNorm(name="bn1")(x, train))
+        block = nn.remat(self.block, static_argnums=2) if self.remat else self.block
         for stage, blocks in enumerate(self.stage_sizes):
             for i in range(blocks):
-                x = self.block(
+                x = block(
                     width=self.width * 2**stage,
                     stride=2 if stage > 0 and i == 0 else 1,
                     zero_init_residual=self.zero_init_residual,

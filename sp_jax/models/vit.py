@@ -197,6 +197,8 @@ class ViT(nn.Module):
             chooses how parameters are drawn: as the one or the other official code.
         freeze_patch_embedding: stop the gradient of the patch projection (MoCo v3). It
             stays among the parameters, and weight decay would still move it.
+        remat: keep only the inputs of the blocks, and compute what is inside of them
+            a second time for the gradient.
         dtype: compute dtype; parameters, the sum along the shortcuts and the statistics
             of the normalisations are float32, as under PyTorch's autocast.
 
@@ -214,6 +216,7 @@ class ViT(nn.Module):
     drop_path: float = 0.0
     position: str = "learned"
     freeze_patch_embedding: bool = False
+    remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self):
@@ -269,8 +272,9 @@ class ViT(nn.Module):
             side = self.image_size // self.patch_size
             shape = (1, 1 + side * side, self.dim)
             x = x + resize_position(self.param("pos_embed", normal, shape), grid)
+        block = nn.remat(Block, static_argnums=2) if self.remat else Block
         for i in range(self.depth):
-            x = Block(
+            x = block(
                 self.heads,
                 int(self.mlp_ratio * self.dim),
                 self.drop_path * i / max(self.depth - 1, 1),
