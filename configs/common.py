@@ -23,9 +23,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.width = 64
     config.model.stem = "imagenet"
     config.model.zero_init_residual = True
-    # For large batches on small memory; without a default, as a model names its options:
-    # model.chunks: parts in which the batch goes through the backbone (gradient caching)
-    # model.remat: True computes what is inside of a block twice, instead of keeping it
+    # Not set here, but known to every model, for large batches on small memory:
+    # `chunks`, the parts in which a batch goes through the backbone (gradient caching; 1),
+    # and `remat`, compute what is inside of a block twice instead of keeping it (False).
 
     config.data = data = ml_collections.ConfigDict()
     data.store = (

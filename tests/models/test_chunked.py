@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import memory
 from configs import common
 from input_pipeline.errors import UserError
 from sp_jax import methods, models
 from sp_jax.methods.base import features_by_size
 from sp_jax.models import Chunked, resnet
 from sp_jax.models.vit import ViT
-from sp_jax.recipe import make_recipe
 from sp_jax.train.step import by_batch, make_mesh, replicated
 from sp_jax.validate import check_devices
 from tests.methods.build import apart, shallow_resnet
@@ -240,35 +240,21 @@ def test_devices_take_their_own_rows():
 
 
 def test_what_the_forward_keeps():
-    """Bytes between the two passes, less the parameters, by the options of the config."""
-    config = common.get_config()
-    run = methods.Run(20, 4, BATCH, BATCH)
-    views = [jax.ShapeDtypeStruct((BATCH, 64, 64, 3), jnp.float32)] * 2
-
-    def size(tree):
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    """Bytes between the two passes, by the options of the config."""
 
     def kept(name, **options):
+        config = common.get_config()
         config.model = {"name": name, **options}
         config.batch_size = BATCH
-        method = make_recipe(config.to_dict(), run).method
-        params, state = jax.eval_shape(method.init, jax.random.key(0), views)
+        return memory.kept_bytes(config)
 
-        def forward(params, state, views, key):
-            args = state, views, None, 0, key
-            return jax.vjp(lambda p: method.loss(p, *args), params, has_aux=True)[1]
-
-        backward = jax.eval_shape(forward, params, state, views, jax.random.key(0))
-        return size(backward) - size(params)
-
+    images = 2 * BATCH * 64 * 64 * 3 * 4
     for name in ("vit_tiny", "resnet18"):
-        plain, remat, chunked = (
-            kept(name, **options)
-            for options in ({"chunks": 1}, {"remat": True}, {"chunks": CHUNKS})
-        )
-        assert remat < 0.7 * plain, name
+        plain = kept(name)
+        assert kept(name, chunks=1) == plain
+        assert kept(name, remat=True) < 0.7 * plain, name
         # The images, and nothing of the backbone.
-        assert chunked < size(views) + plain / 20, name
+        assert kept(name, chunks=CHUNKS) < images + plain / 20, name
 
 
 def test_what_does_not_fit_is_refused():
