@@ -22,8 +22,8 @@ then timed one after the other. Prints a Markdown row each, and writes JSON line
 import concurrent.futures
 import contextlib
 import importlib
+import inspect
 import json
-import os
 import pathlib
 import statistics
 import tempfile
@@ -36,8 +36,10 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from benchmarks.training import Training, open_images, prepare
+from sp_jax import methods
 from sp_jax.augment import make_views
-from sp_jax.train.feed import STEPS_PER_CALL
+from sp_jax.train.feed import steps_per_call
+from sp_jax.train.loop import trace_options
 from sp_jax.train.step import compile_step, make_mesh
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Path of a config file.")
@@ -98,7 +100,7 @@ def table_configs() -> list[ConfigDict]:
                 config.model = ConfigDict({"name": name, "patch_size": 8})
             else:
                 config.model = ConfigDict({"name": name, "stem": stem or "imagenet"})
-            if "local_crops" in config.augment and method in ("dino", "swav"):
+            if "local_crops" in inspect.signature(methods.get(method).views).parameters:
                 config.augment.local_crops = _LOCAL_CROPS.value
             config.batch_size = _BATCH.value
             configs.append(config)
@@ -175,7 +177,7 @@ def measure(training: Training, config: ConfigDict) -> dict[str, Any]:
         waited += training.waited
     step = statistics.median(seconds)
     pairs = config.batch_size
-    row = {
+    return {
         "step_ms": step * 1e3,
         "pairs_per_s": pairs / step,
         "range": [pairs / max(seconds), pairs / min(seconds)],
@@ -183,7 +185,6 @@ def measure(training: Training, config: ConfigDict) -> dict[str, Any]:
         "augment": augment_seconds(training, config) / step,
         "waiting": waited / (sum(seconds) * _STEPS.value),
     }
-    return row
 
 
 def markdown(row: dict[str, Any]) -> str:
@@ -209,7 +210,7 @@ def main(argv: list[str]) -> None:
     del argv
     configs = table_configs() or [_CONFIG.value]
     mesh = make_mesh()
-    default = [str(STEPS_PER_CALL if jax.default_backend() != "cpu" else 1)]
+    default = [str(steps_per_call(0))]
     variants = []
     for placement in _PLACEMENTS.value:
         calls = (_CALLS.value or default) if placement == "device" else ["1"]
@@ -261,10 +262,7 @@ def main(argv: list[str]) -> None:
             if _TRACE.value:
                 name = f"{config.method}_{row['model'].replace(':', '_')}_{placement}"
                 path = pathlib.Path(_TRACE.value) / f"{name}_{calls}"
-                options = jax.profiler.ProfileOptions()
-                options.python_tracer_level = 0
-                os.makedirs(path, exist_ok=True)
-                with jax.profiler.trace(path, profiler_options=options):
+                with jax.profiler.trace(path, **trace_options()):
                     training.run(max(5, calls))
             training.state = None
 

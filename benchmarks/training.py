@@ -12,9 +12,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from input_pipeline import pairing, resident, stream
-from input_pipeline.pixels import Rows
 from input_pipeline.sampling import Sampler
-from input_pipeline.store import ImageStore, open_store
+from input_pipeline.store import ImageStore, open_data
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
 from sp_jax.train import feed as feeds
@@ -58,26 +57,8 @@ class Training:
 
 def open_images(config: ConfigDict, count: int = 0) -> ImageStore:
     """The images of a config; `count` repeats or cuts them to that many."""
-    data = config.data
-    images = open_store(
-        data.store,
-        data.split,
-        image_size=data.image_size,
-        resize=data.resize,
-        data_dir=data.dir or None,
-        max_skipped=data.max_skipped,
-    )
-    if not count:
-        return images
-    rows = np.arange(count) % len(images)
-    return dataclasses.replace(
-        images,
-        images=Rows(images.images, rows),
-        labels=images.labels[rows],
-        ids=tuple(f"{images.ids[row]}#{i}" for i, row in enumerate(rows)),
-        attributes={name: x[rows] for name, x in images.attributes.items()},
-        digests=images.digests[rows],
-    )
+    images = open_data(config.data)
+    return images.take(np.arange(count) % len(images)) if count else images
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import numpy as np
 
 from input_pipeline.errors import UserError
 from input_pipeline.pairs import PairTable
-from input_pipeline.pixels import Rows
 from input_pipeline.store import ImageStore
 
 
@@ -106,14 +105,7 @@ def only_shown(
     shown, rows = np.unique(np.stack([table.first, second]), return_inverse=True)
     if len(shown) == len(store):
         return store, table
-    store = dataclasses.replace(
-        store,
-        images=Rows(store.images, shown),
-        labels=store.labels[shown],
-        ids=tuple(store.ids[row] for row in shown),
-        attributes={name: x[shown] for name, x in store.attributes.items()},
-        digests=store.digests[shown],
-    )
+    store = store.take(shown)
     first, second = rows.reshape(2, -1).astype(np.int32)
     fingerprint = store.fingerprint
     return store, dataclasses.replace(

@@ -37,12 +37,10 @@ class Resident:
           sampler: draws the batches.
           sharding: replicates an array over the devices of all processes.
         """
-        table = sampler.table
-        columns = {k: getattr(table, k) for k in ("first", "second", "label")}
         images = store.images[np.arange(len(store))]
         self.arrays = {
             name: jax.make_array_from_process_local_data(sharding, x)
-            for name, x in {"image": images, **columns}.items()
+            for name, x in {"image": images, **sampler.columns}.items()
         }
         self._sampler = sampler
 
@@ -59,7 +57,6 @@ class Resident:
         Returns:
           "index" int32 [count, B, V] and "label" int32 [count, B].
         """
-        columns = {k: arrays[k] for k in ("first", "second", "label")}
         per_epoch = self._sampler.steps_per_epoch
         first_epoch = first_step // per_epoch
         # As many epochs as that many steps can touch: an order is sorted once, not
@@ -71,7 +68,7 @@ class Resident:
 
         def rows(step):
             order = orders[step // per_epoch - first_epoch]
-            return self._sampler.rows(columns, step, order, jnp)
+            return self._sampler.rows(arrays, step, order, jnp)
 
         return jax.vmap(rows)(first_step + jnp.arange(count))
 

@@ -75,15 +75,19 @@ class Sampler:
         """P // B."""
         return len(self.table) // self.batch_size
 
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns of the table by name, int32 [P]."""
+        return {k: getattr(self.table, k) for k in ("first", "second", "label")}
+
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """The global batch of a step >= 0, without end.
 
         Returns:
           "index" int32 [B, V], rows of the store, and "label" int32 [B].
         """
-        columns = {k: getattr(self.table, k) for k in ("first", "second", "label")}
         order = self._order_on_host(step // self.steps_per_epoch)
-        return self.rows(columns, step, order, np)
+        return self.rows(self.columns, step, order, np)
 
     def order(self, epoch: Any, xp: ModuleType) -> Any:
         """The permutation of the pairs in an epoch: integers [P].
@@ -99,7 +103,7 @@ class Sampler:
         """The batch of a step, given the order of its epoch.
 
         Args:
-          columns: "first", "second" and "label" of the table, int32 [P].
+          columns: those of the table; on a device, copies of them.
           step: a number; on a device, also a traced one.
           order: of the epoch of this step.
           xp: numpy or jax.numpy.

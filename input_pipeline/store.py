@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +75,17 @@ class ImageStore:
             raise IndexError(f"Image index {indices.min()} is negative.")
         return self.images[indices]
 
+    def take(self, rows: np.ndarray) -> "ImageStore":
+        """The store of some images, in the order of the rows; pixels are not copied."""
+        return dataclasses.replace(
+            self,
+            images=pixels.Rows(self.images, rows),
+            labels=self.labels[rows],
+            ids=tuple(self.ids[row] for row in rows),
+            attributes={name: x[rows] for name, x in self.attributes.items()},
+            digests=self.digests[rows],
+        )
+
     def target(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """Labels to predict: "label" or the name of an attribute.
 
@@ -90,6 +103,18 @@ class ImageStore:
                 f"{self.name} has no target {name!r}: choose one of {known}."
             )
         return self.attributes[name], self.attribute_names[name]
+
+
+def open_data(data: Mapping[str, Any]) -> ImageStore:
+    """Open the images that the section `data` of a config names; see `open_store`."""
+    return open_store(
+        data["store"],
+        data["split"],
+        image_size=data["image_size"],
+        resize=data["resize"],
+        data_dir=data["dir"] or None,
+        max_skipped=data["max_skipped"],
+    )
 
 
 def open_store(

@@ -80,14 +80,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
 
     data = config.data
-    images = store.open_store(
-        data.store,
-        data.split,
-        image_size=data.image_size,
-        resize=data.resize,
-        data_dir=data.dir or None,
-        max_skipped=data.max_skipped,
-    )
+    images = store.open_data(data)
     if data.pairs:
         table = pairs.load_table(data.pairs, images)
     elif data.pairing == "augmented" and (images.labels < 0).all():

@@ -127,20 +127,22 @@ class Resident:
             # Each device gathers its own rows of the batch.
             return jax.lax.with_sharding_constraint(source.read(arrays, batch), rows)
 
+        def one(arrays, number):
+            batches = source.batches(arrays, number, 1)
+            return read(arrays, jax.tree.map(lambda x: x[0], batches))
+
         def several(state, arrays, count):
-            batches = source.batches(arrays, state.step, count)
+            if count == 1:
+                return step(state, one(arrays, state.step))
 
             def body(carry, batch):
                 state, _ = carry
                 state, metrics, features = step(state, read(arrays, batch))
                 return (state, features), metrics
 
-            if count == 1:
-                batch = jax.tree.map(lambda x: x[0], batches)
-                return step(state, read(arrays, batch))
-            first = jax.tree.map(lambda x: x[0], batches)
-            shapes = jax.eval_shape(step, state, source.read(arrays, first))
-            empty = jnp.zeros(shapes[2].shape, shapes[2].dtype)
+            *_, shape = jax.eval_shape(step, state, one(arrays, state.step))
+            empty = jnp.zeros(shape.shape, shape.dtype)
+            batches = source.batches(arrays, state.step, count)
             (state, features), metrics = jax.lax.scan(body, (state, empty), batches)
             return state, metrics, features
 
@@ -152,14 +154,7 @@ class Resident:
             in_shardings=(whole, whole),
             out_shardings=whole,
         )
-        self._batch = jax.jit(
-            lambda arrays, number: read(
-                arrays,
-                jax.tree.map(lambda x: x[0], source.batches(arrays, number, 1)),
-            ),
-            in_shardings=(whole, whole),
-            out_shardings=rows,
-        )
+        self._batch = jax.jit(one, in_shardings=(whole, whole), out_shardings=rows)
 
     def open(self, first_step: int) -> None:
         """Nothing to begin: the step's number is in the state."""

@@ -186,7 +186,7 @@ def fit(
             while done < settings.total_steps:
                 if settings.profile_steps and done == trace_from:
                     jax.block_until_ready(state)
-                    jax.profiler.start_trace(workdir / "profile", **_trace_options())
+                    jax.profiler.start_trace(workdir / "profile", **trace_options())
                     tracing = True
                 pause = min(
                     _after(done, settings.log_every),
@@ -296,7 +296,8 @@ def _non_finite_message(
     )
 
 
-def _trace_options() -> dict:
+def trace_options() -> dict[str, jax.profiler.ProfileOptions]:
+    """Arguments of `jax.profiler.start_trace` and `trace`."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # its events are many, and hide the device's
     return {"profiler_options": options}

@@ -189,24 +189,24 @@ def make_observe_step(
     )
 
 
-# The health of the representation: measured on log steps, of their last step.
-HEALTH = ("feature_std", "alignment", "uniformity", "effective_rank")
-
-
 def make_health_fn(mesh: Mesh) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Compile `health(features float32 [B, 2, D]) -> float32 scalars` named in HEALTH."""
+    """Compile the health of a representation, which is measured when a line is logged.
+
+    Returns:
+        `health(features float32 [B, 2, D]) -> float32 scalars`, by name.
+    """
 
     def health(features):
         x, y = features[:, 0], features[:, 1]
         flat = features.reshape(-1, features.shape[-1])
-        values = (
-            losses.feature_std(flat),
-            losses.alignment(x, y),
-            losses.uniformity(x),
-            losses.effective_rank(flat),
-        )
-        return dict(zip(HEALTH, values, strict=True))
+        return {
+            "feature_std": losses.feature_std(flat),
+            "alignment": losses.alignment(x, y),
+            "uniformity": losses.uniformity(x),
+            "effective_rank": losses.effective_rank(flat),
+        }
 
+    # eigvalsh has no sharded form: every device gets all features.
     whole = replicated(mesh)
     return jax.jit(health, in_shardings=whole, out_shardings=whole)
 

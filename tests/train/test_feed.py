@@ -1,0 +1,65 @@
+"""The host's batches and the device's give the same run."""
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline.pairing import semantic_pairs
+from input_pipeline.resident import Resident as Pixels
+from input_pipeline.sampling import Sampler
+from input_pipeline.store import open_store
+from input_pipeline.stream import iterate, make_dataset
+from sp_jax.methods import Run
+from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.train.feed import Resident, Streamed
+from sp_jax.train.step import init_state, make_mesh, make_step, replicated
+from tests.train import tiny
+
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def train():
+    """A function of a feed's kind to the metrics of each step and the last parameters."""
+    store = open_store("emoji", "pretrain")
+    sampler = Sampler(semantic_pairs(store, seed=0), 16, seed=0)
+    config = tiny.get_config().to_dict() | {"dtype": "float32"}
+    run = Run(total_steps=100, steps_per_epoch=10, batch_size=16, num_images=3620)
+    recipe, optimizer = make_recipe(config, run), make_optimizer(config, run)
+    step = make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views)
+    mesh = make_mesh(jax.devices()[:2])
+
+    def train(steps_per_call):
+        state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
+        if steps_per_call:
+            pixels = Pixels(store, sampler, replicated(mesh))
+            feed = Resident(step, pixels, mesh, steps_per_call)
+        else:
+            dataset = make_dataset(store, sampler)
+            feed = Streamed(step, lambda first: iterate(dataset, first, STEPS), mesh)
+        feed.open(0)
+        losses, counts = [], []
+        while sum(counts) < STEPS:
+            out = feed.advance(state, STEPS - sum(counts))
+            state = out.state
+            counts.append(out.count)
+            losses += np.atleast_1d(out.metrics["loss"]).tolist()
+        feed.close()
+        assert int(state.step) == STEPS
+        return counts, losses, jax.device_get((state.params, out.features))
+
+    return train
+
+
+def test_resident_equals_streamed(train):
+    _, losses, arrays = train(0)
+    counts, same_losses, same = train(1)
+    assert counts == [1] * STEPS
+    assert losses == same_losses
+    assert all(map(np.array_equal, jax.tree.leaves(arrays), jax.tree.leaves(same)))
+    # A scan is another program, which may round otherwise.
+    counts, close_losses, close = train(3)
+    assert counts == [3, 1, 1]
+    assert close_losses == pytest.approx(losses, rel=1e-4)
+    for a, b in zip(*map(jax.tree.leaves, (arrays, close)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-3)
