@@ -25,11 +25,11 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from benchmarks.training import kept_bytes
 from configs import simclr_resnet50, simclr_vit
 from sp_jax.methods import Run
 from sp_jax.recipe import make_optimizer, make_recipe
@@ -73,32 +73,6 @@ def make_config(model: str, setting: str) -> ConfigDict:
     return config
 
 
-def _bytes(tree: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-
-def kept_bytes(config: ConfigDict) -> int:
-    """What waits between the two passes of a config's loss, less the parameters."""
-    recipe = make_recipe(config.to_dict(), Run(batch_size=config.batch_size, **RUN))
-    size = config.batch_size
-    views = [
-        jax.ShapeDtypeStruct((size, *view.shape), jnp.float32) for view in recipe.views
-    ]
-    index = jax.ShapeDtypeStruct((size, len(views)), jnp.int32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params, state = jax.eval_shape(recipe.method.init, key, views)
-
-    def forward(params, state, views, index, key):
-        def loss(params):
-            return recipe.method.loss(params, state, views, index, 0, key)
-
-        # The function that `vjp` returns is a tree of all that it has kept.
-        return jax.vjp(loss, params, has_aux=True)[1]
-
-    kept = jax.eval_shape(forward, params, state, views, index, key)
-    return _bytes(kept) - _bytes(params)
-
-
 def measure(model: str) -> list[dict[str, Any]]:
     """A row of numbers for each setting."""
     mesh = make_mesh()
@@ -128,7 +102,7 @@ def measure(model: str) -> list[dict[str, Any]]:
             {
                 "model": model,
                 "setting": name,
-                "kept_mb": kept_bytes(config) / 1e6,
+                "kept_mb": kept_bytes(config, Run(batch_size=size, **RUN)) / 1e6,
                 "temporary_mb": memory.temp_size_in_bytes / 1e6,
                 "argument_mb": memory.argument_size_in_bytes / 1e6,
                 "ms": [],

@@ -5,8 +5,10 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -110,3 +112,29 @@ def prepare(
     with contextlib.closing(feed):
         feed.open(0)
         yield training
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def kept_bytes(config: ConfigDict, run: Run) -> int:
+    """What waits between the two passes of a config's loss, less the parameters."""
+    recipe = make_recipe(config.to_dict(), run)
+    size = config.batch_size
+    views = [
+        jax.ShapeDtypeStruct((size, *view.shape), jnp.float32) for view in recipe.views
+    ]
+    index = jax.ShapeDtypeStruct((size, len(views)), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, state = jax.eval_shape(recipe.method.init, key, views)
+
+    def forward(params, state, views, index, key):
+        def loss(params):
+            return recipe.method.loss(params, state, views, index, 0, key)
+
+        # The function that `vjp` returns is a tree of all that it has kept.
+        return jax.vjp(loss, params, has_aux=True)[1]
+
+    kept = jax.eval_shape(forward, params, state, views, index, key)
+    return _bytes(kept) - _bytes(params)

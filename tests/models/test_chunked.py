@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import memory
+from benchmarks.training import kept_bytes
 from configs import common
 from input_pipeline.errors import UserError
 from sp_jax import methods, models
@@ -246,7 +246,7 @@ def test_what_the_forward_keeps():
         config = common.get_config()
         config.model = {"name": name, **options}
         config.batch_size = BATCH
-        return memory.kept_bytes(config)
+        return kept_bytes(config, methods.Run(1000, 10, BATCH, num_images=10_000))
 
     images = 2 * BATCH * 64 * 64 * 3 * 4
     for name in ("vit_tiny", "resnet18"):
