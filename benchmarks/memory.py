@@ -33,13 +33,8 @@ from benchmarks.training import kept_bytes
 from configs import simclr_resnet50, simclr_vit
 from sp_jax.methods import Run
 from sp_jax.recipe import make_optimizer, make_recipe
-from sp_jax.train.step import (
-    by_batch,
-    compile_step,
-    init_state,
-    make_mesh,
-    make_step,
-)
+from sp_jax.train.mesh import by_batch, make_mesh
+from sp_jax.train.step import compile_step, init_state, make_step
 
 MODELS = {"resnet50": simclr_resnet50, "vit_small": simclr_vit}
 SETTINGS = ("plain", "remat", "chunks=2", "chunks=4", "chunks=8")
@@ -89,7 +84,9 @@ def measure(model: str) -> list[dict[str, Any]]:
         recipe, optimizer = make_recipe(plain, run), make_optimizer(plain, run)
         if state is None:  # the same for all
             state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
-        step = make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views)
+        step = make_step(
+            recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
+        )
         lowered.append(compile_step(step, mesh).lower(state, batch))
     with concurrent.futures.ThreadPoolExecutor() as pool:
         compiled = list(pool.map(lambda step: step.compile(), lowered))

@@ -20,7 +20,8 @@ from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
 from sp_jax.train import feed as feeds
 from sp_jax.train.loop import MAX_CALLS_AHEAD
-from sp_jax.train.step import Step, TrainState, init_state, make_step, replicated
+from sp_jax.train.mesh import replicated
+from sp_jax.train.step import Step, TrainState, init_state, make_step
 
 
 @dataclasses.dataclass
@@ -85,7 +86,9 @@ def prepare(
     lengths = Run(100_000, sampler.steps_per_epoch, config.batch_size, len(images))
     plain = config.to_dict()
     recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
-    step = make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views)
+    step = make_step(
+        recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
+    )
     state = init_state(recipe.method, optimizer.tx, recipe.views, config.seed, mesh)
     if placement == "device":
         pixels = resident.Resident(images, sampler, replicated(mesh))

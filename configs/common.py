@@ -75,6 +75,8 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.final_weight_decay = placeholder(float)  # reached by half a cosine; adamw
     optimizer.clip = placeholder(float)  # norm of each parameter's gradient; 0: none
 
+    # Devices that share one copy of parameters, optimiser and buffers (docs/scaling.md).
+    config.fsdp = 1
     config.steps_per_call = 0  # one dispatch, if the pixels are on the device; 0: auto
     config.log_every = 50  # steps
     config.checkpoint = ml_collections.ConfigDict()

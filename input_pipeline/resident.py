@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from input_pipeline.errors import UserError
 from input_pipeline.sampling import Sampler
@@ -119,8 +120,11 @@ def place(
 
 
 def _free_memory() -> float | None:
-    """Bytes of the fullest device of this process; None where that is not known."""
+    """Bytes of the fullest device of all processes; None where that is not known."""
     stats: list[dict[str, Any] | None] = [d.memory_stats() for d in jax.local_devices()]
     if not all(s and "bytes_limit" in s for s in stats):
         return None
-    return min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
+    free = min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
+    if jax.process_count() > 1:  # all of them have to choose the same place
+        free = multihost_utils.process_allgather(np.float32(free)).min()
+    return float(free)

@@ -11,6 +11,7 @@ import logging
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable
 
 import jax
@@ -25,21 +26,15 @@ from eval.results import versions, write_result
 from input_pipeline import pairing, pairs, resident, store, stream
 from input_pipeline.errors import UserError
 from input_pipeline.sampling import Sampler
-from sp_jax import validate
+from sp_jax import distributed, validate
 from sp_jax.augment import make_views
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
 from sp_jax.train.feed import Resident, Streamed, steps_per_call
 from sp_jax.train.loop import Evaluation, NonFiniteLossError, Settings, fit
+from sp_jax.train.mesh import make_mesh, replicated
 from sp_jax.train.restore import make_preprocess
-from sp_jax.train.step import (
-    init_state,
-    make_features_fn,
-    make_mesh,
-    make_observe_step,
-    make_step,
-    replicated,
-)
+from sp_jax.train.step import init_state, make_features_fn, make_observe_step, make_step
 
 # Options of a method, a backbone or an evaluator that the file does not name can be given
 # on the command line too; `validate.check_keys` refuses every other new key.
@@ -56,9 +51,16 @@ _WORKDIR = flags.DEFINE_string(
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
-    "One of several processes; jax.distributed finds the others (SLURM, MPI, TPU, or "
-    "JAX_COORDINATOR_ADDRESS).",
+    "One of several processes; SLURM, Kubernetes, MPI or a TPU tells which.",
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "One of several processes: HOST:PORT of process 0, the same for all. Needs --processes "
+    "and --process.",
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.", 1)
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.", 0)
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -76,7 +78,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     validate.check_keys(plain, common.get_config().to_dict())
     validate.check_values(plain)
     validate.check_devices(
-        config.batch_size, jax.device_count(), config.model.get("chunks", 1)
+        config.batch_size,
+        jax.device_count(),
+        config.model.get("chunks", 1),
+        config.fsdp,
     )
 
     data = config.data
@@ -106,6 +111,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     optimizer = _or_user_error(make_optimizer, plain, lengths)
     evaluations = _make_evaluations(config, recipe, workdir, per_epoch)
 
+    distributed.check_equal({"config": plain, "pairs": table.digest})
     first = jax.process_index() == 0
     meta = {
         "config": plain,
@@ -116,11 +122,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     if first:
         validate.claim_workdir(workdir, plain)
         _save_pairs(workdir, table, images)
-    mesh = make_mesh()
+    mesh = make_mesh(fsdp=config.fsdp)
     state = init_state(recipe.method, optimizer.tx, recipe.views, config.seed, mesh)
     if first and not (workdir / "views.png").exists():
         _draw_first_batch(dataset[0]["image"], recipe, workdir)
-    step = make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views)
+    step = make_step(
+        recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
+    )
     if placement == "device":
         pixels = resident.Resident(shown, sampler, replicated(mesh))
         feed = Resident(step, pixels, mesh, steps_per_call(config.steps_per_call))
@@ -258,19 +266,36 @@ def main(argv: list[str]) -> int:
     logging.getLogger().setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.WARNING)
-    if _DISTRIBUTED.value:
-        jax.distributed.initialize()
     name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
-    workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name)
+    workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name).absolute()
+    several = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    words = None
     try:
-        run(_CONFIG.value, workdir.absolute())
-    except UserError as error:
+        if _DISTRIBUTED.value or several != (None, None, None):
+            words = distributed.join(_DISTRIBUTED.value, *several)
+            words.set(
+                f"Process {jax.process_index()} of {jax.process_count()} ended in the "
+                "middle of the run: it was killed, or it lost another process (see above, "
+                "and the logs of the others). Start all of them again as before: the run "
+                f"in {workdir} goes on from its newest checkpoint."
+            )
+        else:
+            distributed.warn_if_alone()
+        run(_CONFIG.value, workdir)
+        code = 0
+    except (UserError, NonFiniteLossError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except NonFiniteLossError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        code = 2 if isinstance(error, UserError) else 1
+    except Exception:
+        if words is None:
+            raise
+        traceback.print_exc()
+        distributed.leave(1)
+    if words:
+        words.set("")
+        if code:
+            distributed.leave(code)
+    return code
 
 
 def parse_flags(argv: list[str]) -> list[str]:

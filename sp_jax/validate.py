@@ -21,6 +21,8 @@ FREE_TO_CHANGE = (
     "data.prefetch",
     "data.workers",
     "checkpoint",
+    "fsdp",
+    "steps_per_call",
 )
 
 
@@ -80,12 +82,19 @@ def check_values(config: Mapping[str, Any]) -> None:
             )
 
 
-def check_devices(batch_size: int, devices: int, chunks: int = 1) -> None:
-    """Check that the batch, and each chunk of it, can be split evenly over the devices.
+def check_devices(
+    batch_size: int, devices: int, chunks: int = 1, fsdp: int = 1
+) -> None:
+    """Check that batch, chunks and state can be split evenly over the devices.
 
     Raises:
-        UserError: it cannot.
+        UserError: one cannot.
     """
+    if fsdp < 1 or devices % fsdp:
+        raise UserError(
+            f"config.fsdp is {fsdp}, but there are {devices} devices: use a divisor of "
+            "their number."
+        )
     if batch_size % devices:
         near = max(devices, batch_size - batch_size % devices)
         raise UserError(

@@ -12,15 +12,10 @@ import pytest
 from configs import common
 from sp_jax import methods, validate
 from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.train import mesh as mesh_module
 from sp_jax.train.checkpoint import Checkpoints
-from sp_jax.train.step import (
-    by_batch,
-    compile_step,
-    init_state,
-    make_mesh,
-    make_observe_step,
-    make_step,
-)
+from sp_jax.train.mesh import by_batch, make_mesh
+from sp_jax.train.step import compile_step, init_state, make_observe_step, make_step
 from tests.methods.build import leaves, shallow_resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -42,7 +37,7 @@ def load(name, variant=""):
     return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
-def two_steps(config, devices=1, folder=None):
+def two_steps(config, devices=1, folder=None, fsdp=1):
     """Train two steps on noise.
 
     Returns:
@@ -60,11 +55,12 @@ def two_steps(config, devices=1, folder=None):
     recipe = make_recipe(plain, run)
     plain["optimizer"]["warmup_epochs"] = 0.0  # so that the first step moves, too
     optimizer = make_optimizer(plain, run)
-    mesh = make_mesh(jax.devices()[:devices])
+    mesh = make_mesh(jax.devices()[:devices], fsdp)
     state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
     before = leaves(jax.tree.map(np.array, state.params))  # the step takes the memory
     step = compile_step(
-        make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views), mesh
+        make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh),
+        mesh,
     )
     rng = np.random.default_rng(0)
     pairs = rng.permutation(IMAGES)[: 4 * size].reshape(2, size, 2).astype(np.int32)
@@ -182,11 +178,25 @@ def test_two_steps_of_a_small_backbone(name, tmp_path):
 
 
 # SimCLR's turn is in tests/train/test_devices.py.
-@pytest.mark.parametrize("name", ["moco_v2", "pirl", "deepcluster", "swav", "dino"])
-def test_buffers_are_the_same_on_eight_devices(name):
-    config = small(f"{name}_resnet50")
-    one, _, state, _ = two_steps(config)
-    eight, _, many, _ = two_steps(config, devices=8)
+@pytest.mark.parametrize(
+    ("name", "fsdp"),
+    [
+        ("byol_resnet50", 2),
+        ("simsiam_resnet50", 1),
+        ("vicreg_resnet50", 2),
+        ("barlow_twins_resnet50", 1),
+        ("moco_v2_resnet50", 2),  # the queue is split
+        ("moco_v3_vit", 4),
+        ("pirl_resnet50", 1),
+        ("deepcluster_resnet50", 2),  # both banks are split
+        ("swav_resnet50", 1),
+        ("dino_resnet50", 2),
+    ],
+)
+def test_eight_devices_are_one(name, fsdp, monkeypatch):
+    monkeypatch.setattr(mesh_module, "MIN_SIZE", 256)  # the network is tiny
+    one, _, state, _ = two_steps(small(name))
+    eight, _, many, _ = two_steps(small(name), devices=8, fsdp=fsdp)
     for a, b in zip(one, eight, strict=True):
         for key in a:
             assert a[key] == pytest.approx(b[key], rel=5e-3, abs=1e-3), key
@@ -195,6 +205,8 @@ def test_buffers_are_the_same_on_eight_devices(name):
     for (path, a), b in zip(whole, jax.tree.leaves(parts[1]), strict=True):
         where = jax.tree_util.keystr(path)
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=2e-3, err_msg=where)
+        shard = b.addressable_shards[0].data
+        assert shard.size * (fsdp if b.size >= 256 else 1) == b.size, where
 
 
 @pytest.mark.slow

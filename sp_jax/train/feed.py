@@ -10,13 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sp_jax.train.step import (
-    Step,
-    TrainState,
-    by_batch,
-    compile_step,
-    replicated,
-)
+from sp_jax.train.mesh import by_batch, replicated
+from sp_jax.train.step import Step, TrainState, compile_step
 
 Batch = dict[str, Any]
 
@@ -151,8 +146,8 @@ class Resident:
             several,
             static_argnums=2,
             donate_argnums=0,
-            in_shardings=(whole, whole),
-            out_shardings=whole,
+            in_shardings=(None, whole),
+            out_shardings=(None, whole, rows),
         )
         self._batch = jax.jit(one, in_shardings=(whole, whole), out_shardings=rows)
 

@@ -13,12 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 from clu import parameter_overview
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sp_jax.train.checkpoint import Checkpoints
 from sp_jax.train.feed import Resident, Streamed
-from sp_jax.train.step import TrainState, make_health_fn, replicated
+from sp_jax.train.mesh import replicated
+from sp_jax.train.step import TrainState, make_health_fn
 from sp_jax.train.writer import MetricsWriter
 
 # How many calls the host may run ahead of the device. It bounds the memory of batches
@@ -121,7 +123,12 @@ def fit(
     first_step = int(state.step)
     if first_step:
         logging.info("Resuming from step %d of %s.", first_step, workdir)
-    writer = MetricsWriter(workdir, first_step) if jax.process_index() == 0 else None
+    first = jax.process_index() == 0
+    writer = MetricsWriter(workdir, first_step) if first else None
+
+    def say(words: str) -> None:
+        if first:
+            bar.write(words)
 
     def write(step: int, metrics: dict[str, float]) -> None:
         if writer:
@@ -153,7 +160,7 @@ def fit(
                 write(step, results)
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in results.items())
                 seconds = time.perf_counter() - started
-                bar.write(f"step {step}: {shown} ({seconds:.1f} s)")
+                say(f"step {step}: {shown} ({seconds:.1f} s)")
 
     def save(step: int) -> None:
         fetch_window(step)  # nothing that is not finite is ever saved
@@ -165,26 +172,31 @@ def fit(
         initial=first_step,
         unit="step",
         desc=workdir.name,
-        disable=None if jax.process_index() == 0 else True,
+        disable=None if first else True,
         dynamic_ncols=True,
     )
     trace_from = max(settings.profile_first_step, first_step)
     trace_to = trace_from + settings.profile_steps
     trace_at = (trace_from, trace_to) if settings.profile_steps else ()
+    # Several processes of a host would write into one file.
+    trace_here = settings.profile_steps and first
     tracing = False
     health = make_health_fn(mesh)
     compiled = set()  # the numbers of steps a call that are compiled
+    calls = 0
+    waits = True
+    several = jax.process_count() > 1
     try:
-        with _sigterm_flag() as stop, contextlib.closing(feed):
+        with _sigterm_flag(not several) as stop, contextlib.closing(feed):
             if first_step == 0 and settings.total_steps > 0:
                 evaluate(0)
                 if observe:
-                    bar.write("Showing the method one epoch before the first step.")
+                    say("Showing the method one epoch before the first step.")
                     state = _observe_epoch(observe, state, feed, mesh, settings)
             feed.open(first_step)
             done, clock, clock_step = first_step, 0.0, first_step
             while done < settings.total_steps:
-                if settings.profile_steps and done == trace_from:
+                if trace_here and done == trace_from:
                     jax.block_until_ready(state)
                     jax.profiler.start_trace(workdir / "profile", **trace_options())
                     tracing = True
@@ -199,6 +211,7 @@ def fit(
                     state, metrics, features, count = feed.advance(state, pause - done)
                 window.append(metrics)
                 done += count
+                calls += 1
                 if len(window) > MAX_CALLS_AHEAD:
                     jax.block_until_ready(window[-1 - MAX_CALLS_AHEAD])
                 bar.update(count)
@@ -206,7 +219,7 @@ def fit(
                     jax.block_until_ready(state)
                     jax.profiler.stop_trace()
                     tracing = False
-                    bar.write(f"Wrote a profile of steps {trace_from} to {done - 1}.")
+                    say(f"Wrote a profile of steps {trace_from} to {done - 1}.")
                 if count not in compiled:  # that took longer than the steps
                     jax.block_until_ready(state)
                     compiled.add(count)
@@ -225,23 +238,30 @@ def fit(
                     clock, clock_step = time.perf_counter(), done
                 before = time.perf_counter()
                 evaluate(done)
+                # Several processes agree on a call after which all of them stop: on its
+                # number, because they could agree on a step inside of a call.
                 stopping = stop.is_set or (
-                    jax.process_count() > 1 and checkpoints.reached_preemption(done)
+                    several and multihost_utils.reached_preemption_sync_point(calls)
                 )
                 last = done == settings.total_steps
                 if last or stopping or done % settings.save_every == 0:
                     save(done)
                 clock += time.perf_counter() - before  # not a part of a step's time
                 if stopping and not last:
-                    bar.write(
+                    say(
                         f"SIGTERM: saved step {done}; the same command goes on from it."
                     )
                     break
+    except Exception as error:
+        # Of several processes one may be dead: nobody can wait for it.
+        waits = not several or isinstance(error, NonFiniteLossError)
+        raise
     finally:
         if tracing:
             jax.profiler.stop_trace()
         bar.close()
-        checkpoints.close()
+        if waits:
+            checkpoints.close()
         if writer:
             writer.close()
     return state
@@ -309,9 +329,15 @@ class _Flag:
 
 
 @contextlib.contextmanager
-def _sigterm_flag() -> Iterator[_Flag]:
-    """A flag that SIGTERM sets, so that the loop can save between two steps."""
+def _sigterm_flag(catch: bool) -> Iterator[_Flag]:
+    """A flag that SIGTERM sets, so that the loop can save between two steps.
+
+    If not caught, the signal is left to JAX, which tells the other processes.
+    """
     flag = _Flag()
+    if not catch:
+        yield flag
+        return
 
     def handle(signum, frame):
         del signum, frame

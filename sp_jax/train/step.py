@@ -8,12 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from sp_jax import losses
 from sp_jax.augment import Augment, Jigsaw, make_views
 from sp_jax.methods import Method
 from sp_jax.optim.transforms import leaf_norms
+from sp_jax.train.mesh import (
+    by_batch,
+    by_size,
+    gather,
+    lay_out,
+    local_copy,
+    make_mesh,
+    replicated,
+)
 
 PyTree = Any
 
@@ -38,21 +47,6 @@ class TrainState:
     key: jax.Array
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """One axis, "data", over all devices of all processes."""
-    return Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Each device holds the whole array."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def by_batch(mesh: Mesh) -> NamedSharding:
-    """Each device holds its share of the first axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
 def init_state(
     method: Method,
     optimizer: optax.GradientTransformation,
@@ -60,7 +54,7 @@ def init_state(
     seed: int,
     mesh: Mesh,
 ) -> TrainState:
-    """Make the state of step 0, replicated over the mesh.
+    """Make the state of step 0, laid out as `mesh.by_size` says.
 
     A function of the seed, on one kind of device: `rbg` may give other bits on another.
     """
@@ -76,7 +70,9 @@ def init_state(
     params, method_state, opt_state = jax.jit(init, out_shardings=replicated(mesh))(key)
     scalars = (np.int32(0), jax.random.key_data(jax.random.key(seed)))
     step, key = jax.device_put(scalars, replicated(mesh))
-    return TrainState(step, params, method_state, opt_state, key)
+    state = TrainState(step, params, method_state, opt_state, key)
+    # Made whole first: bits of `rbg` may depend on how an array is split.
+    return jax.device_put(state, by_size(state, mesh))
 
 
 Step = Callable[
@@ -90,6 +86,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     views: Sequence[Augment | Jigsaw],
+    mesh: Mesh,
 ) -> Step:
     """Put augmentation, loss, gradient and update into one pure function.
 
@@ -98,6 +95,7 @@ def make_step(
         optimizer: updates the parameters.
         schedule: the learning rate, only to log it.
         views: the augmentation of each view.
+        mesh: the devices, and how the state is split over them.
 
     Returns:
         `step(state, batch) -> (state, metrics, features)`, to be compiled: see `feed`.
@@ -110,11 +108,12 @@ def make_step(
         augment_key, loss_key = jax.random.split(key)
         with jax.named_scope("augment"):
             images, index = _views_of(augment_key, batch, views)
+        method_state = gather(state.method_state, mesh)
 
         @jax.named_scope("loss")
         def loss_fn(params):
             return method.loss(
-                params, state.method_state, images, index, state.step, loss_key
+                gather(params, mesh), method_state, images, index, state.step, loss_key
             )
 
         (loss, out), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -135,22 +134,21 @@ def make_step(
                 ),
             }
         state = TrainState(state.step + 1, params, method_state, opt_state, state.key)
-        return state, metrics, jax.lax.stop_gradient(out.features)
+        return lay_out(state, mesh), metrics, jax.lax.stop_gradient(out.features)
 
     return step
 
 
 def compile_step(step: Step, mesh: Mesh) -> Step:
-    """Compile a step for batches that are split over the axis "data" of a mesh.
+    """Compile a step for batches that are split over the devices of a mesh.
 
     The old state is donated: it must not be used again.
     """
-    whole = replicated(mesh)
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(whole, by_batch(mesh)),
-        out_shardings=whole,
+        in_shardings=(None, by_batch(mesh)),
+        out_shardings=(None, replicated(mesh), by_batch(mesh)),
     )
 
 
@@ -179,13 +177,12 @@ def make_observe_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), number)
         images, index = _views_of(key, batch, views)
         method_state = method.observe(state.params, state.method_state, images, index)
-        return state.replace(method_state=method_state)
+        return lay_out(state.replace(method_state=method_state), mesh)
 
     return jax.jit(
         observe,
         donate_argnums=0,
-        in_shardings=(replicated(mesh), by_batch(mesh), replicated(mesh)),
-        out_shardings=replicated(mesh),
+        in_shardings=(None, by_batch(mesh), replicated(mesh)),
     )
 
 
@@ -206,9 +203,14 @@ def make_health_fn(mesh: Mesh) -> Callable[[jax.Array], dict[str, jax.Array]]:
             "effective_rank": losses.effective_rank(flat),
         }
 
-    # eigvalsh has no sharded form: every device gets all features.
-    whole = replicated(mesh)
-    return jax.jit(health, in_shardings=whole, out_shardings=whole)
+    def gathered(features):
+        # eigvalsh has no sharded form: every device gets all features.
+        whole = replicated(mesh)
+        return health(jax.lax.with_sharding_constraint(features, whole))
+
+    return jax.jit(
+        gathered, in_shardings=by_batch(mesh), out_shardings=replicated(mesh)
+    )
 
 
 def make_features_fn(
@@ -226,11 +228,7 @@ def make_features_fn(
         of the number of local devices.
     """
     mesh = make_mesh(jax.local_devices())
-
-    def local(x: jax.Array) -> jax.Array:
-        return x.addressable_data(0) if isinstance(x, jax.Array) else x
-
-    frozen = jax.tree.map(local, (state.params, state.method_state))
+    frozen = local_copy((state.params, state.method_state))
     frozen = jax.device_put(frozen, replicated(mesh))
 
     @jax.jit

@@ -15,6 +15,7 @@ from input_pipeline.errors import UserError
 from sp_jax import methods
 from sp_jax.recipe import make_optimizer, make_recipe
 from sp_jax.train import step
+from sp_jax.train.mesh import make_mesh
 from tests.methods.build import shallow_resnet
 
 BODY = "jit(step)/while/body"
@@ -325,9 +326,12 @@ def names_of_a_step():
         params, state = recipe.method.init(key, images)
         return step.TrainState(0, params, state, optimizer.tx.init(params), key)
 
+    mesh = make_mesh(jax.devices()[:1])
     train_step = step.compile_step(
-        step.make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views),
-        step.make_mesh(jax.devices()[:1]),
+        step.make_step(
+            recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
+        ),
+        mesh,
     )
     state = jax.eval_shape(init, jax.random.PRNGKey(0))
     batch = {

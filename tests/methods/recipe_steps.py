@@ -6,7 +6,8 @@ import numpy as np
 
 from sp_jax import methods
 from sp_jax.recipe import make_optimizer, make_recipe
-from sp_jax.train.step import by_batch, compile_step, init_state, make_mesh, make_step
+from sp_jax.train.mesh import by_batch, make_mesh
+from sp_jax.train.step import compile_step, init_state, make_step
 
 IMAGES = 64
 
@@ -46,7 +47,8 @@ def train(config, steps, steps_per_epoch):
     mesh = make_mesh(jax.devices()[:1])
     state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
     step = compile_step(
-        make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views), mesh
+        make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh),
+        mesh,
     )
     rng = np.random.default_rng(0)
     states, metrics = [jax.device_get(state)], []

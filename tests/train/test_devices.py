@@ -10,14 +10,8 @@ from input_pipeline.store import open_store
 from input_pipeline.stream import make_dataset
 from sp_jax.methods import Run
 from sp_jax.recipe import make_optimizer, make_recipe
-from sp_jax.train.step import (
-    by_batch,
-    compile_step,
-    init_state,
-    make_health_fn,
-    make_mesh,
-    make_step,
-)
+from sp_jax.train.mesh import by_batch, make_mesh
+from sp_jax.train.step import compile_step, init_state, make_health_fn, make_step
 from tests.train import tiny
 
 
@@ -38,7 +32,8 @@ def losses(batches, devices):
     mesh = make_mesh(jax.devices()[:devices])
     state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
     step = compile_step(
-        make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views), mesh
+        make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh),
+        mesh,
     )
     health = make_health_fn(mesh)
     curve = []

@@ -12,7 +12,8 @@ from input_pipeline.stream import iterate, make_dataset
 from sp_jax.methods import Run
 from sp_jax.recipe import make_optimizer, make_recipe
 from sp_jax.train.feed import Resident, Streamed
-from sp_jax.train.step import init_state, make_mesh, make_step, replicated
+from sp_jax.train.mesh import make_mesh, replicated
+from sp_jax.train.step import init_state, make_step
 from tests.train import tiny
 
 STEPS = 5
@@ -26,8 +27,10 @@ def train():
     config = tiny.get_config().to_dict() | {"dtype": "float32"}
     run = Run(total_steps=100, steps_per_epoch=10, batch_size=16, num_images=3620)
     recipe, optimizer = make_recipe(config, run), make_optimizer(config, run)
-    step = make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views)
     mesh = make_mesh(jax.devices()[:2])
+    step = make_step(
+        recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
+    )
 
     def train(steps_per_call):
         state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)

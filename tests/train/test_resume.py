@@ -1,66 +1,12 @@
 """Killed and resumed is bit-identical to uninterrupted, in real processes."""
 
-import json
-import os
-import pathlib
 import signal
-import subprocess
-import sys
-import time
 
 import orbax.checkpoint as ocp
 import pytest
 
 from sp_jax.train.checkpoint import find_damage
-
-ROOT = pathlib.Path(__file__).parents[2]
-STEPS = 23
-TIMED = ("time", "step_ms", "images_per_sec")
-
-
-def start(workdir, *flags):
-    command = [sys.executable, "-m", "sp_jax.main", "--config=tests/train/tiny.py"]
-    environment = {**os.environ, "XLA_FLAGS": ""}  # one device
-    return subprocess.Popen(
-        [*command, f"--workdir={workdir}", *flags],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(workdir, *flags):
-    process = start(workdir, *flags)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
-
-
-def wait_for_step(workdir, step):
-    """Wait until metrics.jsonl holds the step."""
-    for _ in range(3000):
-        if any(line["step"] >= step for line in read_lines(workdir)):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{workdir} never reached step {step}")
-
-
-def read_lines(workdir):
-    path = workdir / "metrics.jsonl"
-    if not path.exists():
-        return []
-    complete = path.read_text().rpartition("\n")[0]
-    return [json.loads(line) for line in complete.splitlines()]
-
-
-def record(workdir):
-    """The lines without what depends on the clock."""
-    return [
-        {k: v for k, v in line.items() if k not in TIMED}
-        for line in read_lines(workdir)
-    ]
+from tests.train.processes import STEPS, finish, record, start, wait_for_step
 
 
 def final_bytes(workdir):

@@ -1,0 +1,139 @@
+"""Several processes as one run: how they find each other, and what is said when one dies.
+
+JAX ends a process with `abort()` when it cannot reach the others or one of them died: no
+exception is raised, and a trace of C++ is the last thing to be read. So a shell waits
+beside the process, and says what to do if the process ends without a word.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from input_pipeline.errors import UserError
+
+# Prints the last line that it read, once the pipe is closed: by the end of the process.
+_SHELL = """while read -r line; do last=$line; done
+[ -z "$last" ] || echo "error: $last" >&2"""
+
+
+class LastWords:
+    """A sentence to be printed when this process ends, in whatever way."""
+
+    def __init__(self):
+        """Start the shell, out of reach of signals that are sent to this process."""
+        self._shell = subprocess.Popen(
+            ["sh", "-c", _SHELL],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def set(self, sentence: str) -> None:
+        """Replace the sentence; "" is for an end in good order."""
+        with contextlib.suppress(OSError):  # somebody killed the shell
+            self._shell.stdin.write(sentence + "\n")
+            self._shell.stdin.flush()
+
+
+def join(
+    automatic: bool, coordinator: str | None, processes: int | None, process: int | None
+) -> LastWords:
+    """Make this process one of several. It waits up to five minutes for the others.
+
+    Args:
+        automatic: SLURM, MPI, Kubernetes or a TPU tells what follows.
+        coordinator: HOST:PORT of process 0.
+        processes: their number.
+        process: the number of this one.
+
+    Returns:
+        What is said if this process ends before its last words are replaced.
+
+    Raises:
+        UserError: something is missing or contradicts.
+    """
+    given = (coordinator, processes, process)
+    if automatic and given != (None, None, None):
+        raise UserError("Give --distributed, or --coordinator and its two others.")
+    if not automatic:
+        if None in given:
+            raise UserError(
+                "--coordinator=HOST:PORT, --processes and --process belong together: "
+                "give all three."
+            )
+        if process >= processes:
+            raise UserError(
+                f"There is no process {process} of {processes}: they count from 0."
+            )
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise UserError(f"--coordinator is {coordinator!r}: give HOST:PORT.")
+    if automatic:
+        hint = (
+            "--distributed found no other process; give --coordinator, --processes and "
+        )
+        hint += "--process if neither SLURM, MPI, Kubernetes nor a TPU tells of them."
+    else:
+        hint = (
+            f"This process could not join the others at {coordinator}: check that all "
+        )
+        hint += (
+            "were started with this --coordinator, that process 0 runs on that host "
+        )
+        hint += "and the port is free there, and that no firewall is between."
+    words = LastWords()
+    words.set(hint)
+    try:
+        jax.distributed.initialize(*given)
+    except (ValueError, RuntimeError) as error:
+        words.set("")
+        raise UserError(f"{hint} ({error})") from error
+    return words
+
+
+def check_equal(facts: dict[str, Any]) -> None:
+    """Check that all processes have the same facts, which JSON can tell.
+
+    Raises:
+        UserError: they differ.
+    """
+    if jax.process_count() == 1:
+        return
+    for name, fact in facts.items():
+        text = json.dumps(fact, sort_keys=True).encode()
+        digest = np.frombuffer(hashlib.sha256(text).digest(), np.uint32)
+        everywhere = multihost_utils.process_allgather(digest)
+        others = np.flatnonzero((everywhere != everywhere[0]).any(axis=1)).tolist()
+        if others:
+            raise UserError(
+                f"The {name} of process {', '.join(map(str, others))} and of process 0 "
+                "differ: start all of them with the same command, code and data."
+            )
+
+
+def warn_if_alone() -> None:
+    """Say so if a launcher started several processes, but none was told of the others."""
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        if int(os.environ.get(name, 1)) > 1:
+            logging.warning(
+                "%s is %s, but each process trains by itself: add --distributed to make "
+                "one run of them.",
+                name,
+                os.environ[name],
+            )
+
+
+def leave(code: int) -> None:
+    """End this process at once. The others may be waiting for it, or be dead."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
