@@ -1,0 +1,65 @@
+"""Flags of XLA that make it faster on a CPU, in one place.
+
+`import sp_jax` adds them to the environment variable XLA_FLAGS. XLA reads that once, when
+jax first asks for a device, so the import must come before.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+
+import jax
+import jaxlib.version
+
+# XLA ends the process at a flag that it does not know, without an exception. So each is
+# set for those versions of jaxlib only with which it was tried: from the first to below
+# the second.
+#
+# YNNPACK runs most convolutions of a ResNet on one thread, whatever the number of cores.
+# Without it XLA takes Eigen's, which are as fast on one core and use them all. Reductions
+# and matrix products stay with YNNPACK: they are as fast there, or faster.
+CPU_FLAGS = {
+    "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution": (
+        (0, 10),
+        (0, 13),
+    ),
+}
+
+
+def set_cpu_flags() -> None:
+    """Add `CPU_FLAGS` to the environment, where programs will run on a CPU."""
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    accelerator = bool(plugins) or importlib.util.find_spec("libtpu") is not None
+    if runs_on_cpu(jax.config.jax_platforms, accelerator):
+        flags = os.environ.get("XLA_FLAGS", "")
+        version = jaxlib.version.__version_info__
+        if added := add_cpu_flags(flags, version):
+            os.environ["XLA_FLAGS"] = added
+
+
+def runs_on_cpu(platforms: str | None, accelerator: bool) -> bool:
+    """Whether jax will choose the CPU; asking jax itself would start it.
+
+    Args:
+        platforms: JAX_PLATFORMS, names with commas between them, the preferred one first.
+        accelerator: whether support for another platform is installed. Without
+            `platforms`, jax prefers that, and the CPU gets no flags even if it then
+            finds no such device.
+    """
+    return platforms.split(",")[0] == "cpu" if platforms else not accelerator
+
+
+def add_cpu_flags(flags: str, version: tuple[int, ...]) -> str:
+    """Give the value of XLA_FLAGS with those `CPU_FLAGS` that it lacks.
+
+    Args:
+        flags: the value so far. What it says of a flag stays as it is.
+        version: of jaxlib.
+    """
+    taken = {flag.partition("=")[0] for flag in flags.split()}
+    new = [
+        flag
+        for flag, (first, end) in CPU_FLAGS.items()
+        if first <= version < end and flag.partition("=")[0] not in taken
+    ]
+    return " ".join([flags, *new]).strip()
