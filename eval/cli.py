@@ -121,10 +121,13 @@ def _evaluate(module: Any) -> None:
         if option in of_run and not values[option].present:
             value = of_run[option]
         options[option] = value
-    evaluate = module.create(**options)
-    protocol = module.describe(**options)
     # Imported late: the library of evaluators needs no trainer, and mistakes in the
     # options show without loading it.
+    from sp_jax import xla_flags
+
+    xla_flags.set_cpu_flags()
+    evaluate = module.create(**options)
+    protocol = module.describe(**options)
     from sp_jax.train.restore import load_features
 
     features_fn, info = load_features(values.checkpoint)

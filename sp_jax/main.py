@@ -26,7 +26,7 @@ from eval.results import versions, write_result
 from input_pipeline import pairing, pairs, resident, store, stream
 from input_pipeline.errors import UserError
 from input_pipeline.sampling import Sampler
-from sp_jax import distributed, validate
+from sp_jax import distributed, validate, xla_flags
 from sp_jax.augment import make_views
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
@@ -331,6 +331,7 @@ def cli() -> None:
     cache = os.path.join(os.path.expanduser("~"), ".cache", "sp_jax", "xla")
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", cache)
+    xla_flags.set_cpu_flags()
     app.run(main, flags_parser=parse_flags)
 
 

@@ -1,7 +1,8 @@
 """Flags of XLA that make it faster on a CPU, in one place.
 
-`import sp_jax` adds them to the environment variable XLA_FLAGS. XLA reads that once, when
-jax first asks for a device, so the import must come before.
+The programs of this project add them to the environment variable XLA_FLAGS. XLA reads that
+once, when jax first asks for a device. Other code that wants them calls `set_cpu_flags`
+before; importing the library changes nothing.
 """
 
 import importlib.metadata

@@ -36,9 +36,18 @@ def xavier(parts: int = 1) -> nn.initializers.Initializer:
     return init
 
 
-def _dense(module: nn.Module, features: int, name: str, parts: int = 1) -> nn.Dense:
+def _dense(
+    module: nn.Module, x: jax.Array, features: int, name: str, parts: int = 1
+) -> jax.Array:
+    """Map x [N, T, D] to [N, T, features].
+
+    As rows of one matrix: for the gradient of the weights of a product with more axes, XLA
+    on a CPU copies transposed, and computes the sum along all later shortcuts anew in each
+    of the copies.
+    """
     init = xavier(parts) if module.xavier else normal
-    return nn.Dense(features, kernel_init=init, dtype=module.dtype, name=name)
+    layer = nn.Dense(features, kernel_init=init, dtype=module.dtype, name=name)
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], features)
 
 
 def _norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
@@ -80,7 +89,8 @@ class PatchProjection(nn.Module):
             w, b = jax.lax.stop_gradient((w, b))
         x, w, b = (v.astype(self.dtype) for v in (x, w, b))
         x = x.reshape(n, height // p, p, width // p, p, channels).swapaxes(2, 3)
-        return x.reshape(n, -1, fan_in) @ w.reshape(fan_in, -1) + b
+        y = x.reshape(-1, fan_in) @ w.reshape(fan_in, -1) + b  # rows, as in _dense
+        return y.reshape(n, -1, self.features)
 
 
 class PatchEmbed(nn.Module):
@@ -117,12 +127,12 @@ class Attention(nn.Module):
         """Map tokens [N, T, D] to [N, T, D]."""
         n, tokens, dim = x.shape
         size = dim // self.heads
-        qkv = _dense(self, 3 * dim, "qkv", parts=3)(x)
+        qkv = _dense(self, x, 3 * dim, "qkv", parts=3)
         q, k, v = jnp.moveaxis(qkv.reshape(n, tokens, 3, self.heads, size), 2, 0)
         logits = jnp.einsum("nqhd,nkhd->nhqk", q * size**-0.5, k)
         weights = jax.nn.softmax(at_least_float32(logits)).astype(v.dtype)
         y = jnp.einsum("nhqk,nkhd->nqhd", weights, v)
-        return _dense(self, dim, "proj")(y.reshape(n, tokens, dim))
+        return _dense(self, y.reshape(n, tokens, dim), dim, "proj")
 
 
 class FeedForward(nn.Module):
@@ -135,8 +145,8 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map tokens [N, T, D] to [N, T, D]."""
-        y = gelu(_dense(self, self.hidden, "fc1")(x))
-        return _dense(self, x.shape[-1], "fc2")(y)
+        y = gelu(_dense(self, x, self.hidden, "fc1"))
+        return _dense(self, y, x.shape[-1], "fc2")
 
 
 class Block(nn.Module):
