@@ -1,89 +1,106 @@
 """Pairs a second of the training step: this project beside PyTorch, in one run.
 
-    python -m benchmarks.peers --method=simclr --model=resnet50 --batch_size=256
+    python -m benchmarks.peers --methods=simclr --models=resnet50 --out=peers.jsonl
 
 Everything is a whole step (views of the embedded drawings at 64 px, forward, backward,
-optimiser) with the same method, network, batch and kind of optimiser, activations in
-bfloat16 on a GPU and float32 on a CPU:
+optimiser) with the same method, network, batch, augmentation and kind of optimiser,
+activations in bfloat16 on a GPU and float32 on a CPU:
 
-* `sp_jax`: the trainer's own step, with the recipe of configs/;
-* `lightly`: its transforms on PIL images in worker processes, its heads, loss and LARS;
-* `torch, views on the device`: plain PyTorch at its fastest, the pixels in device memory,
-  views by kornia (or, where that is missing, by torchvision v2, which draws one set of
-  random numbers for a whole batch);
-* `torch, step only`: the same on views that are there already, again and again. No loading
-  and no augmentation: more than PyTorch can reach in training.
+* `sp_jax`: the trainer's own step, with the recipe of configs/, pixels on the device;
+* `torch`: PyTorch at its fastest, pixels on the device, views by kornia;
+* `torch_step`: the same on views that are there already, again and again. No loading and
+  no augmentation: more than PyTorch can reach in training;
+* `lightly`: its transforms of PIL images in worker processes, its loss and LARS.
 
-PyTorch has channels_last, cudnn.benchmark, TF32 and torch.compile (--compile=off for
-without), and on a GPU the plain ones a CUDA graph of the whole step. They take turns in one
-process, so that another load on the machine hits all alike. What is not installed is left
-out with a sentence. Prints a Markdown table (median and range over the rounds; the ratio
-of each round) and one line of JSON.
+Each of those of PyTorch first tries its settings (memory format, torch.compile, a CUDA
+graph) and takes the fastest. PyTorch and jax have a process each, which waits while another
+takes its turn, so that whoever is timed has the machine for itself. All take their turns
+round after round: another load on the machine hits all alike. What is not installed is left
+out with a sentence. Prints a Markdown row each (median and range over the rounds; the ratio
+of each round to that of sp_jax), and writes JSON lines. The first round is not counted.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import importlib
+import functools
 import importlib.metadata
 import importlib.util
 import inspect
+import itertools
 import json
+import multiprocessing
 import os
-import pathlib
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-METHODS = ("simclr", "vicreg", "byol")
-MODELS = ("resnet18", "resnet50", "vit_small")
-PACKAGES = ("jax", "torch", "torchvision", "timm", "lightly", "kornia")
+# No jax and no torch here: each process imports this file, and has only one of them.
 
-Turn = Callable[[], float]  # makes the steps of a turn; returns pairs a second
+METHODS = ("simclr", "vicreg")
+NEEDS = {  # packages
+    "torch": ("torch", "torchvision", "timm", "kornia"),
+    "torch_step": ("torch", "torchvision", "timm", "kornia"),
+    "lightly": ("torch", "torchvision", "timm", "lightly"),
+}
+COLUMNS = (
+    *("method", "model", "peer", "settings", "pairs/s", "range"),
+    *("sp_jax is faster by", "range"),
+)
 
-
-def make_config(args: argparse.Namespace) -> ConfigDict:
-    """The recipe of configs/ with the method, the backbone and the batch of the flags."""
-    vit = args.model.startswith("vit")
-    name = f"configs.{args.method}_vit"
-    if not vit or importlib.util.find_spec(name) is None:
-        name = f"configs.{args.method}_resnet50"
-    config = importlib.import_module(name).get_config()
-    size = config.image_size
-    config.model = ConfigDict(
-        {"name": args.model, "patch_size": 8, "depth": 12, "image_size": size}
-        if vit
-        else {"name": args.model, "stem": args.stem}
-    )
-    config.batch_size = args.batch_size
-    config.data.store = "emoji"
-    return config
+Turn = Callable[[int], float]  # makes some steps; returns seconds a step
 
 
-def ours(
-    stack: contextlib.ExitStack, config: ConfigDict, images: Any, steps: int
-) -> Turn:
-    """The trainer's own step, fed as the trainer feeds it."""
-    from benchmarks.training import prepare
-    from input_pipeline.resident import place
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What one process has to offer.
+
+    Attributes:
+        device: its name; "cpu" for a CPU.
+        settings: of each peer.
+        turns: of each peer.
+    """
+
+    device: str
+    settings: dict[str, str]
+    turns: dict[str, Turn]
+
+
+@contextlib.contextmanager
+def jax_side(config: Any, steps: int) -> Iterator[Side]:
+    """The trainer's own step on a config, for turns of that many steps."""
+    import jax
+
+    from benchmarks.training import open_images, prepare
     from sp_jax.train.feed import steps_per_call
     from sp_jax.train.step import make_mesh
 
-    placement, _ = place("auto", images)
     calls = min(steps_per_call(0), steps)
-    training = stack.enter_context(
-        prepare(config, images, make_mesh(), placement, calls)
-    )
-    return lambda: config.batch_size / training.run(steps)
+    images = open_images(config)
+    with prepare(config, images, make_mesh(), "device", calls) as training:
+        settings = {"sp_jax": f"{calls} steps a dispatch"}
+        training.run(steps)  # compiles
+        yield Side(jax.devices()[0].device_kind, settings, {"sp_jax": training.run})
 
 
-def make_work(config: ConfigDict, images: Any) -> Any:
-    """The same recipe as a `peers_torch.Work`, with the same pairs."""
+@contextlib.contextmanager
+def torch_side(work: Any, names: list[str]) -> Iterator[Side]:
+    """The peers of these names on a `peers_torch.Work`."""
+    from benchmarks import peers_torch
+
+    peers = peers_torch.make_peers(work, names)
+    settings = {name: settings for name, (settings, _) in peers.items()}
+    turns = {name: turn for name, (_, turn) in peers.items()}
+    yield Side(peers_torch.device_name(), settings, turns)
+
+
+def make_work(config: Any, images: Any) -> Any:
+    """A config as a `peers_torch.Work`, with the same pairs of a store's images."""
     from benchmarks.peers_torch import Work
     from input_pipeline.pairing import semantic_pairs
     from sp_jax import methods
@@ -112,160 +129,175 @@ def make_work(config: ConfigDict, images: Any) -> Any:
     )
 
 
-def peers(config: ConfigDict, images: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """A `peers_torch.Peer` for each that is installed."""
-    needed = ["torch", "torchvision"] + ["timm"] * args.model.startswith("vit")
-    if not installed("PyTorch", *needed):
-        return {}
-
-    from benchmarks import peers_torch
-
-    torch, on_gpu = peers_torch.torch, device_kind() == "gpu"
-    if on_gpu and not torch.cuda.is_available():
-        print("PyTorch is left out: it does not see the GPU.")
-        return {}
-    torch.set_num_threads(cores())
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
-    settings = peers_torch.Settings(
-        device=torch.device("cuda" if on_gpu else "cpu"),
-        steps=args.steps,
-        compile_it=args.compile == "auto",
-        workers=args.workers,
-    )
-    work = make_work(config, images)
-    found = {}
-    if installed("lightly", "lightly"):
-        found["lightly"] = peers_torch.lightly_peer(work, settings)
-    library, make_view = "torchvision", peers_torch.torchvision_view
-    if installed("kornia", "kornia"):
-        library, make_view = "kornia", peers_torch.kornia_view
-    with_views, step_only = peers_torch.plain_peers(work, settings, make_view)
-    found[f"torch, views by {library} on the device"] = with_views
-    found["torch, step only"] = step_only
-    return found
+# Processes
 
 
-def installed(what: str, *packages: str) -> bool:
-    missing = [x for x in packages if importlib.util.find_spec(x) is None]
-    if missing:
-        print(f"{what} is left out: {' and '.join(missing)} not installed.")
-    return not missing
+def serve(pipe: Connection, open_side: Callable, *args: Any) -> None:
+    """Make a side, say what it has, and take turns until the pipe is closed."""
+    with open_side(*args) as side:
+        pipe.send(dataclasses.replace(side, turns={}))
+        with contextlib.suppress(EOFError):
+            while True:
+                name, steps = pipe.recv()
+                pipe.send(side.turns[name](steps))
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
+@contextlib.contextmanager
+def process(open_side: Callable, *args: Any) -> Iterator[Side]:
+    """A side in a process of its own; its turns are calls to that process.
+
+    Raises:
+        EOFError: the process has failed.
+    """
+    # Threads of OpenMP that wait in a loop keep the cores from the loader's workers, and
+    # where other programs run they made a step of PyTorch several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # jax would take most of a GPU's memory at once.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    worker = context.Process(target=serve, args=(there, open_side, *args))
+    worker.start()
+    there.close()
+
+    def call(name: str, steps: int) -> float:
+        here.send((name, steps))
+        return here.recv()
+
+    try:
+        side = here.recv()
+        turns = {name: functools.partial(call, name) for name in side.settings}
+        yield dataclasses.replace(side, turns=turns)
+    finally:
+        here.close()
+        worker.join()
 
 
-def device_kind() -> str:
-    import jax
-
-    return jax.default_backend()
+# Measuring
 
 
-def device_name() -> str:
-    import jax
-
-    if jax.default_backend() != "cpu":
-        return jax.devices()[0].device_kind
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    names = [x.partition(": ")[2] for x in lines if x.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def peak_memory() -> float | None:
-    """The most GB of a GPU that jax took, the pixels included; None on a CPU."""
-    import jax
-
-    stats = jax.devices()[0].memory_stats()
-    return stats["peak_bytes_in_use"] / 1e9 if stats else None
-
-
-def measure(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
-    """Pairs a second in each round, but for the first one, which warms up."""
-    speeds = {name: [] for name in turns}
+def measure(turns: dict[str, Turn], rounds: int, steps: int) -> dict[str, list[float]]:
+    """Seconds a step in each round, but for a first one, which warms up."""
+    seconds = {name: [] for name in turns}
     for i in range(rounds + 1):
         for name, turn in turns.items():
-            speed = turn()
+            value = turn(steps)
             if i > 0:
-                speeds[name].append(speed)
-    return speeds
+                seconds[name].append(value)
+    return seconds
 
 
-def report(
-    speeds: dict[str, list[float]], memory: dict[str, float | None]
-) -> dict[str, dict[str, Any]]:
-    """Print the table; the same numbers for the JSON."""
-    print("| step | pairs/s | range | sp_jax is faster by | range | peak GB |")
-    print("|---|---|---|---|---|---|")
-    found = {}
-    for name, values in speeds.items():
-        ratios = [a / b for a, b in zip(speeds["sp_jax"], values, strict=True)]
-        peak, digits = memory[name], 0 if max(values) > 1000 else 1
-        cells = name, *spread(values, digits), *spread(ratios, 2)
-        print(f"| {' | '.join(cells)} | {'' if peak is None else f'{peak:.1f}'} |")
-        found[name] = {"pairs_per_s": values, "ratio": ratios, "peak_gb": peak}
-    return found
+def make_rows(
+    config: Any, sides: list[Side], seconds: dict[str, list[float]]
+) -> list[dict[str, Any]]:
+    """A row for each peer, sp_jax first."""
+    settings = {name: x for side in sides for name, x in side.settings.items()}
+    model = config.model.name
+    if config.model.get("stem", "imagenet") != "imagenet":
+        model += f":{config.model.stem}"
+    return [
+        {
+            "method": config.method,
+            "model": model,
+            "batch_size": config.batch_size,
+            "peer": name,
+            "settings": settings[name],
+            "pairs_per_s": [config.batch_size / x for x in values],
+            "ratio": [x / y for x, y in zip(values, seconds["sp_jax"], strict=True)],
+            "device": sides[0].device,
+            "versions": versions(),
+        }
+        for name, values in seconds.items()
+    ]
 
 
-def spread(values: list[float], digits: int) -> tuple[str, str]:
+def markdown(row: dict[str, Any]) -> str:
+    """One row of the table."""
+    cells = [row[name] for name in ("method", "model", "peer", "settings")]
+    fast = max(row["pairs_per_s"]) >= 1000
+    cells += spread(row["pairs_per_s"], ",.0f" if fast else ".1f")
+    cells += ["", ""] if row["peer"] == "sp_jax" else spread(row["ratio"], ".2f")
+    return f"| {' | '.join(cells)} |"
+
+
+def spread(values: list[float], form: str) -> list[str]:
     """The median; the range."""
-    low, middle, high = (
-        f"{f(values):,.{digits}f}" for f in (min, statistics.median, max)
-    )
-    return middle, f"{low} to {high}"
+    low, high = format(min(values), form), format(max(values), form)
+    return [format(statistics.median(values), form), f"{low} to {high}"]
 
 
 def versions() -> dict[str, str]:
+    """Of Python and the packages that matter."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
+    for name in ("jax", *sorted({x for names in NEEDS.values() for x in names})):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
+    return found
+
+
+def installed(names: list[str]) -> list[str]:
+    """Those of the peers that can run; the others are named."""
+    found = []
+    for name in names:
+        missing = [x for x in NEEDS[name] if importlib.util.find_spec(x) is None]
+        if missing:
+            print(f"{name} is left out: {' and '.join(missing)} not installed.")
+        else:
+            found.append(name)
     return found
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
+    """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--method", choices=METHODS, default="simclr")
-    parser.add_argument("--model", choices=MODELS, default="resnet50")
-    parser.add_argument("--stem", choices=("imagenet", "small"), default="imagenet")
+    words = {"type": lambda text: text.split(",")}
+    parser.add_argument("--methods", default=["simclr"], help="simclr,vicreg", **words)
+    parser.add_argument(
+        "--models",
+        default=["resnet50"],
+        help="resnet18,resnet50:small,vit_small",
+        **words,
+    )
+    parser.add_argument("--peers", default=list(NEEDS), help=",".join(NEEDS), **words)
     parser.add_argument("--batch_size", type=int, default=256, help="pairs")
     parser.add_argument("--steps", type=int, default=50, help="of a turn")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--compile", choices=("auto", "off"), default="auto")
-    parser.add_argument("--workers", type=int, default=cores(), help="of lightly")
-    return parser.parse_args(argv)
+    parser.add_argument("--out", help="file for JSON lines, appended")
+    options = parser.parse_args(argv)
+    for name in options.peers:
+        if name not in NEEDS:
+            parser.error(f"unknown peer {name!r}: choose of {', '.join(NEEDS)}")
+    for name in options.methods:
+        if name not in METHODS:
+            parser.error(f"unknown method {name!r}: choose of {', '.join(METHODS)}")
+    return options
 
 
 def main(argv: list[str]) -> None:
-    args = parse(argv)
-    # Before jax and torch are imported. PyTorch needs a part of the GPU. Its threads on a
-    # CPU wait in a loop: they would keep the cores from the loader's workers.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    """Measure each method on each model, and print."""
+    options = parse(argv)
+    from benchmarks.training import make_config, open_images
 
-    from benchmarks.training import open_images
-
-    config = make_config(args)
-    images = open_images(config)
-    with contextlib.ExitStack() as stack:
-        turns = {"sp_jax": ours(stack, config, images, args.steps)}
-        turns["sp_jax"]()  # compiles, beside nothing else
-        memory = {"sp_jax": peak_memory()}
-        for name, peer in peers(config, images, args).items():
-            turns[name], memory[name] = peer
-        speeds = measure(turns, args.rounds)
-    steps = report(speeds, memory)
-    context = {
-        "benchmark": "peers",
-        "command": f"python -m benchmarks.peers {' '.join(argv)}".strip(),
-        "device": device_name(),
-        "cores": cores(),
-        "versions": versions(),
-    }
-    print(json.dumps(context | {"steps": steps}))
+    names = installed(options.peers)
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    for method, model in itertools.product(options.methods, options.models):
+        config = make_config(method, model, options.batch_size)
+        config.data.store = "emoji"
+        with contextlib.ExitStack() as stack:
+            sides = [stack.enter_context(process(jax_side, config, options.steps))]
+            if names:
+                work = make_work(config, open_images(config))
+                sides.append(stack.enter_context(process(torch_side, work, names)))
+            if len({side.device == "cpu" for side in sides}) > 1:
+                where = " and PyTorch on ".join(side.device for side in sides)
+                sys.exit(f"jax runs on {where}: nothing to compare.")
+            turns = {name: turn for side in sides for name, turn in side.turns.items()}
+            seconds = measure(turns, options.rounds, options.steps)
+        for row in make_rows(config, sides, seconds):
+            print(markdown(row), flush=True)
+            if options.out:
+                with open(options.out, "a") as file:
+                    file.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,6 @@ then timed one after the other. Prints a Markdown row each, and writes JSON line
 
 import concurrent.futures
 import contextlib
-import importlib
-import inspect
 import json
 import pathlib
 import statistics
@@ -35,8 +33,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from benchmarks.training import Training, open_images, prepare
-from sp_jax import methods
+from benchmarks.training import Training, make_config, open_images, prepare
 from sp_jax.augment import make_views
 from sp_jax.train.feed import steps_per_call
 from sp_jax.train.loop import trace_options
@@ -87,25 +84,11 @@ def peaks() -> tuple[float, float] | None:
 
 def table_configs() -> list[ConfigDict]:
     """A config for each method and model of the flags."""
-    configs = []
-    for method in _METHODS.value:
-        for model in _MODELS.value:
-            name, _, stem = model.partition(":")
-            recipe = f"{method}_{'vit' if name.startswith('vit') else 'resnet50'}"
-            known = importlib.util.find_spec(f"configs.{recipe}")
-            module = importlib.import_module(
-                f"configs.{recipe if known else f'{method}_resnet50'}"
-            )
-            config = module.get_config("")
-            if name.startswith("vit"):
-                config.model = ConfigDict({"name": name, "patch_size": 8})
-            else:
-                config.model = ConfigDict({"name": name, "stem": stem or "imagenet"})
-            if "local_crops" in inspect.signature(methods.get(method).views).parameters:
-                config.augment.local_crops = _LOCAL_CROPS.value
-            config.batch_size = _BATCH.value
-            configs.append(config)
-    return configs
+    return [
+        make_config(method, model, _BATCH.value, _LOCAL_CROPS.value)
+        for method in _METHODS.value
+        for model in _MODELS.value
+    ]
 
 
 def describe(config: ConfigDict) -> dict[str, Any]:

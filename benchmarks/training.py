@@ -3,6 +3,8 @@
 import collections
 import contextlib
 import dataclasses
+import importlib.util
+import inspect
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +18,7 @@ from ml_collections import ConfigDict
 from input_pipeline import pairing, resident, stream
 from input_pipeline.sampling import Sampler
 from input_pipeline.store import ImageStore, open_data
-from sp_jax import xla_flags
+from sp_jax import methods, xla_flags
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
 from sp_jax.train import feed as feeds
@@ -59,6 +61,32 @@ class Training:
                 jax.block_until_ready(running.popleft())
         jax.block_until_ready(self.state)
         return (time.perf_counter() - started) / done
+
+
+def make_config(
+    method: str, model: str, batch_size: int, local_crops: int = 0
+) -> ConfigDict:
+    """The recipe of a method in configs/ on some backbone.
+
+    Args:
+        method: one with a file in configs/.
+        model: resnet18 | resnet50 | resnet50:small (the stem) | vit_small | ...; a ViT has
+            patches of 8 pixels.
+        batch_size: pairs.
+        local_crops: of the methods that have them.
+    """
+    name, _, stem = model.partition(":")
+    vit = name.startswith("vit")
+    recipe = f"configs.{method}_{'vit' if vit else 'resnet50'}"
+    if importlib.util.find_spec(recipe) is None:
+        recipe = f"configs.{method}_resnet50"
+    config = importlib.import_module(recipe).get_config()
+    kind = {"patch_size": 8} if vit else {"stem": stem or "imagenet"}
+    config.model = ConfigDict({"name": name, **kind})
+    if "local_crops" in inspect.signature(methods.get(method).views).parameters:
+        config.augment.local_crops = local_crops
+    config.batch_size = batch_size
+    return config
 
 
 def open_images(config: ConfigDict, count: int = 0) -> ImageStore:

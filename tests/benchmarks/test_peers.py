@@ -1,7 +1,7 @@
-"""`benchmarks.peers` compares like with like, and runs."""
+"""`benchmarks.peers` compares like with like."""
 
+import contextlib
 import dataclasses
-import importlib.util
 import json
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import peers
+from benchmarks.training import make_config
 from input_pipeline.store import open_store
 from sp_jax import losses, optim
 from sp_jax.augment import Augment, augment
@@ -17,6 +18,7 @@ from sp_jax.methods import Run
 from sp_jax.recipe import make_recipe
 from tests.torchvision_ref import torch
 
+pytest.importorskip("timm")
 peers_torch = pytest.importorskip("benchmarks.peers_torch")
 
 
@@ -25,22 +27,20 @@ def drawings():
     return open_store("emoji")
 
 
-def parse(**flags):
-    return peers.parse([f"--{name}={value}" for name, value in flags.items()])
+def features(shape):
+    x, y = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    return x, y, *(torch.tensor(z, requires_grad=True) for z in (x, y))
 
 
 @pytest.mark.parametrize(
-    "ours, theirs",
+    "ours, theirs, options",
     [
-        (losses.nt_xent, peers_torch.nt_xent),
-        (losses.vicreg, peers_torch.vicreg),
-        (losses.byol, peers_torch.cosine_distance),
+        (losses.nt_xent, peers_torch.nt_xent, {"temperature": 0.1}),
+        (losses.vicreg, peers_torch.vicreg, {}),
     ],
 )
-def test_same_losses(ours, theirs):
-    x, y = np.random.default_rng(0).normal(size=(2, 16, 8)).astype(np.float32)
-    options = {"temperature": 0.1} if ours is losses.nt_xent else {}
-    a, b = (torch.tensor(z, requires_grad=True) for z in (x, y))
+def test_same_losses(ours, theirs, options):
+    x, y, a, b = features((16, 8))
     expected = theirs(a, b, **options)
     expected.backward()
     value, grad = jax.value_and_grad(lambda z: ours(z, y, **options))(x)
@@ -48,45 +48,27 @@ def test_same_losses(ours, theirs):
     np.testing.assert_allclose(grad, a.grad, atol=1e-4)
 
 
+def test_loss_of_lightly_is_ours():
+    lightly = pytest.importorskip("lightly.loss")
+    x, y, a, b = features((16, 8))
+    expected = lightly.NTXentLoss(0.2)(a, b)
+    assert float(losses.nt_xent(x, y, 0.2)) == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "method, model",
-    [("simclr", "resnet50"), ("simclr", "vit_small"), ("vicreg", "resnet50"),
-     ("byol", "resnet18")],
+    [("simclr", "resnet50"), ("simclr", "resnet18:small"), ("simclr", "vit_small"),
+     ("vicreg", "resnet18")],
 )  # fmt: skip
 def test_same_networks(method, model, drawings):
-    if model == "vit_small":
-        pytest.importorskip("timm")
-    config = peers.make_config(parse(method=method, model=model, batch_size=8))
+    config = make_config(method, model, 8)
     recipe = make_recipe(config.to_dict(), Run(10, 5, 8, 16))
     views = [jnp.zeros((2, *view.shape)) for view in recipe.views]
-    params, state = jax.eval_shape(recipe.method.init, jax.random.key(0), views)
-    ours = sum(x.size for x in jax.tree.leaves(params))
-
-    work = peers.make_work(config, drawings)
+    params, _ = jax.eval_shape(recipe.method.init, jax.random.key(0), views)
     with torch.device("meta"):
-        plain = peers_torch.make_method(work, lightly=False)
-    assert count(plain) == ours
-    if method == "byol":
-        target = sum(x.size for x in jax.tree.leaves(state["target"]))
-        assert sum(p.numel() for p in plain.target.parameters()) == target
-
-
-def test_networks_of_lightly_differ_by_biases_only(drawings):
-    pytest.importorskip("lightly")
-    for method, more in {
-        "simclr": 128,
-        "vicreg": 8192 - 2 * 8192,
-        "byol": 512 - 2 * 4096,
-    }.items():
-        config = peers.make_config(parse(method=method, model="resnet18"))
-        work = peers.make_work(config, drawings)
-        with torch.device("meta"):
-            one, other = (peers_torch.make_method(work, x) for x in (True, False))
-        assert count(one) - count(other) == more
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+        network = peers_torch.make_method(peers.make_work(config, drawings), False)
+    theirs = sum(p.numel() for p in network.parameters())
+    assert theirs == sum(x.size for x in jax.tree.leaves(params))
 
 
 def test_same_lars():
@@ -116,12 +98,10 @@ def test_same_lars():
         np.testing.assert_allclose(params["dense"][name], p.detach(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("library", ["torchvision", "kornia"])
 @pytest.mark.parametrize("operation", ["flip", "grayscale", "solarize"])
-def test_same_views(library, operation, drawings):
+def test_same_views(operation, drawings):
     """Each operation for sure, on the whole image: what is left is not random."""
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed")
+    pytest.importorskip("kornia")
     view = Augment(
         crop_scale=(1.0, 1.0),
         crop_ratio=(1.0, 1.0),
@@ -129,42 +109,96 @@ def test_same_views(library, operation, drawings):
         | {operation: 1.0},
     )
     images = drawings.images[np.arange(8)]
-    fields = dataclasses.asdict(view) | {"kernel_size": view.kernel_size or 1}
-    make = getattr(peers_torch, f"{library}_view")(fields)
+    make = peers_torch.kornia_view(dataclasses.asdict(view) | {"kernel_size": 0})
     theirs = make(torch.tensor(images).permute(0, 3, 1, 2).float() / 255)
     ours = augment(jax.random.key(0), images, view)
     np.testing.assert_allclose(theirs.permute(0, 2, 3, 1), ours, atol=1e-2)
 
 
-@pytest.fixture
-def torch_settings():
-    """The command changes settings of the whole process."""
-    threads = torch.get_num_threads()
-    precision = torch.get_float32_matmul_precision()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.benchmark = False
+@pytest.mark.parametrize("method", ["simclr", "vicreg"])
+def test_views_of_lightly_are_its_defaults(method, drawings):
+    """What the recipe says gives the transforms that lightly has for the method."""
+    transforms = pytest.importorskip("lightly.transforms")
+    work = peers.make_work(make_config(method, "resnet18", 8), drawings)
+    if method == "simclr":
+        defaults = transforms.SimCLRTransform(input_size=64).transforms
+    else:  # sp_jax has the views of BYOL for VICReg
+        defaults = (
+            transforms.BYOLView1Transform(input_size=64),
+            transforms.BYOLView2Transform(input_size=64),
+        )
+    for view, default in zip(work.views, defaults, strict=True):
+        ours = described(peers_torch.lightly_view(view).transform.transforms)
+        assert len(ours) >= 7
+        assert ours == described(default.transform.transforms)
 
 
-def test_command(capsys, monkeypatch, torch_settings):
-    pytest.importorskip("timm")
+def described(transforms):
+    """Types and arguments of the operations that ever happen."""
+    found = []
+    for x in transforms:
+        options = {k: v for k, v in vars(x).items() if k[0] != "_"}
+        options.pop("transform", None)  # of ToTensor, which has no arguments
+        inner = getattr(x, "transforms", [])
+        if options.get("p", options.get("prob")) != 0:
+            values = [tuple(v) if isinstance(v, list) else v for v in options.values()]
+            found.append((type(x), list(options), values, described(inner)))
+    return found
 
-    def tiny(args, make=peers.make_config):
-        config = make(args)
-        config.model.update(name="vit_tiny", patch_size=16, depth=1)
-        return config
 
-    monkeypatch.setattr(peers, "make_config", tiny)
-    peers.main(
-        ["--model=vit_small", "--batch_size=8", "--steps=1", "--rounds=1",
-         "--compile=off", "--workers=1"]
-    )  # fmt: skip
-    *_, table, line = capsys.readouterr().out.splitlines()
-    assert table.startswith("| torch, step only |")
-    steps = json.loads(line)["steps"]
-    assert list(steps)[0] == "sp_jax"
-    assert ("lightly" in steps) == (importlib.util.find_spec("lightly") is not None)
-    for row in steps.values():
-        ratio = steps["sp_jax"]["pairs_per_s"][0] / row["pairs_per_s"][0]
-        assert row["ratio"] == [pytest.approx(ratio)]
+def test_rows():
+    config = make_config("simclr", "resnet50:small", 20)
+    sides = [
+        peers.Side("cpu", {"sp_jax": "a"}, {"sp_jax": fake(0.1, 0.2, 0.4, 0.1)}),
+        peers.Side("cpu", {"torch": "b, c"}, {"torch": fake(9.0, 0.4, 0.4, 0.3)}),
+    ]
+    turns = sides[0].turns | sides[1].turns
+    ours, torchs = peers.make_rows(config, sides, peers.measure(turns, 3, 7))
+    assert ours["pairs_per_s"] == pytest.approx([100, 50, 200])
+    assert torchs["ratio"] == pytest.approx([2, 1, 3])
+    assert peers.markdown(ours) == (
+        "| simclr | resnet50:small | sp_jax | a | 100.0 | 50.0 to 200.0 |  |  |"
+    )
+    assert peers.markdown(torchs) == (
+        "| simclr | resnet50:small | torch | b, c | 50.0 | 50.0 to 66.7 "
+        "| 2.00 | 1.00 to 3.00 |"
+    )
+    assert json.loads(json.dumps(torchs))["versions"]["torch"]
+
+
+def fake(*seconds):
+    remaining = iter(seconds)
+
+    def turn(steps):
+        assert steps == 7
+        return next(remaining)
+
+    return turn
+
+
+def test_peers_take_turns_in_a_process(drawings):
+    for package in ("kornia", "lightly"):
+        pytest.importorskip(package)
+    config = make_config("simclr", "vit_tiny", 8)
+    config.model.update(patch_size=16, depth=1)
+    names = ["lightly", "torch_step", "torch"]
+    with peers.process(eager_side, peers.make_work(config, drawings), names) as side:
+        assert list(side.settings) == list(side.turns) == names
+        for name, turn in side.turns.items():
+            assert "eager" in side.settings[name]
+            assert turn(2) > 0
+
+
+@contextlib.contextmanager
+def eager_side(work, names):
+    """In a process: does not try settings, and reads with one worker."""
+    peers_torch.fastest_step = eager
+    peers_torch.cores = lambda: 1
+    with peers.torch_side(work, names) as side:
+        yield side
+
+
+def eager(work, views, lightly):
+    assert [x.shape for x in views] == [(8, 3, 64, 64)] * 2
+    step = peers_torch.make_step(work, views, lightly, torch.channels_last)
+    return step, "eager"
