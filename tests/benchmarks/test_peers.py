@@ -138,7 +138,8 @@ def described(transforms):
     found = []
     for x in transforms:
         options = {k: v for k, v in vars(x).items() if k[0] != "_"}
-        options.pop("transform", None)  # of ToTensor, which has no arguments
+        for name in ("transform", "transforms"):  # compared as `inner`, if at all
+            options.pop(name, None)
         inner = getattr(x, "transforms", [])
         if options.get("p", options.get("prob")) != 0:
             values = [tuple(v) if isinstance(v, list) else v for v in options.values()]
