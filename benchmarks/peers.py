@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-# No jax and no torch here: each process imports this file, and has only one of them.
+# No jax and no torch here: each of the two processes imports this file, too.
 
 METHODS = ("simclr", "vicreg")
 NEEDS = {  # packages
@@ -78,7 +78,7 @@ def jax_side(config: Any, steps: int) -> Iterator[Side]:
 
     from benchmarks.training import open_images, prepare
     from sp_jax.train.feed import steps_per_call
-    from sp_jax.train.step import make_mesh
+    from sp_jax.train.mesh import make_mesh
 
     calls = min(steps_per_call(0), steps)
     images = open_images(config)
@@ -147,7 +147,7 @@ def process(open_side: Callable, *args: Any) -> Iterator[Side]:
     """A side in a process of its own; its turns are calls to that process.
 
     Raises:
-        EOFError: the process has failed.
+        SystemExit: the process has failed, and has printed why.
     """
     # Threads of OpenMP that wait in a loop keep the cores from the loader's workers, and
     # where other programs run they made a step of PyTorch several times slower.
@@ -168,6 +168,8 @@ def process(open_side: Callable, *args: Any) -> Iterator[Side]:
         side = here.recv()
         turns = {name: functools.partial(call, name) for name in side.settings}
         yield dataclasses.replace(side, turns=turns)
+    except EOFError:
+        sys.exit("A process has ended; what it printed says why.")
     finally:
         here.close()
         worker.join()

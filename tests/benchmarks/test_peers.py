@@ -203,3 +203,16 @@ def eager(work, views, lightly):
     assert [x.shape for x in views] == [(8, 3, 64, 64)] * 2
     step = peers_torch.make_step(work, views, lightly, torch.channels_last)
     return step, "eager"
+
+
+def test_process_that_fails_is_said(capfd):
+    with pytest.raises(SystemExit, match="what it printed says why"):
+        with peers.process(failing_side):
+            pass
+    assert "out of memory" in capfd.readouterr().err
+
+
+@contextlib.contextmanager
+def failing_side():
+    raise MemoryError("out of memory")
+    yield
