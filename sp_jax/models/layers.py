@@ -2,7 +2,7 @@
 
 Weights trained here can be moved to torchvision and back, so padding is explicit (flax's
 "SAME" pads strided convolutions on one side only) and the running variance is unbiased.
-Each layer also avoids one slow path of XLA on a CPU; the comments say which.
+Each layer also avoids slow paths of XLA on a CPU; the comments say which.
 """
 
 from collections.abc import Callable
@@ -56,6 +56,13 @@ class Conv(nn.Module):
                 for j in range(k)
             ]
             return jnp.concatenate(patches, axis=-1) @ w.reshape(-1, self.features)
+        if k == 1 and pad == 0 and jax.default_backend() == "cpu":
+            # XLA makes products of many axes of these. For the gradient of the weights
+            # it copies the input transposed there, and computes the sum along all
+            # later shortcuts of a ResNet anew in each copy. Rows of a matrix need none.
+            x = x[:, ::s, ::s]
+            y = x.reshape(-1, x.shape[-1]) @ w[0, 0]
+            return y.reshape(*x.shape[:-1], self.features)
         return jax.lax.conv_general_dilated(
             x,
             w,
