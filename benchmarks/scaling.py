@@ -105,7 +105,7 @@ def compile_text(flags: argparse.Namespace) -> tuple[str, float]:
     size = DEVICES * flags.batch_size
     config = make_config(flags.method, flags.model, size)
     config.dtype = "float32"
-    lengths = Run(1000, 100, size, num_images=30_000)
+    lengths = Run(100_000, 100, size, num_images=30_000)
     plain = config.to_dict()
     recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
     mesh = make_mesh(fsdp=flags.fsdp)

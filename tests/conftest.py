@@ -20,10 +20,6 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
-from sp_jax import xla_flags
-
-xla_flags.set_cpu_flags()
-
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
