@@ -94,9 +94,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def compile_text(flags: argparse.Namespace) -> tuple[str, float]:
     """The step, compiled for `DEVICES` devices; the bytes of its arguments on each."""
-    import jax
-
-    from benchmarks.training import make_config
+    from benchmarks.training import batch_shapes, make_config
     from sp_jax.methods import Run
     from sp_jax.recipe import make_optimizer, make_recipe
     from sp_jax.train.mesh import make_mesh
@@ -113,11 +111,7 @@ def compile_text(flags: argparse.Namespace) -> tuple[str, float]:
     step = make_step(
         recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
     )
-    shape = (size, 2, config.data.image_size, config.data.image_size, 3)
-    batch = {
-        "image": jax.ShapeDtypeStruct(shape, "uint8"),
-        "index": jax.ShapeDtypeStruct((size, 2), "int32"),
-    }
+    batch = batch_shapes(config)
     compiled = compile_step(step, mesh).lower(state, batch).compile()
     return compiled.as_text(), compiled.memory_analysis().argument_size_in_bytes
 

@@ -33,12 +33,17 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from benchmarks.training import Training, make_config, open_images, prepare
+from benchmarks.training import (
+    Training,
+    count_flops,
+    make_config,
+    open_images,
+    prepare,
+)
 from sp_jax.augment import make_views
 from sp_jax.train.feed import steps_per_call
 from sp_jax.train.loop import trace_options
 from sp_jax.train.mesh import make_mesh
-from sp_jax.train.step import compile_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Path of a config file.")
 _METHODS = flags.DEFINE_list("methods", [], "Methods of a table, instead of --config.")
@@ -103,25 +108,6 @@ def describe(config: ConfigDict) -> dict[str, Any]:
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
     }
-
-
-def count_flops(training: Training, config: ConfigDict) -> float | None:
-    """FLOPs of one step before XLA optimises; None if there is no CPU to lower for.
-
-    Lowered for a CPU, because not every backend counts.
-    """
-    try:
-        mesh = make_mesh(jax.devices("cpu")[:1])
-    except RuntimeError:
-        return None
-    size = config.data.image_size
-    batch = {
-        "image": jax.ShapeDtypeStruct((config.batch_size, 2, size, size, 3), "uint8"),
-        "index": jax.ShapeDtypeStruct((config.batch_size, 2), "int32"),
-    }
-    state = jax.eval_shape(lambda x: x, training.state)
-    lowered = compile_step(training.step, mesh).lower(state, batch)
-    return lowered.cost_analysis()["flops"]
 
 
 def plan(compiled: jax.stages.Compiled) -> dict[str, float]:

@@ -3,10 +3,11 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,8 +24,8 @@ from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
 from sp_jax.train import feed as feeds
 from sp_jax.train.loop import MAX_CALLS_AHEAD
-from sp_jax.train.mesh import replicated
-from sp_jax.train.step import Step, TrainState, init_state, make_step
+from sp_jax.train.mesh import make_mesh, replicated
+from sp_jax.train.step import Step, TrainState, compile_step, init_state, make_step
 
 xla_flags.set_cpu_flags()  # before a program that imports this asks for a device
 
@@ -35,14 +36,14 @@ class Training:
 
     Attributes:
         recipe: method and views.
-        step: one step, not compiled.
+        make_step: a step for a mesh, not compiled.
         feed: the compiled step and its data, opened.
         state: the newest state.
         waited: seconds in which the host waited for a batch of the stream.
     """
 
     recipe: Recipe
-    step: Step
+    make_step: Callable[[Mesh], Step]
     feed: feeds.Streamed | feeds.Resident
     state: TrainState
     waited: float = 0.0
@@ -117,9 +118,10 @@ def prepare(
     lengths = Run(100_000, sampler.steps_per_epoch, config.batch_size, len(images))
     plain = config.to_dict()
     recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
-    step = make_step(
-        recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
+    step_on = functools.partial(
+        make_step, recipe.method, optimizer.tx, optimizer.schedule, recipe.views
     )
+    step = step_on(mesh)
     state = init_state(recipe.method, optimizer.tx, recipe.views, config.seed, mesh)
     if placement == "device":
         pixels = resident.Resident(images, sampler, replicated(mesh))
@@ -142,10 +144,33 @@ def prepare(
                 reader.close()
 
         feed = feeds.Streamed(step, batches, mesh)
-    training = Training(recipe, step, feed, state)
+    training = Training(recipe, step_on, feed, state)
     with contextlib.closing(feed):
         feed.open(0)
         yield training
+
+
+def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of pairs as the step takes it, without pixels."""
+    side = config.data.image_size
+    return {
+        "image": jax.ShapeDtypeStruct((config.batch_size, 2, side, side, 3), "uint8"),
+        "index": jax.ShapeDtypeStruct((config.batch_size, 2), "int32"),
+    }
+
+
+def count_flops(training: Training, config: ConfigDict) -> float | None:
+    """FLOPs of one step before XLA optimises; None if there is no CPU to lower for.
+
+    Lowered for a CPU, because not every backend counts.
+    """
+    try:
+        mesh = make_mesh(jax.devices("cpu")[:1])
+    except RuntimeError:
+        return None
+    state = jax.eval_shape(lambda x: x, training.state)
+    step = compile_step(training.make_step(mesh), mesh)
+    return step.lower(state, batch_shapes(config)).cost_analysis()["flops"]
 
 
 def _bytes(tree: Any) -> int:
