@@ -12,6 +12,7 @@ from eval.features import Extractor
 from eval.results import run_folder, write_result
 from input_pipeline import cli
 from input_pipeline.errors import UserError
+from sp_jax import xla_flags
 
 Options = TypeVar("Options", bound=tuple)
 
@@ -72,6 +73,7 @@ def main(name: str, module: Any) -> None:
         line = re.search(rf"^ *{option}: (.+)$", module.Options.__doc__, re.MULTILINE)
         _define(option, module.Options._field_defaults, line[1] if line else "")
 
+    xla_flags.set_cpu_flags()
     cli.run(lambda: _evaluate(module))
 
 
@@ -121,13 +123,10 @@ def _evaluate(module: Any) -> None:
         if option in of_run and not values[option].present:
             value = of_run[option]
         options[option] = value
-    # Imported late: the library of evaluators needs no trainer, and mistakes in the
-    # options show without loading it.
-    from sp_jax import xla_flags
-
-    xla_flags.set_cpu_flags()
     evaluate = module.create(**options)
     protocol = module.describe(**options)
+    # Imported late: the library of evaluators needs no trainer, and mistakes in the
+    # options show without loading it.
     from sp_jax.train.restore import load_features
 
     features_fn, info = load_features(values.checkpoint)

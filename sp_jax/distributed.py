@@ -62,9 +62,14 @@ def join(
         UserError: something is missing or contradicts.
     """
     given = (coordinator, processes, process)
-    if automatic and given != (None, None, None):
-        raise UserError("Give --distributed, or --coordinator and its two others.")
-    if not automatic:
+    if automatic:
+        if given != (None, None, None):
+            raise UserError("Give --distributed, or --coordinator and its two others.")
+        hint = (
+            "--distributed found no other process; give --coordinator, --processes and "
+            "--process if neither SLURM, MPI, Kubernetes nor a TPU tells of them."
+        )
+    else:
         if None in given:
             raise UserError(
                 "--coordinator=HOST:PORT, --processes and --process belong together: "
@@ -77,19 +82,11 @@ def join(
         host, _, port = coordinator.rpartition(":")
         if not host or not port.isdecimal():
             raise UserError(f"--coordinator is {coordinator!r}: give HOST:PORT.")
-    if automatic:
-        hint = (
-            "--distributed found no other process; give --coordinator, --processes and "
-        )
-        hint += "--process if neither SLURM, MPI, Kubernetes nor a TPU tells of them."
-    else:
         hint = (
             f"This process could not join the others at {coordinator}: check that all "
-        )
-        hint += (
             "were started with this --coordinator, that process 0 runs on that host "
+            "and the port is free there, and that no firewall is between."
         )
-        hint += "and the port is free there, and that no firewall is between."
     words = LastWords()
     words.set(hint)
     try:

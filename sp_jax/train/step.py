@@ -68,9 +68,8 @@ def init_state(
     # times slower.
     key = jax.random.key(seed, impl="rbg")
     params, method_state, opt_state = jax.jit(init, out_shardings=replicated(mesh))(key)
-    scalars = (np.int32(0), jax.random.key_data(jax.random.key(seed)))
-    step, key = jax.device_put(scalars, replicated(mesh))
-    state = TrainState(step, params, method_state, opt_state, key)
+    key = jax.random.key_data(jax.random.key(seed))
+    state = TrainState(np.int32(0), params, method_state, opt_state, key)
     # Made whole first: bits of `rbg` may depend on how an array is split.
     return jax.device_put(state, by_size(state, mesh))
 

@@ -15,14 +15,14 @@ TIMED = ("time", "step_ms", "images_per_sec")
 def start(workdir, *flags, devices=1):
     """Start a run on some devices."""
     command = [sys.executable, "-m", "sp_jax.main", "--config=tests/train/tiny.py"]
-    flags_of_xla = (
+    xla_flags = (
         f"--xla_force_host_platform_device_count={devices} "
         "--xla_backend_optimization_level=0"  # see tests/conftest.py
     )
     return subprocess.Popen(
         [*command, f"--workdir={workdir}", *flags],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags_of_xla},
+        env={**os.environ, "XLA_FLAGS": xla_flags},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
