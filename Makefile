@@ -37,7 +37,7 @@ quickstart: .venv/installed ## train SP and AP on the shipped drawings, and comp
 test: .venv/tested ## run the test suite
 	$(BIN)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist worksteal
 
-slow: .venv/tested ## two steps of every full-size recipe (needs about 16 GiB)
+slow: .venv/tested ## the long tests: every full-size recipe, two processes (needs about 16 GiB)
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/tested ## check style

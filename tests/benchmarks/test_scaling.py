@@ -34,7 +34,8 @@ def test_prediction_by_hand():
     )
 
 
-def test_the_step_of_a_recipe(monkeypatch):
+@pytest.mark.slow
+def test_the_step_of_a_recipe():
     """A ResNet-18 has twenty normalisations; each sums forward and backward."""
     flags = scaling.parse(
         ["--step_ms=1", "--batch_size=4", "--model=resnet18", "--fsdp=2"]

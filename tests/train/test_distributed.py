@@ -60,6 +60,7 @@ def outputs(processes):
     return [process.communicate(timeout=300)[0] for process in processes]
 
 
+@pytest.mark.slow
 def test_the_run_outlives_its_processes(start_two, alone, tmp_path):
     """Eight devices with two copies of the state, eight copies on eight, one device."""
     workdir = tmp_path / "run"
