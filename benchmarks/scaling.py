@@ -10,37 +10,12 @@ nothing is computed meanwhile. So it is a lower bound, if latencies and rates ar
 """
 
 import argparse
-import collections
 import os
-import re
 import sys
 
+from benchmarks.hlo import COLLECTIVES, find_collectives
+
 DEVICES = 8
-KINDS = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "all-to-all",
-    "collective-permute",
-)
-WIDTH = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}
-_OPERATION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
-_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
-
-
-def find_collectives(text: str) -> dict[str, list[int]]:
-    """Bytes of the result of each collective operation in a compiled program, by kind."""
-    found = collections.defaultdict(list)
-    for line in text.splitlines():
-        if match := _OPERATION.search(line):
-            size = 0
-            for kind, shape in _ARRAY.findall(match[1]):
-                count = 1
-                for n in filter(None, shape.split(",")):
-                    count *= int(n)
-                size += count * WIDTH.get(kind, 4)
-            found[match[2]].append(size)
-    return found
 
 
 def collective_ms(size: float, devices: int, links: argparse.Namespace) -> float:
@@ -94,25 +69,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def compile_text(flags: argparse.Namespace) -> tuple[str, float]:
     """The step, compiled for `DEVICES` devices; the bytes of its arguments on each."""
-    from benchmarks.training import batch_shapes, make_config
-    from sp_jax.methods import Run
-    from sp_jax.recipe import make_optimizer, make_recipe
+    from benchmarks.training import lower_step, make_config
     from sp_jax.train.mesh import make_mesh
-    from sp_jax.train.step import compile_step, init_state, make_step
 
-    size = DEVICES * flags.batch_size
-    config = make_config(flags.method, flags.model, size)
+    config = make_config(flags.method, flags.model, DEVICES * flags.batch_size)
     config.dtype = "float32"
-    lengths = Run(100_000, 100, size, num_images=30_000)
-    plain = config.to_dict()
-    recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
-    mesh = make_mesh(fsdp=flags.fsdp)
-    state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
-    step = make_step(
-        recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
-    )
-    batch = batch_shapes(config)
-    compiled = compile_step(step, mesh).lower(state, batch).compile()
+    compiled = lower_step(config, make_mesh(fsdp=flags.fsdp)).compile()
     return compiled.as_text(), compiled.memory_analysis().argument_size_in_bytes
 
 
@@ -128,7 +90,7 @@ def main(argv: list[str]) -> None:
     found = find_collectives(text)
     print(f"State and batch on a device: {held / 1e6:.0f} MB.\n")
     print("| operation | count | MB in all | largest, MB |\n|---|---|---|---|")
-    for kind in filter(found.get, KINDS):
+    for kind in filter(found.get, COLLECTIVES):
         sizes = found[kind]
         total, largest = sum(sizes) / 1e6, max(sizes) / 1e6
         print(f"| {kind} | {len(sizes)} | {total:.1f} | {largest:.1f} |")

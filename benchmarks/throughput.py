@@ -208,7 +208,7 @@ def main(argv: list[str]) -> None:
             if _JOBS.value > 1:
                 row = {}  # not the time of one
             row |= plan(compiled)
-            flops = count_flops(training, config)
+            flops = count_flops(config, len(images))
             row["tflop"] = flops and flops / 1e12
             return training, row
 

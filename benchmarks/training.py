@@ -3,11 +3,10 @@
 import collections
 import contextlib
 import dataclasses
-import functools
 import importlib.util
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,8 +23,8 @@ from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
 from sp_jax.train import feed as feeds
 from sp_jax.train.loop import MAX_CALLS_AHEAD
-from sp_jax.train.mesh import make_mesh, replicated
-from sp_jax.train.step import Step, TrainState, compile_step, init_state, make_step
+from sp_jax.train.mesh import by_size, make_mesh, replicated
+from sp_jax.train.step import TrainState, compile_step, init_state, make_step
 
 xla_flags.set_cpu_flags()  # before a program that imports this asks for a device
 
@@ -36,14 +35,12 @@ class Training:
 
     Attributes:
         recipe: method and views.
-        make_step: a step for a mesh, not compiled.
         feed: the compiled step and its data, opened.
         state: the newest state.
         waited: seconds in which the host waited for a batch of the stream.
     """
 
     recipe: Recipe
-    make_step: Callable[[Mesh], Step]
     feed: feeds.Streamed | feeds.Resident
     state: TrainState
     waited: float = 0.0
@@ -118,11 +115,9 @@ def prepare(
     lengths = Run(100_000, sampler.steps_per_epoch, config.batch_size, len(images))
     plain = config.to_dict()
     recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
-    step_on = functools.partial(
-        make_step, recipe.method, optimizer.tx, optimizer.schedule, recipe.views
-    )
-    step = step_on(mesh)
-    state = init_state(recipe.method, optimizer.tx, recipe.views, config.seed, mesh)
+    method, tx, views = recipe.method, optimizer.tx, recipe.views
+    step = make_step(method, tx, optimizer.schedule, views, mesh)
+    state = init_state(method, tx, views, config.seed, mesh)
     if placement == "device":
         pixels = resident.Resident(images, sampler, replicated(mesh))
         feed = feeds.Resident(step, pixels, mesh, steps_per_call)
@@ -144,7 +139,7 @@ def prepare(
                 reader.close()
 
         feed = feeds.Streamed(step, batches, mesh)
-    training = Training(recipe, step_on, feed, state)
+    training = Training(recipe, feed, state)
     with contextlib.closing(feed):
         feed.open(0)
         yield training
@@ -159,7 +154,32 @@ def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def count_flops(training: Training, config: ConfigDict) -> float | None:
+def lower_step(
+    config: ConfigDict, mesh: Mesh, num_images: int = 58_718
+) -> jax.stages.Lowered:
+    """The step of a config for the devices of a mesh, which need not be there.
+
+    Args:
+        config: a complete config; its data are not opened.
+        mesh: from `make_mesh`.
+        num_images: of the set; some methods keep a vector of each.
+    """
+    lengths = Run(100_000, 100, config.batch_size, num_images)
+    plain = config.to_dict()
+    recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
+    method, tx, views = recipe.method, optimizer.tx, recipe.views
+    here = make_mesh(jax.local_devices()[:1])
+    state = jax.eval_shape(lambda: init_state(method, tx, views, config.seed, here))
+    state = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        state,
+        by_size(state, mesh),
+    )
+    step = make_step(method, tx, optimizer.schedule, views, mesh)
+    return compile_step(step, mesh).lower(state, batch_shapes(config))
+
+
+def count_flops(config: ConfigDict, num_images: int) -> float | None:
     """FLOPs of one step before XLA optimises; None if there is no CPU to lower for.
 
     Lowered for a CPU, because not every backend counts.
@@ -168,9 +188,7 @@ def count_flops(training: Training, config: ConfigDict) -> float | None:
         mesh = make_mesh(jax.devices("cpu")[:1])
     except RuntimeError:
         return None
-    state = jax.eval_shape(lambda x: x, training.state)
-    step = compile_step(training.make_step(mesh), mesh)
-    return step.lower(state, batch_shapes(config)).cost_analysis()["flops"]
+    return lower_step(config, mesh, num_images).cost_analysis()["flops"]
 
 
 def _bytes(tree: Any) -> int:

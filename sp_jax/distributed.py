@@ -5,6 +5,7 @@ exception is raised, and a trace of C++ is the last thing to be read. So a shell
 beside the process, and says what to do if the process ends without a word.
 """
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -98,13 +99,23 @@ def join(
 
 
 def check_equal(facts: dict[str, Any]) -> None:
-    """Check that all processes have the same facts, which JSON can tell.
+    """Check that all processes have as many devices, and the same facts.
+
+    Args:
+        facts: what JSON can tell, by the name that an error gives it.
 
     Raises:
         UserError: they differ.
     """
     if jax.process_count() == 1:
         return
+    devices = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        counts = ", ".join(str(devices[i]) for i in range(jax.process_count()))
+        raise UserError(
+            f"The processes have different numbers of devices ({counts}): give each the "
+            "same."
+        )
     for name, fact in facts.items():
         text = json.dumps(fact, sort_keys=True).encode()
         digest = np.frombuffer(hashlib.sha256(text).digest(), np.uint32)

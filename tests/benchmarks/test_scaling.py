@@ -1,24 +1,8 @@
-"""Counting collectives and predicting a step."""
+"""Counting the collectives of a step and predicting a step."""
 
 import pytest
 
-from benchmarks import scaling
-
-PROGRAM = """
-  %all-reduce.2 = (f32[4,256]{1,0}, bf16[8]{0}) all-reduce(%dot.2, %dot.3), to_apply=%add
-  %x = f32[] all-reduce-start(%y), channel_id=1
-  %x.1 = f32[] all-reduce-done(%x)
-  %g = f32[16,256]{1,0} all-gather(%param.2), dimensions={0}
-  %fusion = f32[16,512]{1,0} fusion(%all-gather, %param), kind=kCustom
-  %use = f32[2]{0} get-tuple-element(%all-reduce.2), index=0
-"""
-
-
-def test_collectives_of_a_program():
-    assert scaling.find_collectives(PROGRAM) == {
-        "all-reduce": [4 * 256 * 4 + 8 * 2, 4],
-        "all-gather": [16 * 256 * 4],
-    }
+from benchmarks import hlo, scaling
 
 
 def test_prediction_by_hand():
@@ -41,7 +25,7 @@ def test_the_step_of_a_recipe():
         ["--step_ms=1", "--batch_size=4", "--model=resnet18", "--fsdp=2"]
     )
     text, held = scaling.compile_text(flags)
-    found = scaling.find_collectives(text)
+    found = hlo.find_collectives(text)
     assert len(found["all-reduce"]) > 40
     gradients = 11.2e6 * 4 / 2
     assert sum(found["all-reduce"]) > gradients

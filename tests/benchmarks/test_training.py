@@ -1,20 +1,18 @@
 """What the benchmarks share: a step that is ready to be timed."""
 
-import jax
-
 from benchmarks import training
 from sp_jax.train.mesh import make_mesh
 from tests.train import tiny
 
 
-def test_flops_are_those_of_one_device():
-    """Counted for a CPU, whatever the devices are that the step was made for."""
+def test_step_is_lowered_as_it_is_trained():
+    """Without images or parameters: the same program as that of a prepared training."""
     config = tiny.get_config()
     images = training.open_images(config)
-    flops = []
-    for devices in (jax.devices(), jax.devices()[3:4]):
-        mesh = make_mesh(devices)
-        with training.prepare(config, images, mesh, "stream", 1) as made:
-            flops.append(training.count_flops(made, config))
-    assert flops[0] == flops[1]
-    assert flops[0] > 1e6
+    mesh = make_mesh()
+    lowered = training.lower_step(config, mesh, len(images))
+    with training.prepare(config, images, mesh, "stream", 1) as made:
+        trained = made.feed.lower(made.state, 1)
+    found, wanted = lowered.cost_analysis(), trained.cost_analysis()
+    assert found["flops"] == wanted["flops"] > 1e6
+    assert training.count_flops(config, len(images)) > 1e6

@@ -166,8 +166,9 @@ def test_killed_preparation_is_continued(pictures, tmp_path, monkeypatch):
 
     monkeypatch.setattr(work, "decode", note)
     store = _open(pictures, data)
-    # Two of the three were noted as done.
-    assert decoded == [(pictures / name).read_bytes() for name in store.ids[2:]]
+    # Two of the three were noted as done; threads take the others in any order.
+    left = [(pictures / name).read_bytes() for name in store.ids[2:]]
+    assert sorted(decoded) == sorted(left)
     monkeypatch.undo()
     other = _open(pictures, tmp_path / "other")
     assert store.fingerprint == other.fingerprint

@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import types
 
 import jax
 import numpy as np
@@ -62,7 +63,7 @@ def outputs(processes):
 
 @pytest.mark.slow
 def test_the_run_outlives_its_processes(start_two, alone, tmp_path):
-    """Eight devices with two copies of the state, eight copies on eight, one device."""
+    """Eight devices with two copies of the state, eight copies on eight, two, one."""
     workdir = tmp_path / "run"
     processes = start_two(
         workdir, *CALM, "--config.fsdp=4", "--config.data.placement=device"
@@ -83,6 +84,12 @@ def test_the_run_outlives_its_processes(start_two, alone, tmp_path):
     assert "knn/accuracy" in first and "knn/accuracy" not in second
     if not (workdir / "checkpoints" / str(STEPS)).exists():
         assert "SIGTERM: saved step" in first
+
+    two = start(workdir, *CALM, devices=2)
+    wait_for_step(workdir, 18)
+    two.send_signal(signal.SIGTERM)
+    (output,) = outputs([two])
+    assert two.returncode == 0 and re.search(r"Resuming from step \d+ of", output)
 
     finish(workdir, *CALM)
     lines = record(workdir)
@@ -155,3 +162,11 @@ def test_facts_are_compared_by_content(monkeypatch):
     distributed.check_equal({"config": {"b": 1, "a": [1, 2]}})
     with pytest.raises(UserError, match="The config of process 2 and of process 0"):
         distributed.check_equal({"config": {"a": [1, 3], "b": 1}})
+
+
+def test_processes_with_other_numbers_of_devices_are_refused(monkeypatch):
+    devices = [types.SimpleNamespace(process_index=i) for i in (0, 0, 1)]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    with pytest.raises(UserError, match=r"different numbers of devices \(2, 1\)"):
+        distributed.check_equal({})
