@@ -11,7 +11,7 @@ Example:
   >>> options = dict(dataset="emoji", train_split="probe_train",
   ...                test_split="probe_test", target="subcategory")
   >>> evaluate = knn.create(**options)
-  >>> evaluate(Extractor(features_fn), step)  # doctest: +SKIP
+  >>> evaluate(Extractor(backbone), step)  # doctest: +SKIP
   {'accuracy': 0.31}
 """
 

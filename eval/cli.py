@@ -127,14 +127,13 @@ def _evaluate(module: Any) -> None:
     protocol = module.describe(**options)
     # Imported late: the library of evaluators needs no trainer, and mistakes in the
     # options show without loading it.
-    from sp_jax.train.restore import load_features
+    import sp_jax
 
-    features_fn, info = load_features(values.checkpoint)
-    result = evaluate(Extractor(features_fn), info["step"])
+    backbone = sp_jax.load(values.checkpoint)
+    step = backbone.info["step"]
+    result = evaluate(Extractor(backbone), step)
     folder = run_folder(values.checkpoint)
-    path = write_result(
-        folder, values.name, result, protocol=protocol, step=info["step"]
-    )
-    print(f"{protocol}, step {info['step']}")
+    path = write_result(folder, values.name, result, protocol=protocol, step=step)
+    print(f"{protocol}, step {step}")
     print(json.dumps(result))
     print(f"written to {path}")

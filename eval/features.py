@@ -45,16 +45,16 @@ class Extractor:
 
     Make a new one whenever the backbone's parameters have changed.
 
-    Args:
-      features_fn: uint8 [batch_size, S, S, 3] -> float [batch_size, D], the frozen
-        backbone in evaluation mode.
+    Attributes:
+      backbone: uint8 [batch_size, S, S, 3] -> float [batch_size, D], the frozen network
+        in evaluation mode: a `sp_jax.backbone.Backbone`, or any such function.
       batch_size: images a call; the last call is filled up to it.
     """
 
-    def __init__(self, features_fn: FeaturesFn, batch_size: int = 256) -> None:
+    def __init__(self, backbone: FeaturesFn, batch_size: int = 256) -> None:
         """See the class."""
-        self._features_fn = features_fn
-        self._batch_size = batch_size
+        self.backbone = backbone
+        self.batch_size = batch_size
         self._memo: dict[str, np.ndarray] = {}
 
     def extract(self, store: ImageStore) -> np.ndarray:
@@ -64,29 +64,48 @@ class Extractor:
           float32 [len(store), D], read-only because evaluators share it.
 
         Raises:
-          ValueError: features_fn returns another shape than [batch_size, D].
+          ValueError: the backbone returns another shape than [batch_size, D].
           UserError: a feature is NaN or infinite.
         """
         if store.fingerprint not in self._memo:
-            features = map_rows(
-                lambda rows: self._call(store.read(rows)), len(store), self._batch_size
-            )
-            features = np.array(features, np.float32)
-            if not np.isfinite(features).all():
-                raise UserError(
-                    f"The backbone gives NaN or infinite features on {store.name} "
-                    f"{store.split}: evaluate an earlier checkpoint, or train with a "
-                    "lower learning rate."
-                )
+            name = f"{store.name} {store.split}"
+            features = self._map(store.read, len(store), name)
             features.flags.writeable = False
             self._memo[store.fingerprint] = features
         return self._memo[store.fingerprint]
 
+    def map(self, images: np.ndarray) -> np.ndarray:
+        """Features of images that are in no store, and are not remembered.
+
+        Args:
+          images: uint8 [n, S, S, 3], any n from 1.
+
+        Returns:
+          float32 [n, D].
+
+        Raises:
+          ValueError: the backbone returns another shape than [batch_size, D].
+          UserError: a feature is NaN or infinite.
+        """
+        return self._map(lambda rows: images[rows], len(images), "these images")
+
+    def _map(
+        self, read: Callable[[np.ndarray], np.ndarray], count: int, name: str
+    ) -> np.ndarray:
+        features = map_rows(lambda rows: self._call(read(rows)), count, self.batch_size)
+        features = np.array(features, np.float32)
+        if not np.isfinite(features).all():
+            raise UserError(
+                f"The backbone gives NaN or infinite features on {name}: evaluate an "
+                "earlier checkpoint, or train with a lower learning rate."
+            )
+        return features
+
     def _call(self, images: np.ndarray) -> Any:
-        features = self._features_fn(images)
+        features = self.backbone(images)
         if features.ndim != 2 or len(features) != len(images):
             raise ValueError(
-                f"features_fn must return [{len(images)}, D] for {len(images)} images, "
+                f"A backbone must return [{len(images)}, D] for {len(images)} images, "
                 f"not {list(features.shape)}."
             )
         return features

@@ -184,7 +184,7 @@ def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> bool:
     Returns:
         Whether the runs have a retrieval evaluation, and so a sheet.
     """
-    from sp_jax.train.restore import load_features
+    import sp_jax
 
     options = runs[0].config["evals"].get("retrieval")
     if options is None:
@@ -219,9 +219,8 @@ def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> bool:
         axes[row, 0].imshow(store.read(query))
     axes[0, 0].set_title("query", fontsize=9)
     for i, run in enumerate(runs):
-        features_fn, _ = load_features(run.workdir)
         found = nearest(
-            Extractor(features_fn).extract(store),
+            Extractor(sp_jax.load(run.workdir)).extract(store),
             store,
             queries,
             NEIGHBOURS,

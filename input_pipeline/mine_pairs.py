@@ -93,10 +93,10 @@ def find_features(store: ImageStore) -> np.ndarray:
         raise UserError("Give --checkpoint or --features, not both.")
     if _CHECKPOINT.value:
         # The encoder lives in the rooms that read pairs: imported by this program only.
+        import sp_jax
         from eval.features import Extractor
-        from sp_jax.train.restore import load_features
 
-        return Extractor(load_features(_CHECKPOINT.value)[0]).extract(store)
+        return Extractor(sp_jax.load(_CHECKPOINT.value)).extract(store)
     if not _FEATURES.value:
         if store.images.shape[1] < 16:
             raise UserError(

@@ -33,8 +33,7 @@ from sp_jax.recipe import Recipe, make_optimizer, make_recipe
 from sp_jax.train.feed import Resident, Streamed, steps_per_call
 from sp_jax.train.loop import Evaluation, NonFiniteLossError, Settings, fit
 from sp_jax.train.mesh import make_mesh, replicated
-from sp_jax.train.restore import make_preprocess
-from sp_jax.train.step import init_state, make_features_fn, make_observe_step, make_step
+from sp_jax.train.step import init_state, make_observe_step, make_step
 
 # Options of a method, a backbone or an evaluator that the file does not name can be given
 # on the command line too; `validate.check_keys` refuses every other new key.
@@ -208,8 +207,8 @@ def _make_evaluations(
         # All evaluators of a step share its features.
         if step not in shared:
             shared.clear()
-            preprocess = make_preprocess(recipe)
-            shared[step] = Extractor(make_features_fn(recipe.method, state, preprocess))
+            backbone = recipe.freeze(state.params, state.method_state, step=step)
+            shared[step] = Extractor(backbone)
         return shared[step]
 
     def measure(name, evaluate, protocol, state, step):

@@ -8,19 +8,40 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from sp_jax import methods, models, optim
 from sp_jax.augment import Augment, Jigsaw
+from sp_jax.backbone import Backbone
 
 
 class Recipe(NamedTuple):
-    """What is trained, on which views."""
+    """What is trained, on which views.
+
+    Attributes:
+        method: its functions.
+        views: the augmentation of each view.
+        backbone: the module whose variables `method.frozen` gives.
+    """
 
     method: methods.Method
     views: tuple[Augment | Jigsaw, ...]
+    backbone: nn.Module
+
+    def freeze(self, params: Any, state: Any, **info: Any) -> Backbone:
+        """The backbone of a run as it is evaluated: size and colours of the first view.
+
+        Args:
+            params: of the method.
+            state: its buffers.
+            **info: where they come from.
+        """
+        view = self.views[0]
+        variables = self.method.frozen(params, state)
+        return Backbone(self.backbone, variables, view.size, view.mean, view.std, info)
 
 
 class Optimizer(NamedTuple):
@@ -56,7 +77,7 @@ def make_recipe(config: Mapping[str, Any], run: methods.Run) -> Recipe:
     module = methods.get(config["method"])
     model = dict(config["model"])
     chunks = model.pop("chunks", 1)
-    backbone = models.get(**model, dtype=compute_dtype(config["dtype"]))
+    plain = backbone = models.get(**model, dtype=compute_dtype(config["dtype"]))
     if chunks != 1:
         backbone = models.Chunked(backbone, chunks, run.batch_size)
     options = _given(config["method_options"])
@@ -66,7 +87,7 @@ def make_recipe(config: Mapping[str, Any], run: methods.Run) -> Recipe:
             f"{config['method']} has no option {unknown[0]!r} "
             f"(config.method_options); it has: {', '.join(known)}."
         )
-    return Recipe(module.create(backbone, run, **options), make_views(config))
+    return Recipe(module.create(backbone, run, **options), make_views(config), plain)
 
 
 def make_views(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:

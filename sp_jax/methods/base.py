@@ -56,8 +56,8 @@ class Method(NamedTuple):
         update: `update(params, state, step) -> (params, state)`, called after the
             optimiser with the new parameters: where a moving average follows them, or
             where they are brought back onto a sphere. None: nothing.
-        features: `features(params, state, images) -> [N, D]`: the frozen representation
-            of normalised images, float32.
+        frozen: `frozen(params, state) -> variables`: the "params" and "batch_stats" of
+            the backbone that is evaluated, such as the teacher's.
         observe: `observe(params, state, views, index) -> state`, called with each batch
             of the first epoch before the first step: where a bank is filled by the
             untrained network. None: nothing.
@@ -66,7 +66,7 @@ class Method(NamedTuple):
     init: Callable[[jax.Array, list[jax.Array]], tuple[PyTree, PyTree]]
     loss: Callable[..., tuple[jax.Array, Output]]
     update: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree]] | None
-    features: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+    frozen: Callable[[PyTree, PyTree], PyTree]
     observe: Callable[..., PyTree] | None = None
 
 
@@ -123,13 +123,9 @@ def init_network(
     return variables["params"], variables.get("batch_stats", {})
 
 
-def features_of(backbone: nn.Module, params: PyTree, stats: PyTree, images: jax.Array):
-    """Features [N, D] in evaluation mode, from the variables of a whole network."""
-    variables = {
-        "params": params["backbone"],
-        "batch_stats": stats.get("backbone", {}),
-    }
-    return backbone.apply(variables, images, False)
+def backbone_variables(params: PyTree, stats: PyTree) -> PyTree:
+    """The backbone's part of the variables of a whole network."""
+    return {"params": params["backbone"], "batch_stats": stats.get("backbone", {})}
 
 
 def forward(

@@ -32,7 +32,7 @@ from sp_jax.methods.base import (
     Output,
     PredictorNetwork,
     Run,
-    features_of,
+    backbone_variables,
     forward,
     init_network,
     pair_cosine,
@@ -134,7 +134,7 @@ def create(
         target = optax.incremental_update(online, state["target"], 1 - schedule(step))
         return params, {**state, "target": target}
 
-    def features(params, state, images):
-        return features_of(backbone, params, state["batch_stats"], images)
+    def frozen(params, state):
+        return backbone_variables(params, state["batch_stats"])
 
-    return Method(init, loss, update, features)
+    return Method(init, loss, update, frozen)

@@ -37,7 +37,7 @@ from sp_jax.methods.base import (
     Network,
     Output,
     Run,
-    features_of,
+    backbone_variables,
     forward,
     init_network,
     pair_cosine,
@@ -174,7 +174,7 @@ def create(
             state, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    def features(params, state, images):
-        return features_of(backbone, params, state["batch_stats"], images)
+    def frozen(params, state):
+        return backbone_variables(params, state["batch_stats"])
 
-    return Method(init, loss, None, features, observe)
+    return Method(init, loss, None, frozen, observe)

@@ -34,7 +34,7 @@ from sp_jax.methods.base import (
     Network,
     Output,
     Run,
-    features_of,
+    backbone_variables,
     forward,
     init_network,
 )
@@ -169,8 +169,8 @@ def create(
         teacher = optax.incremental_update(params, state["teacher"], 1 - schedule(step))
         return params, {**state, "teacher": teacher}
 
-    def features(params, state, images):
+    def frozen(params, state):
         del params
-        return features_of(backbone, state["teacher"], state["teacher_stats"], images)
+        return backbone_variables(state["teacher"], state["teacher_stats"])
 
-    return Method(init, loss, update, features)
+    return Method(init, loss, update, frozen)

@@ -34,7 +34,7 @@ from sp_jax.methods.base import (
     Network,
     Output,
     Run,
-    features_of,
+    backbone_variables,
     init_network,
     pair_cosine,
 )
@@ -163,7 +163,7 @@ def create(
         metrics = {"pair_cosine": pair_cosine(q, k)}
         return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
-    def features(params, state, images):
-        return features_of(backbone, params, state["batch_stats"], images)
+    def frozen(params, state):
+        return backbone_variables(params, state["batch_stats"])
 
-    return Method(init, loss, None, features)
+    return Method(init, loss, None, frozen)

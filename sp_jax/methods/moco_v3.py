@@ -35,7 +35,7 @@ from sp_jax.methods.base import (
     Output,
     PredictorNetwork,
     Run,
-    features_of,
+    backbone_variables,
     forward,
     init_network,
     pair_cosine,
@@ -133,7 +133,7 @@ def create(
         metrics = {"pair_cosine": pair_cosine(k1, k2), "key_momentum": schedule(step)}
         return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
-    def features(params, state, images):
-        return features_of(backbone, params, state["batch_stats"], images)
+    def frozen(params, state):
+        return backbone_variables(params, state["batch_stats"])
 
-    return Method(init, loss, None, features)
+    return Method(init, loss, None, frozen)

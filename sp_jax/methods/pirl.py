@@ -32,7 +32,7 @@ from sp_jax.methods.base import (
     Method,
     Output,
     Run,
-    features_of,
+    backbone_variables,
     pair_cosine,
     write_rows,
 )
@@ -217,7 +217,7 @@ def create(
             state, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    def features(params, state, images):
-        return features_of(backbone, params, state["batch_stats"], images)
+    def frozen(params, state):
+        return backbone_variables(params, state["batch_stats"])
 
-    return Method(init, loss_fn, None, features)
+    return Method(init, loss_fn, None, frozen)

@@ -25,7 +25,7 @@ from sp_jax.methods.base import (
     Network,
     Output,
     Run,
-    features_of,
+    backbone_variables,
     forward,
     init_network,
     pair_cosine,
@@ -106,7 +106,7 @@ def create(
         output = Output({"batch_stats": stats}, metrics, features)
         return nt_xent(z1, z2, temperature), output
 
-    def features(params, state, images):
-        return features_of(backbone, params, state["batch_stats"], images)
+    def frozen(params, state):
+        return backbone_variables(params, state["batch_stats"])
 
-    return Method(init, loss, None, features)
+    return Method(init, loss, None, frozen)

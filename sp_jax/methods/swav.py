@@ -31,8 +31,8 @@ from sp_jax.methods.base import (
     Method,
     Output,
     Run,
+    backbone_variables,
     features_by_size,
-    features_of,
     forward,
     init_network,
     pair_cosine,
@@ -195,7 +195,7 @@ def create(
         del step
         return _on_the_sphere(params), state
 
-    def features(params, state, images):
-        return features_of(backbone, params, state["batch_stats"], images)
+    def frozen(params, state):
+        return backbone_variables(params, state["batch_stats"])
 
-    return Method(init, loss, update, features)
+    return Method(init, loss, update, frozen)

@@ -1,27 +1,18 @@
-"""A checkpoint explains itself: from a path to a function that makes features."""
+"""A checkpoint explains itself: from a path to the backbone in it."""
 
 import json
 import os
 import pathlib
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from input_pipeline.errors import UserError
-from sp_jax.augment import preprocess
+from sp_jax.backbone import Backbone
 from sp_jax.methods import Run
-from sp_jax.recipe import Recipe, make_recipe
+from sp_jax.recipe import make_recipe
 from sp_jax.train import checkpoint
-from sp_jax.train.step import TrainState, make_features_fn
-
-
-def make_preprocess(recipe: Recipe) -> Callable[[jax.Array], jax.Array]:
-    """What evaluation does to images: the size and the colours of the first view."""
-    view = recipe.views[0]
-    return lambda images: preprocess(images, view.size, view.mean, view.std)
 
 
 def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
@@ -51,24 +42,18 @@ def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
     return steps / str(step)
 
 
-def load_features(
-    path: str | os.PathLike,
-) -> tuple[Callable[[np.ndarray], jax.Array], dict]:
-    """Load the frozen network of a checkpoint; nothing but its path is needed.
+def load_backbone(path: str | os.PathLike) -> Backbone:
+    """Load the frozen backbone of a checkpoint; nothing but its path is needed.
 
     Args:
         path: a run's folder (its newest checkpoint), or one `checkpoints/STEP`.
 
     Returns:
-        `features_fn(uint8 [n, S, S, 3]) -> float32 [n, D]`, where n is a multiple of the
-        number of local devices, and what was saved with the checkpoint, among it
-        "config" and "step".
+        The backbone; its info is what was saved with the checkpoint, among it "config",
+        and "step".
 
     Raises:
         UserError: there is no checkpoint, or it is damaged.
-
-    Example:
-        >>> features_fn, info = load_features("runs/quickstart")  # doctest: +SKIP
     """
     directory = find_checkpoint(path)
     meta = json.loads((directory / "meta" / "metadata").read_text())
@@ -89,6 +74,5 @@ def load_features(
                 restore_args=ocp.checkpoint_utils.construct_restore_args(part),
             ),
         )
-    state = TrainState(None, loaded["params"], loaded["method_state"], None, None)
-    features_fn = make_features_fn(recipe.method, state, make_preprocess(recipe))
-    return features_fn, {**meta, "step": int(directory.name)}
+    step = int(directory.name)
+    return recipe.freeze(loaded["params"], loaded["method_state"], **meta, step=step)

@@ -19,8 +19,6 @@ from sp_jax.train.mesh import (
     by_size,
     gather,
     lay_out,
-    local_copy,
-    make_mesh,
     replicated,
 )
 
@@ -210,28 +208,3 @@ def make_health_fn(mesh: Mesh) -> Callable[[jax.Array], dict[str, jax.Array]]:
     return jax.jit(
         gathered, in_shardings=by_batch(mesh), out_shardings=replicated(mesh)
     )
-
-
-def make_features_fn(
-    method: Method, state: TrainState, preprocess: Callable[[jax.Array], jax.Array]
-) -> Callable[[np.ndarray], jax.Array]:
-    """Bind the frozen network of a state into a function of images.
-
-    Args:
-        method: its `features` is compiled.
-        state: its parameters are copied to the devices of this process.
-        preprocess: uint8 [n, S, S, 3] to normalised float32 [n, s, s, 3].
-
-    Returns:
-        `features_fn(images uint8 [n, S, S, 3]) -> float32 [n, D]`; n must be a multiple
-        of the number of local devices.
-    """
-    mesh = make_mesh(jax.local_devices())
-    frozen = local_copy((state.params, state.method_state))
-    frozen = jax.device_put(frozen, replicated(mesh))
-
-    @jax.jit
-    def apply(frozen, images):
-        return method.features(*frozen, preprocess(images))
-
-    return lambda images: apply(frozen, jax.device_put(images, by_batch(mesh)))

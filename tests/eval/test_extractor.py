@@ -51,6 +51,14 @@ def test_a_store_is_extracted_once_and_shared_safely(make_store, pixels):
     assert len(calls) == 4
 
 
+def test_images_of_no_store(pixels):
+    """Any number of them, in batches of one size, and none is remembered."""
+    images = np.random.default_rng(0).integers(0, 256, (7, 2, 2, 3), np.uint8)
+    extractor = Extractor(pixels, batch_size=4)
+    np.testing.assert_array_equal(extractor.map(images), pixels(images))
+    np.testing.assert_array_equal(extractor.map(255 - images), pixels(255 - images))
+
+
 def test_bad_features_are_named(make_store, pixels):
     store = make_store(np.eye(12), [0] * 12)
     with pytest.raises(UserError, match="NaN or infinite features on tiny train"):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sp_jax
 from eval import report
 from input_pipeline.errors import UserError
 from sp_jax import main
-from sp_jax.train.restore import load_features
 from tests.train import tiny
 
 
@@ -76,6 +76,6 @@ def test_a_checkpoint_alone_gives_the_same_number(runs):
     assert again["step"] == during["step"]
 
 
-def test_load_features_refuses_a_damaged_step(runs):
+def test_load_refuses_a_damaged_step(runs):
     with pytest.raises(UserError, match="does not exist"):
-        load_features(runs[0] / "checkpoints" / "3")
+        sp_jax.load(runs[0] / "checkpoints" / "3")

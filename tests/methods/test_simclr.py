@@ -8,13 +8,14 @@ import pytest
 from sp_jax import methods, models
 from sp_jax.losses import nt_xent
 
+BACKBONE = models.get("resnet18", width=8)
+
 
 @pytest.fixture(scope="module")
 def simclr():
-    backbone = models.get("resnet18", width=8)
     run = methods.Run(100, 10, 6, 50)
     method = methods.get("simclr").create(
-        backbone, run, temperature=0.3, projection_dim=16
+        BACKBONE, run, temperature=0.3, projection_dim=16
     )
     views = list(
         np.random.default_rng(0).normal(size=(2, 6, 32, 32, 3)).astype("float32")
@@ -71,10 +72,10 @@ def test_loss_is_nt_xent_of_one_joint_forward(simclr):
     assert silent and all("backbone" in path and "layer" in path for path in silent)
 
 
-def test_features_are_the_backbone_in_evaluation_mode(simclr):
+def test_frozen_backbone_sees_each_image_alone(simclr):
     method, params, state, views = simclr
-    run = jax.jit(method.features)
-    features = run(params, state, views[0])
-    alone = run(params, state, views[0][:1])
+    variables = method.frozen(params, state)
+    run = jax.jit(lambda x: BACKBONE.apply(variables, x, False))
+    features, alone = run(views[0]), run(views[0][:1])
     assert features.shape == (6, 64) and features.dtype == jnp.float32
     np.testing.assert_allclose(features[:1], alone, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,74 @@
+"""A trained backbone, frozen: images in, features out.
+
+>>> import sp_jax
+>>> backbone = sp_jax.load("runs/quickstart/semantic")  # doctest: +SKIP
+>>> features = backbone(images)  # uint8 [n, S, S, 3] -> [n, D]  # doctest: +SKIP
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from sp_jax.augment import preprocess
+from sp_jax.train.mesh import by_batch, local_copy, make_mesh, replicated
+
+PyTree = Any
+Colour = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A network and its variables, with what has to be done to images before.
+
+    Attributes:
+        module: a backbone of `sp_jax.models`.
+        variables: its "params" and "batch_stats".
+        size: side of the images that it is given, in pixels; others are resized.
+        mean: of each channel of values in [0, 1], subtracted.
+        std: of each channel, divided by.
+        info: where it comes from: "config", "step", "versions" of a checkpoint.
+    """
+
+    module: nn.Module
+    variables: PyTree
+    size: int
+    mean: Colour
+    std: Colour
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def apply(self, variables: PyTree, images: jax.Array) -> jax.Array:
+        """Features of images, as a pure function of the variables too.
+
+        Args:
+            variables: like `self.variables`.
+            images: uint8 [n, S, S, 3].
+
+        Returns:
+            float32 [n, D], in evaluation mode.
+        """
+        x = preprocess(images, self.size, self.mean, self.std)
+        return self.module.apply(variables, x, False)
+
+    def __call__(self, images: np.ndarray) -> jax.Array:
+        """Features float32 [n, D] of images uint8 [n, S, S, 3], on all local devices.
+
+        Each n is compiled once: give batches of one size.
+        """
+        mesh, variables, features = self._compiled
+        n, devices = len(images), mesh.size
+        if n % devices:
+            rows = np.minimum(np.arange(-(-n // devices) * devices), n - 1)
+            images = np.asarray(images)[rows]
+        return features(variables, jax.device_put(images, by_batch(mesh)))[:n]
+
+    @functools.cached_property
+    def _compiled(self):
+        # A copy for the devices of this process: each evaluates by itself.
+        mesh = make_mesh(jax.local_devices())
+        variables = jax.device_put(local_copy(self.variables), replicated(mesh))
+        return mesh, variables, jax.jit(self.apply)
