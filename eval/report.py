@@ -35,6 +35,13 @@ NEIGHBOURS = 5
 
 # Curves to draw, in this order, where a run has them.
 _CURVES = ("loss", "effective_rank", "alignment", "uniformity")
+# Pictures of `eval.figures`, where a run has them.
+_FIGURES = {
+    "map": "The features as a map",
+    "neighbours": "Some pairs, and what is nearest to each of their images",
+    "attention": "Where the heads of the last block look",
+    "filters": "The first layer",
+}
 # The number of each evaluator's result that the table shows.
 _HEADLINES = ("accuracy", "top1")
 
@@ -273,6 +280,10 @@ Protocols:</small></p>
 <div class="side">{% for label, picture in views %}
 <figure><figcaption>{{ label }}</figcaption><img src="{{ picture }}" alt="views"></figure>
 {% endfor %}</div>
+{% for title, pictures in figures %}<h2>{{ title }}</h2>
+<div class="side">{% for label, picture in pictures %}
+<figure><figcaption>{{ label }}</figcaption><img src="{{ picture }}" alt="{{ title }}">
+</figure>{% endfor %}</div>{% endfor %}
 <h2>Runs</h2>
 <ul>{% for run in runs %}<li>{{ run.label }}: <code>{{ run.workdir.name }}</code>,
 {{ run.config.method }}, {{ run.config.model.name }}, {{ run.lines[-1].step }} steps,
@@ -285,6 +296,15 @@ Protocols:</small></p>
 
 def _embed(path: pathlib.Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _of_each_label(runs: Sequence[Run], name: str) -> list[tuple[str, str]]:
+    """A picture of the first run of each label, where that has it."""
+    return [
+        (label, _embed(group[0].workdir / name))
+        for label, group in group_runs(runs).items()
+        if (group[0].workdir / name).is_file()
+    ]
 
 
 def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
@@ -303,10 +323,11 @@ def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
         protocols={n: r["protocol"] for n, r in runs[0].results.items()},
         curves=_embed(out / "curves.png"),
         retrieval=_embed(out / "retrieval.png") if has_sheet else None,
-        views=[
-            (label, _embed(group[0].workdir / "views.png"))
-            for label, group in group_runs(runs).items()
-            if (group[0].workdir / "views.png").is_file()
+        views=_of_each_label(runs, "views.png"),
+        figures=[
+            (title, shown)
+            for name, title in _FIGURES.items()
+            if (shown := _of_each_label(runs, f"figures/{name}.png"))
         ],
         speeds=[f"{np.median(s):.0f}" if s else "?" for s in speeds],
     )

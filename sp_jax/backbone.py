@@ -51,8 +51,11 @@ class Backbone:
         Returns:
             float32 [n, D], in evaluation mode.
         """
-        x = preprocess(images, self.size, self.mean, self.std)
-        return self.module.apply(variables, x, False)
+        return self.module.apply(variables, self.preprocess(images), False)
+
+    def preprocess(self, images: jax.Array) -> jax.Array:
+        """Images uint8 [n, S, S, 3] as the module takes them, float32 [n, size, size, 3]."""
+        return preprocess(images, self.size, self.mean, self.std)
 
     def __call__(self, images: np.ndarray) -> jax.Array:
         """Features float32 [n, D] of images uint8 [n, S, S, 3], on all local devices.

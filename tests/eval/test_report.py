@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import sp_jax
-from eval import report
+from eval import figures, report
 from input_pipeline.errors import UserError
+from input_pipeline.store import open_store
 from sp_jax import main
 from tests.train import tiny
 
@@ -50,9 +51,18 @@ def test_report(runs, tmp_path):
     spread = np.std(numbers[:2], ddof=1)
     assert row[1] == f"{np.mean(numbers[:2]):.3f} ± {spread:.3f}"
     assert row[2] == f"{numbers[2]:.3f}"
+    figures.draw(
+        sp_jax.load(runs[0]),
+        open_store("emoji", "probe_test"),
+        "category",
+        runs[0] / "figures",
+        run=runs[0],
+        points=50,
+    )
     page = report.write_report(read, tmp_path).read_text()
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    assert len(pictures) == 4  # curves, retrieval, views of SP and of AP
+    # Curves, retrieval, views of SP and AP; map, neighbours and filters of one run.
+    assert len(pictures) == 7
     for picture in pictures:
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
         assert pixels[..., :3].std() > 5

@@ -1,0 +1,179 @@
+"""Pictures of what a backbone has learned. The program that draws them is `eval.figures`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib import pyplot as plt
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from eval import pictures
+from eval.features import normalize
+from eval.retrieval import nearest
+from input_pipeline.errors import UserError
+from input_pipeline.pairs import PairTable
+from input_pipeline.store import ImageStore
+from sp_jax.backbone import Backbone
+
+# Colours that can still be told apart (matplotlib's tab20); all other classes are grey.
+COLOURED = 20
+
+
+def map_points(features: np.ndarray, seed: int) -> np.ndarray:
+    """Places of images in the plane, by t-SNE of the cosines.
+
+    Args:
+      features: float [N, D].
+      seed: t-SNE begins with the first two principal components and has some chance.
+
+    Returns:
+      float32 [N, 2].
+    """
+    unit = normalize(features)
+    if unit.shape[1] > 50:  # as its authors do: noise goes, and most of the work
+        unit = PCA(50, random_state=seed).fit_transform(unit)
+    perplexity = min(30, (len(unit) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        unit
+    )
+
+
+def draw_map(
+    points: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str
+) -> plt.Figure:
+    """Points [N, 2], coloured by class; the most frequent `COLOURED` classes have one."""
+    figure, axis = plt.subplots(figsize=(8.5, 6))
+    classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+    shown = classes[np.argsort(-counts, kind="stable")[:COLOURED]]
+    rest = ~np.isin(labels, shown)
+    size = float(np.clip(9000 / len(points), 3, 40))
+    axis.scatter(*points[rest].T, s=size, color="#cccccc", linewidths=0)
+    for i, number in enumerate(shown):
+        axis.scatter(
+            *points[labels == number].T,
+            s=size,
+            color=plt.get_cmap("tab10" if len(shown) <= 10 else "tab20")(i),
+            label=names[number],
+            linewidths=0,
+        )
+    if rest.any():
+        axis.scatter([], [], s=size, color="#cccccc", label="others")
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize=10)
+    axis.legend(
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        fontsize=8,
+        frameon=False,
+        markerscale=max(1.0, (30 / size) ** 0.5),
+    )
+    for spine in axis.spines.values():
+        spine.set_color("#dddddd")
+    return figure
+
+
+def attention(backbone: Backbone, images: np.ndarray) -> np.ndarray:
+    """How much the class token of each head looks at each patch, in the last block.
+
+    Args:
+      backbone: a vision transformer.
+      images: uint8 [n, S, S, 3].
+
+    Returns:
+      float32 [n, heads, rows, columns]; with the share of the class token itself, those
+      of a head sum to 1.
+
+    Raises:
+      UserError: the backbone is no vision transformer.
+    """
+    module = backbone.module
+    if not hasattr(module, "heads"):
+        raise UserError("Only vision transformers have attention maps.")
+
+    def is_last_qkv(layer: Any, _: str) -> bool:
+        return layer.path[-3:] == (f"block{module.depth - 1}", "attn", "qkv")
+
+    @jax.jit
+    def weights(variables: Any, images: jax.Array) -> jax.Array:
+        x = backbone.preprocess(images)
+        _, kept = module.apply(
+            variables,
+            x,
+            False,
+            capture_intermediates=is_last_qkv,
+            mutable="intermediates",
+        )
+        (qkv,) = jax.tree.leaves(kept)
+        # [n, tokens, 3, heads, size], as the block itself takes them apart.
+        qkv = qkv.reshape(len(x), -1, 3, module.heads, module.dim // module.heads)
+        query, key = jnp.moveaxis(qkv.astype(jnp.float32), 2, 0)[:2]
+        logits = jnp.einsum("nhd,nkhd->nhk", query[:, 0], key) * query.shape[-1] ** -0.5
+        return jax.nn.softmax(logits)[..., 1:]
+
+    side = backbone.size // module.patch_size
+    found = weights(backbone.variables, images)
+    return np.asarray(found).reshape(len(images), module.heads, side, side)
+
+
+def draw_attention(images: np.ndarray, maps: np.ndarray) -> plt.Figure:
+    """Images uint8 [n, S, S, 3] beside the maps [n, heads, rows, columns] of each head."""
+    heads = maps.shape[1]
+    titles = ["image", *(f"head {i + 1}" for i in range(heads))]
+    rows = []
+    for image, own in zip(images, maps, strict=True):
+        # Each map to its own largest value: a head is read for where, not how much.
+        shown = [plt.get_cmap("inferno")(m / m.max())[..., :3] for m in own]
+        rows.append([image, *shown])
+    return pictures.image_grid(rows, titles)
+
+
+def first_kernels(backbone: Backbone) -> np.ndarray:
+    """The kernels of the first layer, float32 [features, k, k, 3]."""
+    params = backbone.variables["params"]
+    layer = params["conv1"] if "conv1" in params else params["patch_embed"]["proj"]
+    return np.moveaxis(np.asarray(layer["kernel"], np.float32), -1, 0)
+
+
+def draw_filters(kernels: np.ndarray, limit: int = 96) -> plt.Figure:
+    """Kernels [features, k, k, 3] as small images, the strongest first.
+
+    Zero is grey. Each kernel is scaled by its own largest value, so that all can be seen.
+    """
+    norms = np.sqrt((kernels**2).sum(axis=(1, 2, 3)))
+    kernels = kernels[np.argsort(-norms, kind="stable")][:limit]
+    largest = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
+    shown = 0.5 + 0.5 * kernels / np.maximum(largest, 1e-12)
+    columns = min(16, len(shown))
+    rows = [shown[i : i + columns] for i in range(0, len(shown), columns)]
+    return pictures.image_grid(rows, [""] * columns, side=0.5)
+
+
+def draw_neighbours(
+    features: np.ndarray,
+    store: ImageStore,
+    table: PairTable,
+    count: int = 8,
+    n: int = 6,
+    seed: int = 0,
+) -> plt.Figure:
+    """Some pairs: the first image with its neighbours, then the second with its own.
+
+    Args:
+      features: float [len(store), D].
+      store: of the run's training images.
+      table: the run's pairs.
+      count: how many pairs.
+      n: neighbours of each image.
+      seed: which pairs.
+    """
+    rows = np.random.default_rng(seed).choice(
+        len(table), min(count, len(table)), replace=False
+    )
+    sides = table.first[rows], table.second[rows]
+    found = [np.column_stack([x, nearest(features, store, x, n)]) for x in sides]
+    sheet = [list(store.read(row)) for row in np.concatenate(found, axis=1)]
+    titles = ["first", *["near"] * n, "second", *["near"] * n]
+    return pictures.image_grid(sheet, titles, side=0.75)
