@@ -23,8 +23,13 @@ def versions() -> dict[str, str]:
 
 
 def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
-    """The run's folder, from itself, its `checkpoints` folder or one step in it."""
+    """Where results are kept: the run's folder, from itself or from a checkpoint in it.
+
+    Those of a file of weights are kept beside it, in a folder of its name without suffix.
+    """
     path = pathlib.Path(checkpoint).absolute()
+    if path.is_file():
+        return path.with_suffix("")
     if path.name == "checkpoints":
         return path.parent
     if path.parent.name == "checkpoints" and path.name.isdecimal():

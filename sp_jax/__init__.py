@@ -8,16 +8,18 @@ if typing.TYPE_CHECKING:
 
 
 def load(path: str | os.PathLike) -> "Backbone":
-    """Load the frozen backbone of a run, to make features of images.
+    """Load the frozen backbone of a run or of a file, to make features of images.
 
     Args:
-        path: a run's folder (its newest checkpoint), or one `checkpoints/STEP`.
+        path: a run's folder (its newest checkpoint), one `checkpoints/STEP`, or a file of
+            weights: what `sp_jax.export` wrote, or torchvision's or timm's; see
+            `sp_jax.weights.load`.
 
     Returns:
         A `sp_jax.backbone.Backbone`: `backbone(uint8 [n, S, S, 3]) -> float32 [n, D]`.
 
     Raises:
-        UserError: there is no checkpoint, or it is damaged.
+        UserError: there is none, it is damaged, or it holds no known network.
 
     Example:
         >>> backbone = load("runs/quickstart/semantic")  # doctest: +SKIP
@@ -25,6 +27,10 @@ def load(path: str | os.PathLike) -> "Backbone":
         (1, 512)
     """
     # Imported here: sp_jax.losses costs no more than jax.
+    if os.path.isfile(path):
+        from sp_jax import weights
+
+        return weights.load(path)
     from sp_jax.train.restore import load_backbone
 
     return load_backbone(path)
