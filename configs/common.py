@@ -148,6 +148,7 @@ def quick(
             dataset="emoji",
             target=target,
             every_epochs=epochs,  # at the end, and of the untrained network
+            scalings=("standardized",),
             **probe,
         )
     config.evals.retrieval = dict(

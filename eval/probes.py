@@ -1,0 +1,273 @@
+"""Linear classifiers on features: many fitted at once by SGD, the best chosen, one scored.
+
+    loss = mean cross-entropy(x W + b) + weight_decay / 2 |W|^2
+
+SGD with Nesterov momentum 0.9 and a cosine schedule to zero starts from W = b = 0, as is
+usual since SimCLR (https://arxiv.org/abs/2002.05709). x is standardised with the mean and
+deviation of the rows fitted on, or taken as it is.
+"""
+
+import functools
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from eval.features import map_rows, moments, standardize
+from input_pipeline.errors import UserError
+
+SCALINGS = ("standardized", "raw")
+# Largest array of logits of one scoring call, in elements (64 MiB of float32).
+_BUDGET = 2**24
+
+
+class Probes(NamedTuple):
+    """G linear classifiers, and what is done to features before.
+
+    Attributes:
+      mean: float32 [D], subtracted from a feature.
+      scale: float32 [D], divides it then.
+      kernel: float32 [G, D, C].
+      bias: float32 [G, C].
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    kernel: jax.Array
+    bias: jax.Array
+
+
+class Point(NamedTuple):
+    """One combination of a sweep.
+
+    Attributes:
+      scaling: of `SCALINGS`.
+      learning_rate: peak of the schedule.
+      weight_decay: L2 penalty on the kernel.
+    """
+
+    scaling: str
+    learning_rate: float
+    weight_decay: float
+
+
+class Choice(NamedTuple):
+    """The outcome of a sweep.
+
+    Attributes:
+      point: the chosen combination.
+      val_accuracy: of it, in [0, 1].
+      grid: float [scalings, learning rates, weight decays], validation accuracy of every
+        combination; -1 where the fit diverged.
+    """
+
+    point: Point
+    val_accuracy: float
+    grid: np.ndarray
+
+
+def hold_out(groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose whole groups at random for validation.
+
+    Args:
+      groups: int [n], the group of each row; at least two different ones.
+      fraction: part of the groups to hold out; at least one is, and one is not.
+      seed: of the draw.
+
+    Returns:
+      bool [n], true for a row that is held out.
+    """
+    units = np.unique(groups)
+    count = min(max(round(fraction * len(units)), 1), len(units) - 1)
+    chosen = np.random.default_rng(seed).permutation(units)[:count]
+    return np.isin(groups, chosen)
+
+
+def choose(
+    features: np.ndarray,
+    labels: np.ndarray,
+    held_out: np.ndarray,
+    learning_rates: tuple[float, ...],
+    weight_decays: tuple[float, ...],
+    scalings: tuple[str, ...] = ("standardized",),
+    **fit: Any,
+) -> Choice:
+    """Fit every combination on the rows not held out; choose on those held out.
+
+    Best is the highest accuracy, then the lowest cross-entropy.
+
+    Args:
+      features: float32 [n, D] of the training split.
+      labels: int32 [n].
+      held_out: bool [n], the validation rows.
+      learning_rates: L of them.
+      weight_decays: W of them.
+      scalings: S of `SCALINGS`.
+      **fit: num_classes, epochs, batch_size and seed of `fit_probes`.
+
+    Raises:
+      UserError: every fit diverged.
+    """
+    pairs = list(itertools.product(learning_rates, weight_decays))
+    rates, decays = zip(*pairs, strict=True)
+    found = []
+    for scaling in scalings:
+        probes = fit_probes(
+            features[~held_out],
+            labels[~held_out],
+            rates,
+            decays,
+            scaling=scaling,
+            **fit,
+        )
+        found.append(score(probes, features[held_out], labels[held_out]))
+    accuracy, loss = (np.concatenate(values) for values in zip(*found, strict=True))
+    accuracy = np.where(np.isfinite(loss), accuracy, -1.0)
+    if accuracy.max() < 0:
+        raise UserError(
+            "The linear probe diverged at every learning rate: "
+            "give it lower learning_rates."
+        )
+    best = int(np.lexsort((loss, -accuracy))[0])
+    scaling, pair = divmod(best, len(pairs))
+    shape = (len(scalings), len(learning_rates), len(weight_decays))
+    return Choice(
+        Point(scalings[scaling], *pairs[pair]),
+        float(accuracy[best]),
+        accuracy.reshape(shape),
+    )
+
+
+def fit_probes(
+    features: np.ndarray,
+    labels: np.ndarray,
+    learning_rates: Any,
+    weight_decays: Any,
+    *,
+    num_classes: int,
+    epochs: int = 100,
+    batch_size: int = 256,
+    seed: int = 0,
+    scaling: str = "standardized",
+) -> Probes:
+    """Fit G probes at once, the g-th with learning_rates[g] and weight_decays[g].
+
+    Args:
+      features: float [n, D].
+      labels: int [n] in [0, num_classes).
+      learning_rates: float [G], peaks of the cosine schedule.
+      weight_decays: float [G], L2 penalties on the kernels (not on the biases).
+      num_classes: C.
+      epochs: passes over the rows; the remainder of a pass, which fills no batch, is
+        dropped, and every pass has a new order.
+      batch_size: rows a step, at most n of them.
+      seed: of the order.
+      scaling: "standardized" by the moments of these rows, or "raw".
+    """
+    mean, scale = moments(features)
+    if scaling == "raw":
+        mean, scale = np.zeros_like(mean), np.ones_like(scale)
+    with jax.transfer_guard("allow"):
+        kernel, bias = _fit(
+            jax.device_put(standardize(features, mean, scale)),
+            jax.device_put(np.asarray(labels, np.int32)),
+            np.asarray(learning_rates, np.float32),
+            np.asarray(weight_decays, np.float32),
+            jax.random.key(seed),
+            num_classes=num_classes,
+            epochs=epochs,
+            batch_size=min(batch_size, len(features)),
+        )
+    return Probes(mean, scale, kernel, bias)
+
+
+def score(
+    probes: Probes, features: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy and mean cross-entropy of each probe.
+
+    Args:
+      probes: G of them.
+      features: float [m, D], not yet standardised.
+      labels: int [m]; -1 counts as wrong (the cross-entropy is then meaningless).
+
+    Returns:
+      float64 [G], in [0, 1]; and float64 [G].
+    """
+    labels = np.asarray(labels, np.int32)
+    rows_a_call = min(1024, max(1, _BUDGET // probes.bias.size))
+
+    def block(rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        x = standardize(features[rows], probes.mean, probes.scale)
+        return _score(probes.kernel, probes.bias, x, labels[rows])
+
+    correct, loss = map_rows(block, len(features), rows_a_call)
+    return correct.mean(0, dtype=np.float64), loss.mean(0, dtype=np.float64)
+
+
+@functools.partial(jax.jit, static_argnames=("num_classes", "epochs", "batch_size"))
+def _fit(
+    x: jax.Array,
+    labels: jax.Array,
+    learning_rates: jax.Array,
+    weight_decays: jax.Array,
+    key: jax.Array,
+    *,
+    num_classes: int,
+    epochs: int,
+    batch_size: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Kernels [G, D, C] and biases [G, C]; x [n, D] is standardised."""
+    count, width = x.shape
+    steps = count // batch_size
+
+    def fit(learning_rate: jax.Array, weight_decay: jax.Array) -> tuple[Any, Any]:
+        schedule = optax.cosine_decay_schedule(1.0, steps * epochs)
+        optimizer = optax.sgd(
+            lambda step: learning_rate * schedule(step), momentum=0.9, nesterov=True
+        )
+
+        def loss_fn(weights: Any, x: jax.Array, target: jax.Array) -> jax.Array:
+            kernel, bias = weights
+            # One-hot targets: the gradient of an indexed loss is a scatter, slow.
+            loss = optax.softmax_cross_entropy(_logits(kernel, bias, x), target)
+            return loss.mean() + 0.5 * weight_decay * jnp.sum(kernel**2)
+
+        def step(carry: Any, rows: jax.Array) -> tuple[Any, None]:
+            weights, state = carry
+            target = jax.nn.one_hot(labels[rows], num_classes)
+            gradient = jax.grad(loss_fn)(weights, x[rows], target)
+            updates, state = optimizer.update(gradient, state, weights)
+            return (optax.apply_updates(weights, updates), state), None
+
+        def epoch(carry: Any, number: jax.Array) -> tuple[Any, None]:
+            # One order for all probes: a batch is gathered once, and the vmapped
+            # products become one large matrix product.
+            order = jax.random.permutation(jax.random.fold_in(key, number), count)
+            rows = order[: steps * batch_size].reshape(steps, batch_size)
+            return jax.lax.scan(step, carry, rows)[0], None
+
+        weights = jnp.zeros((width, num_classes)), jnp.zeros(num_classes)
+        carry = weights, optimizer.init(weights)
+        return jax.lax.scan(epoch, carry, jnp.arange(epochs))[0][0]
+
+    return jax.vmap(fit)(learning_rates, weight_decays)
+
+
+@jax.jit
+def _score(
+    kernel: jax.Array, bias: jax.Array, x: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Whether right [B, G] and cross-entropy [B, G] of rows x [B, D]."""
+    logits = jax.vmap(_logits, in_axes=(0, 0, None), out_axes=1)(kernel, bias, x)
+    correct = jnp.argmax(logits, axis=-1) == labels[:, None]
+    target = jax.nn.one_hot(labels, bias.shape[1])[:, None]
+    return correct, optax.softmax_cross_entropy(logits, target)
+
+
+def _logits(kernel: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:
+    # Full precision, so that a GPU (TF32 by default) and a CPU agree.
+    return jnp.dot(x, kernel, precision=jax.lax.Precision.HIGHEST) + bias
