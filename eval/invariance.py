@@ -73,7 +73,7 @@ def create(**options: Any) -> Evaluator:
     Raises:
       UserError: the options do not fit the data.
     """
-    settings, task, chosen = _open(options)
+    settings, task, chosen = open_images(options)
     families = changes.families_of(changes.has_alpha(task.test))
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
@@ -115,7 +115,7 @@ def create(**options: Any) -> Evaluator:
 
 def describe(**options: Any) -> str:
     """The protocol in one line."""
-    settings, task, chosen = _open(options)
+    settings, task, chosen = open_images(options)
     known = changes.families_of(changes.has_alpha(task.test))
     text = "; ".join(
         f"{family} ({', '.join(kinds)})" for family, kinds in known.items()
@@ -135,8 +135,12 @@ def describe(**options: Any) -> str:
     )
 
 
-def _open(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
-    """Settings, task, and which of the task's test rows are changed."""
+def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
+    """Settings, task, and which of the task's test rows are changed, int64 [n].
+
+    Raises:
+      UserError: the options do not fit the data.
+    """
     settings = cli.read_options(Options, options)
     if settings.images < 2:
         raise UserError(f"images must be at least 2, not {settings.images}.")

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline import emoji
+from input_pipeline.decode import fit
 from input_pipeline.errors import UserError
 from input_pipeline.pixels import NpyPixels
 from input_pipeline.store import open_store
@@ -121,3 +122,20 @@ def test_read_gives_new_arrays_and_checks_indices(emoji_dir):
     for index in (-1, len(store)):
         with pytest.raises(IndexError):
             store.read([index])
+
+
+@pytest.mark.parametrize("size", [64, 24])
+def test_alpha_says_where_prepared_images_show_the_background(size):
+    source = emoji.scan()
+    ids, read = source.meta()["ids"], source.open_reader()
+    rows = [7000, 3, 900]
+    alpha, behind = emoji.read_alpha([ids[row] for row in rows], size)
+    assert alpha.shape == (3, size, size) and alpha.dtype == behind.dtype == np.uint8
+    for row, a, colour in zip(rows, alpha, behind, strict=True):
+        image = fit(Image.fromarray(read(row)), size).astype(int)
+        outside = a == 0
+        assert outside.sum() > size
+        # Bicubic resizing rings a little beside the drawing.
+        off = np.abs(image[outside] - colour)
+        assert off.max() <= (0 if size == 64 else 16) and off.mean() < 0.5
+        assert np.abs(image[a == 255] - colour).mean() > 10
