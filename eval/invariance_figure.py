@@ -4,7 +4,8 @@ r"""The four invariances of several runs, SP beside AP: a table, a figure, the c
     --train_split=probe_train --test_split=probe_test --target=category RUN RUN ...
 
 Each run's newest checkpoint is evaluated by `eval.invariance`, unless its
-`eval/invariance.json` has the result already. Prints the table and writes in the folder:
+`eval/invariance.json` (--name) has this result already. Prints the table and writes in
+the folder:
 
 * `invariance.csv`: the table,
 * `invariance.png`: both measures over the levels, one column a family,
@@ -54,9 +55,10 @@ def read_curves(result: Result, measure: str) -> dict[str, dict[str, list[float]
       measure: "cosine" or "accuracy".
 
     Returns:
-      family -> kind -> values from level 0 (nothing changed) upwards.
+      family -> kind -> values from level 0 (nothing changed) upwards; empty if the
+      result is one of another evaluator.
     """
-    first = {"cosine": 1.0, "accuracy": result["clean_accuracy"]}[measure]
+    first = 1.0 if measure == "cosine" else result["clean_accuracy"]
     found: dict[str, dict[str, dict[float, float]]] = {}
     for key, value in result.items():
         match = _KEY.fullmatch(key)
@@ -166,100 +168,116 @@ def _level_title(family: str, kinds: Sequence[str]) -> str:
 def draw_changes(store: ImageStore, rows: np.ndarray, seed: int) -> plt.Figure:
     """Each kind in a row: some images of a store, each at every level."""
     scene = changes.make_scene(store, rows, seed)
+    size, gap = scene.images.shape[1], max(1, scene.images.shape[1] // 12)
     families = changes.families_of(changes.has_alpha(store))
-    listed = [
-        (f, name, kind) for f, kinds in families.items() for name, kind in kinds.items()
-    ]
-    count = len(listed[0][2].levels)
+    kinds = [(family, name) for family, known in families.items() for name in known]
     figure, axes = plt.subplots(
-        len(listed),
-        (count + 1) * len(rows) - 1,
-        figsize=(0.72 * (count + 0.3) * len(rows) + 1.2, 0.9 * len(listed)),
+        len(kinds),
+        len(rows),
+        figsize=(3.6 * len(rows) + 1.2, 0.92 * len(kinds)),
         squeeze=False,
-        gridspec_kw={
-            "wspace": 0.05,
-            "hspace": 0.3,
-            "width_ratios": ([*[1] * count, 0.3] * len(rows))[:-1],
-        },
+        gridspec_kw={"wspace": 0.08, "hspace": 0.25},
     )
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for line, (family, name, kind) in zip(axes, listed, strict=True):
-        for column, level in enumerate(kind.levels):
-            changed = changes.apply(family, name, scene, level, seed)
-            for i, image in enumerate(changed):
-                axis = line[i * (count + 1) + column]
-                axis.imshow(image)
-                axis.set_title(f"{level:g}", fontsize=7, pad=2)
-        line[0].text(
-            -0.15,
-            0.5,
-            f"{family}\n{name}\n({kind.unit})",
-            transform=line[0].transAxes,
-            ha="right",
-            va="center",
-            fontsize=8,
+    for line, (family, name) in zip(axes, kinds, strict=True):
+        kind = changes.FAMILIES[family][name]
+        # [levels, rows, S, S, 3], beside each other with white between.
+        shown = np.stack(
+            [changes.apply(family, name, scene, level, seed) for level in kind.levels]
         )
+        white = [(0, 0), (0, 0), (0, 0), (0, gap), (0, 0)]
+        shown = np.pad(shown, white, constant_values=255)
+        for i, axis in enumerate(line):
+            axis.imshow(np.concatenate(shown[:, i], axis=1)[:, :-gap])
+            places = size / 2 + (size + gap) * np.arange(len(kind.levels))
+            axis.set_xticks(places, [f"{level:g}" for level in kind.levels])
+            axis.xaxis.tick_top()
+            axis.tick_params(length=0, labelsize=7, pad=1)
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+        label = f"{family}\n{name}\n({kind.unit})"
+        line[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
     return figure
 
 
-def evaluate_run(path: str, backbone: Backbone, options: Mapping[str, Any]) -> Result:
-    """The result of a checkpoint: as it was written in its run, or measured now."""
+def evaluate_run(
+    path: str, backbone: Backbone, options: Mapping[str, Any], name: str
+) -> Result:
+    """The result of a checkpoint: as its run's eval/NAME.json has it, or measured now."""
     protocol, step = invariance.describe(**options), backbone.info["step"]
     folder = run_folder(path)
     try:
-        text = (folder / "eval/invariance.json").read_text(encoding="utf-8")
+        text = (folder / "eval" / f"{name}.json").read_text(encoding="utf-8")
         written = json.loads(text)
         if (written["protocol"], written["step"]) == (protocol, step):
             return written["result"]
     except FileNotFoundError:
         pass
     result = invariance.create(**options)(Extractor(backbone), step)
-    write_result(folder, "invariance", result, protocol=protocol, step=step)
+    write_result(folder, name, result, protocol=protocol, step=step)
     return result
 
 
-def main(argv: list[str]) -> int:
-    """Compare the runs given as arguments."""
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every read
-    try:
-        _compare(argv[1:], pathlib.Path(flags.FLAGS.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def compare(
+    paths: Sequence[str],
+    options: Sequence[Mapping[str, Any]],
+    out: pathlib.Path,
+    name: str = "invariance",
+) -> list[list[str]]:
+    """Evaluate checkpoints and write the table and both pictures.
 
+    Args:
+      paths: runs' folders, or checkpoints.
+      options: of `eval.invariance`, for each of them.
+      out: folder of what is written.
+      name: of the results in the runs' folders, eval/NAME.json.
 
-def _compare(paths: Sequence[str], out: pathlib.Path) -> None:
+    Returns:
+      The table, see `make_table`.
+
+    Raises:
+      UserError: nothing to compare, no checkpoint, or options that do not fit.
+    """
     if not paths:
         raise UserError("Give the folders of one or more runs to compare.")
     # Mistakes show before the work: all options are checked, all checkpoints opened.
-    options = [cli.read_flags(invariance.Options, path) for path in paths]
-    for one in options:
-        invariance.create(**one)
+    opened = [invariance.open_images(dict(one)) for one in options]
     backbones = [sp_jax.load(path) for path in paths]
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[Result]] = {}
     for path, backbone, one in zip(paths, backbones, options, strict=True):
-        result = evaluate_run(path, backbone, one)
+        result = evaluate_run(path, backbone, one, name)
         results.setdefault(label_of(run_folder(path)), []).append(result)
     table = make_table(results)
     with open(out / "invariance.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(table)
     pictures.save_figure(draw_figure(results), out / "invariance.png")
-    _, task, _ = invariance.open_images(options[0])
-    rows = task.test_rows[
-        np.linspace(0, len(task.test_rows) - 1, SHOWN + 2).astype(int)
-    ]
-    sheet = draw_changes(task.test, rows[1:-1], options[0]["seed"])
+    settings, task, _ = opened[0]
+    # Spread over the images, without the first and the last.
+    places = np.linspace(0, len(task.test_rows) - 1, SHOWN + 2).astype(int)[1:-1]
+    sheet = draw_changes(task.test, task.test_rows[places], settings.seed)
     pictures.save_figure(sheet, out / "changes.png")
-    print(invariance.describe(**options[0]))
+    return table
+
+
+def main(argv: list[str]) -> int:
+    """Compare the runs given as arguments."""
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every read
+    out, paths = pathlib.Path(flags.FLAGS.out), argv[1:]
+    try:
+        options = [cli.read_flags(invariance.Options, path) for path in paths]
+        table = compare(paths, options, out, flags.FLAGS.name)
+        print(invariance.describe(**options[0]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(format_table(table))
     print(f"\nTable, figure and the changes: {out}")
+    return 0
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("out", "runs", "Folder of the table and the pictures.")
+    flags.DEFINE_string("name", "invariance", "Of the runs' results, eval/NAME.json.")
     cli.define_flags(invariance.Options)
     xla_flags.set_cpu_flags()
     app.run(main)

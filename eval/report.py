@@ -20,7 +20,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from matplotlib import pyplot as plt
 
-from eval import pictures
+from eval import invariance_figure, pictures
 from eval.features import Extractor
 from eval.retrieval import nearest
 from eval.runs import Run, format_table, group_runs, mean_text, read_run
@@ -42,7 +42,7 @@ _FIGURES = {
     "filters": "The first layer",
 }
 # The number of each evaluator's result that the table shows.
-_HEADLINES = ("accuracy", "top1")
+_HEADLINES = ("accuracy", "top1", "cosine")
 
 
 def make_table(runs: Sequence[Run]) -> list[list[str]]:
@@ -120,6 +120,26 @@ def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
     axes[0, 0].legend(fontsize=8, frameon=False)
     figure.tight_layout()
     pictures.save_figure(figure, path)
+
+
+def draw_invariances(runs: Sequence[Run], out: pathlib.Path) -> list[tuple[str, str]]:
+    """The figure of each result of `eval.invariance` that all runs have.
+
+    Returns:
+        Title and embedded picture.
+    """
+    figures = []
+    for name, first in runs[0].results.items():
+        results: dict[str, list[dict[str, float]]] = {}
+        for run in runs:
+            result = run.results.get(name, {}).get("result", {})
+            if invariance_figure.read_curves(result, "cosine"):
+                results.setdefault(run.label, []).append(result)
+        if sum(map(len, results.values())) == len(runs):
+            path = out / f"{name}.png"
+            pictures.save_figure(invariance_figure.draw_figure(results), path)
+            figures.append((first["protocol"], _embed(path)))
+    return figures
 
 
 def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> bool:
@@ -213,6 +233,9 @@ Protocols:</small></p>
 <ul>{% for name, text in protocols.items() %}
 <li><small><b>{{ name }}</b>: {{ text }}</small></li>{% endfor %}</ul>
 <h2>Curves</h2><img src="{{ curves }}" alt="curves of both runs">
+{% for protocol, picture in invariances %}<h2>Invariance to changes of the images</h2>
+<img src="{{ picture }}" alt="invariance to changes of the images">
+<p><small>{{ protocol }}. Several seeds: mean and range.</small></p>{% endfor %}
 {% if retrieval %}<h2>Nearest neighbours on concepts that no run saw</h2>
 <p>Green: the same concept. Neighbours are by other artists than the query's.</p>
 <img src="{{ retrieval }}" alt="retrieval sheet">{% endif %}
@@ -262,6 +285,7 @@ def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
         seeds=", ".join(dict.fromkeys(str(run.config["seed"]) for run in runs)),
         protocols={n: r["protocol"] for n, r in runs[0].results.items()},
         curves=_embed(out / "curves.png"),
+        invariances=draw_invariances(runs, out),
         retrieval=_embed(out / "retrieval.png") if has_sheet else None,
         views=_of_each_label(runs, "views.png"),
         figures=[

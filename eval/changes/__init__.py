@@ -126,11 +126,11 @@ def apply(family: str, kind: str, scene: Scene, level: float, seed: int) -> np.n
         raise ValueError(f"{family}/{kind} needs images with alpha.")
     if level == 0:
         return scene.images
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(kind.encode()))
+    salt = np.uint32(zlib.crc32(f"{family}/{kind}".encode()))
 
     def block(rows: np.ndarray) -> jax.Array:
         part = jax.tree.map(lambda x: x[rows], scene)
-        return _change(change.change, key, part, jnp.float32(level))
+        return _change(change.change, np.uint32(seed), salt, part, np.float32(level))
 
     count = len(scene.images)
     return map_rows(block, count, min(_BATCH, count))
@@ -139,10 +139,13 @@ def apply(family: str, kind: str, scene: Scene, level: float, seed: int) -> np.n
 @functools.partial(jax.jit, static_argnames="change")
 def _change(
     change: Callable[[jax.Array, Scene, jax.Array], jax.Array],
-    key: jax.Array,
+    seed: jax.Array,
+    salt: jax.Array,
     scene: Scene,
     level: jax.Array,
 ) -> jax.Array:
+    key = jax.random.fold_in(jax.random.key(seed), salt)
+
     def one(scene: Scene) -> jax.Array:
         own = jax.random.fold_in(key, scene.numbers)
         scene = jax.tree.map(lambda x: x.astype(jnp.float32), scene)

@@ -56,7 +56,8 @@ def test_level_0_is_the_image_and_levels_grow_from_there(scene, family, kind):
         ).mean()
         for x in levels
     ]
-    assert np.all(np.diff(change) > 0), change
+    # From 8 x 8 to 16 x 16 squares the pixels hardly move farther, up to chance.
+    assert np.all(np.diff(change) > (-1 if kind == "shuffle" else 0)), change
     assert change[1] > 1 and change[-1] > 10
 
 
@@ -64,7 +65,8 @@ def test_level_0_is_the_image_and_levels_grow_from_there(scene, family, kind):
 def test_only_seed_and_number_decide(scene, family, kind):
     level = changes.FAMILIES[family][kind].levels[2]
     before = [np.copy(x) for x in scene]
-    changed = changes.apply(family, kind, scene, level, seed=0)
+    with jax.transfer_guard("disallow"):  # As a training loop may have it.
+        changed = changes.apply(family, kind, scene, level, seed=0)
     assert changed.dtype == np.uint8 and changed.shape == scene.images.shape
     assert all(np.array_equal(a, b) for a, b in zip(scene, before, strict=True))
     assert np.array_equal(changed, changes.apply(family, kind, scene, level, seed=0))
