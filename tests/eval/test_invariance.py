@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 import eval as evals
-from eval import changes, invariance, invariance_figure, linear_probe
+from eval import changes, invariance, invariance_figure, linear_probe, report
 from eval.features import Extractor, normalize
+from eval.runs import Run
 from input_pipeline.errors import UserError
 
 OPTIONS = dict(dataset="tiny", train_split="train", test_split="test")
@@ -199,3 +200,19 @@ def test_one_command(photographs, tmp_path, monkeypatch):
     assert Backbone.images == seen // 2
     with pytest.raises(UserError, match="one or more runs"):
         invariance_figure.compare([], [], out)
+
+
+def test_the_report_shows_the_figure(tmp_path):
+    def run(label, offset, **others):
+        written = {"result": fake_result(offset), "protocol": "as tested"}
+        knn = {"result": {"accuracy": 0.5}, "protocol": ""}
+        results = {"knn": knn, "robust": written} | others
+        return Run(tmp_path, label, {}, [], results)
+
+    runs = [run("SP", 0.0), run("AP", 0.1)]
+    ((protocol, picture),) = report.draw_invariances(runs, tmp_path)
+    assert protocol == "as tested" and picture.startswith("data:image/png;base64,")
+    assert (tmp_path / "robust.png").is_file()
+    # A run without the evaluation has no curve to show beside the others.
+    runs.append(run("AP", 0.1, robust={"result": {"top1": 0.1}, "protocol": ""}))
+    assert report.draw_invariances(runs, tmp_path) == []
