@@ -129,9 +129,9 @@ def describe(**options: Any) -> str:
     if left_out:
         text += f"; without {', '.join(left_out)}: no alpha"
     return (
-        f"invariance of {len(chosen):,} test images to {text}; cosine relative to "
-        f"different images, accuracy of a linear probe fitted on unchanged images (seed "
-        f"{settings.seed}), {task.text}"
+        f"invariance of {len(chosen):,} test images ({settings.image_size} px, "
+        f"{settings.resize}) to {text}; cosine relative to different images, accuracy "
+        f"of a linear probe fitted on unchanged images (seed {settings.seed}), {task.text}"
     )
 
 

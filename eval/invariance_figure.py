@@ -3,9 +3,9 @@ r"""The four invariances of several runs, SP beside AP: a table, a figure, the c
   python -m eval.invariance_figure --out=FOLDER --dataset=emoji \
     --train_split=probe_train --test_split=probe_test --target=category RUN RUN ...
 
-Each run's newest checkpoint is evaluated by `eval.invariance`, unless its
-`eval/invariance.json` (--name) has this result already. Prints the table and writes in
-the folder:
+Each run's newest checkpoint (or a file of weights) is evaluated by `eval.invariance`,
+unless the run's `eval/invariance.json` (--name) has this result already. Prints the table
+and writes in the folder:
 
 * `invariance.csv`: the table,
 * `invariance.png`: both measures over the levels, one column a family,
@@ -202,13 +202,17 @@ def draw_changes(store: ImageStore, rows: np.ndarray, seed: int) -> plt.Figure:
 def evaluate_run(
     path: str, backbone: Backbone, options: Mapping[str, Any], name: str
 ) -> Result:
-    """The result of a checkpoint: as its run's eval/NAME.json has it, or measured now."""
+    """The result of a checkpoint: as its run's eval/NAME.json has it, or measured now.
+
+    That of a file of weights is measured each time: nothing tells one file from another.
+    """
     protocol, step = invariance.describe(**options), backbone.info["step"]
     folder = run_folder(path)
     try:
         text = (folder / "eval" / f"{name}.json").read_text(encoding="utf-8")
         written = json.loads(text)
-        if (written["protocol"], written["step"]) == (protocol, step):
+        same = (written["protocol"], written["step"]) == (protocol, step)
+        if same and not pathlib.Path(path).is_file():
             return written["result"]
     except FileNotFoundError:
         pass
