@@ -20,7 +20,7 @@ import types
 
 from input_pipeline.errors import UserError
 
-NAMES = ("finetune", "knn", "linear_probe", "retrieval")
+NAMES = ("finetune", "invariance", "knn", "linear_probe", "retrieval")
 
 
 def get(type: str) -> types.ModuleType:

@@ -69,12 +69,16 @@ def main(name: str, module: Any) -> None:
     """
     _define("checkpoint", {}, "Run folder or checkpoint to evaluate.")
     _define("name", {"name": name}, "Name of the result file, eval/NAME.json.")
-    for option in module.Options._fields:
-        line = re.search(rf"^ *{option}: (.+)$", module.Options.__doc__, re.MULTILINE)
-        _define(option, module.Options._field_defaults, line[1] if line else "")
-
+    define_flags(module.Options)
     xla_flags.set_cpu_flags()
     cli.run(lambda: _evaluate(module))
+
+
+def define_flags(kind: type[tuple]) -> None:
+    """Define a flag for each field of an evaluator's `Options`."""
+    for option in kind._fields:
+        line = re.search(rf"^ *{option}: (.+)$", kind.__doc__, re.MULTILINE)
+        _define(option, kind._field_defaults, line[1] if line else "")
 
 
 def _define(option: str, defaults: Mapping[str, Any], text: str) -> None:
@@ -105,24 +109,41 @@ def _images_of(checkpoint: str) -> dict[str, Any]:
     return {name: data[name] for name in ("image_size", "resize") if name in data}
 
 
-def _evaluate(module: Any) -> None:
+def read_flags(kind: type[tuple], checkpoint: str) -> dict[str, Any]:
+    """The options that the flags give an evaluator of a checkpoint.
+
+    Images are prepared as those of the checkpoint's run, where no flag says otherwise.
+
+    Args:
+      kind: the evaluator's `Options`, whose flags are defined.
+      checkpoint: a run's folder, or a checkpoint in it.
+
+    Raises:
+      UserError: an element of a list has the wrong type.
+    """
     values = flags.FLAGS
     options = {}
-    of_run = _images_of(values.checkpoint)
-    for option in module.Options._fields:
+    of_run = _images_of(checkpoint)
+    for option in kind._fields:
         value = getattr(values, option)
         if isinstance(value, list):
-            kind = type(module.Options._field_defaults[option][0])
+            element = type(kind._field_defaults[option][0])
             try:
-                value = tuple(kind(one) for one in value)
+                value = tuple(element(one) for one in value)
             except ValueError:
                 raise UserError(
-                    f"--{option} must be {kind.__name__}s with commas between, "
+                    f"--{option} must be {element.__name__}s with commas between, "
                     f"not {','.join(value)!r}."
                 ) from None
         if option in of_run and not values[option].present:
             value = of_run[option]
         options[option] = value
+    return options
+
+
+def _evaluate(module: Any) -> None:
+    values = flags.FLAGS
+    options = read_flags(module.Options, values.checkpoint)
     evaluate = module.create(**options)
     protocol = module.describe(**options)
     # Imported late: the library of evaluators needs no trainer, and mistakes in the

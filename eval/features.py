@@ -159,6 +159,17 @@ class Task(NamedTuple):
     num_classes: int
     text: str
 
+    @property
+    def groups(self) -> np.ndarray:
+        """Which training images belong together, int [n]: they are held out together.
+
+        Near-duplicates (variants of one concept) on both sides of a choice would favour
+        what memorises. Stores without an attribute "group" have a group an image.
+        """
+        if "group" in self.train.attributes:
+            return self.train.attributes["group"][self.train_rows]
+        return np.arange(len(self.train_rows))
+
     def extract(self, extractor: Extractor) -> tuple[np.ndarray, np.ndarray]:
         """Features of the training and test rows: float32 [n, D] and [m, D]."""
         train = extractor.extract(self.train)[self.train_rows]

@@ -84,14 +84,14 @@ def create(**options: Any) -> Evaluator:
     Raises:
       UserError: the options do not fit the data; when called: all fits diverged.
     """
-    settings, task, groups, _ = _open(options)
+    settings, task = _open(options)
     run = _PROTOCOLS[settings.protocol]
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor)
         results = []
         for seed in range(settings.seed, settings.seed + settings.seeds):
-            held_out = hold_out(groups, settings.validation, seed)
+            held_out = hold_out(task.groups, settings.validation, seed)
             results.append(run(train, test, task, held_out, settings, seed))
         found = dict(results[0])
         for name in ("accuracy", "val_accuracy", "converged"):
@@ -174,7 +174,8 @@ _PROTOCOLS: dict[str, Callable[..., dict[str, float]]] = {
 
 def describe(**options: Any) -> str:
     """The protocol in one line."""
-    settings, task, _, unit = _open(options)
+    settings, task = _open(options)
+    unit = "groups" if "group" in task.train.attributes else "images"
     rates, decays = len(settings.learning_rates), len(settings.weight_decays)
     seeds = f"seed {settings.seed}"
     if settings.seeds > 1:
@@ -191,8 +192,7 @@ def describe(**options: Any) -> str:
     return f"linear probe, {how}, {task.text}"
 
 
-def _open(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray, str]:
-    """Settings, task, the unit that each row belongs to, and what a unit is called."""
+def _open(options: dict[str, Any]) -> tuple[Options, Task]:
     settings = cli.read_options(Options, options)
     if settings.protocol not in PROTOCOLS:
         raise UserError(
@@ -222,18 +222,12 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray, str]:
         max_skipped=settings.max_skipped,
         data_dir=settings.data_dir,
     )
-    # Near-duplicates (variants of one concept) on both sides of the choice would
-    # favour the probe that memorises.
-    if "group" in task.train.attributes:
-        groups, unit = task.train.attributes["group"][task.train_rows], "groups"
-    else:
-        groups, unit = np.arange(len(task.train_rows)), "images"
-    if len(np.unique(groups)) < 2:
+    if len(np.unique(task.groups)) < 2:
         raise UserError(
             f"{settings.dataset} {settings.train_split} has a single group of images, "
             "so none can be held out to choose by: use a larger training split."
         )
-    return settings, task, groups, unit
+    return settings, task
 
 
 if __name__ == "__main__":

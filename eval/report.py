@@ -13,7 +13,6 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -21,15 +20,15 @@ from absl import app, flags
 from absl import logging as absl_logging
 from matplotlib import pyplot as plt
 
-from eval import pictures
+from eval import invariance_figure, pictures
 from eval.features import Extractor
 from eval.retrieval import nearest
+from eval.runs import Run, format_table, group_runs, mean_text, read_run
 from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
 
 _OUT = flags.DEFINE_string("out", "runs", "Folder of the report.")
 
-LABELS = {"semantic": "SP (semantic pairs)", "augmented": "AP (augmentation pairs)"}
 QUERIES = 10
 NEIGHBOURS = 5
 
@@ -43,50 +42,7 @@ _FIGURES = {
     "filters": "The first layer",
 }
 # The number of each evaluator's result that the table shows.
-_HEADLINES = ("accuracy", "top1")
-
-
-class Run(NamedTuple):
-    """What a run's folder says of itself."""
-
-    workdir: pathlib.Path
-    label: str
-    config: dict[str, Any]
-    lines: list[dict[str, Any]]
-    results: dict[str, dict[str, Any]]
-
-
-def read_run(workdir: str | os.PathLike) -> Run:
-    """Read config.json, metrics.jsonl and eval/*.json.
-
-    Raises:
-        UserError: the folder holds no finished run.
-    """
-    # Imported here: pictures of other things than runs need no trainer.
-    from sp_jax.train.writer import read_metrics
-
-    workdir = pathlib.Path(workdir)
-    lines = read_metrics(workdir)
-    results = {
-        path.stem: json.loads(path.read_text())
-        for path in sorted((workdir / "eval").glob("*.json"))
-    }
-    if not (workdir / "config.json").is_file() or not lines or not results:
-        raise UserError(
-            f"{workdir} holds no evaluated run: train it first, with "
-            f"python -m sp_jax.main --config=… --workdir={workdir}."
-        )
-    config = json.loads((workdir / "config.json").read_text())
-    pairing = config["data"]["pairing"]
-    return Run(workdir, LABELS.get(pairing, pairing), config, lines, results)
-
-
-def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by label: those of one label differ in their seed."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.label, []).append(run)
-    return groups
+_HEADLINES = ("accuracy", "top1", "cosine")
 
 
 def make_table(runs: Sequence[Run]) -> list[list[str]]:
@@ -108,20 +64,13 @@ def make_table(runs: Sequence[Run]) -> list[list[str]]:
             (k for k in _HEADLINES if any(k in r for g in results for r in g)), ""
         )
         row = [f"{name} ({key})"]
-        row += [_mean([r[key] for r in group if key in r]) for group in results]
+        row += [mean_text([r[key] for r in group if key in r]) for group in results]
         row += [
-            _mean([baselines[name][c]] if c in baselines.get(name, {}) else [])
+            mean_text([baselines[name][c]] if c in baselines.get(name, {}) else [])
             for c in columns
         ]
         table.append(row)
     return table
-
-
-def _mean(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
 
 
 def _baselines(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
@@ -130,15 +79,6 @@ def _baselines(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
         return {}
     path = pathlib.Path(__file__).parents[1] / "input_pipeline/emoji/baselines.json"
     return json.loads(path.read_text())["results"] if path.is_file() else {}
-
-
-def format_table(table: Sequence[Sequence[str]]) -> str:
-    """The table in aligned columns, for a terminal."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in table
-    )
 
 
 def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
@@ -180,6 +120,26 @@ def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
     axes[0, 0].legend(fontsize=8, frameon=False)
     figure.tight_layout()
     pictures.save_figure(figure, path)
+
+
+def draw_invariances(runs: Sequence[Run], out: pathlib.Path) -> list[tuple[str, str]]:
+    """The figure of each result of `eval.invariance` that all runs have.
+
+    Returns:
+        Title and embedded picture.
+    """
+    figures = []
+    for name, first in runs[0].results.items():
+        results: dict[str, list[dict[str, float]]] = {}
+        for run in runs:
+            result = run.results.get(name, {}).get("result", {})
+            if invariance_figure.read_curves(result, "cosine"):
+                results.setdefault(run.label, []).append(result)
+        if sum(map(len, results.values())) == len(runs):
+            path = out / f"{name}.png"
+            pictures.save_figure(invariance_figure.draw_figure(results), path)
+            figures.append((first["protocol"], _embed(path)))
+    return figures
 
 
 def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> bool:
@@ -273,6 +233,9 @@ Protocols:</small></p>
 <ul>{% for name, text in protocols.items() %}
 <li><small><b>{{ name }}</b>: {{ text }}</small></li>{% endfor %}</ul>
 <h2>Curves</h2><img src="{{ curves }}" alt="curves of both runs">
+{% for protocol, picture in invariances %}<h2>Invariance to changes of the images</h2>
+<img src="{{ picture }}" alt="invariance to changes of the images">
+<p><small>{{ protocol }}. Several seeds: mean and range.</small></p>{% endfor %}
 {% if retrieval %}<h2>Nearest neighbours on concepts that no run saw</h2>
 <p>Green: the same concept. Neighbours are by other artists than the query's.</p>
 <img src="{{ retrieval }}" alt="retrieval sheet">{% endif %}
@@ -322,6 +285,7 @@ def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
         seeds=", ".join(dict.fromkeys(str(run.config["seed"]) for run in runs)),
         protocols={n: r["protocol"] for n, r in runs[0].results.items()},
         curves=_embed(out / "curves.png"),
+        invariances=draw_invariances(runs, out),
         retrieval=_embed(out / "retrieval.png") if has_sheet else None,
         views=_of_each_label(runs, "views.png"),
         figures=[

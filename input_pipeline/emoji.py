@@ -21,11 +21,13 @@ import io
 import json
 import pathlib
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from input_pipeline.decode import fit
 from input_pipeline.source import Reader, Source
 
 ARCHIVE = pathlib.Path(__file__).with_name("emoji") / "emoji_core5.zip"
@@ -81,6 +83,26 @@ def composite(rgba: np.ndarray, colour: np.ndarray) -> np.ndarray:
     alpha = rgba[..., 3:].astype(np.uint32)
     mixed = rgba[..., :3] * alpha + colour * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def read_alpha(ids: Sequence[str], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where prepared images show the drawing, and what is behind it.
+
+    Args:
+      ids: of the images, as the store has them: "artist/codepoint".
+      size: their side S in pixels. The drawings are square, so both ways to resize them
+        do the same to alpha as to the pixels.
+
+    Returns:
+      uint8 [n, S, S], 255 where only the drawing is seen, 0 where only the background
+      is; and the colour of the background, uint8 [n, 3].
+    """
+    content = ARCHIVE.read_bytes()
+    place = {id: row for row, id in enumerate(_meta(read_index(content))["ids"])}
+    rows = [place[id] for id in ids]
+    tiles = read_tiles(content)[rows, ..., 3]
+    alpha = np.stack([fit(Image.fromarray(tile), size) for tile in tiles])
+    return alpha, np.stack([background(row) for row in rows])
 
 
 def _meta(index: dict[str, Any]) -> dict[str, Any]:

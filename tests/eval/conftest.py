@@ -16,10 +16,12 @@ def pixels(images):
 
 @pytest.fixture
 def make_store():
-    """Function (values uint8 [N, 12], labels, split, attributes) -> ImageStore."""
+    """Function (values uint8 [N, 12] or [N, S, S, 3], labels, split, attributes) -> store."""
 
     def make(values, labels, split="train", **attributes):
-        images = np.asarray(values, np.uint8).reshape(-1, 2, 2, 3)
+        images = np.asarray(values, np.uint8)
+        if images.ndim == 2:
+            images = images.reshape(-1, 2, 2, 3)
         labels = np.asarray(labels, np.int32)
         ids = tuple(f"{split}/{row}" for row in range(len(images)))
         return ImageStore(

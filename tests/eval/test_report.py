@@ -13,6 +13,7 @@ from PIL import Image
 
 import sp_jax
 from eval import figures, report
+from eval.runs import LABELS, read_run
 from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
 from sp_jax import main
@@ -40,9 +41,9 @@ def runs(tmp_path_factory):
 
 
 def test_report(runs, tmp_path):
-    read = [report.read_run(workdir) for workdir in runs]
+    read = [read_run(workdir) for workdir in runs]
     table = report.make_table(read)
-    assert table[0][:3] == ["evaluation", *list(report.LABELS.values())[:2]]
+    assert table[0][:3] == ["evaluation", *list(LABELS.values())[:2]]
     numbers = [
         json.loads((workdir / "eval/knn.json").read_text())["result"]["accuracy"]
         for workdir in runs
@@ -71,7 +72,7 @@ def test_report(runs, tmp_path):
 
 def test_report_of_nothing(tmp_path):
     with pytest.raises(UserError, match="holds no evaluated run"):
-        report.read_run(tmp_path)
+        read_run(tmp_path)
 
 
 def test_a_checkpoint_alone_gives_the_same_number(runs):

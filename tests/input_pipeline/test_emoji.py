@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline import emoji
+from input_pipeline.decode import fit
 from input_pipeline.errors import UserError
 from input_pipeline.pixels import NpyPixels
 from input_pipeline.store import open_store
@@ -121,3 +122,24 @@ def test_read_gives_new_arrays_and_checks_indices(emoji_dir):
     for index in (-1, len(store)):
         with pytest.raises(IndexError):
             store.read([index])
+
+
+@pytest.mark.parametrize("size", [64, 24])
+def test_alpha_says_where_prepared_images_show_the_background(size):
+    source = emoji.scan()
+    ids, rows = source.meta()["ids"], [7000, 3, 900]
+    read = source.open_reader()
+    alpha, behind = emoji.read_alpha([ids[row] for row in rows], size)
+    assert alpha.shape == (3, size, size) and alpha.dtype == behind.dtype == np.uint8
+    tiles = emoji.read_tiles(emoji.ARCHIVE.read_bytes())
+    for row, a, colour in zip(rows, alpha, behind, strict=True):
+        # By alpha, the same drawing on another colour.
+        image = fit(Image.fromarray(read(row)), size)
+        new = np.array([20, 250, 120])
+        got = image + (1 - a[..., None] / 255) * (new - colour.astype(int))
+        drawn = emoji.composite(tiles[row], new)
+        expected = fit(Image.fromarray(drawn), size).astype(int)
+        # Bicubic resizing rings, and what rings beyond 0 or 255 is cut.
+        off, moved = (np.abs(x - expected) for x in (got, image))
+        assert off.max() <= (1.1 if size == 64 else 25)
+        assert off.mean() < 0.2 * moved.mean()

@@ -1,0 +1,155 @@
+"""Controlled changes of images, in four families, from nothing to severe.
+
+| family | kind | level | levels |
+|---|---|---|---|
+| occlusion | patches | share of the squares of an 8 x 8 grid that turn grey | 0 to 0.75 |
+| background | colour, gradient, stripes, noise | blend of the background with it | 0 to 1 |
+| texture | shuffle | squares a side of the grid whose squares change places | 0 to 16 |
+| texture | amplitude | blend of the Fourier amplitude with another image's | 0 to 1 |
+| texture | surface | blend of the object's inside with stripes | 0 to 1 |
+| illumination | gamma | octaves of the exponent, up or down | 0 to 2 |
+| illumination | brightness | stops of light, more or less | 0 to 2 |
+| illumination | temperature | mired from daylight, warmer or colder | 0 to 96 |
+| illumination | shading | share of the light that is missing at the darkest edge | 0 to 0.9 |
+
+`background` and `surface` need to know where the object is, so they need a store with
+alpha. All randomness of an image is drawn from the seed, the kind and the image's number:
+no batch and no other image plays a part, and an image keeps its draws over all levels.
+
+Example:
+  >>> store = open_store("emoji", "probe_test")  # doctest: +SKIP
+  >>> scene = changes.make_scene(store, np.arange(100), seed=0)  # doctest: +SKIP
+  >>> changes.apply("occlusion", "patches", scene, 0.25, seed=0)  # doctest: +SKIP
+"""
+
+import functools
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eval.changes import background, illumination, occlusion, texture
+from eval.changes.scene import Scene, check_images, has_alpha, make_scene
+from eval.features import map_rows
+
+__all__ = [
+    "FAMILIES",
+    "Kind",
+    "Scene",
+    "apply",
+    "check_images",
+    "families_of",
+    "has_alpha",
+    "make_scene",
+]
+
+# Images a call. It bounds the memory of the Fourier transforms.
+_BATCH = 256
+
+
+class Kind(NamedTuple):
+    """One way to change an image.
+
+    Attributes:
+      change: (key, scene of one image in float32, level) -> float32 [S, S, 3] in [0, 255],
+        not yet rounded or cut.
+      levels: its levels; the first is 0, where nothing changes.
+      unit: what a level counts, for axes and tables.
+      needs_alpha: whether it must know where the object is.
+    """
+
+    change: Callable[[jax.Array, Scene, jax.Array], jax.Array]
+    levels: tuple[float, ...]
+    unit: str
+    needs_alpha: bool = False
+
+
+_BLEND = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+FAMILIES: dict[str, dict[str, Kind]] = {
+    "occlusion": {
+        "patches": Kind(occlusion.patches, (0, 0.1, 0.25, 0.5, 0.75), "share dropped"),
+    },
+    "background": {
+        "colour": Kind(background.colour, _BLEND, "blend", needs_alpha=True),
+        "gradient": Kind(background.gradient, _BLEND, "blend", needs_alpha=True),
+        "stripes": Kind(background.stripes, _BLEND, "blend", needs_alpha=True),
+        "noise": Kind(background.noise, _BLEND, "blend", needs_alpha=True),
+    },
+    "texture": {
+        "shuffle": Kind(texture.shuffle, (0, 2, 4, 8, 16), "squares a side"),
+        "amplitude": Kind(texture.amplitude, _BLEND, "blend"),
+        "surface": Kind(texture.surface, _BLEND, "blend", needs_alpha=True),
+    },
+    "illumination": {
+        "gamma": Kind(illumination.gamma, (0, 0.5, 1, 1.5, 2), "octaves"),
+        "brightness": Kind(illumination.brightness, (0, 0.5, 1, 1.5, 2), "stops"),
+        "temperature": Kind(illumination.temperature, (0, 24, 48, 72, 96), "mired"),
+        "shading": Kind(
+            illumination.shading, (0, 0.25, 0.5, 0.75, 0.9), "light missing"
+        ),
+    },
+}
+
+
+def families_of(has_alpha: bool) -> dict[str, dict[str, Kind]]:
+    """The families, and of each the kinds, that images with or without alpha can have."""
+    found = {
+        family: {n: k for n, k in kinds.items() if has_alpha or not k.needs_alpha}
+        for family, kinds in FAMILIES.items()
+    }
+    return {family: kinds for family, kinds in found.items() if kinds}
+
+
+def apply(family: str, kind: str, scene: Scene, level: float, seed: int) -> np.ndarray:
+    """The images of a scene, changed.
+
+    Args:
+      family: of `FAMILIES`.
+      kind: of the family.
+      scene: images [n, S, S, 3] and what is known of them, see `make_scene`.
+      level: any number from 0, where the images come back bit for bit, to the last of
+        the kind's levels; `shuffle` takes whole numbers.
+      seed: with the kind and an image's number, all of its randomness.
+
+    Returns:
+      uint8 [n, S, S, 3].
+
+    Raises:
+      ValueError: the kind needs alpha, and the scene has none.
+    """
+    change = FAMILIES[family][kind]
+    if change.needs_alpha and scene.alpha is None:
+        raise ValueError(f"{family}/{kind} needs images with alpha.")
+    if level == 0:
+        return scene.images
+    salt = np.uint32(zlib.crc32(f"{family}/{kind}".encode()))
+
+    def block(rows: np.ndarray) -> jax.Array:
+        part = jax.tree.map(lambda x: x[rows], scene)
+        return _change(change.change, np.uint32(seed), salt, part, np.float32(level))
+
+    count = len(scene.images)
+    return map_rows(block, count, min(_BATCH, count))
+
+
+@functools.partial(jax.jit, static_argnames="change")
+def _change(
+    change: Callable[[jax.Array, Scene, jax.Array], jax.Array],
+    seed: jax.Array,
+    salt: jax.Array,
+    scene: Scene,
+    level: jax.Array,
+) -> jax.Array:
+    key = jax.random.fold_in(jax.random.key(seed), salt)
+
+    def one(scene: Scene) -> jax.Array:
+        own = jax.random.fold_in(key, scene.numbers)
+        scene = jax.tree.map(lambda x: x.astype(jnp.float32), scene)
+        changed = change(own, scene, level)
+        return jnp.clip(jnp.round(changed), 0, 255).astype(jnp.uint8)
+
+    return jax.vmap(one)(scene)

@@ -1,0 +1,74 @@
+"""Images that are to be changed, with what the changes need to know of them."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from input_pipeline import emoji
+from input_pipeline.errors import UserError
+from input_pipeline.store import ImageStore
+
+_SMALLEST = 16  # pixels: the finest grid of `texture.shuffle`
+
+Array = np.ndarray | jax.Array
+
+
+class Scene(NamedTuple):
+    """Images, or one image where a change is written (then without the first axis).
+
+    Attributes:
+      images: uint8 [n, S, S, 3].
+      numbers: int64 [n], the number of each image, from which its randomness is drawn.
+      others: uint8 [n, S, S, 3], for each image another one of its store.
+      alpha: uint8 [n, S, S], 255 where only the object is seen, 0 where only the
+        background is; None where that is not known.
+      behind: uint8 [n, 3], the plain colour of the background; None like alpha.
+    """
+
+    images: Array
+    numbers: Array
+    others: Array
+    alpha: Array | None = None
+    behind: Array | None = None
+
+
+def make_scene(store: ImageStore, rows: np.ndarray, seed: int) -> Scene:
+    """Read images of a store.
+
+    Args:
+      store: "emoji" knows where its objects are; other stores do not.
+      rows: int [n], the images; an image's number is its row.
+      seed: chooses the other image that each image has beside it.
+
+    Raises:
+      UserError: see `check_images`.
+    """
+    check_images(store)
+    rows = np.asarray(rows, np.int64)
+    # A circle through all images in random order: nobody is beside itself. Raw bits,
+    # because NumPy promises the same ones in every version.
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(store)), kind="stable")
+    beside = np.empty_like(order)
+    beside[order] = np.roll(order, 1)
+    alpha = behind = None
+    if has_alpha(store):
+        alpha, behind = emoji.read_alpha(
+            [store.ids[row] for row in rows], store.images.shape[1]
+        )
+    return Scene(store.read(rows), rows, store.read(beside[rows]), alpha, behind)
+
+
+def has_alpha(store: ImageStore) -> bool:
+    """Whether it is known where the objects of a store are."""
+    return store.name == "emoji"
+
+
+def check_images(store: ImageStore) -> None:
+    """Raise UserError where a store's images are too small, or there is only one."""
+    size = store.images.shape[1]
+    if len(store) < 2 or size < _SMALLEST:
+        raise UserError(
+            f"Changes need two images of {_SMALLEST} pixels or more; {store.name} "
+            f"{store.split} has {len(store):,} of {size} pixels."
+        )

@@ -1,0 +1,218 @@
+r"""Invariance: how far controlled changes of an image move its features.
+
+The paper (https://arxiv.org/abs/2510.08722) claims that semantic pairs make
+representations robust to occlusion, background, pattern or texture, and illumination, and
+measures none of them. Here test images are changed in these four families, in several
+kinds and levels each (`eval.changes` says what a level is), and two things are measured:
+
+* `cosine`: (c - d) / (1 - d), where c is the cosine between the features of an image and
+  of the same image changed, in the mean, and d the mean cosine between the features of
+  different unchanged images. 1: the features do not move; 0: they are as far away as
+  those of any other image. Without d a backbone whose features all look alike would win.
+* `accuracy`: of a linear probe (`eval.linear_probe`) on the changed images. It is fitted,
+  and chosen, on unchanged training images, so a change is new to it.
+
+  python -m eval.invariance --checkpoint=RUN --dataset=emoji \
+    --train_split=probe_train --test_split=probe_test --target=category
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eval import changes, cli, linear_probe, probes
+from eval.features import Evaluator, Extractor, Task, normalize, open_task
+from input_pipeline.errors import UserError
+
+MEASURES = ("cosine", "accuracy")
+
+
+class Options(NamedTuple):
+    """What a config or the command line may set.
+
+    Attributes:
+      dataset: name of an image store; families that need alpha: emoji.
+      train_split: images to fit the probe on.
+      test_split: images to change.
+      target: "label" or an attribute of the store.
+      images: test images that are changed, at most; drawn at random if there are more.
+      seed: of the changes, of the choice of images and of the probe.
+      image_size: side of the stored images in pixels; that of the run.
+      resize: how they were made square, "crop" or "squash"; that of the run.
+      max_skipped: share of the images that may be damaged and left out.
+      data_dir: where prepared images are kept.
+    """
+
+    dataset: str
+    train_split: str
+    test_split: str
+    target: str = "label"
+    images: int = 2048
+    seed: int = 0
+    image_size: int = 64
+    resize: str = "crop"
+    max_skipped: float = 0.01
+    data_dir: str | None = None
+
+
+def create(**options: Any) -> Evaluator:
+    """An evaluator that returns, for each family, both measures.
+
+    It returns
+      "cosine": the mean of that of the families,
+      "FAMILY/cosine", "FAMILY/accuracy": means over the family's kinds and levels above 0,
+      "FAMILY/KIND/cosine_LEVEL", "FAMILY/KIND/accuracy_LEVEL": each of them,
+      "clean_accuracy": of the probe on the unchanged images,
+      "chance": the accuracy of the most frequent training class,
+      "different_cosine": d, see the top of this file.
+
+    Args:
+      **options: see `Options`.
+
+    Raises:
+      UserError: the options do not fit the data.
+    """
+    settings, task, chosen = open_images(options)
+    families = changes.families_of(changes.has_alpha(task.test))
+
+    def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
+        train, test = task.extract(extractor)
+        probe = _fit_probe(task, train, settings.seed)
+        clean, labels = normalize(test[chosen]), task.test_labels[chosen]
+        different = mean_cosine(clean)
+        rows = task.test_rows[chosen]
+        scene = changes.make_scene(task.test, rows, settings.seed)
+        every: dict[str, float] = {}
+        means: dict[str, float] = {}
+        for family, kinds in families.items():
+            found: dict[str, list[float]] = {measure: [] for measure in MEASURES}
+            for name, kind in kinds.items():
+                for level in kind.levels[1:]:
+                    changed = changes.apply(family, name, scene, level, settings.seed)
+                    features = extractor.map(changed)
+                    numbers = {
+                        "cosine": relative(clean, normalize(features), different),
+                        "accuracy": _score(probe, features, labels),
+                    }
+                    for measure, number in numbers.items():
+                        every[f"{family}/{name}/{measure}_{level:g}"] = number
+                        found[measure].append(number)
+            for measure, values in found.items():
+                means[f"{family}/{measure}"] = float(np.mean(values))
+        common = np.bincount(task.train_labels).argmax()
+        return {
+            "cosine": float(np.mean([means[f"{name}/cosine"] for name in families])),
+            "clean_accuracy": _score(probe, test[chosen], labels),
+            "chance": float(np.mean(labels == common)),
+            "different_cosine": different,
+            **means,
+            **every,
+        }
+
+    return evaluate
+
+
+def describe(**options: Any) -> str:
+    """The protocol in one line."""
+    settings, task, chosen = open_images(options)
+    known = changes.families_of(changes.has_alpha(task.test))
+    text = "; ".join(
+        f"{family} ({', '.join(kinds)})" for family, kinds in known.items()
+    )
+    left_out = [
+        f"{family}/{name}"
+        for family, kinds in changes.FAMILIES.items()
+        for name in kinds
+        if name not in known.get(family, ())
+    ]
+    if left_out:
+        text += f"; without {', '.join(left_out)}: no alpha"
+    return (
+        f"invariance of {len(chosen):,} test images ({settings.image_size} px, "
+        f"{settings.resize}) to {text}; cosine relative to different images, accuracy "
+        f"of a linear probe fitted on unchanged images (seed {settings.seed}), {task.text}"
+    )
+
+
+def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
+    """Settings, task, and which of the task's test rows are changed, int64 [n].
+
+    Raises:
+      UserError: the options do not fit the data.
+    """
+    settings = cli.read_options(Options, options)
+    if settings.images < 2:
+        raise UserError(f"images must be at least 2, not {settings.images}.")
+    if not 0 <= settings.seed < 2**32:
+        raise UserError(f"seed must be from 0 to {2**32 - 1}, not {settings.seed}.")
+    task = open_task(
+        settings.dataset,
+        settings.train_split,
+        settings.test_split,
+        settings.target,
+        image_size=settings.image_size,
+        resize=settings.resize,
+        max_skipped=settings.max_skipped,
+        data_dir=settings.data_dir,
+    )
+    count = len(task.test_rows)
+    if count < 2:
+        raise UserError(
+            f"{settings.dataset} {settings.test_split} has one image with a "
+            f"{settings.target}: changes are judged beside other images."
+        )
+    changes.check_images(task.test)
+    # Raw bits: NumPy promises the same ones in every version.
+    order = np.argsort(np.random.PCG64(settings.seed).random_raw(count), kind="stable")
+    return settings, task, np.sort(order[: settings.images])
+
+
+def mean_cosine(unit: np.ndarray) -> float:
+    """The mean cosine over all pairs of different rows; unit [n, D] has length 1."""
+    # The sum over all ordered pairs is the squared length of the sum of the rows.
+    total, count = unit.sum(0, dtype=np.float64), len(unit)
+    own = np.sum(unit.astype(np.float64) ** 2)
+    return float((total @ total - own) / (count * (count - 1)))
+
+
+def relative(clean: np.ndarray, changed: np.ndarray, different: float) -> float:
+    """The mean cosine of rows of length 1, where 0 is `different` and 1 is the same.
+
+    0 where all images have the same features: they tell nothing.
+    """
+    if 1 - different < 1e-6:
+        return 0.0
+    cosine = np.sum(clean.astype(np.float64) * changed, axis=1).mean()
+    return float((cosine - different) / (1 - different))
+
+
+def _fit_probe(task: Task, train: np.ndarray, seed: int) -> probes.Probes:
+    """The probe that `eval.linear_probe` fits with its defaults, standardised."""
+    defaults = linear_probe.Options._field_defaults
+    fit = {
+        "num_classes": task.num_classes,
+        "epochs": defaults["epochs"],
+        "batch_size": defaults["batch_size"],
+        "seed": seed,
+    }
+    point = probes.choose(
+        train,
+        task.train_labels,
+        probes.hold_out(task.groups, defaults["validation"], seed),
+        defaults["learning_rates"],
+        defaults["weight_decays"],
+        **fit,
+    ).point
+    return probes.fit_probes(
+        train, task.train_labels, [point.learning_rate], [point.weight_decay], **fit
+    )
+
+
+def _score(probe: probes.Probes, features: np.ndarray, labels: np.ndarray) -> float:
+    accuracy, _ = probes.score(probe, features, labels)
+    return float(accuracy[0])
+
+
+if __name__ == "__main__":
+    cli.main("invariance", sys.modules[__name__])

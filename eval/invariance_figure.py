@@ -1,0 +1,287 @@
+r"""The four invariances of several runs, SP beside AP: a table, a figure, the changes.
+
+  python -m eval.invariance_figure --out=FOLDER --dataset=emoji \
+    --train_split=probe_train --test_split=probe_test --target=category RUN RUN ...
+
+Each run's newest checkpoint (or a file of weights) is evaluated by `eval.invariance`,
+unless the run's `eval/invariance.json` (--name) has this result already. Prints the table
+and writes in the folder:
+
+* `invariance.csv`: the table,
+* `invariance.png`: both measures over the levels, one column a family,
+* `changes.png`: the changes themselves, on some of the images.
+
+Runs of one label (their kind of pairs) are seeds of one thing: mean and deviation in the
+table, mean and range in the figure.
+"""
+
+import csv
+import json
+import math
+import pathlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from absl import logging as absl_logging
+from matplotlib import pyplot as plt
+
+import sp_jax
+from eval import changes, cli, invariance, pictures
+from eval.features import Extractor
+from eval.results import run_folder, write_result
+from eval.runs import format_table, label_of, mean_text
+from input_pipeline.errors import UserError
+from input_pipeline.store import ImageStore
+from sp_jax import xla_flags
+from sp_jax.backbone import Backbone
+
+SHOWN = 3  # images on the sheet of the changes
+
+Result = Mapping[str, float]
+Results = Mapping[str, Sequence[Result]]  # label -> one result a seed
+
+_KEY = re.compile(r"(\w+)/(\w+)/(cosine|accuracy)_([\d.]+)")
+
+
+def read_curves(result: Result, measure: str) -> dict[str, dict[str, list[float]]]:
+    """The values of a result over the levels, by family and kind.
+
+    Args:
+      result: of `eval.invariance`.
+      measure: "cosine" or "accuracy".
+
+    Returns:
+      family -> kind -> values from level 0 (nothing changed) upwards; empty if the
+      result is one of another evaluator.
+    """
+    first = 1.0 if measure == "cosine" else result["clean_accuracy"]
+    found: dict[str, dict[str, dict[float, float]]] = {}
+    for key, value in result.items():
+        match = _KEY.fullmatch(key)
+        if match and match[3] == measure:
+            levels = found.setdefault(match[1], {}).setdefault(match[2], {})
+            levels[float(match[4])] = value
+    return {
+        family: {
+            kind: [first, *(values[level] for level in sorted(values))]
+            for kind, values in kinds.items()
+        }
+        for family, kinds in found.items()
+    }
+
+
+def make_table(results: Results) -> list[list[str]]:
+    """Rows of text: each measure of each family, and of each kind where it has several.
+
+    Each is a mean over the levels above 0. "kept" is (accuracy - chance) / (accuracy on
+    unchanged images - chance): what the change leaves of what the probe knew.
+    """
+    groups = [[_summary(result) for result in group] for group in results.values()]
+    table = [["measure", "change", *results]]
+    for name in groups[0][0]:
+        cells = [mean_text([row[name] for row in group]) for group in groups]
+        table.append([*name, *cells])
+    return table
+
+
+def _summary(result: Result) -> dict[tuple[str, str], float]:
+    """(measure, change) -> mean over the levels above 0."""
+    rows: dict[tuple[str, str], float] = {}
+    for measure in invariance.MEASURES:
+        if measure == "accuracy":
+            rows[measure, "none"] = result["clean_accuracy"]
+        for family, kinds in read_curves(result, measure).items():
+            rows[measure, family] = result[f"{family}/{measure}"]
+            if len(kinds) > 1:
+                for kind, values in kinds.items():
+                    rows[measure, f"{family}/{kind}"] = float(np.mean(values[1:]))
+    chance, known = result["chance"], result["clean_accuracy"] - result["chance"]
+    kept = {
+        ("kept", change): (value - chance) / known if known > 0 else math.nan
+        for (measure, change), value in rows.items()
+        if measure == "accuracy" and change != "none"
+    }
+    return rows | kept
+
+
+def draw_figure(results: Results) -> plt.Figure:
+    """Cosine and accuracy over the levels, one column a family; several seeds as a band."""
+    first = next(iter(results.values()))[0]
+    families = read_curves(first, "cosine")
+    figure, axes = plt.subplots(
+        2,
+        len(families),
+        figsize=(2.9 * len(families), 5.2),
+        sharey="row",
+        squeeze=False,
+    )
+    for row, measure in enumerate(invariance.MEASURES):
+        for axis, (family, kinds) in zip(axes[row], families.items(), strict=True):
+            for i, (label, group) in enumerate(results.items()):
+                # [seeds, kinds, levels] -> mean over the kinds.
+                curves = np.array(
+                    [list(read_curves(r, measure)[family].values()) for r in group]
+                ).mean(1)
+                levels = np.arange(curves.shape[1])
+                axis.fill_between(
+                    levels, curves.min(0), curves.max(0), color=f"C{i}", alpha=0.2, lw=0
+                )
+                axis.plot(levels, curves.mean(0), f"C{i}o-", ms=3.5, label=label)
+            if measure == "accuracy":
+                axis.axhline(first["chance"], color="#888888", lw=1, ls=":")
+            axis.set_xticks(levels, _level_names(family, kinds))
+            axis.tick_params(labelsize=8)
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[row, 0].set_ylabel(_AXES[measure], fontsize=9)
+    for column, (family, kinds) in enumerate(families.items()):
+        axes[0, column].set_title(family, fontsize=11)
+        axes[1, column].set_xlabel(_level_title(family, kinds), fontsize=8)
+    axes[0, 0].legend(fontsize=8, frameon=False, loc="lower left")
+    figure.tight_layout()
+    return figure
+
+
+_AXES = {
+    "cosine": "cosine to the unchanged image\n(0: as a different image)",
+    "accuracy": "accuracy of the probe\n(dotted: most frequent class)",
+}
+
+
+def _level_names(family: str, kinds: Sequence[str]) -> list[str]:
+    """The levels themselves of a single kind, their numbers where kinds are averaged."""
+    levels = changes.FAMILIES[family][next(iter(kinds))].levels
+    return [f"{x:g}" for x in (levels if len(kinds) == 1 else range(len(levels)))]
+
+
+def _level_title(family: str, kinds: Sequence[str]) -> str:
+    if len(kinds) == 1:
+        (kind,) = kinds
+        return f"{kind}: {changes.FAMILIES[family][kind].unit}"
+    return f"level, mean of\n{', '.join(kinds)}"
+
+
+def draw_changes(store: ImageStore, rows: np.ndarray, seed: int) -> plt.Figure:
+    """Each kind in a row: some images of a store, each at every level."""
+    scene = changes.make_scene(store, rows, seed)
+    size, gap = scene.images.shape[1], max(1, scene.images.shape[1] // 12)
+    families = changes.families_of(changes.has_alpha(store))
+    kinds = [(family, name) for family, known in families.items() for name in known]
+    figure, axes = plt.subplots(
+        len(kinds),
+        len(rows),
+        figsize=(3.6 * len(rows) + 1.2, 0.92 * len(kinds)),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.08, "hspace": 0.25},
+    )
+    for line, (family, name) in zip(axes, kinds, strict=True):
+        kind = changes.FAMILIES[family][name]
+        # [levels, rows, S, S, 3], beside each other with white between.
+        shown = np.stack(
+            [changes.apply(family, name, scene, level, seed) for level in kind.levels]
+        )
+        white = [(0, 0), (0, 0), (0, 0), (0, gap), (0, 0)]
+        shown = np.pad(shown, white, constant_values=255)
+        for i, axis in enumerate(line):
+            axis.imshow(np.concatenate(shown[:, i], axis=1)[:, :-gap])
+            places = size / 2 + (size + gap) * np.arange(len(kind.levels))
+            axis.set_xticks(places, [f"{level:g}" for level in kind.levels])
+            axis.xaxis.tick_top()
+            axis.tick_params(length=0, labelsize=7, pad=1)
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+        label = f"{family}\n{name}\n({kind.unit})"
+        line[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+    return figure
+
+
+def evaluate_run(
+    path: str, backbone: Backbone, options: Mapping[str, Any], name: str
+) -> Result:
+    """The result of a checkpoint: as its run's eval/NAME.json has it, or measured now.
+
+    That of a file of weights is measured each time: nothing tells one file from another.
+    """
+    protocol, step = invariance.describe(**options), backbone.info["step"]
+    folder = run_folder(path)
+    try:
+        text = (folder / "eval" / f"{name}.json").read_text(encoding="utf-8")
+        written = json.loads(text)
+        same = (written["protocol"], written["step"]) == (protocol, step)
+        if same and not pathlib.Path(path).is_file():
+            return written["result"]
+    except FileNotFoundError:
+        pass
+    result = invariance.create(**options)(Extractor(backbone), step)
+    write_result(folder, name, result, protocol=protocol, step=step)
+    return result
+
+
+def compare(
+    paths: Sequence[str],
+    options: Sequence[Mapping[str, Any]],
+    out: pathlib.Path,
+    name: str = "invariance",
+) -> list[list[str]]:
+    """Evaluate checkpoints and write the table and both pictures.
+
+    Args:
+      paths: runs' folders, or checkpoints.
+      options: of `eval.invariance`, for each of them.
+      out: folder of what is written.
+      name: of the results in the runs' folders, eval/NAME.json.
+
+    Returns:
+      The table, see `make_table`.
+
+    Raises:
+      UserError: nothing to compare, no checkpoint, or options that do not fit.
+    """
+    if not paths:
+        raise UserError("Give the folders of one or more runs to compare.")
+    # Mistakes show before the work: all options are checked, all checkpoints opened.
+    opened = [invariance.open_images(dict(one)) for one in options]
+    backbones = [sp_jax.load(path) for path in paths]
+    out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[Result]] = {}
+    for path, backbone, one in zip(paths, backbones, options, strict=True):
+        result = evaluate_run(path, backbone, one, name)
+        results.setdefault(label_of(run_folder(path)), []).append(result)
+    table = make_table(results)
+    with open(out / "invariance.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(table)
+    pictures.save_figure(draw_figure(results), out / "invariance.png")
+    settings, task, _ = opened[0]
+    # Spread over the images, without the first and the last.
+    places = np.linspace(0, len(task.test_rows) - 1, SHOWN + 2).astype(int)[1:-1]
+    sheet = draw_changes(task.test, task.test_rows[places], settings.seed)
+    pictures.save_figure(sheet, out / "changes.png")
+    return table
+
+
+def main(argv: list[str]) -> int:
+    """Compare the runs given as arguments."""
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every read
+    out, paths = pathlib.Path(flags.FLAGS.out), argv[1:]
+    try:
+        options = [cli.read_flags(invariance.Options, path) for path in paths]
+        table = compare(paths, options, out, flags.FLAGS.name)
+        print(invariance.describe(**options[0]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(format_table(table))
+    print(f"\nTable, figure and the changes: {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("out", "runs", "Folder of the table and the pictures.")
+    flags.DEFINE_string("name", "invariance", "Of the runs' results, eval/NAME.json.")
+    cli.define_flags(invariance.Options)
+    xla_flags.set_cpu_flags()
+    app.run(main)

@@ -1,0 +1,218 @@
+"""Invariance on features whose invariance is known, and the figure of several runs."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import eval as evals
+from eval import changes, invariance, invariance_figure, linear_probe, report
+from eval.features import Extractor, normalize
+from eval.runs import Run
+from input_pipeline.errors import UserError
+
+OPTIONS = dict(dataset="tiny", train_split="train", test_split="test")
+
+
+@pytest.fixture
+def photographs(make_store, provide):
+    """Three classes of 16 px that differ in colour and in contrast, without alpha."""
+
+    def make(split, seed, count):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(count) % 3
+        noise = rng.standard_normal((count, 16, 16, 3))
+        noise *= np.array([15, 35, 60])[labels, None, None, None]
+        images = 128 + 50 * np.eye(3)[labels][:, None, None] + noise
+        return make_store(np.clip(images, 0, 255), labels, split)
+
+    provide(make("train", 0, 60), make("test", 1, 40))
+
+
+def histogram(images):
+    """Features that see values, not places."""
+    flat = np.sort(images.reshape(len(images), -1, 3).astype(np.float32), axis=1)
+    return flat[:, ::16].reshape(len(images), -1)
+
+
+def test_known_invariance(photographs):
+    result = invariance.create(**OPTIONS)(Extractor(histogram), 0)
+    for grid in (2, 4, 8, 16):
+        assert result[f"texture/shuffle/cosine_{grid}"] == pytest.approx(1, abs=1e-5)
+        accuracy = result[f"texture/shuffle/accuracy_{grid}"]
+        assert accuracy == result["clean_accuracy"]
+    cosines = [
+        result[f"occlusion/patches/cosine_{level}"] for level in (0.1, 0.25, 0.5, 0.75)
+    ]
+    assert np.all(np.diff([1, *cosines]) < 0)
+    # The headlines are the means of what they stand for.
+    for family, kinds in changes.families_of(False).items():
+        for measure in ("cosine", "accuracy"):
+            parts = [
+                result[f"{family}/{kind}/{measure}_{level:g}"]
+                for kind, one in kinds.items()
+                for level in one.levels[1:]
+            ]
+            assert len(parts) == 4 * len(kinds)
+            assert result[f"{family}/{measure}"] == pytest.approx(np.mean(parts))
+    families = ("occlusion", "texture", "illumination")
+    headlines = [result[f"{family}/cosine"] for family in families]
+    assert result["cosine"] == pytest.approx(np.mean(headlines))
+    assert not any(key.startswith(("background", "texture/surface")) for key in result)
+    # The probe is that of eval.linear_probe.
+    probe = linear_probe.create(**OPTIONS)(Extractor(histogram), 0)
+    assert result["clean_accuracy"] == probe["accuracy"] > result["chance"]
+    assert result["chance"] == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_one_number_by_hand(photographs, pixels):
+    options = OPTIONS | {"images": 12, "seed": 5}
+    result = invariance.create(**options)(Extractor(pixels), 0)
+    _, task, chosen = invariance.open_images(options)
+    assert len(chosen) == len(set(chosen)) == 12 and chosen.max() >= 12
+    images = task.test.read(chosen)
+    scene = changes.make_scene(task.test, chosen, seed=5)
+    changed = changes.apply("illumination", "gamma", scene, 1.5, seed=5)
+    clean = images.reshape(12, -1).astype(float)
+    other = changed.reshape(12, -1).astype(float)
+    clean /= np.linalg.norm(clean, axis=1, keepdims=True)
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    between = (clean @ clean.T)[~np.eye(12, dtype=bool)].mean()
+    expected = ((clean * other).sum(1).mean() - between) / (1 - between)
+    assert result["different_cosine"] == pytest.approx(between, abs=1e-6)
+    got = result["illumination/gamma/cosine_1.5"]
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_features_that_say_nothing_are_not_invariant(photographs):
+    result = invariance.create(**OPTIONS)(Extractor(lambda x: np.ones((len(x), 4))), 0)
+    assert result["cosine"] == 0
+    assert result["occlusion/accuracy"] == result["clean_accuracy"]
+    unit = normalize(np.random.default_rng(0).standard_normal((500, 64)))
+    assert invariance.mean_cosine(unit) == pytest.approx(0, abs=0.01)
+    assert invariance.relative(unit, unit, 0.3) == pytest.approx(1)
+    shuffled = np.roll(unit, 1, axis=0)
+    difference = invariance.mean_cosine(unit)
+    assert invariance.relative(unit, shuffled, difference) == pytest.approx(0, abs=0.02)
+
+
+def test_the_protocol_names_what_is_left_out(photographs):
+    assert evals.get("invariance") is invariance
+    assert invariance.describe(**OPTIONS, images=30, seed=4) == (
+        "invariance of 30 test images (64 px, crop) to occlusion (patches); texture (shuffle, "
+        "amplitude); illumination (gamma, brightness, temperature, shading); without "
+        "background/colour, background/gradient, background/stripes, background/noise, "
+        "texture/surface: no alpha; cosine relative to different images, accuracy of a "
+        "linear probe fitted on unchanged images (seed 4), tiny label, fit train (60 "
+        "images, 3 classes) -> test test (40)"
+    )
+
+
+def test_options_that_do_not_fit(photographs, make_store, provide):
+    for wrong, message in [
+        ({"images": 1}, "images must be at least 2, not 1"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, not -1"),
+        ({"level": 3}, "Unknown option 'level'"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            invariance.create(**OPTIONS, **wrong)
+    e = np.eye(12)
+    provide(make_store(e[:6], [0, 1] * 3), make_store(e[6:], [0, 1] * 3, "test"))
+    with pytest.raises(UserError, match="16 pixels or more"):
+        invariance.create(**OPTIONS)
+
+
+def fake_result(offset):
+    """A result of all families, as if it were measured."""
+    numbers = {"clean_accuracy": 0.8 + offset, "chance": 0.2}
+    for family, kinds in changes.FAMILIES.items():
+        for measure in ("cosine", "accuracy"):
+            parts = {
+                f"{family}/{name}/{measure}_{x:g}": 0.7 - 0.1 * i + offset
+                for name, kind in kinds.items()
+                for i, x in enumerate(kind.levels[1:])
+            }
+            numbers |= parts | {f"{family}/{measure}": np.mean(list(parts.values()))}
+    return numbers
+
+
+def test_curves_and_table():
+    results = {"SP": [fake_result(0.0), fake_result(0.1)], "AP": [fake_result(-0.1)]}
+    curves = invariance_figure.read_curves(results["SP"][0], "accuracy")
+    assert list(curves) == list(changes.FAMILIES)
+    # From numbers, not from text: 16 is behind 2.
+    assert curves["texture"]["shuffle"] == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.4])
+    curves = invariance_figure.read_curves(results["SP"][0], "cosine")
+    assert curves["occlusion"]["patches"] == pytest.approx([1, 0.7, 0.6, 0.5, 0.4])
+    table = invariance_figure.make_table(results)
+    assert table[0] == ["measure", "change", "SP", "AP"]
+    assert len({len(row) for row in table}) == 1
+    rows = {tuple(row[:2]): row[2:] for row in table}
+    assert rows["accuracy", "none"] == ["0.850 ± 0.071", "0.700"]
+    assert rows["cosine", "texture"] == ["0.600 ± 0.071", "0.450"]
+    assert rows["cosine", "texture/shuffle"] == rows["cosine", "texture"]
+    # (0.55 - 0.2) / (0.8 - 0.2) and (0.65 - 0.2) / (0.9 - 0.2).
+    assert rows["kept", "occlusion"][0].startswith("0.613")
+    assert ("cosine", "occlusion/patches") not in rows
+    figure = invariance_figure.draw_figure(results)
+    assert [axis.get_title() for axis in figure.axes[:4]] == list(changes.FAMILIES)
+    (band,) = [x for x in figure.axes[0].collections if len(x.get_paths()[0]) > 12][:1]
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(0.4) and heights.max() == pytest.approx(1)
+
+
+def test_one_command(photographs, tmp_path, monkeypatch):
+    class Backbone:
+        info = {"config": {}, "step": 7}
+        images = 0
+
+        def __call__(self, images):
+            Backbone.images += len(images)
+            return histogram(images)
+
+    monkeypatch.setattr(invariance_figure.sp_jax, "load", lambda path: Backbone())
+    given = OPTIONS | {"images": 20}
+    for pairing in ("semantic", "augmented"):
+        (tmp_path / pairing).mkdir()
+        config = {"data": {"pairing": pairing}}
+        (tmp_path / pairing / "config.json").write_text(json.dumps(config))
+    out = tmp_path / "out"
+    runs = [str(tmp_path / "semantic"), str(tmp_path / "augmented")]
+    table = invariance_figure.compare(runs, [given] * 2, out)
+    with open(out / "invariance.csv") as file:
+        assert list(csv.reader(file)) == table
+    assert table[0][2:] == ["SP (semantic pairs)", "AP (augmentation pairs)"]
+    for name in ("invariance", "changes"):
+        pixels = np.asarray(Image.open(out / f"{name}.png"))[..., :3]
+        assert pixels.std() > 5
+    written = json.loads((tmp_path / "semantic/eval/invariance.json").read_text())
+    assert written["step"] == 7
+    row = next(r for r in table if r[:2] == ["cosine", "occlusion"])
+    assert row[2] == f"{written['result']['occlusion/cosine']:.3f}"
+    # What is known is not measured again; another protocol is.
+    seen, Backbone.images = Backbone.images, 0
+    again = invariance_figure.evaluate_run(runs[0], Backbone(), given, "invariance")
+    assert seen and Backbone.images == 0 and again == written["result"]
+    other = given | {"seed": 1}
+    invariance_figure.evaluate_run(runs[0], Backbone(), other, "invariance")
+    assert Backbone.images == seen // 2
+    with pytest.raises(UserError, match="one or more runs"):
+        invariance_figure.compare([], [], out)
+
+
+def test_the_report_shows_the_figure(tmp_path):
+    def run(label, offset, **others):
+        written = {"result": fake_result(offset), "protocol": "as tested"}
+        knn = {"result": {"accuracy": 0.5}, "protocol": ""}
+        results = {"knn": knn, "robust": written} | others
+        return Run(tmp_path, label, {}, [], results)
+
+    runs = [run("SP", 0.0), run("AP", 0.1)]
+    ((protocol, picture),) = report.draw_invariances(runs, tmp_path)
+    assert protocol == "as tested" and picture.startswith("data:image/png;base64,")
+    assert (tmp_path / "robust.png").is_file()
+    # A run without the evaluation has no curve to show beside the others.
+    runs.append(run("AP", 0.1, robust={"result": {"top1": 0.1}, "protocol": ""}))
+    assert report.draw_invariances(runs, tmp_path) == []
