@@ -99,7 +99,7 @@ def _define(option: str, defaults: Mapping[str, Any], text: str) -> None:
         flags.DEFINE_string(option, default, text, **own)
 
 
-def _images_of(checkpoint: str) -> dict[str, Any]:
+def images_of(checkpoint: str) -> dict[str, Any]:
     """How the images of the run were prepared: others are evaluated alike."""
     try:
         text = (run_folder(checkpoint) / "config.json").read_text(encoding="utf-8")
@@ -123,7 +123,7 @@ def read_flags(kind: type[tuple], checkpoint: str) -> dict[str, Any]:
     """
     values = flags.FLAGS
     options = {}
-    of_run = _images_of(checkpoint)
+    of_run = images_of(checkpoint)
     for option in kind._fields:
         value = getattr(values, option)
         if isinstance(value, list):

@@ -14,33 +14,24 @@ r"""What the features of a run look like: pictures in the folder `figures` of th
 
 import json
 import pathlib
+import sys
 
 import numpy as np
 from absl import flags
 
 import sp_jax
-from eval import pictures, sheets
+from eval import cli, pictures, sheets
 from eval.features import Extractor
 from eval.results import run_folder
-from input_pipeline import cli, pairs
+from input_pipeline import cli as programs
+from input_pipeline import pairs
 from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_data, open_store
 from sp_jax import xla_flags
-from sp_jax.backbone import Backbone
-
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Run folder or checkpoint.", required=True
-)
-_DATASET = flags.DEFINE_string("dataset", "emoji", "Image store of map and attention.")
-_SPLIT = flags.DEFINE_string("split", "probe_test", "Its split.")
-_TARGET = flags.DEFINE_string(
-    "target", "category", 'What colours the points: "label" or an attribute.'
-)
-_POINTS = flags.DEFINE_integer("points", 2000, "Images of the map, at most.")
 
 
 def draw(
-    backbone: Backbone,
+    extractor: Extractor,
     store: ImageStore,
     target: str,
     out: pathlib.Path,
@@ -51,7 +42,7 @@ def draw(
     """Draw what can be drawn of a backbone.
 
     Args:
-      backbone: the network.
+      extractor: of a loaded backbone.
       store: images of the map and of the attention.
       target: what colours the points, "label" or an attribute.
       out: folder of the pictures.
@@ -63,7 +54,7 @@ def draw(
       The pictures that were written.
     """
     values, names = store.target(target)
-    extractor = Extractor(backbone)
+    backbone = extractor.backbone
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(store))[:points]
@@ -91,25 +82,35 @@ def draw(
 
 def main() -> None:
     """Draw the pictures of the flags."""
-    if _POINTS.value < 10:
-        raise UserError(f"A map needs at least 10 points, not {_POINTS.value}.")
-    backbone = sp_jax.load(_CHECKPOINT.value)
-    data = backbone.info.get("config", {}).get("data", {})
-    prepared = {name: data[name] for name in ("image_size", "resize") if name in data}
-    store = open_store(_DATASET.value, _SPLIT.value, **prepared)
-    run = run_folder(_CHECKPOINT.value)
+    values = flags.FLAGS
+    if values.points < 10:
+        raise UserError(f"A map needs at least 10 points, not {values.points}.")
+    backbone = sp_jax.load(values.checkpoint)
+    prepared = cli.images_of(values.checkpoint)
+    store = open_store(values.dataset, values.split, **prepared)
+    run = run_folder(values.checkpoint)
     has_pairs = (run / "pairs.csv").is_file() and (run / "config.json").is_file()
     for path in draw(
-        backbone,
+        Extractor(backbone),
         store,
-        _TARGET.value,
+        values.target,
         run / "figures",
         run=run if has_pairs else None,
-        points=_POINTS.value,
+        points=values.points,
     ):
         print(path)
 
 
 if __name__ == "__main__":
+    own = {"module_name": sys.argv[0]}
+    flags.DEFINE_string(
+        "checkpoint", None, "Run, checkpoint or file.", required=True, **own
+    )
+    flags.DEFINE_string("dataset", "emoji", "Image store of map and attention.", **own)
+    flags.DEFINE_string("split", "probe_test", "Its split.", **own)
+    flags.DEFINE_string(
+        "target", "category", 'What colours the points: "label" or an attribute.', **own
+    )
+    flags.DEFINE_integer("points", 2000, "Images of the map, at most.", **own)
     xla_flags.set_cpu_flags()
-    cli.run(main)
+    programs.run(main)

@@ -16,7 +16,6 @@ table, mean and range in the figure.
 """
 
 import csv
-import json
 import math
 import pathlib
 import re
@@ -32,12 +31,11 @@ from matplotlib import pyplot as plt
 import sp_jax
 from eval import changes, cli, invariance, pictures
 from eval.features import Extractor
-from eval.results import run_folder, write_result
+from eval.results import evaluate_once, run_folder
 from eval.runs import format_table, label_of, mean_text
 from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore
 from sp_jax import xla_flags
-from sp_jax.backbone import Backbone
 
 SHOWN = 3  # images on the sheet of the changes
 
@@ -199,28 +197,6 @@ def draw_changes(store: ImageStore, rows: np.ndarray, seed: int) -> plt.Figure:
     return figure
 
 
-def evaluate_run(
-    path: str, backbone: Backbone, options: Mapping[str, Any], name: str
-) -> Result:
-    """The result of a checkpoint: as its run's eval/NAME.json has it, or measured now.
-
-    That of a file of weights is measured each time: nothing tells one file from another.
-    """
-    protocol, step = invariance.describe(**options), backbone.info["step"]
-    folder = run_folder(path)
-    try:
-        text = (folder / "eval" / f"{name}.json").read_text(encoding="utf-8")
-        written = json.loads(text)
-        same = (written["protocol"], written["step"]) == (protocol, step)
-        if same and not pathlib.Path(path).is_file():
-            return written["result"]
-    except FileNotFoundError:
-        pass
-    result = invariance.create(**options)(Extractor(backbone), step)
-    write_result(folder, name, result, protocol=protocol, step=step)
-    return result
-
-
 def compare(
     paths: Sequence[str],
     options: Sequence[Mapping[str, Any]],
@@ -249,8 +225,8 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[Result]] = {}
     for path, backbone, one in zip(paths, backbones, options, strict=True):
-        result = evaluate_run(path, backbone, one, name)
-        results.setdefault(label_of(run_folder(path)), []).append(result)
+        done = evaluate_once(invariance, one, Extractor(backbone), path, name)
+        results.setdefault(label_of(run_folder(path)), []).append(done["result"])
     table = make_table(results)
     with open(out / "invariance.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(table)

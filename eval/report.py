@@ -27,8 +27,6 @@ from eval.runs import Run, format_table, group_runs, mean_text, read_run
 from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
 
-_OUT = flags.DEFINE_string("out", "runs", "Folder of the report.")
-
 QUERIES = 10
 NEIGHBOURS = 5
 
@@ -309,7 +307,7 @@ def main(argv: list[str]) -> int:
         if len(argv) < 2:
             raise UserError("Give the folders of one or more runs to compare.")
         runs = [read_run(path) for path in argv[1:]]
-        path = write_report(runs, pathlib.Path(_OUT.value))
+        path = write_report(runs, pathlib.Path(flags.FLAGS.out))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -319,4 +317,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("out", "runs", "Folder of the report.")
     app.run(main)

@@ -7,6 +7,7 @@ import pathlib
 import platform
 import tempfile
 from collections.abc import Mapping
+from typing import Any
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -78,3 +79,35 @@ def write_result(
         os.unlink(temporary)
         raise
     return path
+
+
+def evaluate_once(
+    module: Any,
+    options: Mapping[str, Any],
+    extractor: Any,
+    checkpoint: str | os.PathLike[str],
+    name: str,
+) -> dict[str, Any]:
+    """What eval/NAME.json says of a checkpoint, if it was measured the same way, or anew.
+
+    That of a file of weights is measured each time: nothing tells one file from another.
+
+    Args:
+      module: an evaluator module.
+      options: its options.
+      extractor: an `eval.features.Extractor` of the loaded checkpoint.
+      checkpoint: its path.
+      name: of the result.
+
+    Returns:
+      The content of the file: "result", "protocol", "step", "versions".
+    """
+    folder, step = run_folder(checkpoint), extractor.backbone.info["step"]
+    path, protocol = folder / "eval" / f"{name}.json", module.describe(**options)
+    if path.is_file() and not pathlib.Path(checkpoint).is_file():
+        written = json.loads(path.read_text(encoding="utf-8"))
+        if (written["protocol"], written["step"]) == (protocol, step):
+            return written
+    result = module.create(**options)(extractor, step)
+    write_result(folder, name, result, protocol=protocol, step=step)
+    return json.loads(path.read_text(encoding="utf-8"))

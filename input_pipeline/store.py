@@ -152,19 +152,39 @@ def open_store(
       >>> store.read([0, 1]).shape
       (2, 64, 64, 3)
     """
+    prepared = _prepare(name, image_size, resize, data_dir, max_skipped)
+    return _select(name, split, prepared)
+
+
+def find_splits(
+    name: str,
+    *,
+    image_size: int = 64,
+    resize: Resize = "crop",
+    data_dir: str | os.PathLike[str] | None = None,
+    max_skipped: float = 0.01,
+) -> list[str]:
+    """The names of a store's splits; it is prepared as by `open_store`, if it is new."""
+    prepared = _prepare(name, image_size, resize, data_dir, max_skipped)
+    return list(prepared.meta["splits"])
+
+
+def _prepare(
+    name: str,
+    image_size: int,
+    resize: Resize,
+    data_dir: str | os.PathLike[str] | None,
+    max_skipped: float,
+) -> cache.Prepared:
     if not isinstance(image_size, int) or image_size < 1:
         raise UserError(f"image_size must be a positive integer, not {image_size!r}.")
     if resize not in RESIZES:
         raise UserError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}.")
     scheme, _, rest = name.partition(":")
     if scheme == "array_record" and rest:
-        prepared = records.load(rest, image_size, resize, max_skipped)
-    else:
-        source = open_source(name)
-        prepared = cache.load_or_prepare(
-            source, image_size, resize, data_dir, max_skipped
-        )
-    return _select(name, split, prepared)
+        return records.load(rest, image_size, resize, max_skipped)
+    source = open_source(name)
+    return cache.load_or_prepare(source, image_size, resize, data_dir, max_skipped)
 
 
 def open_source(name: str) -> Source:

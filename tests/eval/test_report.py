@@ -13,6 +13,7 @@ from PIL import Image
 
 import sp_jax
 from eval import figures, report
+from eval.features import Extractor
 from eval.runs import LABELS, read_run
 from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
@@ -53,7 +54,7 @@ def test_report(runs, tmp_path):
     assert row[1] == f"{np.mean(numbers[:2]):.3f} ± {spread:.3f}"
     assert row[2] == f"{numbers[2]:.3f}"
     figures.draw(
-        sp_jax.load(runs[0]),
+        Extractor(sp_jax.load(runs[0])),
         open_store("emoji", "probe_test"),
         "category",
         runs[0] / "figures",

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from eval import figures, sheets
+from eval.features import Extractor
 from input_pipeline.errors import UserError
 from input_pipeline.pairing import augmented_pairs, semantic_pairs
 from sp_jax import models
@@ -81,7 +82,7 @@ def test_all_pictures(vit, make_store, tmp_path):
     rng = np.random.default_rng(0)
     labels = np.append(np.arange(58) % 25, [-1, -1])
     store = make_store(rng.integers(0, 256, (60, 12)), labels)
-    paths = figures.draw(vit, store, "label", tmp_path / "figures")
+    paths = figures.draw(Extractor(vit), store, "label", tmp_path / "figures")
     assert {path.stem for path in paths} == {"map", "filters", "attention"}
     for path in paths:
         with Image.open(path) as picture:

@@ -1,0 +1,400 @@
+r"""All evaluations of some checkpoints on some datasets, and one page that shows them.
+
+  python -m eval.suite --checkpoint=RUN,RUN --datasets=emoji,folder:/data/cifar10 \
+    --out=runs/suite
+
+Each result is written to `eval/NAME.json` of its run as soon as it is there, and is used
+again if it was measured the same way: a suite that was stopped goes on. In --out:
+
+* `suite.html`: tables with protocols, and pictures; it needs no network,
+* `suite.csv`: every number,
+* `DATASET/`: the pictures.
+
+Checkpoints of one label (the kind of their pairs) are seeds of one thing: mean and sample
+standard deviation. A dataset needs the splits probe_train and probe_test, or train and
+test, val or validation.
+"""
+
+import base64
+import csv
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+from absl import flags
+
+import eval as evals
+import sp_jax
+from eval import cli, figures, invariance_figure, pictures, report
+from eval.features import Extractor
+from eval.results import evaluate_once, run_folder
+from eval.runs import format_table, group_runs, label_of, mean_text, read_run
+from input_pipeline import cli as programs
+from input_pipeline.errors import UserError
+from input_pipeline.store import find_splits, open_store
+from sp_jax import xla_flags
+
+EVALUATIONS = (
+    *("knn", "linear_probe", "logistic", "few_labels", "finetune"),
+    *("retrieval", "metrics", "invariance"),
+)
+_SPLITS = (
+    ("probe_train", "probe_test"),
+    *(("train", test) for test in ("test", "val", "validation")),
+)
+# What the drawings are labelled with beside their concepts, which no two images share
+# within an artist.
+_TARGETS = {"emoji": ("category", "subcategory")}
+# How numbers were come by; they stand in suite.csv only.
+_ASIDE = re.compile(
+    r".*/.*_[\d.]+|learning_rate|weight_decay|standardized|val_accuracy|converged"
+    r"|std_.*|accuracy_std|chance|different_cosine"
+)
+_FIGURES = {
+    "map": "The features of the test images, as a map",
+    "attention": "Where the heads of the last block look",
+    "filters": "The first layer",
+}
+
+
+class Entry(NamedTuple):
+    """One evaluation of a dataset.
+
+    Attributes:
+      name: of the result in a run's folder.
+      kind: of `EVALUATIONS`.
+      target: what is predicted.
+      module: the evaluator.
+      options: of it.
+    """
+
+    name: str
+    kind: str
+    target: str
+    module: Any
+    options: dict[str, Any]
+
+
+class Checkpoint(NamedTuple):
+    """A network to evaluate, and the label of its column."""
+
+    path: str
+    label: str
+    extractor: Extractor
+
+
+def plan(
+    dataset: str, kinds: Sequence[str], prepared: Mapping[str, Any]
+) -> list[Entry]:
+    """The evaluations of a dataset.
+
+    Args:
+      dataset: name of a store.
+      kinds: of `EVALUATIONS`.
+      prepared: how its images are prepared: image_size, resize.
+
+    Raises:
+      UserError: there is no such store, or it has no splits to fit and to test on.
+    """
+    known = find_splits(dataset, **prepared)
+    splits = next((pair for pair in _SPLITS if set(pair) <= set(known)), None)
+    if splits is None:
+        raise UserError(
+            f"{dataset} has the splits {', '.join(known)}: to fit and to test it needs "
+            "probe_train and probe_test, or train and test, val or validation."
+        )
+    targets = _TARGETS.get(dataset, ("label",))
+    both = {"dataset": dataset, "train_split": splits[0], "test_split": splits[1]}
+    where = re.sub(r"\W+", "_", dataset).strip("_")
+    entries = []
+
+    def add(kind: str, target: str, **options: Any) -> None:
+        if kind in kinds:
+            module = evals.get("linear_probe" if kind == "logistic" else kind)
+            name = "_".join(filter(None, (kind, where, target)))
+            options |= prepared
+            entries.append(Entry(name, kind, target, module, options))
+
+    for target in targets:
+        task = both | {"target": target}
+        add("knn", target, **task)
+        add("linear_probe", target, **task, seeds=3)
+        add("logistic", target, **task, protocol="lbfgs", seeds=3)
+        add("few_labels", target, **task)
+    task = both | {"target": targets[0]}
+    add("finetune", targets[0], **task)
+    if dataset == "emoji":
+        add("retrieval", "", dataset=dataset, splits=splits)
+    else:
+        leave_one_out = {"splits": splits[1:], "protocol": "leave_one_out"}
+        add("retrieval", "", dataset=dataset, **leave_one_out)
+    add("metrics", targets[0], dataset=dataset, split=splits[1], target=targets[0])
+    add("invariance", targets[0], **task)
+    return entries
+
+
+def make_table(
+    entries: Sequence[Entry], labels: Sequence[str], results: Sequence[Sequence[dict]]
+) -> list[list[str]]:
+    """Rows of text: each number that is a result, a column a label.
+
+    Args:
+      entries: the evaluations.
+      labels: of the checkpoints.
+      results: for each checkpoint, the content of the result of each entry.
+    """
+    groups: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        groups.setdefault(label, []).append(i)
+    table = [["evaluation", "target", "measure", *groups]]
+    for j, entry in enumerate(entries):
+        for key in results[0][j]["result"]:
+            if _ASIDE.fullmatch(key):
+                continue
+            cells = [
+                mean_text([results[i][j]["result"][key] for i in rows])
+                for rows in groups.values()
+            ]
+            table.append([entry.kind, entry.target, key.replace("_", " "), *cells])
+    return table
+
+
+def evaluate(
+    checkpoints: Sequence[Checkpoint], entries: Sequence[Entry]
+) -> Iterator[tuple[Checkpoint, Entry, dict[str, Any]]]:
+    """Measure what is missing, one checkpoint after the other."""
+    for checkpoint in checkpoints:
+        for entry in entries:
+            yield (
+                checkpoint,
+                entry,
+                evaluate_once(
+                    entry.module,
+                    entry.options,
+                    checkpoint.extractor,
+                    checkpoint.path,
+                    entry.name,
+                ),
+            )
+
+
+def draw(
+    checkpoints: Sequence[Checkpoint],
+    entries: Sequence[Entry],
+    results: Sequence[Sequence[dict]],
+    out: pathlib.Path,
+) -> list[tuple[str, list[tuple[str, pathlib.Path]]]]:
+    """Pictures of a dataset: title, and for each label a file."""
+    shown = []
+    by_kind = {entry.kind: j for j, entry in enumerate(entries)}
+    if "invariance" in by_kind:
+        j = by_kind["invariance"]
+        found: dict[str, list[Any]] = {}
+        for checkpoint, row in zip(checkpoints, results, strict=True):
+            found.setdefault(checkpoint.label, []).append(row[j]["result"])
+        path = out / "invariance.png"
+        pictures.save_figure(invariance_figure.draw_figure(found), path)
+        shown.append(("The four invariances", [("", path)]))
+    options = entries[0].options
+    split = options.get("test_split") or options.get("split") or options["splits"][-1]
+    prepared = {k: options[k] for k in ("image_size", "resize") if k in options}
+    store = open_store(options["dataset"], split, **prepared)
+    target = next((entry.target for entry in entries if entry.target), "label")
+    first = {checkpoint.label: checkpoint for checkpoint in reversed(checkpoints)}
+    drawn: dict[str, list[tuple[str, pathlib.Path]]] = {}
+    for label in dict.fromkeys(checkpoint.label for checkpoint in checkpoints):
+        folder = out / re.sub(r"\W+", "_", label).strip("_")
+        for path in figures.draw(first[label].extractor, store, target, folder):
+            drawn.setdefault(path.stem, []).append((label, path))
+    return shown + [
+        (title, drawn[name]) for name, title in _FIGURES.items() if name in drawn
+    ]
+
+
+_PAGE = jinja2.Template(
+    """<!doctype html>
+<html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Evaluation</title>
+<style>
+ body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto;
+        padding: 0 1rem; color: #222 }
+ table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+ th, td { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top }
+ thead th { border-bottom: 2px solid #222 } tr.new td { border-top: 1px solid #ddd }
+ td.number { text-align: right; white-space: nowrap } th.number { text-align: right }
+ img { max-width: 100% } small, figcaption { color: #666 } code { background: #f4f4f4 }
+ .side { display: flex; gap: 1rem; flex-wrap: wrap } .side figure { flex: 1; margin: 0;
+        min-width: 20rem }
+ details { margin: 1rem 0 }
+</style>
+<h1>Evaluation of frozen features</h1>
+<table><thead><tr><th>checkpoint</th><th>label</th><th>method</th><th>backbone</th>
+<th class="number">step</th><th class="number">seed</th></tr></thead>
+{% for row in checkpoints %}<tr>{% for cell in row %}
+<td{% if loop.index > 4 %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+<p><small>Checkpoints of one label: mean ± sample standard deviation. {{ versions }}</small>
+</p>
+{% if curves %}<h2>Training</h2><img src="{{ curves }}" alt="curves">{% endif %}
+{% for data in datasets %}<h2>{{ data.name }}</h2>
+<table><thead><tr>{% for cell in data.table[0] %}
+<th{% if loop.index > 3 %} class="number"{% endif %}>{{ cell }}</th>{% endfor %}</tr></thead>
+{% for row in data.table[1:] %}
+{% set new = loop.first or row[:2] != data.table[loop.index0][:2] %}
+<tr{% if new %} class="new"{% endif %}>{% for cell in row %}
+<td{% if loop.index > 3 %} class="number"{% endif %}>
+{{- cell if loop.index > 2 or new else "" }}</td>{% endfor %}</tr>{% endfor %}</table>
+<details open><summary>Protocols</summary><ul>{% for name, text in data.protocols %}
+<li><small><b>{{ name }}</b>: {{ text }}</small></li>{% endfor %}</ul></details>
+{% for title, shown in data.pictures %}<h3>{{ title }}</h3><div class="side">
+{% for label, picture in shown %}<figure><figcaption>{{ label }}</figcaption>
+<img src="{{ picture }}" alt="{{ title }}"></figure>{% endfor %}</div>{% endfor %}
+{% endfor %}
+</html>
+""",
+    autoescape=True,
+)
+
+
+def _embed(path: pathlib.Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _about(checkpoint: Checkpoint) -> list[str]:
+    """The row of a checkpoint in the first table."""
+    info = checkpoint.extractor.backbone.info
+    config = info.get("config", {})
+    model = config.get("model", {}).get("name")
+    name = model or type(checkpoint.extractor.backbone.module).__name__
+    method = config.get("method") or info.get("method") or "?"
+    path = pathlib.Path(checkpoint.path).name
+    return [path, checkpoint.label, method, name, info["step"], config.get("seed", "?")]
+
+
+def run(
+    paths: Sequence[str],
+    datasets: Sequence[str],
+    kinds: Sequence[str],
+    out: pathlib.Path,
+) -> list[list[str]]:
+    """Evaluate, draw and write the page.
+
+    Args:
+      paths: runs' folders, checkpoints or files of weights.
+      datasets: names of image stores.
+      kinds: of `EVALUATIONS`.
+      out: folder of what is written.
+
+    Returns:
+      The tables of all datasets, one under the other, with the dataset first.
+
+    Raises:
+      UserError: a checkpoint, a dataset or an evaluation is not there or does not fit.
+    """
+    if unknown := sorted(set(kinds) - set(EVALUATIONS)):
+        raise UserError(
+            f"There is no evaluation {unknown[0]!r}: choose among {', '.join(EVALUATIONS)}."
+        )
+    prepared = [cli.images_of(path) for path in paths]
+    if any(one != prepared[0] for one in prepared):
+        raise UserError(
+            "The runs prepared their images differently (image_size, resize): evaluate "
+            "them one by one."
+        )
+    # Mistakes in any dataset show before the first hour of work.
+    plans = {dataset: plan(dataset, kinds, prepared[0]) for dataset in datasets}
+    for entries in plans.values():
+        for entry in entries:
+            entry.module.describe(**entry.options)
+    checkpoints = [
+        Checkpoint(path, label_of(run_folder(path)), Extractor(sp_jax.load(path)))
+        for path in paths
+    ]
+    labels = [checkpoint.label for checkpoint in checkpoints]
+    out.mkdir(parents=True, exist_ok=True)
+    sections, tables, numbers = [], [], []
+    for dataset, entries in plans.items():
+        results: list[list[dict]] = [[] for _ in checkpoints]
+        for checkpoint, entry, content in evaluate(checkpoints, entries):
+            results[checkpoints.index(checkpoint)].append(content)
+            result = content["result"]
+            key = next(iter(result))
+            print(
+                f"{checkpoint.path}: {entry.name}: {key} {result[key]:.4f}", flush=True
+            )
+            numbers += [
+                [checkpoint.path, checkpoint.label, dataset, entry.name, key, value]
+                for key, value in result.items()
+            ]
+        table = make_table(entries, labels, results)
+        folder = out / re.sub(r"\W+", "_", dataset).strip("_")
+        folder.mkdir(exist_ok=True)
+        sections.append(
+            {
+                "name": dataset,
+                "table": table,
+                "protocols": [
+                    (entry.name, content["protocol"])
+                    for entry, content in zip(entries, results[0], strict=True)
+                ],
+                "pictures": [
+                    (title, [(label, _embed(path)) for label, path in shown])
+                    for title, shown in draw(checkpoints, entries, results, folder)
+                ],
+            }
+        )
+        tables += [["dataset", *table[0]]] if not tables else []
+        tables += [[dataset, *row] for row in table[1:]]
+    page = _PAGE.render(
+        checkpoints=[_about(checkpoint) for checkpoint in checkpoints],
+        datasets=sections,
+        versions=", ".join(f"{k} {v}" for k, v in content["versions"].items()),
+        curves=_curves(paths, out),
+    )
+    with open(out / "suite.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        header = ["checkpoint", "label", "dataset", "evaluation", "measure", "value"]
+        writer.writerows([header, *numbers])
+    temporary = out / f".suite.{os.getpid()}"
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, out / "suite.html")
+    return tables
+
+
+def _curves(paths: Sequence[str], out: pathlib.Path) -> str | None:
+    """The curves of those that are runs' folders."""
+    runs = []
+    for path in dict.fromkeys(run_folder(path) for path in paths):
+        if (path / "metrics.jsonl").is_file():
+            runs.append(read_run(path))
+    if not runs:
+        return None
+    runs = [run for group in group_runs(runs).values() for run in group]
+    report.draw_curves(runs, out / "curves.png")
+    return _embed(out / "curves.png")
+
+
+def main() -> None:
+    """Run the suite of the flags."""
+    values = flags.FLAGS
+    out = pathlib.Path(values.out)
+    table = run(values.checkpoint, values.datasets, values.evaluations, out)
+    print(format_table(table))
+    print(f"\nThe page: {out / 'suite.html'}")
+
+
+if __name__ == "__main__":
+    own = {"module_name": sys.argv[0]}
+    flags.DEFINE_list(
+        "checkpoint", None, "Runs, checkpoints or files.", required=True, **own
+    )
+    flags.DEFINE_list("datasets", ["emoji"], "Image stores.", **own)
+    flags.DEFINE_list("evaluations", EVALUATIONS, "What to measure.", **own)
+    flags.DEFINE_string("out", "runs/suite", "Folder of the page.", **own)
+    xla_flags.set_cpu_flags()
+    programs.run(main)
