@@ -20,7 +20,15 @@ import types
 
 from input_pipeline.errors import UserError
 
-NAMES = ("finetune", "knn", "linear_probe", "retrieval")
+NAMES = (
+    "cka",
+    "few_labels",
+    "finetune",
+    "knn",
+    "linear_probe",
+    "metrics",
+    "retrieval",
+)
 
 
 def get(type: str) -> types.ModuleType:
