@@ -33,8 +33,9 @@ def map_points(features: np.ndarray, seed: int) -> np.ndarray:
       float32 [N, 2].
     """
     unit = normalize(features)
-    if unit.shape[1] > 50:  # as its authors do: noise goes, and most of the work
-        unit = PCA(50, random_state=seed).fit_transform(unit)
+    # As its authors do: noise goes, and most of the work.
+    components = min(50, *unit.shape)
+    unit = PCA(components, random_state=seed).fit_transform(unit)
     perplexity = min(30, (len(unit) - 1) / 3)
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
         unit

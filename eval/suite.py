@@ -104,36 +104,35 @@ def plan(
     splits = next((pair for pair in _SPLITS if set(pair) <= set(known)), None)
     if splits is None:
         raise UserError(
-            f"{dataset} has the splits {', '.join(known)}: to fit and to test it needs "
-            "probe_train and probe_test, or train and test, val or validation."
+            f"{dataset} has the splits {', '.join(known) or 'none'}: to fit and to test "
+            "it needs probe_train and probe_test, or train and test, val or validation."
         )
     targets = _TARGETS.get(dataset, ("label",))
-    both = {"dataset": dataset, "train_split": splits[0], "test_split": splits[1]}
     where = re.sub(r"\W+", "_", dataset).strip("_")
     entries = []
 
-    def add(kind: str, target: str, **options: Any) -> None:
+    def add(kind: str, target: str, **own: Any) -> None:
         if kind in kinds:
             module = evals.get("linear_probe" if kind == "logistic" else kind)
             name = "_".join(filter(None, (kind, where, target)))
-            options |= prepared
+            options = {"dataset": dataset, **prepared, **own}
+            if target:
+                options["target"] = target
             entries.append(Entry(name, kind, target, module, options))
 
+    both = {"train_split": splits[0], "test_split": splits[1]}
     for target in targets:
-        task = both | {"target": target}
-        add("knn", target, **task)
-        add("linear_probe", target, **task, seeds=3)
-        add("logistic", target, **task, protocol="lbfgs", seeds=3)
-        add("few_labels", target, **task)
-    task = both | {"target": targets[0]}
-    add("finetune", targets[0], **task)
+        add("knn", target, **both)
+        add("linear_probe", target, **both, seeds=3)
+        add("logistic", target, **both, protocol="lbfgs", seeds=3)
+        add("few_labels", target, **both)
+    add("finetune", targets[0], **both)
     if dataset == "emoji":
-        add("retrieval", "", dataset=dataset, splits=splits)
+        add("retrieval", "", splits=splits)
     else:
-        leave_one_out = {"splits": splits[1:], "protocol": "leave_one_out"}
-        add("retrieval", "", dataset=dataset, **leave_one_out)
-    add("metrics", targets[0], dataset=dataset, split=splits[1], target=targets[0])
-    add("invariance", targets[0], **task)
+        add("retrieval", "", splits=splits[1:], protocol="leave_one_out")
+    add("metrics", targets[0], split=splits[1])
+    add("invariance", targets[0], **both)
     return entries
 
 

@@ -1,0 +1,155 @@
+"""The suite measures all, measures nothing twice, and writes one page."""
+
+import base64
+import csv
+import html
+import io
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval import knn, suite
+from eval.results import run_folder
+from input_pipeline.errors import UserError
+from sp_jax import models, weights
+from sp_jax.backbone import Backbone
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Class folders: three colours, 10 images each to fit on and 8 to test."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("val", 8)):
+        for label, name in enumerate(("red", "green", "blue")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                colour = 90 + 90 * np.eye(3)[label]
+                pixels = colour + 40 * rng.standard_normal((16, 16, 3))
+                image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+                image.save(root / split / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def networks(tmp_path):
+    """Two files of weights, each in a folder of its own."""
+    module = models.get(
+        "vit_tiny", dim=64, depth=1, heads=1, patch_size=8, image_size=16
+    )
+    half = (0.5, 0.5, 0.5)
+    images = jnp.zeros((1, 16, 16, 3))
+    paths = []
+    for seed in range(2):
+        variables = jax.jit(lambda key: module.init(key, images, False))(
+            jax.random.key(seed)
+        )
+        backbone = Backbone(module, variables, 16, half, half, {"step": 5})
+        path = tmp_path / f"net{seed}.safetensors"
+        paths.append(str(weights.save(backbone, path, "timm")))
+    return paths
+
+
+def test_everything_on_one_page(folder, networks, tmp_path, monkeypatch):
+    monkeypatch.setenv("SP_JAX_DATA", str(tmp_path / "data"))
+    # Not as long as they should be.
+    fast = {
+        "linear_probe": {"epochs": 2},
+        "finetune": {"epochs": 2, "warmup_epochs": 1},
+    }
+    plan = suite.plan
+
+    def shorter(dataset, kinds, prepared):
+        entries = plan(dataset, kinds, {"image_size": 16})
+        for entry in entries:
+            entry.options.update(fast.get(entry.kind, {}))
+        return entries
+
+    monkeypatch.setattr(suite, "plan", shorter)
+    out = tmp_path / "suite"
+    name = f"folder:{folder}"
+    table = suite.run(networks, [name], suite.EVALUATIONS, out)
+    kinds = list(dict.fromkeys(row[1] for row in table[1:]))
+    assert kinds == list(suite.EVALUATIONS)
+    assert table[0] == ["dataset", "evaluation", "target", "measure", "net0", "net1"]
+    knn_row = next(row for row in table if row[1] == "knn" and row[3] == "accuracy")
+    entry = next(e for e in shorter(name, ["knn"], {}) if e.kind == "knn")
+    written = json.loads(
+        (run_folder(networks[0]) / "eval" / f"{entry.name}.json").read_text()
+    )
+    assert knn_row[4] == f"{written['result']['accuracy']:.3f}" and written["step"] == 5
+
+    page = (out / "suite.html").read_text()
+    shown = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    # The invariances; map, attention and filters of two networks.
+    assert len(shown) == 1 + 3 * 2
+    for picture in shown:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
+        assert pixels[..., :3].std() > 5
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert written["protocol"] in html.unescape(page)
+    with open(out / "suite.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    (found,) = (
+        row["value"]
+        for row in rows
+        if row["checkpoint"] == networks[0]
+        and (row["evaluation"], row["measure"]) == (entry.name, "accuracy")
+    )
+    assert float(found) == written["result"]["accuracy"]
+
+
+class _Counting:
+    """An evaluator that counts how often it measures."""
+
+    calls = 0
+
+    def describe(self, **options):
+        return f"counting {options['k']}"
+
+    def create(self, **options):
+        def evaluate(extractor, step):
+            self.calls += 1
+            return {"accuracy": 0.5}
+
+        return evaluate
+
+
+def test_what_was_measured_the_same_way_is_not_measured_again(tmp_path):
+    run, module = tmp_path / "run", _Counting()
+    run.mkdir()
+
+    class extractor:
+        class backbone:
+            info = {"step": 7}
+
+    def once(**options):
+        return suite.evaluate_once(module, options, extractor, run, "counting")
+
+    assert once(k=1) == once(k=1) and module.calls == 1
+    assert once(k=2)["protocol"] == "counting 2" and module.calls == 2
+    extractor.backbone.info = {"step": 8}
+    assert once(k=2)["step"] == 8 and module.calls == 3
+
+
+def test_targets_of_the_drawings():
+    entries = suite.plan("emoji", suite.EVALUATIONS, {})
+    assert len({entry.name for entry in entries}) == len(entries)
+    targets = [entry.target for entry in entries if entry.module is knn]
+    assert targets == ["category", "subcategory"]
+    assert {entry.kind for entry in entries} == set(suite.EVALUATIONS)
+    for entry in entries:
+        entry.module.describe(**entry.options)
+
+
+def test_what_is_not_there_is_said(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SP_JAX_DATA", str(tmp_path / "data"))
+    with pytest.raises(UserError, match="no evaluation 'knnn'"):
+        suite.run([], ["emoji"], ["knnn"], tmp_path)
+    with pytest.raises(UserError, match="has the splits none"):
+        suite.plan(f"folder:{folder / 'train'}", ["knn"], {})
