@@ -9,20 +9,20 @@ exp(similarity / temperature).
     --test_split=probe_test --target=subcategory
 """
 
-import functools
+import itertools
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, Task, map_rows, normalize, open_task
+from eval.features import Evaluator, Extractor, Task, open_task
+from eval.neighbours import fit_k, nearest
 from input_pipeline.errors import UserError
 
-# Largest intermediate array of one call, in elements (256 MiB of float32).
-_BUDGET = 2**26
+# Votes of one block of queries, in elements (128 MiB of float64).
+_BUDGET = 2**24
 
 
 class Options(NamedTuple):
@@ -33,7 +33,7 @@ class Options(NamedTuple):
       train_split: images that vote.
       test_split: images to classify.
       target: "label" or an attribute of the store.
-      k: number of neighbours that vote.
+      k: numbers of neighbours that vote, each for itself.
       temperature: of the votes' weights.
       image_size: side of the stored images in pixels; that of the run.
       resize: how they were made square, "crop" or "squash"; that of the run.
@@ -45,7 +45,7 @@ class Options(NamedTuple):
     train_split: str
     test_split: str
     target: str = "label"
-    k: int = 20
+    k: tuple[int, ...] = (10, 20, 100, 200)
     temperature: float = 0.07
     image_size: int = 64
     resize: str = "crop"
@@ -54,15 +54,19 @@ class Options(NamedTuple):
 
 
 def create(**options: Any) -> Evaluator:
-    """An evaluator that returns {"accuracy": top-1 on the test split, in [0, 1]}.
+    """An evaluator that returns the top-1 accuracies on the test split, in [0, 1].
+
+    It returns {"accuracy_kN": with N neighbours, for each of k, "accuracy": that of k=20,
+    or of the first k where 20 is not among them}.
 
     Args:
-      **options: see `Options`.
+      **options: see `Options`; k may be one number. Of the default, numbers above that
+        of the training images are left out.
 
     Raises:
       UserError: the options do not fit the data.
     """
-    settings, task = _open(options)
+    settings, task, _ = _open(options)
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor)
@@ -74,18 +78,33 @@ def create(**options: Any) -> Evaluator:
             temperature=settings.temperature,
             num_classes=task.num_classes,
         )
-        return {"accuracy": float(np.mean(predicted == task.test_labels))}
+        accuracy = {
+            k: float(np.mean(classes == task.test_labels))
+            for k, classes in predicted.items()
+        }
+        result = {f"accuracy_k{k}": value for k, value in accuracy.items()}
+        return {"accuracy": accuracy[_headline(settings.k)], **result}
 
     return evaluate
 
 
 def describe(**options: Any) -> str:
     """The protocol in one line."""
-    settings, task = _open(options)
-    return f"kNN k={settings.k} T={settings.temperature:g} cosine, {task.text}"
+    settings, task, left_out = _open(options)
+    several = ",".join(map(str, settings.k)) + left_out
+    if len(settings.k) > 1:
+        several += f", accuracy is that of k={_headline(settings.k)},"
+    return f"kNN k={several} T={settings.temperature:g} cosine, {task.text}"
 
 
-def _open(options: dict[str, Any]) -> tuple[Options, Task]:
+def _headline(k: tuple[int, ...]) -> int:
+    return 20 if 20 in k else k[0]
+
+
+def _open(options: dict[str, Any]) -> tuple[Options, Task, str]:
+    """Settings, task, and which of the default k are too many."""
+    if "k" in options and not isinstance(options["k"], tuple | list):
+        options = {**options, "k": (options["k"],)}
     settings = cli.read_options(Options, options)
     if settings.temperature <= 0:
         raise UserError(
@@ -101,12 +120,9 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task]:
         max_skipped=settings.max_skipped,
         data_dir=settings.data_dir,
     )
-    if not 1 <= settings.k <= len(task.train_rows):
-        raise UserError(
-            f"k={settings.k} neighbours of {len(task.train_rows):,} training images: "
-            "choose k between 1 and their number."
-        )
-    return settings, task
+    default = Options._field_defaults["k"]
+    k, left_out = fit_k(settings.k, default, len(task.train_rows), "training images")
+    return settings._replace(k=k), task, left_out
 
 
 def predict(
@@ -114,55 +130,43 @@ def predict(
     train_labels: np.ndarray,
     test_features: np.ndarray,
     *,
-    k: int,
+    k: Sequence[int],
     temperature: float,
     num_classes: int,
-) -> np.ndarray:
+) -> dict[int, np.ndarray]:
     """Class of each test image by the votes of its nearest training images.
 
     Args:
       train_features: float [n, D], of any length: the cosine is taken.
       train_labels: int [n] in [0, num_classes).
       test_features: float [m, D].
-      k: number of neighbours, at most n.
+      k: numbers of neighbours, each at most n.
       temperature: weight of a vote is exp(cosine / temperature).
       num_classes: number of classes.
 
     Returns:
-      int32 [m]; of classes with equal votes the one with the lower number.
+      For each k int64 [m]; of classes with equal votes the one with the lower number.
     """
-    bank = jax.device_put(normalize(train_features))
-    labels = jax.device_put(np.asarray(train_labels, np.int32))
-    queries = normalize(test_features)
-    widest = max(len(bank), k * num_classes)
-    return map_rows(
-        lambda rows: _vote(
-            bank, labels, queries[rows], np.float32(temperature), k, num_classes
-        ),
-        len(queries),
-        min(256, max(1, _BUDGET // widest)),
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("k", "num_classes"))
-def _vote(
-    bank: jax.Array,
-    labels: jax.Array,
-    queries: jax.Array,
-    temperature: jax.Array,
-    k: int,
-    num_classes: int,
-) -> jax.Array:
-    # Full precision: with TF32's error of 1e-3 votes would be off by some per cent.
-    similarity = jnp.dot(queries, bank.T, precision=jax.lax.Precision.HIGHEST)
-    nearest, rows = jax.lax.top_k(similarity, k)
+    rows, cosines = nearest(test_features, train_features, max(k))
+    voted = np.asarray(train_labels)[rows]
     # Only the ratio of the votes counts; the largest one is set to 1 lest exp overflow.
-    # (Not nearest[:, :1]: with a slice of it XLA:CPU sorts whole rows, 15-50 x slower.)
-    largest = nearest.max(axis=1, keepdims=True)
-    weight = jnp.exp((nearest - largest) / temperature)
-    voted = jax.nn.one_hot(labels[rows], num_classes)
-    votes = jnp.einsum("qk,qkc->qc", weight, voted, precision="highest")
-    return jnp.argmax(votes, axis=1).astype(jnp.int32)
+    weight = np.exp((cosines - cosines[:, :1]).astype(np.float64) / temperature)
+    found: dict[int, list[np.ndarray]] = {number: [] for number in k}
+    height = max(1, _BUDGET // num_classes)
+    for start in range(0, len(rows), height):
+        part = slice(start, start + height)
+        count = len(rows[part])
+        cell = np.arange(count)[:, None] * num_classes + voted[part]
+        votes = np.zeros(count * num_classes)
+        # Votes of more neighbours are added to those of fewer.
+        for first, last in itertools.pairwise((0, *sorted(found))):
+            votes += np.bincount(
+                cell[:, first:last].ravel(),
+                weight[part, first:last].ravel(),
+                len(votes),
+            )
+            found[last].append(votes.reshape(count, num_classes).argmax(axis=1))
+    return {number: np.concatenate(parts) for number, parts in found.items()}
 
 
 if __name__ == "__main__":

@@ -1,29 +1,32 @@
-r"""Retrieval of the same thing in another look, by the cosine of frozen features.
+r"""Retrieval by the cosine of frozen features. Nothing is fitted, so it asks what the
+features themselves hold.
 
-For every ordered pair (a, b) of values of one attribute (artists, say): of all things
-that every artist has drawn, is the drawing by b nearest to a's drawing of a thing the
-one of the same thing? Nothing is fitted, so it asks what the features themselves hold.
+Two protocols. "across", for every ordered pair (a, b) of values of one attribute (artists,
+say): of all things that every artist has drawn, is the drawing by b nearest to a's drawing
+of a thing the one of the same thing? "leave_one_out", for any store with labels: each image
+against all others, where those of its label are relevant.
+
+recall@k is the share of queries with a relevant image among the k nearest; mAP is the mean
+over queries of the average precision of the whole ranking. With one relevant image, as in
+"across", that is 1 / its rank.
 
   python -m eval.retrieval --checkpoint=RUN --dataset=emoji \
     --splits=probe_train,probe_test --match=label --across=artist
+  python -m eval.retrieval --checkpoint=RUN --dataset=folder:DIR --splits=test \
+    --protocol=leave_one_out
 """
 
-import functools
-import itertools
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from eval import cli
-from eval.features import Evaluator, Extractor, map_rows, normalize
+from eval import cli, neighbours, ranking
+from eval.features import Evaluator, Extractor
 from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_store
-
-# Largest similarity matrix of one call, in elements (256 MiB of float32).
-_BUDGET = 2**26
 
 
 class Options(NamedTuple):
@@ -31,9 +34,11 @@ class Options(NamedTuple):
 
     Attributes:
       dataset: name of an image store.
-      splits: whose images form the gallery, together.
-      match: the target that a query and its answer share.
-      across: the attribute in which they differ.
+      splits: whose images are ranked, together.
+      match: the target that a query and its answers share.
+      across: the attribute in which they differ, in the protocol "across".
+      protocol: "across" or "leave_one_out".
+      k: numbers of neighbours among which to look.
       image_size: side of the stored images in pixels; that of the run.
       resize: how they were made square, "crop" or "squash"; that of the run.
       max_skipped: share of the images that may be damaged and left out.
@@ -44,51 +49,75 @@ class Options(NamedTuple):
     splits: tuple[str, ...] = ("probe_train", "probe_test")
     match: str = "label"
     across: str = "artist"
+    protocol: str = "across"
+    k: tuple[int, ...] = (1, 5, 10)
     image_size: int = 64
     resize: str = "crop"
     max_skipped: float = 0.01
     data_dir: str | None = None
 
 
-def create(**options: Any) -> Evaluator:
-    """An evaluator that returns {"top1": mean over ordered pairs, "chance": 1 / G}.
+class Search(NamedTuple):
+    """What to rank, and how.
 
-    G is the number of things in the gallery.
+    Attributes:
+      stores: whose features are ranked, one after another.
+      k: of recall@k.
+      rank: float [N, D] -> bool [queries, some k], whether one of the nearest i + 1 is
+        relevant, and float [queries], the average precision.
+      chance: of top-1.
+      text: all of this in words, for the protocol.
+    """
+
+    stores: list[ImageStore]
+    k: tuple[int, ...]
+    rank: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    chance: float
+    text: str
+
+
+def create(**options: Any) -> Evaluator:
+    """An evaluator that returns recall and mAP, in [0, 1].
+
+    It returns {"top1": recall@1, "chance": that of features which say nothing,
+    "recall_kN": recall@N for each of k, "map": mean average precision}.
 
     Args:
-      **options: see `Options`.
+      **options: see `Options`; of the default k, numbers above that of the images to
+        find are left out.
 
     Raises:
       UserError: the options do not fit the data.
     """
-    _, stores, gallery = _open(options)
+    search = _open(options)
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
-        features = np.concatenate([extractor.extract(store) for store in stores])
-        return {"top1": top1(features, gallery), "chance": 1 / gallery.shape[1]}
+        features = np.concatenate([extractor.extract(x) for x in search.stores])
+        found, precision = search.rank(features)
+        recall = found.mean(axis=0)
+        return {
+            "top1": float(recall[0]),
+            "chance": search.chance,
+            **{f"recall_k{k}": float(recall[k - 1]) for k in search.k},
+            "map": float(precision.mean(dtype=np.float64)),
+        }
 
     return evaluate
 
 
 def describe(**options: Any) -> str:
     """The protocol in one line."""
-    settings, _, gallery = _open(options)
-    values, things = gallery.shape
-    return (
-        f"retrieval top-1 by cosine, {settings.dataset} {'+'.join(settings.splits)}: "
-        f"the {settings.match} of an image among {things:,} of another "
-        f"{settings.across}, mean over {values * (values - 1)} ordered pairs "
-        f"of {settings.across}s"
-    )
+    return _open(options).text
 
 
-def _open(
-    options: dict[str, Any],
-) -> tuple[Options, list[ImageStore], np.ndarray]:
-    """Settings, stores, and the gallery as rows of the stores one after another."""
+def _open(options: dict[str, Any]) -> Search:
     settings = cli.read_options(Options, options)
     if len(set(settings.splits)) < len(settings.splits):
         raise UserError(f"splits names one twice: {', '.join(settings.splits)}.")
+    if settings.protocol not in ("across", "leave_one_out"):
+        raise UserError(
+            f"Unknown protocol {settings.protocol!r}: choose across or leave_one_out."
+        )
     stores = [
         open_store(
             settings.dataset,
@@ -100,17 +129,72 @@ def _open(
         )
         for split in settings.splits
     ]
-    match = np.concatenate([store.target(settings.match)[0] for store in stores])
-    across = np.concatenate([store.target(settings.across)[0] for store in stores])
+    if settings.protocol == "across":
+        return _across(settings, stores)
+    return _leave_one_out(settings, stores)
+
+
+def _across(settings: Options, stores: list[ImageStore]) -> Search:
+    match, across = _targets(stores, settings.match), _targets(stores, settings.across)
     gallery = find_gallery(match, across)
-    if gallery.shape[0] < 2 or gallery.shape[1] < 2:
+    values, things = gallery.shape
+    if values < 2 or things < 2:
         raise UserError(
             f"{settings.dataset} {'+'.join(settings.splits)}: retrieval needs two "
             f"{settings.across}s and two {settings.match}s that each of them has; "
-            f"found {gallery.shape[0]} and {gallery.shape[1]}. Choose other splits, "
-            "match or across."
+            f"found {values} and {things}. Choose other splits, match or across, or "
+            "protocol=leave_one_out."
         )
-    return settings, stores, gallery
+    k, text = _start(settings, things)
+
+    def rank(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ranks = ranking.answer_ranks(features, gallery).reshape(-1)
+        return ranks[:, None] <= np.arange(1, max(k) + 1), 1 / ranks
+
+    text += (
+        f"the {settings.match} of an image among {things:,} of another "
+        f"{settings.across}, mean over {values * (values - 1)} ordered pairs "
+        f"of {settings.across}s"
+    )
+    return Search(stores, k, rank, 1 / things, text)
+
+
+def _leave_one_out(settings: Options, stores: list[ImageStore]) -> Search:
+    labels = _targets(stores, settings.match)
+    rows = np.flatnonzero(labels >= 0)
+    labels = labels[rows]
+    sizes = np.bincount(labels)[labels] if len(rows) else np.zeros(0)
+    others = sizes[sizes > 1] - 1
+    if not len(others):
+        raise UserError(
+            f"{settings.dataset} {'+'.join(settings.splits)} has no two images of one "
+            f"{settings.match}: choose other splits or match."
+        )
+    k, text = _start(settings, len(rows) - 1)
+
+    def rank(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        relevant, precision = ranking.leave_one_out(features[rows], labels, max(k))
+        return np.logical_or.accumulate(relevant, axis=1), precision
+
+    text += (
+        f"images of the {settings.match} of an image among all {len(rows) - 1:,} "
+        f"others, {len(others):,} queries"
+    )
+    return Search(stores, k, rank, float(np.mean(others / (len(rows) - 1))), text)
+
+
+def _targets(stores: list[ImageStore], name: str) -> np.ndarray:
+    return np.concatenate([store.target(name)[0] for store in stores])
+
+
+def _start(settings: Options, count: int) -> tuple[tuple[int, ...], str]:
+    """The k to look at, of count images to find, and the first words of the protocol."""
+    default = Options._field_defaults["k"]
+    k, left_out = neighbours.fit_k(settings.k, default, count, "images to find")
+    return k, (
+        f"retrieval by cosine, recall@{','.join(map(str, k))}{left_out} and mAP, "
+        f"{settings.dataset} {'+'.join(settings.splits)}: "
+    )
 
 
 def find_gallery(match: np.ndarray, across: np.ndarray) -> np.ndarray:
@@ -141,26 +225,6 @@ def find_gallery(match: np.ndarray, across: np.ndarray) -> np.ndarray:
     ]
     rows = [[first[value, thing] for thing in things] for value in values]
     return np.asarray(rows, np.int64).reshape(len(values), len(things))
-
-
-def top1(features: np.ndarray, gallery: np.ndarray) -> float:
-    """Share of queries whose nearest image of another value shows the same thing.
-
-    Args:
-      features: float [N, D], of any length: the cosine is taken.
-      gallery: int [A, G] row numbers, see `find_gallery`.
-
-    Returns:
-      The mean over the A (A - 1) ordered pairs of values, in [0, 1].
-    """
-    # NumPy: a few small products, the same on every accelerator.
-    views = [normalize(features[rows]) for rows in gallery]
-    answer = np.arange(gallery.shape[1])
-    found = [
-        np.mean(np.argmax(query @ other.T, axis=1) == answer)
-        for query, other in itertools.permutations(views, 2)
-    ]
-    return float(np.mean(found))
 
 
 def nearest(
@@ -200,22 +264,14 @@ def nearest(
             f"n={n} neighbours: an image of {store.name} {store.split} has "
             f"{candidates:,} others to choose from; ask for 1 to {candidates:,}."
         )
-    unit = normalize(features)
-    bank, kinds = jax.device_put(unit), jax.device_put(kind)
-    return map_rows(
-        lambda rows: _nearest(bank, kinds, unit[queries[rows]], kind[queries[rows]], n),
-        len(queries),
-        min(256, max(1, _BUDGET // len(store))),
+    rows, _ = neighbours.nearest(
+        features[queries], features, n, allowed=_differs, tags=(kind[queries], kind)
     )
+    return rows
 
 
-@functools.partial(jax.jit, static_argnames="n")
-def _nearest(
-    bank: jax.Array, kinds: jax.Array, query: jax.Array, kind: jax.Array, n: int
-) -> jax.Array:
-    similarity = jnp.dot(query, bank.T, precision=jax.lax.Precision.HIGHEST)
-    allowed = kind[:, None] != kinds
-    return jax.lax.top_k(jnp.where(allowed, similarity, -jnp.inf), n)[1]
+def _differs(kind: jax.Array, kinds: jax.Array) -> jax.Array:
+    return kind[:, None] != kinds
 
 
 if __name__ == "__main__":

@@ -37,13 +37,17 @@ def run(train, labels, test, k, temperature):
     return knn.predict(train, labels, test, k=k, temperature=temperature, num_classes=5)
 
 
-@pytest.mark.parametrize("k", [1, 20])
-def test_agrees_with_scikit_learn(k):
+def test_agrees_with_scikit_learn(monkeypatch):
+    """All k in one pass, votes counted in blocks of 7 queries."""
+    monkeypatch.setattr(knn, "_BUDGET", 7 * 5)
     (train, labels), (test, _) = overlapping(400, 0), overlapping(300, 1)
-    peer = KNeighborsClassifier(
-        k, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
-    ).fit(train, labels)
-    np.testing.assert_array_equal(run(train, labels, test, k, 0.07), peer.predict(test))
+    found = run(train, labels, test, (20, 1, 150), 0.07)
+    assert list(found) == [20, 1, 150]
+    for k, predicted in found.items():
+        peer = KNeighborsClassifier(
+            k, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
+        ).fit(train, labels)
+        np.testing.assert_array_equal(predicted, peer.predict(test))
 
 
 # exp(1 / 0.01) does not fit into float32; at 100 all votes weigh nearly the same.
@@ -51,35 +55,58 @@ def test_agrees_with_scikit_learn(k):
 def test_agrees_with_the_formula(temperature):
     (train, labels), (test, _) = overlapping(400, 2), overlapping(300, 3)
     expected = by_formula(train, labels, test, 30, temperature, 5)
-    found = run(train, labels, test, 30, temperature)
+    found = run(train, labels, test, (30,), temperature)[30]
     np.testing.assert_array_equal(found, expected)
 
 
 def test_temperature_matters():
     (train, labels), (test, _) = overlapping(400, 2), overlapping(300, 3)
-    cold, warm = (run(train, labels, test, 30, t) for t in (0.01, 100.0))
+    cold, warm = (run(train, labels, test, (30,), t)[30] for t in (0.01, 100.0))
     assert (cold != warm).any()
 
 
 def test_evaluator_and_its_protocol(blobs, provide, pixels):
     train, test = blobs("train", 0), blobs("test", 1)
     provide(train, test)
-    evaluate = knn.create(**SPLITS, k=7)
-    expected = by_formula(
-        pixels(train.images), train.labels, pixels(test.images), 7, 0.07, 3
+    evaluate = knn.create(**SPLITS, k=(7, 30))
+    expected = [
+        by_formula(pixels(train.images), train.labels, pixels(test.images), k, 0.07, 3)
+        for k in (7, 30)
+    ]
+    seven, thirty = (np.mean(classes == test.labels) for classes in expected)
+    assert 0.4 < seven < 1 and seven != thirty
+    assert evaluate(Extractor(pixels), 0) == pytest.approx(
+        {"accuracy": seven, "accuracy_k7": seven, "accuracy_k30": thirty}
     )
-    accuracy = np.mean(expected == test.labels)
-    assert 0.4 < accuracy < 1
-    assert evaluate(Extractor(pixels), 0) == {"accuracy": pytest.approx(accuracy)}
-    assert knn.describe(**SPLITS, k=7) == (
-        "kNN k=7 T=0.07 cosine, tiny label, "
+    assert knn.describe(**SPLITS, k=(7, 30)) == (
+        "kNN k=7,30, accuracy is that of k=7, T=0.07 cosine, tiny label, "
         "fit train (60 images, 3 classes) -> test test (60)"
     )
 
 
-def test_options_that_do_not_fit(blobs, provide):
+def test_of_the_default_what_fits(blobs, provide, pixels):
+    """The headline is that of k=20, as in runs from before there were several."""
     provide(blobs("train", 0), blobs("test", 1))
-    with pytest.raises(UserError, match="k=61 neighbours of 60 training images"):
-        knn.create(**SPLITS, k=61)
+    found = knn.create(**SPLITS)(Extractor(pixels), 0)
+    assert list(found) == ["accuracy", "accuracy_k10", "accuracy_k20"]
+    assert found["accuracy"] == found["accuracy_k20"] != found["accuracy_k10"]
+    one = knn.create(**SPLITS, k=20)(Extractor(pixels), 0)
+    assert one == {key: found["accuracy"] for key in ("accuracy", "accuracy_k20")}
+    assert knn.describe(**SPLITS).startswith(
+        "kNN k=10,20 (100, 200 are more than the 60 training images), accuracy is that "
+        "of k=20, T=0.07 cosine"
+    )
+    assert knn.describe(**SPLITS, k=20).startswith("kNN k=20 T=0.07 cosine, tiny")
+
+
+def test_options_that_do_not_fit(blobs, make_store, provide):
+    provide(blobs("train", 0), blobs("test", 1))
+    for k in (61, (20, 61)):
+        with pytest.raises(UserError, match="k=61 neighbours of 60 training images"):
+            knn.create(**SPLITS, k=k)
     with pytest.raises(UserError, match="temperature must be positive"):
         knn.create(**SPLITS, temperature=0.0)
+    few = make_store(np.eye(12)[:9], np.arange(9) % 3, "train")
+    provide(few, blobs("test", 1))
+    with pytest.raises(UserError, match="k=10 neighbours of 9 training images"):
+        knn.create(**SPLITS)
