@@ -20,7 +20,16 @@ import types
 
 from input_pipeline.errors import UserError
 
-NAMES = ("finetune", "invariance", "knn", "linear_probe", "retrieval")
+NAMES = (
+    "cka",
+    "few_labels",
+    "finetune",
+    "invariance",
+    "knn",
+    "linear_probe",
+    "metrics",
+    "retrieval",
+)
 
 
 def get(type: str) -> types.ModuleType:

@@ -1,0 +1,114 @@
+r"""Linear CKA: how alike the features of two checkpoints are, whatever their widths.
+
+    CKA = |X^T Y|^2 / (|X^T X| |Y^T Y|), Frobenius norms, columns of X and Y centred
+
+1 where the features differ by a rotation and a scale only. Kornblith et al., Similarity of
+Neural Network Representations Revisited, https://arxiv.org/abs/1905.00414. It is exact:
+all images at once, and products of the size of the features, not of the images.
+
+  python -m eval.cka --checkpoint=RUN --other=RUN --dataset=emoji --split=probe_test
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eval import cli
+from eval.features import Evaluator, Extractor
+from eval.metrics import gram
+from input_pipeline.errors import UserError
+from input_pipeline.store import ImageStore, open_store
+
+
+class Options(NamedTuple):
+    """What a config or the command line may set.
+
+    Attributes:
+      other: run folder or checkpoint to compare with; it gets the same stored images.
+      dataset: name of an image store.
+      split: the images to compare on.
+      image_size: side of the stored images in pixels; that of the run.
+      resize: how they were made square, "crop" or "squash"; that of the run.
+      max_skipped: share of the images that may be damaged and left out.
+      data_dir: where prepared images are kept.
+    """
+
+    other: str
+    dataset: str
+    split: str
+    image_size: int = 64
+    resize: str = "crop"
+    max_skipped: float = 0.01
+    data_dir: str | None = None
+
+
+def create(**options: Any) -> Evaluator:
+    """An evaluator that returns {"cka": in [0, 1]}.
+
+    Args:
+      **options: see `Options`.
+
+    Raises:
+      UserError: the options do not fit the data, or there is no other checkpoint; when
+        called: all features of one of the two are equal.
+    """
+    settings, store, _ = _open(options)
+    # Imported late: the library of evaluators needs no trainer.
+    import sp_jax
+
+    other = Extractor(sp_jax.load(settings.other))
+
+    def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
+        return {"cka": linear_cka(extractor.extract(store), other.extract(store))}
+
+    return evaluate
+
+
+def describe(**options: Any) -> str:
+    """The protocol in one line."""
+    settings, store, step = _open(options)
+    return (
+        f"linear CKA with {settings.other}, step {step}, on {store.name} {store.split} "
+        f"({len(store):,} images)"
+    )
+
+
+def _open(options: dict[str, Any]) -> tuple[Options, ImageStore, str]:
+    from sp_jax.train.restore import find_checkpoint
+
+    settings = cli.read_options(Options, options)
+    step = find_checkpoint(settings.other).name
+    store = open_store(
+        settings.dataset,
+        settings.split,
+        image_size=settings.image_size,
+        resize=settings.resize,
+        max_skipped=settings.max_skipped,
+        data_dir=settings.data_dir,
+    )
+    return settings, store, step
+
+
+def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
+    """Linear CKA of features [N, D] and [N, E] of the same images, in [0, 1].
+
+    Raises:
+      UserError: all rows of one of them are equal.
+
+    Example:
+      >>> x = np.array([[1.0, 0], [0, 1], [2, 3]])
+      >>> round(linear_cka(x, 5 - 2 * x[:, ::-1]), 6)
+      1.0
+    """
+    x, y = (z - z.mean(axis=0, dtype=np.float64) for z in (x, y))
+    cross, own, other = (
+        np.linalg.norm(gram(*pair)) for pair in ((x, y), (x, x), (y, y))
+    )
+    if not own * other > 0:
+        raise UserError("CKA needs features that differ between images.")
+    return float(cross**2 / (own * other))
+
+
+if __name__ == "__main__":
+    cli.main("cka", sys.modules[__name__])

@@ -1,0 +1,243 @@
+r"""Classification of frozen features from few labels: 1 %, 10 %, or some images a class.
+
+From every class of the training split the same number of images is drawn, or all of it
+where it has fewer, once for each seed; 1 % and 10 % are meant as in SimCLR
+(https://arxiv.org/abs/2002.05709, section 4), of the whole training split. On them a ridge
+classifier is fitted in closed form:
+
+    mean |x W + b - y|^2 + weight_decay |W|^2,    y one-hot, class = argmax of x W + b
+
+x is standardised with the mean and deviation of the images drawn. So few images leave none
+to choose by; the weight decay is chosen by leaving out each image in turn, which for ridge
+regression is exact without fitting again. The test split is scored once a draw.
+
+  python -m eval.few_labels --checkpoint=RUN --dataset=emoji --train_split=probe_train \
+    --test_split=probe_test --target=subcategory --amounts=1%,10%,5
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eval import cli
+from eval.features import Evaluator, Extractor, Task, moments, open_task, standardize
+from input_pipeline.errors import UserError
+
+
+class Options(NamedTuple):
+    """What a config or the command line may set.
+
+    Attributes:
+      dataset: name of an image store.
+      train_split: images of which some are drawn with their labels.
+      test_split: images to report on.
+      target: "label" or an attribute of the store.
+      amounts: how many to draw: "1%" of the training images, or "5" images a class.
+      weight_decays: the L2 penalties to choose from.
+      seeds: one draw each.
+      image_size: side of the stored images in pixels; that of the run.
+      resize: how they were made square, "crop" or "squash"; that of the run.
+      max_skipped: share of the images that may be damaged and left out.
+      data_dir: where prepared images are kept.
+    """
+
+    dataset: str
+    train_split: str
+    test_split: str
+    target: str = "label"
+    amounts: tuple[str, ...] = ("1%", "10%", "5")
+    weight_decays: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    image_size: int = 64
+    resize: str = "crop"
+    max_skipped: float = 0.01
+    data_dir: str | None = None
+
+
+def create(**options: Any) -> Evaluator:
+    """An evaluator that returns the mean and the spread over draws of the test accuracy.
+
+    It returns {"accuracy_1pct": mean in [0, 1], "std_1pct": sample standard deviation} and
+    likewise for each amount ("accuracy_5_a_class" of "5"), and "accuracy", that of the
+    first amount. With one seed there is no "std".
+
+    Args:
+      **options: see `Options`.
+
+    Raises:
+      UserError: the options do not fit the data.
+    """
+    settings, task, numbers = _open(options)
+
+    def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
+        train, test = task.extract(extractor)
+        result = {}
+        for amount, number in zip(settings.amounts, numbers, strict=True):
+            accuracy = []
+            for seed in settings.seeds:
+                rows = draw(task.train_labels, number, seed)
+                classifier = fit(
+                    train[rows],
+                    task.train_labels[rows],
+                    settings.weight_decays,
+                    num_classes=task.num_classes,
+                )
+                predicted = classifier.predict(test)
+                accuracy.append(np.mean(predicted == task.test_labels))
+            name = amount.replace("%", "pct") if "%" in amount else f"{amount}_a_class"
+            result[f"accuracy_{name}"] = float(np.mean(accuracy))
+            if len(accuracy) > 1:
+                result[f"std_{name}"] = float(np.std(accuracy, ddof=1))
+        return {"accuracy": next(iter(result.values())), **result}
+
+    return evaluate
+
+
+def describe(**options: Any) -> str:
+    """The protocol in one line."""
+    settings, task, numbers = _open(options)
+    sizes = np.bincount(task.train_labels)
+    amounts = [
+        f"{amount} = {np.minimum(sizes, number).sum():,} (up to {number:,} a class)"
+        for amount, number in zip(settings.amounts, numbers, strict=True)
+    ]
+    seeds = ",".join(map(str, settings.seeds))
+    return (
+        f"few labels, ridge classifier, {len(settings.weight_decays)} weight decays "
+        f"chosen by leaving one out, of the training images {', '.join(amounts)}, "
+        f"seeds {seeds}, {task.text}"
+    )
+
+
+def _open(options: dict[str, Any]) -> tuple[Options, Task, list[int]]:
+    """Settings, task, and the images a class of each amount."""
+    settings = cli.read_options(Options, options)
+    if min(settings.weight_decays) <= 0:
+        raise UserError("Weight decays must be above 0.")
+    if len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds) < 0:
+        raise UserError("seeds must be different numbers, 0 or above.")
+    task = open_task(
+        settings.dataset,
+        settings.train_split,
+        settings.test_split,
+        settings.target,
+        image_size=settings.image_size,
+        resize=settings.resize,
+        max_skipped=settings.max_skipped,
+        data_dir=settings.data_dir,
+    )
+    share = len(task.train_labels) / task.num_classes
+    return settings, task, [_a_class(amount, share) for amount in settings.amounts]
+
+
+def _a_class(amount: str, share: float) -> int:
+    """Images a class; share is how many there are on average."""
+    text = amount.removesuffix("%")
+    try:
+        if text == amount and int(amount) > 0:
+            return int(amount)
+        if text != amount and 0 < float(text) <= 100:
+            return max(1, round(share * float(text) / 100))
+    except ValueError:
+        pass
+    raise UserError(
+        f"amounts has {amount!r}: give a percentage such as 1%, or a number of images a "
+        "class such as 5."
+    )
+
+
+def draw(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """Draw the same number of images of each class, or all of a class that has fewer.
+
+    Args:
+      labels: int [n].
+      number: images a class.
+      seed: of the draw. With one seed a smaller draw is part of a larger one.
+
+    Returns:
+      int64 rows, rising.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    sizes = np.bincount(labels)
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(by_class[place < number])
+
+
+class Classifier(NamedTuple):
+    """A linear classifier on standardised features.
+
+    Attributes:
+      mean: float32 [D], subtracted from a feature.
+      scale: float32 [D], divides it then.
+      kernel: float32 [D, C].
+      bias: float32 [C].
+      weight_decay: that was chosen.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
+    weight_decay: float
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Class of each row of features [m, D], int64 [m]."""
+        x = standardize(features, self.mean, self.scale)
+        return np.argmax(x @ self.kernel + self.bias, axis=1)
+
+
+def fit(
+    features: np.ndarray,
+    labels: np.ndarray,
+    weight_decays: tuple[float, ...],
+    *,
+    num_classes: int,
+) -> Classifier:
+    """Fit with each weight decay; choose by the accuracy on each image left out.
+
+    Of equal accuracies the lower squared error decides: with one image a class nothing
+    left out can be right.
+
+    Args:
+      features: float [n, D], n at least 2.
+      labels: int [n] in [0, num_classes).
+      weight_decays: L2 penalties, above 0.
+      num_classes: C.
+    """
+    mean, scale = moments(features)
+    # float64 and NumPy: a small problem, and ill-conditioned at the small weight decays.
+    x = standardize(features, mean, scale).astype(np.float64)
+    target = np.eye(num_classes)[labels]
+    bias = target.mean(axis=0)
+    u, values = _components(x - x.mean(axis=0))
+    inside = u.T @ (target - bias)
+    scores = []
+    for decay in weight_decays:
+        shrink = values / (values + len(x) * decay)
+        fitted = bias + u @ (shrink[:, None] * inside)
+        leverage = 1 / len(x) + u**2 @ shrink
+        error = (target - fitted) / (1 - leverage)[:, None]
+        correct = np.argmax(target - error, axis=1) == labels
+        scores.append((-correct.mean(), np.mean(error**2)))
+    chosen = weight_decays[min(range(len(scores)), key=scores.__getitem__)]
+    kernel = x.T @ (u @ (inside / (values + len(x) * chosen)[:, None]))
+    bias = bias - x.mean(axis=0) @ kernel
+    return Classifier(
+        mean, scale, kernel.astype(np.float32), bias.astype(np.float32), chosen
+    )
+
+
+def _components(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Left singular vectors [n, r] of x [n, D] and the squares of its singular values."""
+    # By the smaller Gram matrix: an SVD of x itself takes several times as long.
+    wide = x.shape[0] <= x.shape[1]
+    values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+    kept = values > 1e-12 * values[-1]
+    values, vectors = values[kept], vectors[:, kept]
+    return (vectors if wide else x @ vectors / np.sqrt(values)), values
+
+
+if __name__ == "__main__":
+    cli.main("few_labels", sys.modules[__name__])
