@@ -101,13 +101,13 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
       >>> round(linear_cka(x, 5 - 2 * x[:, ::-1]), 6)
       1.0
     """
-    x, y = (z - z.mean(axis=0, dtype=np.float64) for z in (x, y))
-    cross, own, other = (
-        np.linalg.norm(gram(*pair)) for pair in ((x, y), (x, x), (y, y))
-    )
-    if not own * other > 0:
-        raise UserError("CKA needs features that differ between images.")
-    return float(cross**2 / (own * other))
+    x_mean, y_mean = (z.mean(axis=0, dtype=np.float64) for z in (x, y))
+    cross = np.linalg.norm(gram(x, y, x_mean, y_mean))
+    spread = [np.linalg.norm(gram(z, z, m, m)) for z, m in ((x, x_mean), (y, y_mean))]
+    for size, mean in zip(spread, (x_mean, y_mean), strict=True):
+        if size <= 1e-12 * len(x) * mean @ mean:  # Rounding noise about a constant.
+            raise UserError("CKA needs features that differ between images.")
+    return float(cross**2 / np.prod(spread))
 
 
 if __name__ == "__main__":

@@ -128,10 +128,18 @@ def _pairable(groups: np.ndarray) -> np.ndarray:
     return values[sizes > 1]
 
 
-def gram(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """x^T y of x [N, D] and y [N, E], float64 [D, E], without float64 copies of them."""
-    blocks = (slice(start, start + 4096) for start in range(0, len(x), 4096))
-    return sum(x[b].T.astype(np.float64) @ y[b].astype(np.float64) for b in blocks)
+def gram(x: np.ndarray, y: np.ndarray, x_mean: Any = 0, y_mean: Any = 0) -> np.ndarray:
+    """(x - x_mean)^T (y - y_mean) of x [N, D] and y [N, E], float64 [D, E]."""
+    return sum(
+        (x[part] - np.asarray(x_mean, np.float64)).T
+        @ (y[part] - np.asarray(y_mean, np.float64))
+        for part in _parts(len(x))
+    )
+
+
+def _parts(count: int) -> list[slice]:
+    """Rows of which a float64 copy fits, where one of all of them may not."""
+    return [slice(start, start + 4096) for start in range(0, count, 4096)]
 
 
 def rankme(features: np.ndarray) -> float:
@@ -156,8 +164,11 @@ def lidar(features: np.ndarray, groups: np.ndarray, delta: float) -> float:
     )
     x, count = features[rows], len(sizes)
     means = np.add.reduceat(x, starts, axis=0, dtype=np.float64) / sizes[:, None]
-    residual = (x - means[index]) / np.sqrt(count * sizes[index])[:, None]
-    within = gram(residual, residual) + delta * np.eye(x.shape[1])
+    within = delta * np.eye(x.shape[1])
+    for part in _parts(len(x)):
+        own = index[part]
+        residual = (x[part] - means[own]) / np.sqrt(count * sizes[own])[:, None]
+        within += residual.T @ residual
     between = (means - means.mean(axis=0)).T / np.sqrt(count)
     # With Sw = L L^T, the eigenvalues of L^-1 Sb L^-T are those of Sw^-1/2 Sb Sw^-1/2.
     whitened = np.linalg.solve(np.linalg.cholesky(within), between)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval import features, retrieval
+from eval import features, metrics, retrieval
 from input_pipeline.cache import digest_pixels
 from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore
@@ -54,8 +54,8 @@ def provide(monkeypatch):
                 raise UserError(f"{name} has no split {split!r}.")
             return known[split]
 
-        monkeypatch.setattr(features, "open_store", open_store)
-        monkeypatch.setattr(retrieval, "open_store", open_store)
+        for module in (features, metrics, retrieval):
+            monkeypatch.setattr(module, "open_store", open_store)
 
     return install
 

@@ -58,6 +58,8 @@ def launch(tmp_path_factory):
             0.3,
             0.8,
         ),
+        ("eval.few_labels", (*SPLITS, "--amounts=2%,3"), "std_3_a_class", 1e-3, 0.1),
+        ("eval.metrics", ("--split=probe_test",), "distance_ratio", 0.5, 1),
         ("eval.retrieval", ("--splits=probe_test,probe_train",), "top1", 0.02, 0.5),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import sp_jax
-from eval import figures, report
+from eval import cka, figures, report
 from eval.features import Extractor
 from eval.runs import LABELS, read_run
 from input_pipeline.errors import UserError
@@ -86,6 +86,17 @@ def test_a_checkpoint_alone_gives_the_same_number(runs):
     again = json.loads((runs[0] / "eval/again.json").read_text())
     assert again["result"] == pytest.approx(during["result"], abs=2e-3)
     assert again["step"] == during["step"]
+
+
+def test_cka_between_two_checkpoints(runs):
+    options = dict(other=str(runs[1]), dataset="emoji", split="probe_test")
+    options["image_size"] = 16
+    evaluate = cka.create(**options)
+    found = [evaluate(Extractor(sp_jax.load(runs[i])), 0)["cka"] for i in (0, 1)]
+    assert 0.1 < found[0] < 0.999 < found[1] <= 1 + 1e-6
+    assert cka.describe(**options).startswith(f"linear CKA with {runs[1]}, step 7, on")
+    with pytest.raises(UserError, match="no intact checkpoint"):
+        cka.create(**options | {"other": str(runs[0].parent)})
 
 
 def test_load_refuses_a_damaged_step(runs):
