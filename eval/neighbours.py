@@ -34,8 +34,8 @@ def nearest(
     """The k rows of a bank that are most similar to each query.
 
     The device holds one block of the bank (at most 1 GiB), a block of similarities (at
-    most 256 MiB) and the k best so far of a block of queries, whatever the sizes. Each
-    block of the bank is sent there once.
+    most 256 MiB, and on a GPU as much again to sort them) and the k best so far of a block
+    of queries, whatever the sizes. Each block of the bank is sent there once.
 
     Args:
       queries: float [m, D], of any length: the cosine is taken.
