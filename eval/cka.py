@@ -9,6 +9,7 @@ all images at once, and products of the size of the features, not of the images.
   python -m eval.cka --checkpoint=RUN --other=RUN --dataset=emoji --split=probe_test
 """
 
+import os
 import sys
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ class Options(NamedTuple):
     """What a config or the command line may set.
 
     Attributes:
-      other: run folder or checkpoint to compare with; it gets the same stored images.
+      other: run, checkpoint or weights to compare with; it gets the same stored images.
       dataset: name of an image store.
       split: the images to compare on.
       image_size: side of the stored images in pixels; that of the run.
@@ -50,10 +51,10 @@ def create(**options: Any) -> Evaluator:
       **options: see `Options`.
 
     Raises:
-      UserError: the options do not fit the data, or there is no other checkpoint; when
-        called: all features of one of the two are equal.
+      UserError: the options do not fit the data, or there is no such network to compare
+        with; when called: all features of one of the two are equal.
     """
-    settings, store, _ = _open(options)
+    settings, store = _open(options)
     # Imported late: the library of evaluators needs no trainer.
     import sp_jax
 
@@ -67,18 +68,19 @@ def create(**options: Any) -> Evaluator:
 
 def describe(**options: Any) -> str:
     """The protocol in one line."""
-    settings, store, step = _open(options)
+    from sp_jax.train.restore import find_checkpoint
+
+    settings, store = _open(options)
+    other = settings.other
+    if not os.path.isfile(other):
+        other += f", step {find_checkpoint(other).name},"
     return (
-        f"linear CKA with {settings.other}, step {step}, on {store.name} {store.split} "
-        f"({len(store):,} images)"
+        f"linear CKA with {other} on {store.name} {store.split} ({len(store):,} images)"
     )
 
 
-def _open(options: dict[str, Any]) -> tuple[Options, ImageStore, str]:
-    from sp_jax.train.restore import find_checkpoint
-
+def _open(options: dict[str, Any]) -> tuple[Options, ImageStore]:
     settings = cli.read_options(Options, options)
-    step = find_checkpoint(settings.other).name
     store = open_store(
         settings.dataset,
         settings.split,
@@ -87,7 +89,7 @@ def _open(options: dict[str, Any]) -> tuple[Options, ImageStore, str]:
         max_skipped=settings.max_skipped,
         data_dir=settings.data_dir,
     )
-    return settings, store, step
+    return settings, store
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:

@@ -22,6 +22,7 @@ from matplotlib import pyplot as plt
 
 from eval import invariance_figure, pictures
 from eval.features import Extractor
+from eval.retrieval import Options as RetrievalOptions
 from eval.retrieval import nearest
 from eval.runs import Run, format_table, group_runs, mean_text, read_run
 from input_pipeline.errors import UserError
@@ -40,7 +41,7 @@ _FIGURES = {
     "filters": "The first layer",
 }
 # The number of each evaluator's result that the table shows.
-_HEADLINES = ("accuracy", "top1", "cosine")
+_HEADLINES = ("accuracy", "top1", "cosine", "rankme", "cka")
 
 
 def make_table(runs: Sequence[Run]) -> list[list[str]]:
@@ -140,31 +141,34 @@ def draw_invariances(runs: Sequence[Run], out: pathlib.Path) -> list[tuple[str, 
     return figures
 
 
-def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> bool:
+def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> str | None:
     """Queries with their nearest neighbours, the first run of each label side by side.
 
-    On a store with artists, neighbours are by other artists. A green frame is a
-    neighbour of the query's class.
+    With the protocol "across", neighbours differ in that attribute (by other artists, say).
+    A green frame is a neighbour of the query's class.
 
     Returns:
-        Whether the runs have a retrieval evaluation, and so a sheet.
+        What the sheet shows in words; None where the runs have no retrieval evaluation, and
+        so no sheet.
     """
     import sp_jax
 
-    options = runs[0].config["evals"].get("retrieval")
-    if options is None:
-        return False
+    given = runs[0].config["evals"].get("retrieval")
+    if given is None:
+        return None
+    known = {k: v for k, v in given.items() if k in RetrievalOptions._fields}
+    options = RetrievalOptions(**known)
     runs = [group[0] for group in group_runs(runs).values()]
     data = runs[0].config["data"]
     store = open_store(
-        options["dataset"],
-        options["splits"][-1],
+        options.dataset,
+        options.splits[-1],
         image_size=data["image_size"],
         resize=data.get("resize", "crop"),
         max_skipped=data.get("max_skipped", 0.01),
         data_dir=data["dir"] or None,
     )
-    across = options["across"]
+    across = options.across if options.protocol == "across" else None
     # Spread over the store, and the same for every run.
     queries = np.linspace(0, len(store) - 1, QUERIES + 2).astype(int)[1:-1]
     width = 1 + len(runs) * NEIGHBOURS
@@ -199,7 +203,8 @@ def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> bool:
                 if store.labels[neighbour] == store.labels[query]:
                     _frame(axis)
     pictures.save_figure(figure, path)
-    return True
+    text = "Green: the same concept."
+    return text if across is None else f"{text} Neighbours are of another {across}."
 
 
 def _frame(axis: plt.Axes) -> None:
@@ -235,7 +240,7 @@ Protocols:</small></p>
 <img src="{{ picture }}" alt="invariance to changes of the images">
 <p><small>{{ protocol }}. Several seeds: mean and range.</small></p>{% endfor %}
 {% if retrieval %}<h2>Nearest neighbours on concepts that no run saw</h2>
-<p>Green: the same concept. Neighbours are by other artists than the query's.</p>
+<p>{{ caption }}</p>
 <img src="{{ retrieval }}" alt="retrieval sheet">{% endif %}
 <h2>The first batch: pairs and views</h2>
 <div class="side">{% for label, picture in views %}
@@ -272,7 +277,7 @@ def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
     """Draw the pictures and write report.html; return its path."""
     out.mkdir(parents=True, exist_ok=True)
     draw_curves(runs, out / "curves.png")
-    has_sheet = draw_retrieval(runs, out / "retrieval.png")
+    caption = draw_retrieval(runs, out / "retrieval.png")
     speeds = [
         [line["images_per_sec"] for line in run.lines if "images_per_sec" in line]
         for run in runs
@@ -283,8 +288,9 @@ def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
         seeds=", ".join(dict.fromkeys(str(run.config["seed"]) for run in runs)),
         protocols={n: r["protocol"] for n, r in runs[0].results.items()},
         curves=_embed(out / "curves.png"),
+        retrieval=_embed(out / "retrieval.png") if caption else None,
+        caption=caption,
         invariances=draw_invariances(runs, out),
-        retrieval=_embed(out / "retrieval.png") if has_sheet else None,
         views=_of_each_label(runs, "views.png"),
         figures=[
             (title, shown)

@@ -34,7 +34,6 @@ def runs(tmp_path_factory):
             type="retrieval",
             dataset="emoji",
             splits=("probe_train", "probe_test"),
-            across="artist",
         )
         workdirs.append(folder / f"{pairing}{seed}")
         main.run(config, workdirs[-1])
