@@ -288,9 +288,9 @@ def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
         seeds=", ".join(dict.fromkeys(str(run.config["seed"]) for run in runs)),
         protocols={n: r["protocol"] for n, r in runs[0].results.items()},
         curves=_embed(out / "curves.png"),
-        invariances=draw_invariances(runs, out),
         retrieval=_embed(out / "retrieval.png") if caption else None,
         caption=caption,
+        invariances=draw_invariances(runs, out),
         views=_of_each_label(runs, "views.png"),
         figures=[
             (title, shown)

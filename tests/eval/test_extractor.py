@@ -72,8 +72,14 @@ def test_evaluators_run_where_implicit_transfers_are_errors(blobs, provide, pixe
     extractor = Extractor(jax.jit(lambda images: images.reshape(len(images), -1) / 9))
     knn = evals.get("knn").create(**SPLITS, k=5)
     probe = evals.get("linear_probe").create(**SPLITS, epochs=5)
+    metrics = evals.get("metrics").create(dataset="tiny", split="test")
+    retrieval = evals.get("retrieval").create(
+        dataset="tiny", splits=("test",), protocol="leave_one_out"
+    )
     with jax.transfer_guard("disallow"):
         assert knn(extractor, 0)["accuracy"] > 0.5
+        assert metrics(extractor, 0)["distance_ratio"] < 1
+        assert retrieval(extractor, 0)["top1"] > 0.5
         assert probe(extractor, 0)["accuracy"] > 0.5
 
 

@@ -193,10 +193,9 @@ def test_one_command(photographs, tmp_path, monkeypatch):
     assert row[2] == f"{written['result']['occlusion/cosine']:.3f}"
     # What is known is not measured again; another protocol is.
     seen, Backbone.images = Backbone.images, 0
-    again = invariance_figure.evaluate_run(runs[0], Backbone(), given, "invariance")
-    assert seen and Backbone.images == 0 and again == written["result"]
-    other = given | {"seed": 1}
-    invariance_figure.evaluate_run(runs[0], Backbone(), other, "invariance")
+    assert invariance_figure.compare(runs, [given] * 2, out) == table
+    assert seen and Backbone.images == 0
+    invariance_figure.compare(runs[:1], [given | {"seed": 1}], out)
     assert Backbone.images == seen // 2
     with pytest.raises(UserError, match="one or more runs"):
         invariance_figure.compare([], [], out)

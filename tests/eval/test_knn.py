@@ -50,7 +50,7 @@ def test_agrees_with_scikit_learn(monkeypatch):
         np.testing.assert_array_equal(predicted, peer.predict(test))
 
 
-# exp(1 / 0.01) does not fit into float32; at 100 all votes weigh nearly the same.
+# At 0.01 the nearest outweighs all others, at 100 all votes weigh nearly the same.
 @pytest.mark.parametrize("temperature", [0.01, 0.07, 100.0])
 def test_agrees_with_the_formula(temperature):
     (train, labels), (test, _) = overlapping(400, 2), overlapping(300, 3)
@@ -63,6 +63,12 @@ def test_temperature_matters():
     (train, labels), (test, _) = overlapping(400, 2), overlapping(300, 3)
     cold, warm = (run(train, labels, test, (30,), t)[30] for t in (0.01, 100.0))
     assert (cold != warm).any()
+    # exp(1 / 0.0001) is no float64.
+    freezing, nearest = (
+        run(train, labels, test, (30,), 1e-4),
+        run(train, labels, test, (1,), 1),
+    )
+    np.testing.assert_array_equal(freezing[30], nearest[1])
 
 
 def test_evaluator_and_its_protocol(blobs, provide, pixels):

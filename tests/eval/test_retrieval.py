@@ -88,6 +88,12 @@ def test_leave_one_out_agrees_with_scikit_learn(tied, monkeypatch):
         np.testing.assert_array_equal(near, same[order])
 
 
+def test_integers_sort_as_their_numbers():
+    numbers = np.float32([-np.inf, -1, -0.3, -1e-30, -0.0, 0, 1e-30, 0.3, 1, np.inf])
+    found = np.asarray(ranking._as_integer(numbers)).astype(np.int64)
+    assert found[4] == found[5] and (np.diff(np.delete(found, 4)) > 0).all()
+
+
 def test_leave_one_out_as_an_evaluator(make_store, provide, pixels):
     e = np.eye(12)
     values = [9 * e[0], 8 * e[0] + e[1], 9 * e[1], 5 * e[1] + 3 * e[0], 7 * e[2], e[0]]
