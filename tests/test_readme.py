@@ -8,9 +8,16 @@ import subprocess
 import sys
 import zipfile
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+
+from configs import quickstart
+from sp_jax import weights
+from sp_jax.methods import Run
+from sp_jax.recipe import make_recipe
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -22,13 +29,25 @@ def run(snippet):
     return names
 
 
-def test_snippets_do_what_they_promise():
+def test_snippets_do_what_they_promise(tmp_path):
     snippets = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    training, augmenting = snippets
+    training, augmenting, loading = snippets
     assert "range(10)" in training
     first = run(training.replace("range(10)", "range(1)"))["loss"]
     assert run(training)["loss"] < 0.95 * first
     assert run(augmenting)["one"].shape == (8, 64, 64, 3)
+
+    # The checkpoint of the quickstart, without its training.
+    config = quickstart.get_config().to_dict()
+    recipe = make_recipe(config, Run(400, 25, config["batch_size"], 3620))
+    views = [jnp.zeros((2, *view.shape)) for view in recipe.views]
+    state = jax.jit(recipe.method.init)(jax.random.key(0), views)
+    backbone = recipe.freeze(*state, step=400)
+    path = weights.save(backbone, tmp_path / "a.safetensors", "torchvision")
+    assert "runs/quickstart/semantic" in loading
+    loading = loading.replace("runs/quickstart/semantic", str(path))
+    shape = run(loading)["features"].shape
+    assert f"# {list(shape)}" in loading
 
 
 def test_losses_import_nothing_but_jax():
