@@ -393,7 +393,7 @@ if __name__ == "__main__":
         "checkpoint", None, "Runs, checkpoints or files.", required=True, **own
     )
     flags.DEFINE_list("datasets", ["emoji"], "Image stores.", **own)
-    flags.DEFINE_list("evaluations", EVALUATIONS, "What to measure.", **own)
+    flags.DEFINE_list("evaluations", list(EVALUATIONS), "What to measure.", **own)
     flags.DEFINE_string("out", "runs/suite", "Folder of the page.", **own)
     xla_flags.set_cpu_flags()
     programs.run(main)

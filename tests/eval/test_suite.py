@@ -5,7 +5,10 @@ import csv
 import html
 import io
 import json
+import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,8 @@ from eval.results import run_folder
 from input_pipeline.errors import UserError
 from sp_jax import models, weights
 from sp_jax.backbone import Backbone
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +158,17 @@ def test_what_is_not_there_is_said(folder, tmp_path, monkeypatch):
         suite.run([], ["emoji"], ["knnn"], tmp_path)
     with pytest.raises(UserError, match="has the splits none"):
         suite.plan(f"folder:{folder / 'train'}", ["knn"], {})
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "message"),
+    [
+        ("eval.suite", ["--datasets=no"], "Unknown image store 'no'"),
+        ("eval.figures", ["--points=3"], "at least 10 points"),
+    ],
+)
+def test_the_commands_report_a_mistake(module, flags, message):
+    command = [sys.executable, "-m", module, "--checkpoint=nowhere", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert message in done.stderr
