@@ -1,5 +1,6 @@
 """Pictures that a researcher looks at before believing a number."""
 
+import base64
 import math
 import os
 import pathlib
@@ -19,6 +20,11 @@ def save_figure(figure: plt.Figure, path: str | os.PathLike) -> None:
     figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
     plt.close(figure)
     os.replace(temporary, path)
+
+
+def embed(path: pathlib.Path) -> str:
+    """A PNG as the address of an image in a page that needs no other file."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def image_grid(

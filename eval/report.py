@@ -7,7 +7,6 @@ Writes `report.html` (self-contained), `curves.png` and `retrieval.png` in the f
 --out, and prints the table. Only the runs' own files are read.
 """
 
-import base64
 import json
 import os
 import pathlib
@@ -137,7 +136,7 @@ def draw_invariances(runs: Sequence[Run], out: pathlib.Path) -> list[tuple[str, 
         if sum(map(len, results.values())) == len(runs):
             path = out / f"{name}.png"
             pictures.save_figure(invariance_figure.draw_figure(results), path)
-            figures.append((first["protocol"], _embed(path)))
+            figures.append((first["protocol"], pictures.embed(path)))
     return figures
 
 
@@ -260,14 +259,10 @@ Protocols:</small></p>
 )
 
 
-def _embed(path: pathlib.Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
 def _of_each_label(runs: Sequence[Run], name: str) -> list[tuple[str, str]]:
     """A picture of the first run of each label, where that has it."""
     return [
-        (label, _embed(group[0].workdir / name))
+        (label, pictures.embed(group[0].workdir / name))
         for label, group in group_runs(runs).items()
         if (group[0].workdir / name).is_file()
     ]
@@ -287,8 +282,8 @@ def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
         runs=runs,
         seeds=", ".join(dict.fromkeys(str(run.config["seed"]) for run in runs)),
         protocols={n: r["protocol"] for n, r in runs[0].results.items()},
-        curves=_embed(out / "curves.png"),
-        retrieval=_embed(out / "retrieval.png") if caption else None,
+        curves=pictures.embed(out / "curves.png"),
+        retrieval=pictures.embed(out / "retrieval.png") if caption else None,
         caption=caption,
         invariances=draw_invariances(runs, out),
         views=_of_each_label(runs, "views.png"),

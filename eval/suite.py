@@ -15,7 +15,6 @@ standard deviation. A dataset needs the splits probe_train and probe_test, or tr
 test, val or validation.
 """
 
-import base64
 import csv
 import os
 import pathlib
@@ -260,10 +259,6 @@ _PAGE = jinja2.Template(
 )
 
 
-def _embed(path: pathlib.Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
 def _about(checkpoint: Checkpoint) -> list[str]:
     """The row of a checkpoint in the first table."""
     info = checkpoint.extractor.backbone.info
@@ -342,7 +337,7 @@ def run(
                     for entry, content in zip(entries, results[0], strict=True)
                 ],
                 "pictures": [
-                    (title, [(label, _embed(path)) for label, path in shown])
+                    (title, [(label, pictures.embed(path)) for label, path in shown])
                     for title, shown in draw(checkpoints, entries, results, folder)
                 ],
             }
@@ -375,7 +370,7 @@ def _curves(paths: Sequence[str], out: pathlib.Path) -> str | None:
         return None
     runs = [run for group in group_runs(runs).values() for run in group]
     report.draw_curves(runs, out / "curves.png")
-    return _embed(out / "curves.png")
+    return pictures.embed(out / "curves.png")
 
 
 def main() -> None:
