@@ -16,13 +16,16 @@ method's own evaluation code on ImageNet (https://arxiv.org/abs/NUMBER has the p
 | barlow_twins | SGD | 0.3 | 256 | 100 | cosine | 1e-6 | 2103.03230 |
 | vicreg | SGD | 0.02 | 256 | 100 | cosine | 1e-6 | 2105.04906 |
 | dino | SGD | 0.001 B/256 | 1024 | 100 | cosine | | 2104.14294 |
+| dino_resnet | SGD | 0.3 | 256 | 100 | cosine | | 2104.14294 |
 | pirl | Nesterov | 0.01 B/256 | 256 | 28 | /10 at 8, 16, 24 | 5e-4 | 1912.01991 |
 
 Momentum is 0.9. A cosine falls once an epoch, that of SimCLR and BYOL every step. The layer
-starts at weights of deviation 0.01 and no bias; both decay. Not as in the sources: the last
-epoch counts, not the one that is best on the test images; no rate is swept, as BYOL's and
-DINO's were; PIRL's probe has a batch normalisation before the layer, and is the best of several
-layers.
+starts at weights of deviation 0.01 and no bias; both decay.
+
+Not as in the sources: the last epoch counts, not the one that is best on the test images. No
+rate is swept, as BYOL's and DINO's were. DINO's code is for ViTs; the rate for its ResNet is
+that of the published log, at a batch that is not known. PIRL's probe has a batch normalisation
+before the layer, and is the best of several layers.
 """
 
 from collections.abc import Callable
@@ -39,6 +42,7 @@ from input_pipeline.errors import UserError
 from sp_jax import optim
 from sp_jax.augment import augment
 from sp_jax.backbone import Backbone
+from sp_jax.models.vit import ViT
 from sp_jax.optim.transforms import scale_by_larc
 from sp_jax.train.mesh import by_batch, local_copy, make_mesh, replicated
 
@@ -100,6 +104,7 @@ RECIPES = {
     "barlow_twins": _SWAV,
     "vicreg": _SWAV._replace(learning_rate=0.02),
     "dino": Recipe(0.001, 1024, 100, scaled=True),
+    "dino_resnet": Recipe(0.3, 256, 100),
     "pirl": Recipe(
         *(0.01, 256, 28),
         scaled=True,
@@ -123,6 +128,8 @@ def find_recipe(name: str | None, backbone: Backbone) -> Recipe:
     if name is None:
         config = backbone.info.get("config", {})
         name = config.get("method") or backbone.info.get("method")
+        if name == "dino" and not isinstance(backbone.module, ViT):
+            name = "dino_resnet"
     if name not in RECIPES:
         said = f"is no {name!r}" if name else "has no default: the method is not known"
         raise UserError(f"The recipe {said}; choose one of {', '.join(RECIPES)}.")
