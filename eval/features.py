@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from eval.tokens import of_tokens
 from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_store
 
@@ -56,6 +57,23 @@ class Extractor:
         self.backbone = backbone
         self.batch_size = batch_size
         self._memo: dict[str, np.ndarray] = {}
+        self._others: dict[str, Extractor] = {}
+
+    def of_tokens(self, tokens: str) -> "Extractor":
+        """The extractor of other features of a vision transformer, see `eval.tokens`.
+
+        Args:
+          tokens: "cls", which gives this one, "cls4" or "mean".
+
+        Raises:
+          UserError: the backbone has no such tokens.
+        """
+        if tokens == "cls":
+            return self
+        if tokens not in self._others:
+            backbone = of_tokens(self.backbone, tokens)
+            self._others[tokens] = Extractor(backbone, self.batch_size)
+        return self._others[tokens]
 
     def extract(self, store: ImageStore) -> np.ndarray:
         """Features of every image of a store.

@@ -171,23 +171,10 @@ def finetune(
     """
     module = backbone.module
     mesh = make_mesh(jax.local_devices())
-    # Whole batches on every device.
-    size = min(settings.batch_size, len(task.train_rows)) // mesh.size * mesh.size
-    if size == 0:
-        raise UserError(
-            f"A batch of {min(settings.batch_size, len(task.train_rows))} images cannot "
-            f"be split over {mesh.size} devices: raise batch_size, or use fewer devices."
-        )
+    size = whole_batch(len(task.train_rows), settings.batch_size, mesh.size)
     steps = len(task.train_rows) // size
     tx = _optimizer(module, settings, size, steps)
-    # Random crops and flips only, in the size and colours of the pre-training.
-    view = Augment(
-        size=backbone.size,
-        crop_scale=(settings.crop_scale, 1.0),
-        **{"jitter": 0, "grayscale": 0, "blur": 0},
-        mean=backbone.mean,
-        std=backbone.std,
-    )
+    view = crop_and_flip(backbone, settings.crop_scale)
 
     def logits_of(params, stats, x, train: bool):
         variables = {"params": params["backbone"], "batch_stats": stats}
@@ -254,6 +241,37 @@ def finetune(
         return jnp.argmax(logits_of(params, stats, x, False)[0], axis=1)
 
     return lambda images: classify(params, stats, jax.device_put(images, whole))
+
+
+def whole_batch(count: int, batch_size: int, devices: int) -> int:
+    """Images a step: of `count` at most, and the same number on each device.
+
+    Raises:
+      UserError: there are fewer images than devices.
+    """
+    most = min(count, batch_size)
+    if most < devices:
+        raise UserError(
+            f"A batch of {most} images cannot be split over {devices} devices: raise "
+            "batch_size, or use fewer devices."
+        )
+    return most // devices * devices
+
+
+def crop_and_flip(backbone: Backbone, smallest: float) -> Augment:
+    """Random crops and flips only, in the size and colours of the pre-training.
+
+    Args:
+      backbone: which was trained so.
+      smallest: area of a crop, as a share of the image's.
+    """
+    return Augment(
+        size=backbone.size,
+        crop_scale=(smallest, 1.0),
+        **{"jitter": 0, "grayscale": 0, "blur": 0},
+        mean=backbone.mean,
+        std=backbone.std,
+    )
 
 
 def _optimizer(

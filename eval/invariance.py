@@ -190,12 +190,7 @@ def relative(clean: np.ndarray, changed: np.ndarray, different: float) -> float:
 def _fit_probe(task: Task, train: np.ndarray, seed: int) -> probes.Probes:
     """The probe that `eval.linear_probe` fits with its defaults, standardised."""
     defaults = linear_probe.Options._field_defaults
-    fit = {
-        "num_classes": task.num_classes,
-        "epochs": defaults["epochs"],
-        "batch_size": defaults["batch_size"],
-        "seed": seed,
-    }
+    fit = {"num_classes": task.num_classes, "seed": seed}
     point = probes.choose(
         train,
         task.train_labels,

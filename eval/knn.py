@@ -19,6 +19,7 @@ import numpy as np
 from eval import cli
 from eval.features import Evaluator, Extractor, Task, open_task
 from eval.neighbours import fit_k, nearest
+from eval.tokens import check_tokens, describe_tokens
 from input_pipeline.errors import UserError
 
 # Votes of one block of queries, in elements (128 MiB of float64).
@@ -33,6 +34,7 @@ class Options(NamedTuple):
       train_split: images that vote.
       test_split: images to classify.
       target: "label" or an attribute of the store.
+      tokens: of a ViT: "cls", "cls4" or "mean" (`eval.tokens`).
       k: numbers of neighbours that vote, each for itself.
       temperature: of the votes' weights.
       image_size: side of the stored images in pixels; that of the run.
@@ -45,6 +47,7 @@ class Options(NamedTuple):
     train_split: str
     test_split: str
     target: str = "label"
+    tokens: str = "cls"
     k: tuple[int, ...] = (10, 20, 100, 200)
     temperature: float = 0.07
     image_size: int = 64
@@ -64,12 +67,12 @@ def create(**options: Any) -> Evaluator:
         of the training images are left out.
 
     Raises:
-      UserError: the options do not fit the data.
+      UserError: the options do not fit the data; when called: there are no such tokens.
     """
     settings, task, _ = _open(options)
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
-        train, test = task.extract(extractor)
+        train, test = task.extract(extractor.of_tokens(settings.tokens))
         predicted = predict(
             train,
             task.train_labels,
@@ -94,7 +97,8 @@ def describe(**options: Any) -> str:
     several = ",".join(map(str, settings.k)) + left_out
     if len(settings.k) > 1:
         several += f", accuracy is that of k={_headline(settings.k)},"
-    return f"kNN k={several} T={settings.temperature:g} cosine, {task.text}"
+    tokens = describe_tokens(settings.tokens)
+    return f"kNN k={several} T={settings.temperature:g} cosine{tokens}, {task.text}"
 
 
 def _headline(k: tuple[int, ...]) -> int:
@@ -106,6 +110,7 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task, str]:
     if "k" in options and not isinstance(options["k"], tuple | list):
         options = {**options, "k": (options["k"],)}
     settings = cli.read_options(Options, options)
+    check_tokens(settings.tokens)
     if settings.temperature <= 0:
         raise UserError(
             f"temperature must be positive, not {settings.temperature:g}: try 0.07."

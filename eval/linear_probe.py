@@ -5,14 +5,17 @@ r"""Linear probe: a linear classifier on frozen features, in named protocols.
   at once.
 * `lbfgs`: logistic regression to its optimum (`eval.probe_lbfgs`); the weight decay is
   chosen on a part of the training split.
+* `paper`: SGD on random crops and flips, by the recipe of the method's own evaluation
+  (`eval.probe_paper`); nothing is chosen.
 
-In both the probe is then fitted on the whole of the training split, and the test split is
-scored once, for each seed.
+In the first two the probe is then fitted on the whole of the training split. The test split
+is scored once, for each seed. The backbone is proved to be the same bits before and after.
 
   python -m eval.linear_probe --checkpoint=RUN --dataset=emoji \
     --train_split=probe_train --test_split=probe_test --target=subcategory
 """
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,12 +23,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, Task, open_task
+from eval.features import Evaluator, Extractor, Task, map_rows, open_task
 from eval.probe_lbfgs import fit_lbfgs
+from eval.probe_paper import RECIPES, find_recipe, fit_paper
 from eval.probes import SCALINGS, choose, fit_probes, hold_out, score
+from eval.tokens import check_tokens, describe_tokens
 from input_pipeline.errors import UserError
+from sp_jax.backbone import Backbone
 
-PROTOCOLS = ("sweep", "lbfgs")
+PROTOCOLS = ("sweep", "lbfgs", "paper")
+# Of the sweep; a recipe has its own.
+_EPOCHS, _BATCH_SIZE = 100, 256
 
 
 class Options(NamedTuple):
@@ -36,12 +44,14 @@ class Options(NamedTuple):
       train_split: images to fit and choose on.
       test_split: images to report on, once a seed.
       target: "label" or an attribute of the store.
-      protocol: "sweep" or "lbfgs".
+      protocol: "sweep", "lbfgs" or "paper".
+      tokens: of a ViT: "cls", "cls4" or "mean" (`eval.tokens`).
+      recipe: whose evaluation, such as "simclr" (paper); that of the run's method.
       scalings: of the features, to try: "standardized", "raw" (sweep; lbfgs standardises).
       learning_rates: the peak learning rates to try (sweep).
       weight_decays: the L2 penalties to try, each with each learning rate.
-      epochs: passes over the images fitted on (sweep).
-      batch_size: images a step; with fewer images than that, all of them (sweep).
+      epochs: passes over the images fitted on; 0: 100 (sweep), the recipe's (paper).
+      batch_size: images a step, all if there are fewer; 0: 256 (sweep), the recipe's (paper).
       validation: part of the training split that chooses, between 0 and 1.
       seed: of the validation part and of the order of the images.
       seeds: number of seeds, counted from `seed`; the results are means.
@@ -56,11 +66,13 @@ class Options(NamedTuple):
     test_split: str
     target: str = "label"
     protocol: str = "sweep"
+    tokens: str = "cls"
+    recipe: str | None = None
     scalings: tuple[str, ...] = SCALINGS
     learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     weight_decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    epochs: int = 100
-    batch_size: int = 256
+    epochs: int = 0
+    batch_size: int = 0
     validation: float = 0.2
     seed: int = 0
     seeds: int = 1
@@ -73,26 +85,30 @@ class Options(NamedTuple):
 def create(**options: Any) -> Evaluator:
     """An evaluator that returns the test accuracy and how it was come by.
 
-    It returns "accuracy" on the test split and "val_accuracy" of the choice, both in [0, 1]
-    and means over the seeds; with several seeds "accuracy_std", the sample deviation; the
-    first seed's choice: "weight_decay", and for `sweep` "learning_rate" and "standardized"
-    (0 or 1); for `lbfgs` "converged", the share of the final fits that did.
+    It returns "accuracy" on the test split in [0, 1], the mean over the seeds; with several
+    seeds "accuracy_std", the sample deviation; and how the first seed's was come by:
+
+    * `sweep`: "learning_rate", "weight_decay", "standardized" (0 or 1) that were chosen, and
+      "val_accuracy" of the choice, the mean over the seeds;
+    * `lbfgs`: "weight_decay", "val_accuracy", and "converged", the share of the seeds' final
+      fits that did;
+    * `paper`: "learning_rate" (the peak), "weight_decay", "epochs", "batch_size".
 
     Args:
       **options: see `Options`.
 
     Raises:
-      UserError: the options do not fit the data; when called: all fits diverged.
+      UserError: the options do not fit the data; when called: they do not fit the backbone,
+        or all fits diverged.
     """
     settings, task = _open(options)
     run = _PROTOCOLS[settings.protocol]
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
-        train, test = task.extract(extractor)
-        results = []
-        for seed in range(settings.seed, settings.seed + settings.seeds):
-            held_out = hold_out(task.groups, settings.validation, seed)
-            results.append(run(train, test, task, held_out, settings, seed))
+        extractor = extractor.of_tokens(settings.tokens)
+        seeds = range(settings.seed, settings.seed + settings.seeds)
+        with _untouched(extractor.backbone):
+            results = [run(extractor, task, settings, seed) for seed in seeds]
         found = dict(results[0])
         for name in ("accuracy", "val_accuracy", "converged"):
             if name in found:
@@ -105,24 +121,27 @@ def create(**options: Any) -> Evaluator:
     return evaluate
 
 
+def _untouched(backbone: Any) -> contextlib.AbstractContextManager[None]:
+    """Prove that a backbone is; a mere function of images has nothing to hash."""
+    if isinstance(backbone, Backbone):
+        return backbone.untouched()
+    return contextlib.nullcontext()
+
+
 def _sweep(
-    train: np.ndarray,
-    test: np.ndarray,
-    task: Task,
-    held_out: np.ndarray,
-    settings: Options,
-    seed: int,
+    extractor: Extractor, task: Task, settings: Options, seed: int
 ) -> dict[str, float]:
+    train, test = task.extract(extractor)
     fit = {
         "num_classes": task.num_classes,
-        "epochs": settings.epochs,
-        "batch_size": settings.batch_size,
+        "epochs": settings.epochs or _EPOCHS,
+        "batch_size": settings.batch_size or _BATCH_SIZE,
         "seed": seed,
     }
     choice = choose(
         train,
         task.train_labels,
-        held_out,
+        hold_out(task.groups, settings.validation, seed),
         settings.learning_rates,
         settings.weight_decays,
         settings.scalings,
@@ -143,13 +162,10 @@ def _sweep(
 
 
 def _lbfgs(
-    train: np.ndarray,
-    test: np.ndarray,
-    task: Task,
-    held_out: np.ndarray,
-    settings: Options,
-    seed: int,
+    extractor: Extractor, task: Task, settings: Options, seed: int
 ) -> dict[str, float]:
+    train, test = task.extract(extractor)
+    held_out = hold_out(task.groups, settings.validation, seed)
     labels, decays = task.train_labels, settings.weight_decays
     classes = task.num_classes
     probes, _ = fit_lbfgs(
@@ -166,9 +182,33 @@ def _lbfgs(
     }
 
 
+def _paper(
+    extractor: Extractor, task: Task, settings: Options, seed: int
+) -> dict[str, float]:
+    backbone = extractor.backbone
+    if not isinstance(backbone, Backbone):
+        raise UserError("protocol=paper needs a backbone, not a function of images.")
+    recipe = find_recipe(settings.recipe, backbone)
+    recipe = recipe.resized(settings.epochs, settings.batch_size)
+    predict, recipe = fit_paper(backbone, task, recipe, seed)
+    predicted = map_rows(
+        lambda rows: predict(task.test.read(task.test_rows[rows])),
+        len(task.test_rows),
+        extractor.batch_size,
+    )
+    return {
+        "accuracy": float(np.mean(predicted == task.test_labels)),
+        "learning_rate": recipe.peak,
+        "weight_decay": recipe.weight_decay,
+        "epochs": float(recipe.epochs),
+        "batch_size": float(recipe.batch_size),
+    }
+
+
 _PROTOCOLS: dict[str, Callable[..., dict[str, float]]] = {
     "sweep": _sweep,
     "lbfgs": _lbfgs,
+    "paper": _paper,
 }
 
 
@@ -181,22 +221,33 @@ def describe(**options: Any) -> str:
     if settings.seeds > 1:
         seeds = f"{settings.seeds} seeds from {settings.seed}"
     choice = f"chosen on {settings.validation:.0%} of the training {unit} ({seeds})"
-    if settings.protocol == "lbfgs":
+    if settings.protocol == "paper":
+        own = [(settings.epochs, "epochs"), (settings.batch_size, "images a batch")]
+        changes = "".join(f", {value} {what}" for value, what in own if value)
+        recipe = settings.recipe or "the run's method"
+        how = f"SGD on crops and flips as {recipe} does{changes} ({seeds})"
+    elif settings.protocol == "lbfgs":
         how = f"L-BFGS to the optimum, {decays} weight decays {choice}"
     else:
         how = (
-            f"SGD {settings.epochs} epochs batch {settings.batch_size}, "
-            f"{'/'.join(settings.scalings)} features, {rates}x{decays} learning rates x "
-            f"weight decays {choice}"
+            f"SGD {settings.epochs or _EPOCHS} epochs batch "
+            f"{settings.batch_size or _BATCH_SIZE}, {'/'.join(settings.scalings)} "
+            f"features, {rates}x{decays} learning rates x weight decays {choice}"
         )
-    return f"linear probe, {how}, {task.text}"
+    return f"linear probe, {how}{describe_tokens(settings.tokens)}, {task.text}"
 
 
 def _open(options: dict[str, Any]) -> tuple[Options, Task]:
     settings = cli.read_options(Options, options)
     if settings.protocol not in PROTOCOLS:
         raise UserError(
-            f"There is no protocol {settings.protocol!r}: choose {' or '.join(PROTOCOLS)}."
+            f"There is no protocol {settings.protocol!r}: choose one of "
+            f"{', '.join(PROTOCOLS)}."
+        )
+    check_tokens(settings.tokens)
+    if settings.recipe is not None and settings.recipe not in RECIPES:
+        raise UserError(
+            f"There is no recipe {settings.recipe!r}: choose one of {', '.join(RECIPES)}."
         )
     if unknown := set(settings.scalings) - set(SCALINGS):
         raise UserError(
@@ -206,8 +257,8 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task]:
         raise UserError(
             f"validation must be between 0 and 1, not {settings.validation:g}: try 0.2."
         )
-    if min(settings.epochs, settings.batch_size, settings.seeds) < 1:
-        raise UserError("epochs, batch_size and seeds must be at least 1.")
+    if settings.seeds < 1 or min(settings.epochs, settings.batch_size) < 0:
+        raise UserError("seeds must be at least 1, epochs and batch_size not below 0.")
     if min(settings.learning_rates) <= 0 or min(settings.weight_decays) < 0:
         raise UserError("Learning rates must be above 0, weight decays not below 0.")
     if settings.protocol == "lbfgs" and min(settings.weight_decays) == 0:
@@ -222,7 +273,7 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task]:
         max_skipped=settings.max_skipped,
         data_dir=settings.data_dir,
     )
-    if len(np.unique(task.groups)) < 2:
+    if settings.protocol != "paper" and len(np.unique(task.groups)) < 2:
         raise UserError(
             f"{settings.dataset} {settings.train_split} has a single group of images, "
             "so none can be held out to choose by: use a larger training split."

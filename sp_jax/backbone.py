@@ -5,9 +5,11 @@
 >>> features = backbone(images)  # uint8 [n, S, S, 3] -> [n, D]  # doctest: +SKIP
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -56,6 +58,31 @@ class Backbone:
     def preprocess(self, images: jax.Array) -> jax.Array:
         """Images uint8 [n, S, S, 3] as the module takes them, float32 [n, size, size, 3]."""
         return preprocess(images, self.size, self.mean, self.std)
+
+    def fingerprint(self) -> str:
+        """SHA-256 hex over names, types, shapes and bytes of the variables."""
+        whole = hashlib.sha256()
+        variables = jax.device_get(local_copy(self.variables))
+        for path, value in jax.tree.leaves_with_path(variables):
+            value = np.asarray(value)
+            about = jax.tree_util.keystr(path), value.dtype.name, value.shape
+            whole.update(repr(about).encode())
+            whole.update(np.ascontiguousarray(value).view(np.uint8))
+        return whole.hexdigest()
+
+    @contextlib.contextmanager
+    def untouched(self) -> Iterator[None]:
+        """A block that evaluates: afterwards the variables are proved to be the same.
+
+        Raises:
+            RuntimeError: a bit of them has changed, so what was measured is worthless.
+        """
+        before = self.fingerprint()
+        yield
+        if self.fingerprint() != before:
+            raise RuntimeError(
+                "The backbone has changed while it was evaluated; what did it is a bug."
+            )
 
     def __call__(self, images: np.ndarray) -> jax.Array:
         """Features float32 [n, D] of images uint8 [n, S, S, 3], on all local devices.

@@ -17,6 +17,7 @@ from sp_jax.models.heads import torch_bias, torch_linear
 from sp_jax.models.layers import at_least_float32
 
 POSITIONS = ("learned", "sincos")
+TOKENS = ("cls", "cls4", "mean")
 
 # The official "truncated" normal is cut at 2, which is 100 deviations.
 normal = nn.initializers.normal(0.02)
@@ -185,7 +186,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Backbone without classifier: images to the class token after the last norm.
+    """Backbone without classifier: images to the class token, or others, after the norm.
 
     With `capture_intermediates=True`, `apply` also gives all tokens: "norm" has the
     normalised ones [N, 1 + patches, dim], "block11" those behind the twelfth block.
@@ -205,6 +206,9 @@ class ViT(nn.Module):
         position: "learned" (DINO) or "sincos" (MoCo v3: fixed, computed for any size of
             the images, with positions that count from 0 in steps of 1 patch). It also
             chooses how parameters are drawn: as the one or the other official code.
+        tokens: what the features are: "cls", the class token; "cls4", those of the last
+            four blocks, each after the last norm, one after the other (DINO's linear
+            evaluation of ViT-S); "mean" of the patches.
         freeze_patch_embedding: stop the gradient of the patch projection (MoCo v3). It
             stays among the parameters, and weight decay would still move it.
         remat: keep only the inputs of the blocks, and compute what is inside of them
@@ -213,8 +217,8 @@ class ViT(nn.Module):
             of the normalisations are float32, as under PyTorch's autocast.
 
     Raises:
-        ValueError: at construction, if the sizes do not divide each other or the
-            position is unknown.
+        ValueError: at construction, if the sizes do not divide each other, the position
+            or the tokens are unknown, or there are fewer than four blocks for "cls4".
     """
 
     dim: int
@@ -225,6 +229,7 @@ class ViT(nn.Module):
     image_size: int = 64
     drop_path: float = 0.0
     position: str = "learned"
+    tokens: str = "cls"
     freeze_patch_embedding: bool = False
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
@@ -235,6 +240,14 @@ class ViT(nn.Module):
         if self.position not in POSITIONS:
             raise ValueError(
                 f"There is no position {self.position!r}; choose 'learned' or 'sincos'."
+            )
+        if self.tokens not in TOKENS:
+            raise ValueError(
+                f"There are no tokens {self.tokens!r}; choose 'cls', 'cls4' or 'mean'."
+            )
+        if self.tokens == "cls4" and self.depth < 4:
+            raise ValueError(
+                f"tokens='cls4' needs four blocks; there are {self.depth}."
             )
         if self.image_size % self.patch_size:
             raise ValueError(
@@ -251,6 +264,8 @@ class ViT(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Map normalised images [N, H, W, 3] to float32 features [N, dim].
+
+        With tokens="cls4" there are 4 dim features.
 
         Raises:
             ValueError: a side of the images is not a multiple of the patch size.
@@ -283,6 +298,7 @@ class ViT(nn.Module):
             shape = (1, 1 + side * side, self.dim)
             x = x + resize_position(self.param("pos_embed", normal, shape), grid)
         block = nn.remat(Block, static_argnums=2) if self.remat else Block
+        class_tokens = []
         for i in range(self.depth):
             x = block(
                 self.heads,
@@ -292,7 +308,12 @@ class ViT(nn.Module):
                 self.dtype,
                 name=f"block{i}",
             )(x, train)
-        return _norm(x.dtype, "norm")(x)[:, 0]
+            class_tokens.append(x[:, 0])
+        norm = _norm(x.dtype, "norm")
+        if self.tokens == "cls4":
+            return norm(jnp.stack(class_tokens[-4:], axis=1)).reshape(len(x), -1)
+        x = norm(x)
+        return x[:, 1:].mean(axis=1) if self.tokens == "mean" else x[:, 0]
 
 
 def sincos_position(height: int, width: int, dim: int) -> np.ndarray:

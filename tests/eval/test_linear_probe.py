@@ -187,7 +187,7 @@ def test_lbfgs_says_that_it_has_not_converged(monkeypatch):
 def test_protocols_and_seeds(blobs, provide, pixels):
     provide(blobs("train", 0), blobs("test", 1))
     found = {}
-    for protocol in linear_probe.PROTOCOLS:
+    for protocol in ("sweep", "lbfgs"):
         options = dict(**SPLITS, protocol=protocol, epochs=10)
         several = linear_probe.create(**options, seeds=3)(Extractor(pixels), 0)
         alone = [
@@ -237,12 +237,16 @@ def test_options_that_do_not_fit(blobs, make_store, provide):
     provide(blobs("train", 0), blobs("test", 1))
     for wrong, message in [
         (dict(validation=1.0), "validation must be between 0 and 1"),
-        (dict(epochs=0), "epochs, batch_size and"),
+        (dict(epochs=-1), "epochs and batch_size not below 0"),
         (dict(learning_rates=(0.1, 0.0)), "Learning rates must be above 0"),
         (dict(weight_decays=(-1.0,)), "weight decays not below 0"),
         (dict(protocol="lbfgs", weight_decays=(0.0,)), "lbfgs needs weight decays"),
-        (dict(protocol="best"), "no protocol 'best': choose sweep or lbfgs"),
+        (
+            dict(protocol="best"),
+            "no protocol 'best': choose one of sweep, lbfgs, paper",
+        ),
         (dict(scalings=("whitened",)), "no scaling 'whitened'"),
+        (dict(recipe="best"), "no recipe 'best': choose one of simclr"),
         (dict(seeds=0), "seeds must be at least 1"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -1,0 +1,251 @@
+"""The linear probe as the papers train it: a linear layer on random crops and flips.
+
+The backbone is frozen and in evaluation mode. Each epoch sees a new random resized crop (8 %
+to all of an image) and flip of every image. The recipe, from rate to schedule, is that of the
+method's own evaluation code on ImageNet (https://arxiv.org/abs/NUMBER has the paper):
+
+| recipe | optimiser | rate | batch | epochs | schedule | decay | arXiv |
+|---|---|---|---|---|---|---|---|
+| simclr | Nesterov | 0.1 B/256 | 4096 | 90 | cosine | | 2002.05709 |
+| byol | Nesterov | 0.2 B/256 | 1024 | 80 | cosine | | 2006.07733 |
+| moco_v2 | SGD | 30 | 256 | 100 | /10 at 60, 80 | | 2003.04297 |
+| moco_v3 | SGD | 0.1 B/256 | 1024 | 90 | cosine | | 2104.02057 |
+| simsiam | LARC | 0.1 B/256 | 4096 | 90 | cosine | | 2011.10566 |
+| swav | SGD | 0.3 | 256 | 100 | cosine | 1e-6 | 2006.09882 |
+| deepcluster | SGD | 0.3 | 256 | 100 | cosine | 1e-6 | 2006.09882 |
+| barlow_twins | SGD | 0.3 | 256 | 100 | cosine | 1e-6 | 2103.03230 |
+| vicreg | SGD | 0.02 | 256 | 100 | cosine | 1e-6 | 2105.04906 |
+| dino | SGD | 0.001 B/256 | 1024 | 100 | cosine | | 2104.14294 |
+| dino_resnet | SGD | 0.3 | 256 | 100 | cosine | | 2104.14294 |
+| pirl | Nesterov | 0.01 B/256 | 256 | 28 | /10 at 8, 16, 24 | 5e-4 | 1912.01991 |
+
+Momentum is 0.9. A cosine falls once an epoch, that of SimCLR and BYOL every step. The layer
+starts at weights of deviation 0.01 and no bias; both decay.
+
+Not as in the sources: the last epoch counts, not the one that is best on the test images. No
+rate is swept, as BYOL's and DINO's were. DINO's code is for ViTs; the rate for its ResNet is
+that of the published log, at a batch that is not known. PIRL's probe has a batch normalisation
+before the layer, and is the best of several layers.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from eval.features import Task
+from eval.finetune import crop_and_flip, whole_batch
+from input_pipeline.errors import UserError
+from sp_jax import optim
+from sp_jax.augment import augment
+from sp_jax.backbone import Backbone
+from sp_jax.models.vit import ViT
+from sp_jax.optim.transforms import scale_by_larc
+from sp_jax.train.mesh import by_batch, local_copy, make_mesh, replicated
+
+MOMENTUM = 0.9
+SMALLEST_CROP = 0.08  # of the image's area, torchvision's default
+
+
+class Recipe(NamedTuple):
+    """How a linear layer is trained.
+
+    Attributes:
+      learning_rate: peak; for a batch of 256 if it is scaled.
+      batch_size: images a step.
+      epochs: passes over the training images.
+      scaled: the rate is in proportion to the batch.
+      weight_decay: times weights and biases, added to the gradient.
+      nesterov: Nesterov's momentum.
+      larc: LARC's rate for each parameter (https://github.com/NVIDIA/apex).
+      every_step: a cosine falls every step, not every epoch.
+      drops: epochs at which the rate falls to a tenth, in place of the cosine.
+    """
+
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    scaled: bool = False
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    larc: bool = False
+    every_step: bool = False
+    drops: tuple[int, ...] = ()
+
+    def resized(self, epochs: int = 0, batch_size: int = 0) -> "Recipe":
+        """The same for other epochs and another batch; 0 keeps them.
+
+        The rate follows a batch as in the source, the drops the epochs.
+        """
+        epochs, batch_size = epochs or self.epochs, batch_size or self.batch_size
+        drops = tuple(round(drop * epochs / self.epochs) for drop in self.drops)
+        return self._replace(epochs=epochs, batch_size=batch_size, drops=drops)
+
+    @property
+    def peak(self) -> float:
+        """The highest rate."""
+        if not self.scaled:
+            return self.learning_rate
+        return optim.linear_scaling(self.learning_rate, self.batch_size)
+
+
+_SWAV = Recipe(0.3, 256, 100, weight_decay=1e-6)
+RECIPES = {
+    "simclr": Recipe(0.1, 4096, 90, scaled=True, nesterov=True, every_step=True),
+    "byol": Recipe(0.2, 1024, 80, scaled=True, nesterov=True, every_step=True),
+    "moco_v2": Recipe(30.0, 256, 100, drops=(60, 80)),
+    "moco_v3": Recipe(0.1, 1024, 90, scaled=True),
+    "simsiam": Recipe(0.1, 4096, 90, scaled=True, larc=True),
+    "swav": _SWAV,
+    "deepcluster": _SWAV,
+    "barlow_twins": _SWAV,
+    "vicreg": _SWAV._replace(learning_rate=0.02),
+    "dino": Recipe(0.001, 1024, 100, scaled=True),
+    "dino_resnet": Recipe(0.3, 256, 100),
+    "pirl": Recipe(
+        *(0.01, 256, 28),
+        scaled=True,
+        weight_decay=5e-4,
+        nesterov=True,
+        drops=(8, 16, 24),
+    ),
+}
+
+
+def find_recipe(name: str | None, backbone: Backbone) -> Recipe:
+    """The recipe of this name, or that of the method which trained the backbone.
+
+    Args:
+      name: one of `RECIPES`; None for the method's.
+      backbone: of a run, or of a file of weights that says its method.
+
+    Raises:
+      UserError: there is no such recipe, or no method to take it from.
+    """
+    if name is None:
+        config = backbone.info.get("config", {})
+        name = config.get("method") or backbone.info.get("method")
+        if name == "dino" and not isinstance(backbone.module, ViT):
+            name = "dino_resnet"
+    if name not in RECIPES:
+        said = f"is no {name!r}" if name else "has no default: the method is not known"
+        raise UserError(f"The recipe {said}; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[name]
+
+
+def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+    """The optimiser of a recipe; `steps` is the length of an epoch."""
+    hold = 1 if recipe.every_step else steps
+    schedule = optim.warmup_cosine(recipe.peak, recipe.epochs * steps, 0, hold=hold)
+    if recipe.drops:
+
+        def schedule(step: jax.Array) -> jax.Array:
+            done = sum(step >= epoch * steps for epoch in recipe.drops)
+            return recipe.peak * 0.1**done
+
+    decay = scale_by_larc if recipe.larc else optax.add_decayed_weights
+    return optax.chain(
+        decay(recipe.weight_decay),
+        optax.trace(MOMENTUM, recipe.nesterov),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def fit_paper(
+    backbone: Backbone, task: Task, recipe: Recipe, seed: int = 0
+) -> tuple[Callable[[np.ndarray], jax.Array], Recipe]:
+    """Train a linear layer on the features of random crops and flips, on local devices.
+
+    Args:
+      backbone: frozen; its variables are not changed.
+      task: images and labels.
+      recipe: with fewer images than its batch, they all are one.
+      seed: of the first weights, of the order of the images and of the crops.
+
+    Returns:
+      `predict(uint8 [n, S, S, 3]) -> int32 [n]` classes, of whole images; and the recipe
+      with the batch that was taken.
+
+    Raises:
+      UserError: a loss is NaN or infinite, or there are fewer images than devices.
+    """
+    mesh = make_mesh(jax.local_devices())
+    rows, whole = by_batch(mesh), replicated(mesh)
+    size = whole_batch(len(task.train_rows), recipe.batch_size, mesh.size)
+    recipe = recipe.resized(batch_size=size)
+    steps = len(task.train_rows) // size
+    tx = make_optimizer(recipe, steps)
+    view = crop_and_flip(backbone, SMALLEST_CROP)
+    first, draws = jax.random.split(jax.random.key(seed))
+
+    def features_of(variables: Any, x: jax.Array) -> jax.Array:
+        return backbone.module.apply(variables, x, False)
+
+    def logits_of(layer: Any, features: jax.Array) -> jax.Array:
+        # Full precision, so that a GPU (TF32 by default) and a CPU agree.
+        exact = jax.lax.Precision.HIGHEST
+        return jnp.dot(features, layer["kernel"], precision=exact) + layer["bias"]
+
+    @jax.jit
+    def start(variables: Any) -> Any:
+        shape = jax.ShapeDtypeStruct((1, *view.shape), jnp.float32)
+        width = jax.eval_shape(features_of, variables, shape).shape[1]
+        kernel = 0.01 * jax.random.normal(first, (width, task.num_classes))
+        layer = {"kernel": kernel, "bias": jnp.zeros(task.num_classes)}
+        return layer, tx.init(layer)
+
+    def step(
+        state: Any, variables: Any, number: jax.Array, images: Any, labels: Any
+    ) -> Any:
+        x = augment(jax.random.fold_in(draws, number), images, view)
+        features = features_of(variables, x)
+        target = jax.nn.one_hot(labels, task.num_classes)
+
+        def loss_fn(layer: Any) -> jax.Array:
+            logits = logits_of(layer, features)
+            return optax.softmax_cross_entropy(logits, target).mean()
+
+        layer, opt_state = state
+        loss, gradient = jax.value_and_grad(loss_fn)(layer)
+        updates, opt_state = tx.update(gradient, opt_state, layer)
+        return (optax.apply_updates(layer, updates), opt_state), loss
+
+    step = jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(whole, whole, whole, rows, rows),
+        out_shardings=(whole, whole),
+    )
+    order = np.random.default_rng(seed)
+    # A training loop may forbid implicit transfers; here they are meant.
+    with jax.transfer_guard("allow"):
+        variables = jax.device_put(local_copy(backbone.variables), whole)
+        state = jax.device_put(start(variables), whole)
+        for epoch in range(recipe.epochs):
+            batches = order.permutation(len(task.train_rows))[: steps * size]
+            for i, batch in enumerate(batches.reshape(steps, size)):
+                images = task.train.read(task.train_rows[batch])
+                number = np.int32(epoch * steps + i)
+                labels = task.train_labels[batch]
+                state, loss = step(state, variables, number, images, labels)
+            # Once an epoch: the device is not waited for in between.
+            if not np.isfinite(loss):
+                raise UserError(
+                    f"The linear probe diverged in epoch {epoch + 1}: its recipe does "
+                    "not suit these features; choose another."
+                )
+
+    @jax.jit
+    def classify(layer: Any, variables: Any, images: jax.Array) -> jax.Array:
+        features = features_of(variables, backbone.preprocess(images))
+        return jnp.argmax(logits_of(layer, features), axis=1)
+
+    layer = state[0]
+
+    def predict(images: np.ndarray) -> jax.Array:
+        return classify(layer, variables, jax.device_put(images, whole))
+
+    return predict, recipe
