@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor
+from eval.features import Evaluator, Extractor, prepared
 from eval.metrics import gram
 from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_store
@@ -84,10 +84,7 @@ def _open(options: dict[str, Any]) -> tuple[Options, ImageStore]:
     store = open_store(
         settings.dataset,
         settings.split,
-        image_size=settings.image_size,
-        resize=settings.resize,
-        max_skipped=settings.max_skipped,
-        data_dir=settings.data_dir,
+        **prepared(settings),
     )
     return settings, store
 

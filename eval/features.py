@@ -194,6 +194,23 @@ class Task(NamedTuple):
         return train, extractor.extract(self.test)[self.test_rows]
 
 
+def prepared(settings: Any) -> dict[str, Any]:
+    """How an evaluator's `Options` say that images are prepared, for `open_store`."""
+    names = ("image_size", "resize", "max_skipped", "data_dir")
+    return {name: getattr(settings, name) for name in names}
+
+
+def task_of(settings: Any) -> Task:
+    """The task that an evaluator's `Options` name; see `open_task`."""
+    return open_task(
+        settings.dataset,
+        settings.train_split,
+        settings.test_split,
+        settings.target,
+        **prepared(settings),
+    )
+
+
 def open_task(
     dataset: str,
     train_split: str,

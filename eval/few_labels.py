@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, Task, moments, open_task, standardize
+from eval.features import Evaluator, Extractor, Task, moments, standardize, task_of
 from input_pipeline.errors import UserError
 
 
@@ -117,16 +117,7 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task, list[int]]:
         raise UserError("Weight decays must be above 0.")
     if len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds) < 0:
         raise UserError("seeds must be different numbers, 0 or above.")
-    task = open_task(
-        settings.dataset,
-        settings.train_split,
-        settings.test_split,
-        settings.target,
-        image_size=settings.image_size,
-        resize=settings.resize,
-        max_skipped=settings.max_skipped,
-        data_dir=settings.data_dir,
-    )
+    task = task_of(settings)
     share = len(task.train_labels) / task.num_classes
     return settings, task, [_a_class(amount, share) for amount in settings.amounts]
 

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from eval import cli
-from eval.features import Evaluator, Extractor, Task, map_rows, open_task
+from eval.features import Evaluator, Extractor, Task, map_rows, task_of
 from input_pipeline.errors import UserError
 from sp_jax import optim
 from sp_jax.augment import Augment, augment, preprocess
@@ -140,16 +140,7 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task]:
         raise UserError("learning_rate must be above 0, layer_decay between 0 and 1.")
     if not 0 < settings.crop_scale <= 1:
         raise UserError(f"crop_scale must be in (0, 1], not {settings.crop_scale:g}.")
-    task = open_task(
-        settings.dataset,
-        settings.train_split,
-        settings.test_split,
-        settings.target,
-        image_size=settings.image_size,
-        resize=settings.resize,
-        max_skipped=settings.max_skipped,
-        data_dir=settings.data_dir,
-    )
+    task = task_of(settings)
     return settings, task
 
 

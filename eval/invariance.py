@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import changes, cli, linear_probe, probes
-from eval.features import Evaluator, Extractor, Task, normalize, open_task
+from eval.features import Evaluator, Extractor, Task, normalize, task_of
 from input_pipeline.errors import UserError
 
 MEASURES = ("cosine", "accuracy")
@@ -146,16 +146,7 @@ def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
         raise UserError(f"images must be at least 2, not {settings.images}.")
     if not 0 <= settings.seed < 2**32:
         raise UserError(f"seed must be from 0 to {2**32 - 1}, not {settings.seed}.")
-    task = open_task(
-        settings.dataset,
-        settings.train_split,
-        settings.test_split,
-        settings.target,
-        image_size=settings.image_size,
-        resize=settings.resize,
-        max_skipped=settings.max_skipped,
-        data_dir=settings.data_dir,
-    )
+    task = task_of(settings)
     count = len(task.test_rows)
     if count < 2:
         raise UserError(

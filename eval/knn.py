@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, Task, open_task
+from eval.features import Evaluator, Extractor, Task, task_of
 from eval.neighbours import fit_k, nearest
 from eval.tokens import check_tokens, describe_tokens
 from input_pipeline.errors import UserError
@@ -115,16 +115,7 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task, str]:
         raise UserError(
             f"temperature must be positive, not {settings.temperature:g}: try 0.07."
         )
-    task = open_task(
-        settings.dataset,
-        settings.train_split,
-        settings.test_split,
-        settings.target,
-        image_size=settings.image_size,
-        resize=settings.resize,
-        max_skipped=settings.max_skipped,
-        data_dir=settings.data_dir,
-    )
+    task = task_of(settings)
     default = Options._field_defaults["k"]
     k, left_out = fit_k(settings.k, default, len(task.train_rows), "training images")
     return settings._replace(k=k), task, left_out

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, Task, map_rows, open_task
+from eval.features import Evaluator, Extractor, Task, map_rows, task_of
 from eval.probe_lbfgs import fit_lbfgs
 from eval.probe_paper import RECIPES, find_recipe, fit_paper
 from eval.probes import SCALINGS, choose, fit_probes, hold_out, score
@@ -263,16 +263,7 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task]:
         raise UserError("Learning rates must be above 0, weight decays not below 0.")
     if settings.protocol == "lbfgs" and min(settings.weight_decays) == 0:
         raise UserError("lbfgs needs weight decays above 0: without one it has no end.")
-    task = open_task(
-        settings.dataset,
-        settings.train_split,
-        settings.test_split,
-        settings.target,
-        image_size=settings.image_size,
-        resize=settings.resize,
-        max_skipped=settings.max_skipped,
-        data_dir=settings.data_dir,
-    )
+    task = task_of(settings)
     if settings.protocol != "paper" and len(np.unique(task.groups)) < 2:
         raise UserError(
             f"{settings.dataset} {settings.train_split} has a single group of images, "

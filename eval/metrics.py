@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, map_rows, normalize
+from eval.features import Evaluator, Extractor, map_rows, normalize, prepared
 from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_store
 from sp_jax import losses
@@ -111,10 +111,7 @@ def _open(options: dict[str, Any]) -> tuple[Options, ImageStore]:
     store = open_store(
         settings.dataset,
         settings.split,
-        image_size=settings.image_size,
-        resize=settings.resize,
-        max_skipped=settings.max_skipped,
-        data_dir=settings.data_dir,
+        **prepared(settings),
     )
     if len(store) < 2:
         raise UserError(f"{store.name} {store.split} has no two images to compare.")

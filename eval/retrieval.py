@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from eval import cli, neighbours, ranking
-from eval.features import Evaluator, Extractor
+from eval.features import Evaluator, Extractor, prepared
 from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_store
 
@@ -122,10 +122,7 @@ def _open(options: dict[str, Any]) -> Search:
         open_store(
             settings.dataset,
             split,
-            image_size=settings.image_size,
-            resize=settings.resize,
-            max_skipped=settings.max_skipped,
-            data_dir=settings.data_dir,
+            **prepared(settings),
         )
         for split in settings.splits
     ]
