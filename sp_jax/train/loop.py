@@ -158,7 +158,10 @@ def fit(
                 started = time.perf_counter()
                 results = evaluation.run(state, step)
                 write(step, results)
-                shown = ", ".join(f"{k} {v:.4g}" for k, v in results.items())
+                # A part of a part, such as "invariance/occlusion/cosine", is in the record.
+                shown = ", ".join(
+                    f"{k} {v:.4g}" for k, v in results.items() if k.count("/") == 1
+                )
                 seconds = time.perf_counter() - started
                 say(f"step {step}: {shown} ({seconds:.1f} s)")
 
