@@ -60,9 +60,9 @@ def random_classes(
     count: int, classes: int, shape: tuple[int, ...], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Noise float32 [count, *shape] about a mean of each class, and the classes int32."""
-    means = 0.3 * np.random.default_rng(0).standard_normal(
-        (classes, *shape), np.float32
-    )
+    # Two means are about 3 deviations apart, for any number of features.
+    means = np.random.default_rng(0).standard_normal((classes, *shape), np.float32)
+    means *= 3 / np.sqrt(2 * np.prod(shape))
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, count).astype(np.int32)
     x = rng.standard_normal((count, *shape), np.float32)
