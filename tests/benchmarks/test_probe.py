@@ -7,7 +7,7 @@ from benchmarks import probe
 
 def test_a_row_for_each(capsys, monkeypatch):
     monkeypatch.setattr(probe, "EPOCHS", 10)
-    probe.main(["--features=64", "--images=300", "--classes=3", "--rounds=1"])
+    probe.main(["--features=8", "--images=500", "--classes=3", "--rounds=1"])
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in capsys.readouterr().out.splitlines()
