@@ -200,6 +200,7 @@ def torch_sgd(data: Data) -> Turn:
             torch.from_numpy((part - mean) / scale) for part in (data.train, data.test)
         )
         labels = torch.from_numpy(data.labels).long()
+        torch.manual_seed(0)
         layer = torch.nn.Linear(x.shape[1], data.classes)
         size = min(BATCH_SIZE, len(x))
         steps = len(x) // size
