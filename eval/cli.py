@@ -1,6 +1,7 @@
 """Options of the evaluators, from a config or from the command line."""
 
 import json
+import pathlib
 import re
 import sys
 from collections.abc import Mapping
@@ -67,7 +68,7 @@ def main(name: str, module: Any) -> None:
       name: default name of the result file.
       module: an evaluator module: `Options`, `create`, `describe`.
     """
-    _define("checkpoint", {}, "Run folder or checkpoint to evaluate.")
+    _define("checkpoint", {}, "Run folder, checkpoint or file of weights.")
     _define("name", {"name": name}, "Name of the result file, eval/NAME.json.")
     define_flags(module.Options)
     xla_flags.set_cpu_flags()
@@ -100,7 +101,14 @@ def _define(option: str, defaults: Mapping[str, Any], text: str) -> None:
 
 
 def images_of(checkpoint: str) -> dict[str, Any]:
-    """How the images of the run were prepared: others are evaluated alike."""
+    """How the images of the run were prepared: others are evaluated alike.
+
+    Those of a file of weights have the size that it says, or that its network is for.
+    """
+    if pathlib.Path(checkpoint).is_file():
+        from sp_jax import weights
+
+        return weights.load(checkpoint).info["images"]
     try:
         text = (run_folder(checkpoint) / "config.json").read_text(encoding="utf-8")
         data = json.loads(text)["data"]
@@ -116,10 +124,10 @@ def read_flags(kind: type[tuple], checkpoint: str) -> dict[str, Any]:
 
     Args:
       kind: the evaluator's `Options`, whose flags are defined.
-      checkpoint: a run's folder, or a checkpoint in it.
+      checkpoint: a run's folder, a checkpoint in it, or a file of weights.
 
     Raises:
-      UserError: an element of a list has the wrong type.
+      UserError: an element of a list has the wrong type, or a file cannot be used.
     """
     values = flags.FLAGS
     options = {}
@@ -157,4 +165,8 @@ def _evaluate(module: Any) -> None:
     path = write_result(folder, values.name, result, protocol=protocol, step=step)
     print(f"{protocol}, step {step}")
     print(json.dumps(result))
+    if backbone.info.get("guessed"):
+        from sp_jax import weights
+
+        print(weights.describe(backbone))
     print(f"written to {path}")

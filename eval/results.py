@@ -26,11 +26,12 @@ def versions() -> dict[str, str]:
 def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
     """Where results are kept: the run's folder, from itself or from a checkpoint in it.
 
-    Those of a file of weights are kept beside it, in a folder of its name without suffix.
+    Those of a file of weights are kept beside it, in the folder FILE.results: no run and no
+    other file has it.
     """
     path = pathlib.Path(checkpoint).absolute()
     if path.is_file():
-        return path.with_suffix("")
+        return path.with_name(f"{path.name}.results")
     if path.name == "checkpoints":
         return path.parent
     if path.parent.name == "checkpoints" and path.name.isdecimal():

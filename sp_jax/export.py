@@ -1,14 +1,23 @@
 r"""Write the backbone of a run for other libraries.
 
 python -m sp_jax.export --checkpoint=RUN --out=backbone.safetensors
-python -m sp_jax.export --checkpoint=RUN --out=backbone.pth --format=huggingface
+python -m sp_jax.export --checkpoint=RUN --out=backbone.pth
+python -m sp_jax.export --checkpoint=RUN --out=FOLDER --format=huggingface
 python -m sp_jax.export --checkpoint=RUN --out=backbone.pkl --format=detectron2
+
+Of another library's file it makes one that says what the first one did not:
+
+python -m sp_jax.export --checkpoint=vit.pth --heads=6 --mean=0.5,0.5,0.5 --std=0.5,0.5,0.5 \
+    --out=vit.safetensors
 """
+
+import os
 
 from absl import flags
 
 import sp_jax
 from input_pipeline import cli
+from input_pipeline.errors import UserError
 from sp_jax import weights, xla_flags
 from sp_jax.models.vit import ViT
 
@@ -16,7 +25,10 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Run folder, checkpoint or file of weights.", required=True
 )
 _OUT = flags.DEFINE_string(
-    "out", None, "File: .safetensors, .pth (needs PyTorch) or .pkl.", required=True
+    "out",
+    None,
+    "File: .safetensors, .pth (needs PyTorch) or .pkl; or a folder for transformers.",
+    required=True,
 )
 _FORMAT = flags.DEFINE_enum(
     "format",
@@ -24,20 +36,37 @@ _FORMAT = flags.DEFINE_enum(
     weights.NAMINGS,
     "Names of the parameters; by default torchvision's for a ResNet, timm's for a ViT.",
 )
+_SAID = {
+    "heads": flags.DEFINE_integer("heads", None, "Of a file's ViT: heads.", 1),
+    "size": flags.DEFINE_integer("size", None, "Of a file: pixels of the images.", 1),
+    "mean": flags.DEFINE_list("mean", None, "Of a file: three means of the colours."),
+    "std": flags.DEFINE_list("std", None, "Of a file: their three deviations."),
+}
 
 
 def main() -> None:
     """Load, write and say what was written."""
-    backbone = sp_jax.load(_CHECKPOINT.value)
+    weights.check_target(_OUT.value, _FORMAT.value)
+    said = {name: flag.value for name, flag in _SAID.items() if flag.value is not None}
+    for name in {"mean", "std"} & said.keys():
+        try:
+            said[name] = tuple(map(float, said[name]))
+        except ValueError:
+            raise UserError(f"--{name} must be three numbers with commas.") from None
+    if not said:
+        backbone = sp_jax.load(_CHECKPOINT.value)
+    elif os.path.isdir(_CHECKPOINT.value):
+        raise UserError(
+            f"--{min(said)} is for files of other libraries: a run says it itself."
+        )
+    else:
+        backbone = weights.load(_CHECKPOINT.value, **said)
     naming = _FORMAT.value or (
         "timm" if isinstance(backbone.module, ViT) else "torchvision"
     )
     path = weights.save(backbone, _OUT.value, naming)
-    size = path.stat().st_size / 1e6
-    print(
-        f"{path}: {size:.1f} MB, names of {naming}; images of {backbone.size} px, "
-        f"mean {backbone.mean}, std {backbone.std}"
-    )
+    print(weights.describe(backbone))
+    print(f"written to {path}, with the names of {naming}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Names and layouts of parameters, here and in PyTorch's libraries.
+"""Names and layouts of parameters, here and in torchvision and timm.
 
 Our modules carry torchvision's names (ResNet) and timm's (ViT), so the way there is a rule:
-`layer1_0/conv1/kernel` [k, k, in, out] is `layer1.0.conv1.weight` [out, in, k, k]. Other
-libraries' names follow from these.
+`layer1_0/conv1/kernel` [k, k, in, out] is `layer1.0.conv1.weight` [out, in, k, k].
 """
 
 import re
@@ -14,14 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sp_jax.models.resnet import ResNet
 from sp_jax.models.vit import ViT, sincos_position
 
 PyTree = Any
 State = dict[str, np.ndarray]
-
-# torchvision's names are timm's for the same ResNets, and a ViT has timm's in both.
-NAMINGS = ("torchvision", "timm", "huggingface", "detectron2")
 
 _LEAVES = {
     "kernel": "weight",
@@ -55,8 +50,7 @@ def to_torch(module: nn.Module, variables: PyTree) -> State:
         name = _torch_name(path)
         state[name] = _turn(path, np.asarray(value, np.float32))
         if name.endswith("running_var"):
-            counter = name.replace("running_var", "num_batches_tracked")
-            state[counter] = np.zeros((), np.int64)
+            state[_counter(name)] = np.zeros((), np.int64)
     if isinstance(module, ViT) and module.position == "sincos":
         side = module.image_size // module.patch_size
         table = sincos_position(side, side, module.dim)
@@ -78,11 +72,6 @@ def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
     Raises:
         ValueError: names are missing, or shapes differ.
     """
-    side = getattr(module, "image_size", 64)
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    shapes = jax.eval_shape(
-        lambda key, x: module.init(key, x, False), jax.random.key(0), images
-    )
     missing, wrong = [], []
 
     def take(path, wanted):
@@ -96,7 +85,7 @@ def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
             return None
         return value
 
-    variables = jax.tree_util.tree_map_with_path(take, shapes)
+    variables = jax.tree_util.tree_map_with_path(take, _shapes(module))
     if missing or wrong:
         found = [f"{len(missing)} are missing, such as {missing[0]}"] if missing else []
         if wrong:
@@ -107,25 +96,31 @@ def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
 
 def owned_names(module: nn.Module) -> set[str]:
     """The names that `to_torch` gives for a module, without making parameters."""
-    side = getattr(module, "image_size", 64)
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    shapes = jax.eval_shape(
-        lambda key, x: module.init(key, x, False), jax.random.key(0), images
-    )
-    names = {
-        _torch_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]
-    }
-    names |= {n.replace("running_var", "num_batches_tracked") for n in names}
+    paths = jax.tree_util.tree_flatten_with_path(_shapes(module))[0]
+    names = {_torch_name(path) for path, _ in paths}
+    names |= {_counter(name) for name in names}
     # timm has a parameter in the place of a fixed embedding.
     return names | ({"pos_embed"} if isinstance(module, ViT) else set())
 
 
+def _shapes(module: nn.Module) -> PyTree:
+    side = getattr(module, "image_size", 64)
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return jax.eval_shape(
+        lambda key, x: module.init(key, x, False), jax.random.key(0), images
+    )
+
+
 def _torch_name(path) -> str:
-    collection, *parts, leaf = (part.key for part in path)
-    del collection
+    _, *parts, leaf = (part.key for part in path)
     names = [re.sub(r"^(layer\d|downsample)_(\d+)$", r"\1.\2", part) for part in parts]
     names = [re.sub(r"^block(\d+)$", r"blocks.\1", part) for part in names]
     return ".".join([*names, _LEAVES.get(leaf, leaf)])
+
+
+def _counter(name: str) -> str:
+    """The number of batches that PyTorch counts beside a running variance."""
+    return name.replace("running_var", "num_batches_tracked")
 
 
 def _turn(path, value: np.ndarray, back: bool = False) -> np.ndarray:
@@ -137,94 +132,3 @@ def _turn(path, value: np.ndarray, back: bool = False) -> np.ndarray:
     else:
         value = value.T
     return np.ascontiguousarray(value)
-
-
-def rename(module: nn.Module, state: State, naming: str) -> State:
-    """A state dict of `to_torch` in the names of another library.
-
-    Args:
-        module: the backbone.
-        state: from `to_torch`.
-        naming: one of `NAMINGS`: "huggingface" is `ResNetModel` or `ViTModel` of
-            transformers, "detectron2" its ResNet backbone (as MoCo's converter writes).
-
-    Raises:
-        ValueError: the naming is unknown, or the library has no such network.
-    """
-    if naming not in NAMINGS:
-        known = ", ".join(NAMINGS)
-        raise ValueError(f"There is no naming {naming!r}; choose one of: {known}.")
-    if naming in ("torchvision", "timm"):
-        if naming == "torchvision" and isinstance(module, ViT):
-            raise ValueError("torchvision's ViTs differ from timm's: choose timm.")
-        return state
-    if isinstance(module, ResNet) and module.stem != "imagenet":
-        raise ValueError(f"{naming} has no ResNet with a small stem.")
-    if naming == "detectron2":
-        if not isinstance(module, ResNet):
-            raise ValueError("detectron2's naming is for ResNets.")
-        return {
-            _detectron(name): value
-            for name, value in state.items()
-            if not name.endswith("num_batches_tracked")
-        }
-    if isinstance(module, ResNet):
-        return {_hf_resnet(name): value for name, value in state.items()}
-    renamed = {}
-    for name, value in state.items():
-        if ".qkv." in name:
-            # Separate layers there.
-            for part, third in zip(
-                ("query", "key", "value"), np.split(value, 3), strict=True
-            ):
-                renamed[_hf_vit(name.replace("qkv", part))] = third
-        else:
-            renamed[_hf_vit(name)] = value
-    return renamed
-
-
-def _detectron(name: str) -> str:
-    for stage in range(1, 5):
-        name = name.replace(f"layer{stage}.", f"res{stage + 1}.")
-    if not name.startswith("res"):
-        name = f"stem.{name}"
-    name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
-    name = name.replace("downsample.0.", "shortcut.")
-    return name.replace("downsample.1.", "shortcut.norm.")
-
-
-def _hf_resnet(name: str) -> str:
-    name = re.sub(r"^conv1\.", "embedder.embedder.convolution.", name)
-    name = re.sub(r"^bn1\.", "embedder.embedder.normalization.", name)
-    name = re.sub(
-        r"^layer(\d)\.(\d+)\.",
-        lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.",
-        name,
-    )
-    for kind, layer in (("conv", "convolution"), ("bn", "normalization")):
-        name = re.sub(
-            rf"\.{kind}(\d)\.", lambda m, y=layer: f".layer.{int(m[1]) - 1}.{y}.", name
-        )
-    name = name.replace("downsample.0.", "shortcut.convolution.")
-    return name.replace("downsample.1.", "shortcut.normalization.")
-
-
-_HF_VIT = (
-    (r"^cls_token$", "embeddings.cls_token"),
-    (r"^pos_embed$", "embeddings.position_embeddings"),
-    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
-    (r"^norm\.", "layernorm."),
-    (r"^blocks\.", "encoder.layer."),
-    (r"\.attn\.(query|key|value)\.", r".attention.attention.\1."),
-    (r"\.attn\.proj\.", ".attention.output.dense."),
-    (r"\.norm1\.", ".layernorm_before."),
-    (r"\.norm2\.", ".layernorm_after."),
-    (r"\.mlp\.fc1\.", ".intermediate.dense."),
-    (r"\.mlp\.fc2\.", ".output.dense."),
-)
-
-
-def _hf_vit(name: str) -> str:
-    for pattern, replacement in _HF_VIT:
-        name = re.sub(pattern, replacement, name)
-    return name

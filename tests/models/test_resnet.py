@@ -5,35 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sp_jax import models
+from sp_jax import models, weights
 from sp_jax.models.layers import Conv, max_pool
 from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from tests.torchvision_ref import torch, torchvision
 
 
 def to_torch(variables, network):
-    """Copy flax variables into a torchvision ResNet by their names."""
-    params, stats = variables["params"], variables["batch_stats"]
-    state = network.state_dict()
-    for name in state:
-        *path, leaf = name.split(".")
-        if path[0] == "fc" or leaf == "num_batches_tracked":
-            continue
-        if path[0].startswith("layer"):
-            path = [f"{path[0]}_{path[1]}", *path[2:]]
-            if path[1] == "downsample":
-                path = [path[0], f"downsample_{path[2]}"]
-        tree = stats if leaf.startswith("running") else params
-        for part in path:
-            tree = tree[part]
-        keys = {"running_mean": "mean", "running_var": "var", "bias": "bias"}
-        key = keys.get(leaf, "kernel" if "kernel" in tree else "scale")
-        value = np.array(tree[key])
-        value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
-        assert state[name].shape == value.shape, name
-        state[name] = torch.from_numpy(value)
-    network.load_state_dict(state)
+    """Copy flax variables into a torchvision ResNet, without its classifier."""
     network.fc = torch.nn.Identity()
+    state = weights.to_torch(None, variables)
+    network.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
     return network
 
 

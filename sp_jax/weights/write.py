@@ -1,0 +1,217 @@
+"""Weights as files for other libraries: safetensors, PyTorch, Detectron2, transformers."""
+
+import collections
+import json
+import os
+import pathlib
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+import safetensors.numpy
+
+from input_pipeline.errors import UserError
+from sp_jax.backbone import Backbone
+from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
+from sp_jax.models.vit import ViT
+from sp_jax.weights.libraries import check_naming, hugging_face_config, rename
+from sp_jax.weights.names import State, to_torch
+
+KEY = "sp_jax"  # of what a file says of itself, as JSON
+_VIT_FIELDS = (
+    *("dim", "depth", "heads", "mlp_ratio", "patch_size", "image_size", "position"),
+)
+
+
+def describe_module(module: nn.Module) -> dict[str, Any]:
+    """What is needed to build a backbone again, for JSON."""
+    if isinstance(module, ViT):
+        return {"kind": "vit", **{name: getattr(module, name) for name in _VIT_FIELDS}}
+    return {
+        "kind": "resnet",
+        "stage_sizes": list(module.stage_sizes),
+        "block": module.block.__name__,
+        "width": module.width,
+        "stem": module.stem,
+    }
+
+
+def build_module(description: Mapping[str, Any], dtype: Any) -> nn.Module:
+    """The backbone that `describe_module` described.
+
+    Raises:
+        ValueError: another version of sp_jax described it.
+    """
+    fields = dict(description)
+    blocks = {"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}
+    try:
+        if fields.pop("kind") == "vit":
+            return ViT(**fields, dtype=dtype)
+        return ResNet(
+            tuple(fields.pop("stage_sizes")),
+            blocks[fields.pop("block")],
+            **fields,
+            dtype=dtype,
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"it describes a network that is not known here ({error}); a newer sp_jax may "
+            "read it."
+        ) from error
+
+
+def check_target(path: str | os.PathLike, naming: str | None = None) -> pathlib.Path:
+    """Check where weights are to be written, before any work is done.
+
+    Raises:
+        UserError: the suffix does not fit the naming, or PyTorch is needed and missing.
+    """
+    path = pathlib.Path(path)
+    if path.suffix not in (*_WRITERS, ""):
+        raise UserError(
+            f"{path} must end in {', '.join(_WRITERS)}, or be a folder for transformers."
+        )
+    if naming is not None:
+        if (path.suffix == ".pkl") != (naming == "detectron2"):
+            raise UserError("Detectron2 reads .pkl, and its naming is for .pkl only.")
+        if path.suffix == "" and naming != "huggingface":
+            raise UserError(
+                f"A folder is for transformers (huggingface): give {path} a suffix, one of "
+                f"{', '.join(_WRITERS)}."
+            )
+    if path.suffix == ".pth":
+        import_torch()
+    return path
+
+
+def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Path:
+    """Write the weights of a backbone; each file is written whole or not at all.
+
+    Args:
+        backbone: what to write.
+        path: a file that ends in .safetensors, .pth (a state dict, by PyTorch) or .pkl
+            (for Detectron2); or, for "huggingface", a folder for `from_pretrained`, in which
+            `model.safetensors`, `config.json` and `preprocessor_config.json` are written.
+        naming: one of `NAMINGS`.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: the suffix or the naming does not fit, or PyTorch is missing.
+    """
+    path = check_target(path, naming)
+    try:
+        check_naming(backbone.module, naming)
+    except ValueError as error:
+        raise UserError(f"This backbone cannot be exported: {error}") from error
+    state = to_torch(backbone.module, backbone.variables)
+    state = rename(backbone.module, state, naming)
+    config = backbone.info.get("config", {})
+    data = config.get("data", {})
+    about = {
+        "module": describe_module(backbone.module),
+        "size": backbone.size,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "naming": naming,
+        # A file that is exported again says what the first one said.
+        "method": config.get("method", backbone.info.get("method")),
+        "step": backbone.info.get("step"),
+        "images": {k: data[k] for k in ("image_size", "resize") if k in data}
+        or backbone.info.get("images"),
+    }
+    if path.suffix:
+        _write(path, lambda temporary: _WRITERS[path.suffix](temporary, state, about))
+        return path
+    settings = {
+        "config.json": hugging_face_config(backbone.module),
+        "preprocessor_config.json": _preprocessor(backbone),
+    }
+    for name, content in settings.items():
+        text = json.dumps(content, indent=2) + "\n"
+        _write(path / name, lambda temporary, text=text: temporary.write_text(text))
+    weights = path / "model.safetensors"
+    _write(weights, lambda temporary: _safetensors(temporary, state, about))
+    return path
+
+
+def _write(path: pathlib.Path, writer: Callable[[pathlib.Path], Any]) -> None:
+    """A temporary file beside it, then a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        writer(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _safetensors(path: pathlib.Path, state: State, about: Mapping) -> None:
+    # transformers asks for the layout of which framework it is.
+    metadata = {"format": "pt", KEY: json.dumps(about)}
+    safetensors.numpy.save_file(state, path, metadata)
+
+
+def _pth(path: pathlib.Path, state: State, about: Mapping) -> None:
+    torch = import_torch()
+    # An attribute of the dict is saved with it, and no library looks at it.
+    tensors = collections.OrderedDict(
+        (name, torch.tensor(value)) for name, value in state.items()
+    )
+    setattr(tensors, KEY, json.dumps(about))
+    torch.save(tensors, path)
+
+
+def _pkl(path: pathlib.Path, state: State, about: Mapping) -> None:
+    content = {"model": state, "__author__": "sp_jax", "matching_heuristics": True}
+    with open(path, "wb") as file:
+        _Pickler(file, protocol=4).dump(content)
+
+
+class _Pickler(pickle.Pickler):
+    """Arrays that each NumPy reads: as its version 2 pickles them, 1.25 does not."""
+
+    def reducer_override(self, value):
+        if isinstance(value, np.ndarray):
+            return np.ndarray, (
+                value.shape,
+                value.dtype.str,
+                bytearray(value.tobytes()),
+            )
+        return NotImplemented
+
+
+_WRITERS = {".safetensors": _safetensors, ".pth": _pth, ".pkl": _pkl}
+
+
+def _preprocessor(backbone: Backbone) -> dict[str, Any]:
+    """The content of transformers' preprocessor_config.json."""
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": backbone.size, "width": backbone.size},
+        "resample": 2,  # bilinear
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(backbone.mean),
+        "image_std": list(backbone.std),
+    }
+
+
+def import_torch():
+    """PyTorch, which only these files need.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            "This file needs PyTorch (pip install torch); .safetensors needs nothing."
+        ) from None
+    return torch
