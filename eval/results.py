@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+RESULTS = ".results"  # what a folder has behind the name of the file it is about
 
 
 def versions() -> dict[str, str]:
@@ -31,7 +32,7 @@ def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
     """
     path = pathlib.Path(checkpoint).absolute()
     if path.is_file():
-        return path.with_name(f"{path.name}.results")
+        return path.with_name(path.name + RESULTS)
     if path.name == "checkpoints":
         return path.parent
     if path.parent.name == "checkpoints" and path.name.isdecimal():

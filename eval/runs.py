@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eval.results import RESULTS
 from input_pipeline.errors import UserError
 
 LABELS = {"semantic": "SP (semantic pairs)", "augmented": "AP (augmentation pairs)"}
@@ -48,12 +49,12 @@ def read_run(workdir: str | os.PathLike) -> Run:
 
 
 def label_of(workdir: pathlib.Path) -> str:
-    """The kind of pairs that a run trained on; the folder's name if it is no run's."""
+    """The kind of pairs that a run trained on; or the folder's, or the file's, name."""
     try:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         pairing = config["data"]["pairing"]
     except (OSError, ValueError, KeyError):
-        return workdir.name
+        return workdir.name.removesuffix(RESULTS)
     return LABELS.get(pairing, pairing)
 
 

@@ -115,9 +115,9 @@ def guess_module(
     Args:
         state: arrays by torchvision's (ResNet) or timm's (ViT) names.
         dtype: compute dtype of the module.
-        heads: of a ViT, which no shape tells. By default 12 where the position embedding is
-            MoCo v3's fixed one; otherwise one for each 64 of the width, as in all of DINO
-            and, up to ViT-L, of timm.
+        heads: of a ViT, which no shape tells. By default one for each 64 of the width, as
+            in all of DINO and, up to ViT-L, of timm; 12 for MoCo v3's ViT-S, which its fixed
+            position embedding gives away.
 
     Raises:
         ValueError: it is neither.
@@ -154,7 +154,8 @@ def _guess_vit(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ViT
         and np.allclose(positions, sincos_position(side, side, dim), atol=1e-5)
     )
     if heads is None:
-        heads = 12 if fixed and dim % 12 == 0 else _HEADS.get(dim, max(1, dim // 64))
+        moco = fixed and dim == 384  # its ViT-S is the exception
+        heads = 12 if moco else _HEADS.get(dim, max(1, dim // 64))
     return ViT(
         dim=dim,
         depth=1 + max(int(match[1]) for match in map(_BLOCK.match, state) if match),

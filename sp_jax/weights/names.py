@@ -40,10 +40,10 @@ def to_torch(module: nn.Module, variables: PyTree) -> State:
 
     Example:
         >>> from sp_jax import models
-        >>> net = models.get("resnet18", width=4)
-        >>> variables = net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False)
-        >>> to_torch(net, variables)["layer1.0.conv2.weight"].shape
-        (4, 4, 3, 3)
+        >>> part = {"layer1_0": {"conv2": {"kernel": np.zeros((3, 3, 4, 8))}}}
+        >>> state = to_torch(models.get("resnet18"), {"params": part})
+        >>> state["layer1.0.conv2.weight"].shape
+        (8, 4, 3, 3)
     """
     state = {}
     for path, value in jax.tree_util.tree_flatten_with_path(variables)[0]:

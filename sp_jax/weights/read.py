@@ -94,7 +94,7 @@ def load(
             "path": str(path),
             "guessed": "module" not in about,
             "left_out": left_out,
-            "images": about.get("images") or {"image_size": size},
+            "images": about.get("images") or {"image_size": size, "resize": "crop"},
             "method": about.get("method"),
             "step": about.get("step") or 0,
         },

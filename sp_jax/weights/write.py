@@ -144,6 +144,7 @@ def _write(path: pathlib.Path, writer: Callable[[pathlib.Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         writer(temporary)
+        os.chmod(temporary, 0o644)  # safetensors makes it private
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -206,12 +207,15 @@ def import_torch():
     """PyTorch, which only these files need.
 
     Raises:
-        UserError: it is not installed.
+        UserError: it is not installed, or too old.
     """
     try:
         import torch
-    except ImportError:
+
+        torch.serialization.safe_globals  # noqa: B018 since 2.5
+    except (ImportError, AttributeError):
         raise UserError(
-            "This file needs PyTorch (pip install torch); .safetensors needs nothing."
+            "This file needs PyTorch 2.5 or newer (pip install torch); .safetensors needs "
+            "nothing."
         ) from None
     return torch

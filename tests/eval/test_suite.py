@@ -81,7 +81,8 @@ def test_everything_on_one_page(folder, networks, tmp_path, monkeypatch):
     table = suite.run(networks, [name], suite.EVALUATIONS, out)
     kinds = list(dict.fromkeys(row[1] for row in table[1:]))
     assert kinds == list(suite.EVALUATIONS)
-    assert table[0] == ["dataset", "evaluation", "target", "measure", "net0", "net1"]
+    files = ["net0.safetensors", "net1.safetensors"]
+    assert table[0] == ["dataset", "evaluation", "target", "measure", *files]
     knn_row = next(row for row in table if row[1] == "knn" and row[3] == "accuracy")
     entry = next(e for e in shorter(name, ["knn"], {}) if e.kind == "knn")
     written = json.loads(

@@ -11,10 +11,10 @@ from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from tests.torchvision_ref import torch, torchvision
 
 
-def to_torch(variables, network):
+def to_torch(backbone, variables, network):
     """Copy flax variables into a torchvision ResNet, without its classifier."""
     network.fc = torch.nn.Identity()
-    state = weights.to_torch(None, variables)
+    state = weights.to_torch(backbone, variables)
     network.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
     return network
 
@@ -59,7 +59,7 @@ def test_equals_torchvision_in_float32(name):
     backbone = models.get(name)
     x = np.random.default_rng(1).normal(size=(16, 64, 64, 3)).astype(np.float32)
     variables = random_variables(backbone, x)
-    network = to_torch(variables, getattr(torchvision.models, name)())
+    network = to_torch(backbone, variables, getattr(torchvision.models, name)())
     images = torch.from_numpy(x.transpose(0, 3, 1, 2))
 
     expected = network.eval()(images).detach().numpy()
@@ -79,8 +79,10 @@ def test_equals_torchvision_in_float32(name):
 def test_equals_torchvision_in_float64(name):
     """Outputs, every gradient and every running statistic, in train mode."""
     x = np.random.default_rng(1).normal(size=(8, 64, 64, 3))
-    variables = random_variables(models.get(name), x.astype(np.float32))
-    network = to_torch(variables, getattr(torchvision.models, name)()).double().train()
+    backbone = models.get(name)
+    variables = random_variables(backbone, x.astype(np.float32))
+    network = to_torch(backbone, variables, getattr(torchvision.models, name)())
+    network.double().train()
     out = network(torch.from_numpy(x.transpose(0, 3, 1, 2)))
     weights = np.random.default_rng(3).normal(size=out.shape)
     (out * torch.from_numpy(weights)).sum().backward()

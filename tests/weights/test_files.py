@@ -34,6 +34,7 @@ def test_a_file_says_what_it_holds(backbones, name, naming, suffix, tmp_path):
         naming = "timm" if name == "vit" else "torchvision"
     path = weights.save(backbone, tmp_path / f"a{suffix}", naming)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert path.stat().st_mode & 0o777 == 0o644
     again = sp_jax.load(path)
     jax.tree.map(np.testing.assert_array_equal, again.variables, backbone.variables)
     assert (again.size, again.mean, again.std) == (32, MEAN, STD)
@@ -110,7 +111,7 @@ def test_a_public_checkpoint(backbones, state, tmp_path):
     assert said.startswith("Taken for a ResNet of 5 blocks (BasicBlock), width 64,")
     assert "images of 224 px, mean (0.485, 0.456, 0.406)" in said
     assert f"; {len(left_out)} left out: state_dict.module.encoder_k.bn1.bias," in said
-    assert images_of(str(path)) == {"image_size": 224}
+    assert images_of(str(path)) == {"image_size": 224, "resize": "crop"}
 
 
 def test_forms_of_checkpoints(backbones, state, tmp_path):
@@ -173,6 +174,7 @@ def test_networks_that_cannot_be_used(backbones, state, tmp_path):
     assert "takes no images of 30 px" in refused(file, size=30)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_files_that_cannot_be_read(state, tmp_path):
     assert refused(tmp_path / "a.pth") == f"There is no file {tmp_path / 'a.pth'}."
     with pytest.raises(UserError, match="There is no file .*missing.safetensors"):

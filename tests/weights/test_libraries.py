@@ -191,11 +191,11 @@ def test_detectron2(backbones, tmp_path):
 
 
 def test_fixed_positions(tmp_path):
-    """MoCo v3's ViT has no parameter for them, timm's has; and MoCo's have 12 heads."""
-    vit = dict(VIT, dim=48, heads=12)
+    """MoCo v3's ViT has no parameter for them, timm's has; and its ViT-S has 12 heads."""
+    vit = dict(VIT, dim=384, depth=1, heads=12)
     module = ViT(**vit, position="sincos")
     backbone = make(module)
-    network = timm_vit(embed_dim=48, num_heads=12)
+    network = timm_vit(embed_dim=384, depth=1, num_heads=12)
     network.load_state_dict(tensors(weights.to_torch(module, backbone.variables)))
     want = backbone(images())
     assert_alike(theirs(network, backbone), want)
