@@ -66,7 +66,8 @@ def check_target(path: str | os.PathLike, naming: str | None = None) -> pathlib.
     """Check where weights are to be written, before any work is done.
 
     Raises:
-        UserError: the suffix does not fit the naming, or PyTorch is needed and missing.
+        UserError: the suffix does not fit the naming, the folder holds other things, or
+            PyTorch is needed and missing.
     """
     path = pathlib.Path(path)
     if path.suffix not in (*_WRITERS, ""):
@@ -81,6 +82,10 @@ def check_target(path: str | os.PathLike, naming: str | None = None) -> pathlib.
                 f"A folder is for transformers (huggingface): give {path} a suffix, one of "
                 f"{', '.join(_WRITERS)}."
             )
+    if path.suffix == "" and path.is_dir():
+        # A run's folder has a config.json, too.
+        if any(path.iterdir()) and not (path / "model.safetensors").is_file():
+            raise UserError(f"{path} holds other things: give a new folder.")
     if path.suffix == ".pth":
         import_torch()
     return path

@@ -238,6 +238,18 @@ def test_what_cannot_be_written(backbones, tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
+def test_a_folder_of_something_else_is_left_alone(backbones, tmp_path):
+    weights.save(backbones["vit"], tmp_path / "new", "huggingface")
+    weights.save(backbones["basic"], tmp_path / "new", "huggingface")
+    config = json.loads((tmp_path / "new" / "config.json").read_text())
+    assert config["model_type"] == "resnet"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="run holds other things"):
+        weights.save(backbones["vit"], tmp_path / "run", "huggingface")
+    assert (tmp_path / "run" / "config.json").read_text() == "{}"
+
+
 def test_results_of_a_file_are_its_own(tmp_path):
     """Neither those of a run of this name, nor of a file with another suffix."""
     (tmp_path / "sp").mkdir()
