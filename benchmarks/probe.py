@@ -14,19 +14,22 @@ depends on their number only, that of the others on what they are. All on the sa
 * `sgd`: one fit of the sweep;
 * `scikit-learn`: one LogisticRegression to its default tolerance, on the CPU, at the weight
   decay that `lbfgs` has chosen;
-* `torch`: one fit like `sgd` by PyTorch, on the CPU, with 1, 4 or all threads: the fastest.
+* `torch`: one fit like `sgd` by PyTorch, on the CPU.
 
-One process; all take turns, round after round, so that another load on the machine hits all
-alike. Prints a Markdown row each: seconds of the first call (which compiles), then of the
-others (median, range), the ratio of each round to its sweep, and the accuracy on the test
-images. What is not installed is left out with a sentence.
+The last two have 1, 4 or all threads, whatever is fastest in a trial. One process; all take
+turns, round after round, so that another load on the machine hits all alike. Prints a Markdown
+row each: seconds of the first call (which compiles), then of the others (median, range), the
+ratio of each round to its sweep, and the accuracy on the test images. What is not installed is
+left out with a sentence.
 """
 
 import argparse
 import importlib.util
+import os
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -173,21 +176,38 @@ def own_turns(data: Data) -> tuple[dict[str, Turn], list[float]]:
     return turns, decays
 
 
+def fastest(run: Callable[[int], None]) -> int:
+    """The number of threads with which a short run takes least: 1, 4 or all.
+
+    On a machine with other work all of them can be far slower than one.
+    """
+    cores = os.cpu_count() or 1
+    seconds = {}
+    for threads in sorted({1, min(4, cores), cores}):
+        start = time.perf_counter()
+        run(threads)
+        seconds[threads] = time.perf_counter() - start
+    return min(seconds, key=seconds.__getitem__)
+
+
 def scikit_learn(data: Data, decays: list[float]) -> Turn:
     """One fit of LogisticRegression."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
-    def turn() -> float:
-        strength = 1 / (len(data.train) * decays[-1])
-        logistic = LogisticRegression(C=strength, max_iter=1000)
+    def fit(threads: int, decay: float, iterations: int) -> float:
+        strength = 1 / (len(data.train) * decay)
+        logistic = LogisticRegression(C=strength, max_iter=iterations)
         pipeline = make_pipeline(StandardScaler(), logistic)
-        return float(
-            pipeline.fit(data.train, data.labels).score(data.test, data.answers)
-        )
+        with threadpool_limits(threads), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a trial has not converged
+            pipeline.fit(data.train, data.labels)
+            return float(pipeline.score(data.test, data.answers))
 
-    return turn
+    threads = fastest(lambda threads: fit(threads, 1e-2, 5))
+    return lambda: fit(threads, decays[-1], 1000)
 
 
 def torch_sgd(data: Data) -> Turn:
@@ -219,16 +239,11 @@ def torch_sgd(data: Data) -> Turn:
         with torch.no_grad():
             return float(np.mean(layer(test).argmax(1).numpy() == data.answers))
 
-    # Its products are small: on a machine with other work all threads can be far slower.
-    seconds = {}
-    for threads in sorted(
-        {1, min(4, torch.get_num_threads()), torch.get_num_threads()}
-    ):
+    def trial(threads: int) -> None:
         torch.set_num_threads(threads)
-        start = time.perf_counter()
         turn(epochs=2)
-        seconds[threads] = time.perf_counter() - start
-    torch.set_num_threads(min(seconds, key=seconds.__getitem__))
+
+    torch.set_num_threads(fastest(trial))
     return turn
 
 
