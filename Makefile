@@ -6,6 +6,8 @@ RUNS ?= runs/quickstart
 QUICK ?=
 # Tests that run beside each other: compiling, their largest part, uses one core.
 TEST_JOBS ?= 2
+# Options of the slow tests, such as SLOW="-k distributed".
+SLOW ?=
 TRAIN = $(BIN)/python -m sp_jax.main --config=configs/quickstart.py
 
 .DEFAULT_GOAL := help
@@ -38,7 +40,7 @@ test: .venv/tested ## run the test suite
 	$(BIN)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist worksteal
 
 slow: .venv/tested ## the long tests: every full-size recipe, two processes (needs about 16 GiB)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(SLOW)
 
 lint: .venv/tested ## check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
