@@ -94,27 +94,48 @@ class ResNet(nn.Module):
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    @nn.compact
+    def setup(self):
+        """Name the layers; those that are never called get no parameters."""
+        kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        self.conv1 = Conv(self.width, kernel, stride, dtype=self.dtype)
+        self.bn1 = BatchNorm()
+        block = nn.remat(self.block, static_argnums=2) if self.remat else self.block
+        for stage, blocks in enumerate(self.stage_sizes):
+            for i in range(blocks):
+                layer = block(
+                    width=self.width * 2**stage,
+                    stride=2 if stage > 0 and i == 0 else 1,
+                    zero_init_residual=self.zero_init_residual,
+                    dtype=self.dtype,
+                )
+                setattr(self, f"layer{stage + 1}_{i}", layer)
+
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Map normalised images [N, H, W, 3] to float32 features [N, D].
 
         D is `8 * width` for basic blocks and `32 * width` for bottlenecks. With `train`,
         the caller must make the collection "batch_stats" mutable.
         """
-        if self.stem == "imagenet":
-            x = Conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(x)
-            x = max_pool(nn.relu(BatchNorm(name="bn1")(x, train)))
-        else:
-            x = Conv(self.width, 3, dtype=self.dtype, name="conv1")(x)
-            x = nn.relu(BatchNorm(name="bn1")(x, train))
-        block = nn.remat(self.block, static_argnums=2) if self.remat else self.block
-        for stage, blocks in enumerate(self.stage_sizes):
-            for i in range(blocks):
-                x = block(
-                    width=self.width * 2**stage,
-                    stride=2 if stage > 0 and i == 0 else 1,
-                    zero_init_residual=self.zero_init_residual,
-                    dtype=self.dtype,
-                    name=f"layer{stage + 1}_{i}",
-                )(x, train)
+        x = self.last_stage(self.trunk(x, train), train)
         return jnp.mean(at_least_float32(x), axis=(1, 2))
+
+    def trunk(self, x: jax.Array, train: bool) -> jax.Array:
+        """All but the last stage ("C4" in detection): [N, H, W, 3] to [N, H/16, W/16, D/2].
+
+        With the small stem the map has four times as many rows and columns.
+        """
+        x = nn.relu(self.bn1(self.conv1(x), train))
+        if self.stem == "imagenet":
+            x = max_pool(x)
+        for stage in range(len(self.stage_sizes) - 1):
+            x = self._stage(x, stage, train)
+        return x
+
+    def last_stage(self, x: jax.Array, train: bool) -> jax.Array:
+        """What `trunk` gives, or a part of it, [N, h, w, D/2] to [N, h/2, w/2, D]."""
+        return self._stage(x, len(self.stage_sizes) - 1, train)
+
+    def _stage(self, x: jax.Array, stage: int, train: bool) -> jax.Array:
+        for i in range(self.stage_sizes[stage]):
+            x = getattr(self, f"layer{stage + 1}_{i}")(x, train)
+        return x
