@@ -10,13 +10,10 @@ import functools
 import logging
 import os
 import pathlib
-import sys
-import traceback
 from collections.abc import Callable
 
 import jax
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 import eval as evaluators
 from configs import common
@@ -26,40 +23,14 @@ from eval.results import versions, write_result
 from input_pipeline import pairing, pairs, resident, store, stream
 from input_pipeline.errors import UserError
 from input_pipeline.sampling import Sampler
-from sp_jax import distributed, validate, xla_flags
+from sp_jax import distributed, program, validate
 from sp_jax.augment import make_views
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
 from sp_jax.train.feed import Resident, Streamed, steps_per_call
-from sp_jax.train.loop import Evaluation, NonFiniteLossError, Settings, fit
+from sp_jax.train.loop import Evaluation, Settings, fit
 from sp_jax.train.mesh import make_mesh, replicated
 from sp_jax.train.step import init_state, make_observe_step, make_step
-
-# Options of a method, a backbone or an evaluator that the file does not name can be given
-# on the command line too; `validate.check_keys` refuses every other new key.
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Path of a config file.",
-    lock_config=False,
-    accept_new_attributes=True,
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run. Default: runs/ and the config file's name."
-)
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed",
-    False,
-    "One of several processes; SLURM, Kubernetes, MPI or a TPU tells which.",
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator",
-    None,
-    "One of several processes: HOST:PORT of process 0, the same for all. Needs --processes "
-    "and --process.",
-)
-_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.", 1)
-_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.", 0)
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -253,86 +224,5 @@ def _draw_first_batch(images, recipe: Recipe, workdir: pathlib.Path) -> None:
     )
 
 
-def main(argv: list[str]) -> int:
-    """Run with the parsed flags; 2 for a mistake of the user, 1 for a diverged run."""
-    if len(argv) > 1:
-        print(
-            f"error: unknown argument {argv[1]!r}: flags start with --.",
-            file=sys.stderr,
-        )
-        return 2
-    # absl's own logger stays at warnings: Orbax reports every read and write there.
-    logging.getLogger().setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    logging.getLogger("jax").setLevel(logging.WARNING)
-    name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
-    workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name).absolute()
-    several = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    words = None
-    try:
-        if _DISTRIBUTED.value or several != (None, None, None):
-            words = distributed.join(_DISTRIBUTED.value, *several)
-            words.set(
-                f"Process {jax.process_index()} of {jax.process_count()} ended in the "
-                "middle of the run: it was killed, or it lost another process (see above, "
-                "and the logs of the others). Start all of them again as before: the run "
-                f"in {workdir} goes on from its newest checkpoint."
-            )
-        else:
-            distributed.warn_if_alone()
-        run(_CONFIG.value, workdir)
-        code = 0
-    except (UserError, NonFiniteLossError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2 if isinstance(error, UserError) else 1
-    except Exception:
-        if words is None:
-            raise
-        traceback.print_exc()
-        distributed.leave(1)
-    if words:
-        words.set("")
-        if code:
-            distributed.leave(code)
-    return code
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the command line; one sentence and exit code 2 where it is wrong."""
-    try:
-        if not any("help" in arg for arg in argv):
-            _check_config_file(argv)
-        return flags.FLAGS(argv)
-    except (UserError, flags.Error) as error:
-        message = str(error)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # ml_collections: an unknown key, or a value of the wrong type.
-        message = f"The config is wrong: {' '.join(str(error).split())}"
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def _check_config_file(argv: list[str]) -> None:
-    """ml_collections reports a missing file late, and with a traceback."""
-    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, equals, path = arg.lstrip("-").partition("=")
-        if arg.startswith("-") and name == "config":
-            path = (path if equals else following).partition(":")[0]
-            if not os.path.isfile(path):
-                raise UserError(f"There is no config file {path!r}.")
-            return
-    raise UserError("Give a config file, such as --config=configs/quickstart.py.")
-
-
-def cli() -> None:
-    """Entry point of `python -m sp_jax.main`."""
-    # Compiled programs are kept between runs: a resumed run starts in seconds.
-    cache = os.path.join(os.path.expanduser("~"), ".cache", "sp_jax", "xla")
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", cache)
-    xla_flags.set_cpu_flags()
-    app.run(main, flags_parser=parse_flags)
-
-
 if __name__ == "__main__":
-    cli()
+    program.main(run, "configs/quickstart.py")

@@ -8,8 +8,9 @@ from typing import Any
 
 from input_pipeline.errors import UserError
 
-# Sections whose keys are not fixed: a method's options, a backbone's, the evaluators.
-OPEN_SECTIONS = ("method_options", "model", "evals")
+# Sections whose keys are not fixed: a method's options, a backbone's, the evaluators, a
+# detector's.
+OPEN_SECTIONS = ("method_options", "model", "evals", "detector")
 
 # What may change between the start of a run and its resumption: nothing that touches
 # the parameters.
@@ -23,13 +24,25 @@ FREE_TO_CHANGE = (
     "checkpoint",
     "fsdp",
     "steps_per_call",
+    "test_batch_size",
+    "test_every",
+    "checkpoint_of_backbone",
 )
 
 
 def check_keys(
-    config: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = "config"
+    config: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    prefix: str = "config",
+    base: str = "configs.common",
 ) -> None:
-    """Compare a config's keys with those of `configs/common.py`.
+    """Compare a config's keys with those of the one that all start from.
+
+    Args:
+        config: to be checked.
+        schema: the other one.
+        prefix: what the words of an error put before a key.
+        base: the module that made the schema.
 
     Raises:
         UserError: a key is unknown or missing.
@@ -42,12 +55,12 @@ def check_keys(
         if name not in config:
             raise UserError(
                 f"{prefix}.{name} is missing: start the config file from "
-                "configs.common.get_config()."
+                f"{base}.get_config()."
             )
         if isinstance(value, Mapping) and not (
             prefix == "config" and name in OPEN_SECTIONS
         ):
-            check_keys(config[name], value, f"{prefix}.{name}")
+            check_keys(config[name], value, f"{prefix}.{name}", base)
 
 
 def check_values(config: Mapping[str, Any]) -> None:

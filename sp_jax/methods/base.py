@@ -35,12 +35,13 @@ class Output(NamedTuple):
         state: the method's new buffers, such as the statistics of batch normalisation.
         metrics: float32 scalars to log.
         features: backbone features of two views of each pair, float32 [N, 2, D], for the
-            health of the representation. No gradient is taken through them.
+            health of the representation. No gradient is taken through them. None where
+            there are no pairs, as in detection.
     """
 
     state: PyTree
     metrics: dict[str, jax.Array]
-    features: jax.Array
+    features: jax.Array | None
 
 
 class Method(NamedTuple):

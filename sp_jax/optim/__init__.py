@@ -8,3 +8,4 @@ from sp_jax.optim.rules import assign as assign
 from sp_jax.optim.schedules import cosine as cosine
 from sp_jax.optim.schedules import linear_scaling as linear_scaling
 from sp_jax.optim.schedules import warmup_cosine as warmup_cosine
+from sp_jax.optim.schedules import warmup_drops as warmup_drops

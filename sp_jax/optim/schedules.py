@@ -1,5 +1,7 @@
 """Schedules: functions of the step, as optax's."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import optax
 
@@ -61,6 +63,42 @@ def warmup_cosine(
         return schedule(jnp.where(step < warmup_steps, step, start))
 
     return held
+
+
+def warmup_drops(
+    peak: float,
+    warmup_steps: int,
+    drops: Sequence[int],
+    *,
+    first: float = 0.0,
+    factor: float = 0.1,
+) -> optax.Schedule:
+    """Rise linearly to `peak`, stay, and fall by a factor at some steps (detection).
+
+    Args:
+        peak: the rate at `warmup_steps`.
+        warmup_steps: length of the rise; 0 starts at `peak`.
+        drops: from these steps on the rate is multiplied by `factor` once more.
+        first: the rate of step 0 as a share of `peak`, if there is a rise.
+        factor: of a drop.
+
+    Raises:
+        ValueError: a drop is in the warm-up.
+
+    Example:
+        >>> schedule = warmup_drops(1.0, 100, (180, 220), first=0.5)
+        >>> [round(float(schedule(step)), 3) for step in (0, 50, 100, 179, 180, 220)]
+        [0.5, 0.75, 1.0, 1.0, 0.1, 0.01]
+    """
+    if drops and min(drops) < warmup_steps:
+        raise ValueError(
+            f"The rate drops at step {min(drops)}, in the warm-up of {warmup_steps} steps."
+        )
+    falling = optax.piecewise_constant_schedule(peak, dict.fromkeys(drops, factor))
+    if warmup_steps == 0:
+        return falling
+    rising = optax.linear_schedule(first * peak, peak, warmup_steps)
+    return lambda step: jnp.where(step < warmup_steps, rising(step), falling(step))
 
 
 def cosine(start: float, end: float, total_steps: int) -> optax.Schedule:

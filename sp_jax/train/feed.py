@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -29,14 +29,16 @@ class Advance(NamedTuple):
     Attributes:
         state: the new state.
         metrics: float32 scalars, or [count] where several steps were made.
-        features: of the last step, float32 [B, 2, D].
+        features: of the last step, float32 [B, 2, D]; None without pairs.
         count: number of steps made.
+        program: tells the compiled programs of a feed from each other.
     """
 
     state: TrainState
     metrics: dict[str, jax.Array]
-    features: jax.Array
+    features: jax.Array | None
     count: int
+    program: Hashable
 
 
 class Source(Protocol):
@@ -52,7 +54,10 @@ class Source(Protocol):
 
 
 class Streamed:
-    """Batches that a host iterator makes, each copied while the device computes."""
+    """Batches that a host iterator makes, each copied while the device computes.
+
+    They may have several shapes: the step is compiled for each.
+    """
 
     def __init__(
         self, step: Step, batches: Callable[[int], Iterator[Batch]], mesh: Mesh
@@ -81,10 +86,11 @@ class Streamed:
     def advance(self, state: TrainState, most: int) -> Advance:
         """Make one step; `most` is at least 1."""
         del most
+        shapes = tuple(x.shape for x in jax.tree.leaves(self._next))
         with jax.transfer_guard("disallow"):
             state, metrics, features = self._step(state, self._next)
         self._next = self._read()
-        return Advance(state, metrics, features, 1)
+        return Advance(state, metrics, features, 1, shapes)
 
     def lower(self, state: TrainState, most: int) -> jax.stages.Lowered:
         """The program of `advance`, to be compiled and looked at."""
@@ -159,7 +165,7 @@ class Resident:
         count = self._count(most)
         with jax.transfer_guard("disallow"):
             out = self._several(state, self._source.arrays, count)
-        return Advance(*out, count)
+        return Advance(*out, count, count)
 
     def _count(self, most: int) -> int:
         return self._most if most >= self._most else 1

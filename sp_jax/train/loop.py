@@ -185,7 +185,7 @@ def fit(
     trace_here = settings.profile_steps and first
     tracing = False
     health = make_health_fn(mesh)
-    compiled = set()  # the numbers of steps a call that are compiled
+    compiled = set()  # the programs that were used before
     calls = 0
     waits = True
     several = jax.process_count() > 1
@@ -211,7 +211,9 @@ def fit(
                     settings.total_steps,
                 )
                 with jax.profiler.StepTraceAnnotation("train", step_num=done):
-                    state, metrics, features, count = feed.advance(state, pause - done)
+                    state, metrics, features, count, program = feed.advance(
+                        state, pause - done
+                    )
                 window.append(metrics)
                 done += count
                 calls += 1
@@ -223,15 +225,16 @@ def fit(
                     jax.profiler.stop_trace()
                     tracing = False
                     say(f"Wrote a profile of steps {trace_from} to {done - 1}.")
-                if count not in compiled:  # that took longer than the steps
+                if program not in compiled:  # that took longer than the steps
                     jax.block_until_ready(state)
-                    compiled.add(count)
+                    compiled.add(program)
                     clock, clock_step = time.perf_counter(), done
                 if done % settings.log_every == 0 or done == settings.total_steps:
                     fetch_window(done)
                     line = _mean(window)
                     window.clear()
-                    line |= {k: float(v) for k, v in health(features).items()}
+                    if features is not None:
+                        line |= {k: float(v) for k, v in health(features).items()}
                     if done > clock_step:
                         ms = (time.perf_counter() - clock) / (done - clock_step) * 1e3
                         line["step_ms"] = ms

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from sp_jax import losses
 from sp_jax.augment import Augment, Jigsaw, make_views
-from sp_jax.methods import Method
+from sp_jax.methods import Method, Output
 from sp_jax.optim.transforms import leaf_norms
 from sp_jax.train.mesh import (
     by_batch,
@@ -52,20 +52,37 @@ def init_state(
     seed: int,
     mesh: Mesh,
 ) -> TrainState:
+    """Make the state of step 0 of a method; see `state_of`."""
+    images = [jnp.zeros((2, *view.shape)) for view in views]
+    return state_of(lambda key: method.init(key, images), optimizer, seed, mesh)
+
+
+def state_of(
+    init: Callable[[jax.Array], tuple[PyTree, PyTree]],
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+) -> TrainState:
     """Make the state of step 0, laid out as `mesh.by_size` says.
 
     A function of the seed, on one kind of device: `rbg` may give other bits on another.
+
+    Args:
+        init: `init(key) -> (params, method_state)`.
+        optimizer: whose state begins here, too.
+        seed: of all randomness of the run.
+        mesh: the devices.
     """
 
-    def init(key):
-        images = [jnp.zeros((2, *view.shape)) for view in views]
-        params, method_state = method.init(key, images)
+    def begin(key):
+        params, method_state = init(key)
         return params, method_state, optimizer.init(params)
 
     # The hardware generator: threefry makes the compilation of a ResNet's init five
     # times slower.
     key = jax.random.key(seed, impl="rbg")
-    params, method_state, opt_state = jax.jit(init, out_shardings=replicated(mesh))(key)
+    whole = replicated(mesh)
+    params, method_state, opt_state = jax.jit(begin, out_shardings=whole)(key)
     key = jax.random.key_data(jax.random.key(seed))
     state = TrainState(np.int32(0), params, method_state, opt_state, key)
     # Made whole first: bits of `rbg` may depend on how an array is split.
@@ -73,8 +90,7 @@ def init_state(
 
 
 Step = Callable[
-    [TrainState, dict[str, jax.Array]],
-    tuple[TrainState, dict[str, jax.Array], jax.Array],
+    [TrainState, PyTree], tuple[TrainState, dict[str, jax.Array], jax.Array | None]
 ]
 
 
@@ -100,30 +116,60 @@ def make_step(
         float32 scalars; features float32 [B, 2, D] are those of two views of each pair.
     """
 
-    def step(state: TrainState, batch: dict[str, jax.Array]):
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        augment_key, loss_key = jax.random.split(key)
+    def prepare(key, batch):
         with jax.named_scope("augment"):
-            images, index = _views_of(augment_key, batch, views)
+            return _views_of(key, batch, views)
+
+    def loss(params, method_state, batch, step, key):
+        return method.loss(params, method_state, *batch, step, key)
+
+    return step_of(loss, optimizer, schedule, mesh, prepare, method.update)
+
+
+def step_of(
+    loss: Callable[..., tuple[jax.Array, Output]],
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+    prepare: Callable[[jax.Array, PyTree], PyTree] = lambda key, batch: batch,
+    update: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree]] | None = None,
+) -> Step:
+    """Put any loss, its gradient and the update into one pure function.
+
+    Args:
+        loss: `loss(params, method_state, batch, step, key) -> (loss, Output)`, of the
+            global batch. Output.features may be None.
+        optimizer: updates the parameters.
+        schedule: the learning rate, only to log it.
+        mesh: the devices, and how the state is split over them.
+        prepare: `prepare(key, batch) -> batch`, what comes before and has no gradient.
+        update: what comes after the optimiser; see `Method.update`.
+
+    Returns:
+        As `make_step`, for batches that `prepare` takes.
+    """
+
+    def step(state: TrainState, batch: PyTree):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        prepare_key, loss_key = jax.random.split(key)
+        batch = prepare(prepare_key, batch)
         method_state = gather(state.method_state, mesh)
 
         @jax.named_scope("loss")
         def loss_fn(params):
-            return method.loss(
-                gather(params, mesh), method_state, images, index, state.step, loss_key
-            )
+            return loss(gather(params, mesh), method_state, batch, state.step, loss_key)
 
-        (loss, out), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (value, out), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
         method_state = out.state
-        if method.update:
+        if update:
             with jax.named_scope("update"):
-                params, method_state = method.update(params, method_state, state.step)
+                params, method_state = update(params, method_state, state.step)
         with jax.named_scope("metrics"):
             metrics = {
-                "loss": loss,
+                "loss": value,
                 **out.metrics,
                 "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
                 "grad_norm": jnp.linalg.norm(
