@@ -120,13 +120,20 @@ def attention(backbone: Backbone, images: np.ndarray) -> np.ndarray:
 
 
 def draw_attention(images: np.ndarray, maps: np.ndarray) -> plt.Figure:
-    """Images uint8 [n, S, S, 3] beside the maps [n, heads, rows, columns] of each head."""
-    heads = maps.shape[1]
+    """Images uint8 [n, S, S, 3] beside the maps [n, heads, rows, columns] of each head.
+
+    Each map is scaled by its own largest value, so that a head is read for where it looks;
+    but at least by four times an equal share, so that one that looks everywhere is dark.
+    """
+    heads, patches = maps.shape[1], maps.shape[2] * maps.shape[3]
     titles = ["image", *(f"head {i + 1}" for i in range(heads))]
     rows = []
     for image, own in zip(images, maps, strict=True):
-        # Each map to its own largest value: a head is read for where, not how much.
-        shown = [plt.get_cmap("inferno")(m / m.max())[..., :3] for m in own]
+        tops = np.maximum(own.max(axis=(1, 2)), 4 / patches)
+        shown = [
+            plt.get_cmap("inferno")(m / top)[..., :3]
+            for m, top in zip(own, tops, strict=True)
+        ]
         rows.append([image, *shown])
     return pictures.image_grid(rows, titles)
 
@@ -174,7 +181,12 @@ def draw_neighbours(
         len(table), min(count, len(table)), replace=False
     )
     sides = table.first[rows], table.second[rows]
-    found = [np.column_stack([x, nearest(features, store, x, n)]) for x in sides]
-    sheet = [list(store.read(row)) for row in np.concatenate(found, axis=1)]
-    titles = ["first", *["near"] * n, "second", *["near"] * n]
+    left, right = (
+        [list(store.read([row, *near])) for row, near in zip(x, found, strict=True)]
+        for x in sides
+        for found in [nearest(features, store, x, n)]
+    )
+    gap = np.full_like(left[0][0], 255)
+    sheet = [[*a, gap, *b] for a, b in zip(left, right, strict=True)]
+    titles = ["first", *["near"] * n, "", "second", *["near"] * n]
     return pictures.image_grid(sheet, titles, side=0.75)
