@@ -17,7 +17,7 @@ from sp_jax.models.heads import torch_bias, torch_linear
 from sp_jax.models.layers import at_least_float32
 
 POSITIONS = ("learned", "sincos")
-TOKENS = ("cls", "cls4", "mean")
+TOKENS = ("cls", "cls4", "mean")  # and "map", which are no features of an image
 
 # The official "truncated" normal is cut at 2, which is 100 deviations.
 normal = nn.initializers.normal(0.02)
@@ -208,7 +208,8 @@ class ViT(nn.Module):
             chooses how parameters are drawn: as the one or the other official code.
         tokens: what the features are: "cls", the class token; "cls4", those of the last
             four blocks, each after the last norm, one after the other (DINO's linear
-            evaluation of ViT-S); "mean" of the patches.
+            evaluation of ViT-S); "mean" of the patches. "map" gives all of the patches,
+            in their places, for detection.
         freeze_patch_embedding: stop the gradient of the patch projection (MoCo v3). It
             stays among the parameters, and weight decay would still move it.
         remat: keep only the inputs of the blocks, and compute what is inside of them
@@ -241,7 +242,7 @@ class ViT(nn.Module):
             raise ValueError(
                 f"There is no position {self.position!r}; choose 'learned' or 'sincos'."
             )
-        if self.tokens not in TOKENS:
+        if self.tokens not in (*TOKENS, "map"):
             raise ValueError(
                 f"There are no tokens {self.tokens!r}; choose 'cls', 'cls4' or 'mean'."
             )
@@ -265,7 +266,8 @@ class ViT(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Map normalised images [N, H, W, 3] to float32 features [N, dim].
 
-        With tokens="cls4" there are 4 dim features.
+        With tokens="cls4" there are 4 dim features; with "map" they are
+        [N, H/p, W/p, dim] for patches of p pixels.
 
         Raises:
             ValueError: a side of the images is not a multiple of the patch size.
@@ -313,6 +315,8 @@ class ViT(nn.Module):
         if self.tokens == "cls4":
             return norm(jnp.stack(class_tokens[-4:], axis=1)).reshape(len(x), -1)
         x = norm(x)
+        if self.tokens == "map":
+            return x[:, 1:].reshape(len(x), *grid, self.dim)
         return x[:, 1:].mean(axis=1) if self.tokens == "mean" else x[:, 0]
 
 

@@ -1,0 +1,85 @@
+"""Boxes x1, y1, x2, y2 in pixels: areas, overlaps, and the coding of one by another.
+
+Coordinates are continuous: a box is x2 - x1 wide.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+# A box is at most 1000 / 16 times as wide as its anchor: Detectron2's bound, which keeps the
+# exponential finite.
+_MOST = math.log(1000 / 16)
+_LEAST = 1e-3  # pixels; sides of degenerate boxes, so that their logarithm is finite
+
+Weights = Sequence[float]
+
+
+def area(boxes: jax.Array) -> jax.Array:
+    """Area [...] of boxes [..., 4], in square pixels; 0 for inverted ones."""
+    sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def iou(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Intersection over union of each box of a [N, 4] with each of b [M, 4]: [N, M].
+
+    In [0, 1]; 0 where both boxes are degenerate.
+
+    Example:
+        >>> a = jnp.array([[0.0, 0.0, 2.0, 2.0]])
+        >>> b = jnp.array([[1.0, 0.0, 3.0, 2.0]])
+        >>> round(float(iou(a, b)[0, 0]), 4)
+        0.3333
+    """
+    low = jnp.maximum(a[:, None, :2], b[None, :, :2])
+    high = jnp.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = area(jnp.concatenate([low, high], axis=-1))
+    union = area(a)[:, None] + area(b)[None] - common
+    return jnp.where(union > 0, common / jnp.where(union > 0, union, 1), 0)
+
+
+def encode(
+    boxes: jax.Array, anchors: jax.Array, weights: Weights = (1, 1, 1, 1)
+) -> jax.Array:
+    """What `decode` needs to make the boxes of the anchors: deltas [..., 4].
+
+    Args:
+        boxes: [..., 4].
+        anchors: [..., 4].
+        weights: the deltas of x, y, width and height are multiplied by these.
+
+    Source: Girshick et al. 2014, appendix C, https://arxiv.org/abs/1311.2524
+    """
+    centre, side = _centred(anchors)
+    new_centre, new_side = _centred(boxes)
+    deltas = jnp.concatenate(
+        [(new_centre - centre) / side, jnp.log(new_side / side)], axis=-1
+    )
+    return deltas * jnp.asarray(weights, deltas.dtype)
+
+
+def decode(
+    deltas: jax.Array, anchors: jax.Array, weights: Weights = (1, 1, 1, 1)
+) -> jax.Array:
+    """Move anchors [..., 4] by deltas [..., 4]: boxes [..., 4]. See `encode`."""
+    centre, side = _centred(anchors)
+    deltas = deltas / jnp.asarray(weights, deltas.dtype)
+    centre = centre + deltas[..., :2] * side
+    half = side * jnp.exp(jnp.minimum(deltas[..., 2:], _MOST)) / 2
+    return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def _centred(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Centre and sides, [..., 2] each."""
+    side = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + side / 2, jnp.maximum(side, _LEAST)
+
+
+def clip(boxes: jax.Array, size: jax.Array) -> jax.Array:
+    """Cut boxes [..., 4] at the borders of an image of size [2], height and width."""
+    height, width = size[0], size[1]
+    most = jnp.stack([width, height, width, height]).astype(boxes.dtype)
+    return jnp.clip(boxes, 0, most)

@@ -1,0 +1,163 @@
+"""The network of Faster R-CNN with a backbone of `sp_jax.models`.
+
+A region proposal network scores boxes around each position of a map, and a head looks at the
+part of the map inside of each proposal. With a ResNet the map is that of the last stage but
+one, and the last stage is a part of the head: Detectron2's R50-C4, with the normalisation
+that MoCo's protocol adds behind the last stage. With a vision transformer the map is that of
+the patches, and the head has two dense layers.
+
+Sources: https://arxiv.org/abs/1506.01497 for the two parts; https://arxiv.org/abs/1512.03385,
+appendix A, for the last stage as a head; https://arxiv.org/abs/1911.05722, appendix, for the
+normalisation behind it.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sp_jax.models.layers import BatchNorm, at_least_float32
+from sp_jax.models.resnet import ResNet
+from sp_jax.models.vit import ViT
+
+HIDDEN = 1024  # width of the dense layers of a head without convolutions
+
+
+def _normal(features: int, deviation: float, name: str) -> nn.Dense:
+    """A last layer: float32, because scores and boxes are."""
+    init = nn.initializers.normal(deviation)
+    return nn.Dense(features, kernel_init=init, dtype=jnp.float32, name=name)
+
+
+class RegionProposals(nn.Module):
+    """A hidden 3x3 convolution, and a score and four deltas for each anchor.
+
+    Attributes:
+        anchors: number of anchors at each position.
+        dtype: compute dtype of the convolution.
+    """
+
+    anchors: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Map x [B, H, W, C] to logits [B, H * W * A] and deltas [B, H * W * A, 4]."""
+        init = nn.initializers.normal(0.01)
+        conv = nn.Conv(
+            x.shape[-1], (3, 3), kernel_init=init, dtype=self.dtype, name="conv"
+        )
+        x = nn.relu(conv(x))
+        logits = _normal(self.anchors, 0.01, "objectness")(x)
+        deltas = _normal(4 * self.anchors, 0.01, "deltas")(x)
+        return logits.reshape(len(x), -1), deltas.reshape(len(x), -1, 4)
+
+
+class FasterRCNN(nn.Module):
+    """Backbone, region proposals and box head; `make_detector` puts them together.
+
+    The backbone's variables stay under "backbone", with the names that they have in a
+    checkpoint.
+
+    Attributes:
+        backbone: a `ResNet`, or a `ViT` with `tokens="map"`.
+        num_classes: classes of objects; the background is one more.
+        anchors: number of anchors at each position of the map.
+
+    Raises:
+        ValueError: at construction, if the backbone is of another type.
+    """
+
+    backbone: nn.Module
+    num_classes: int
+    anchors: int
+
+    def __post_init__(self):
+        """Check the backbone, so that an error comes where it was chosen."""
+        super().__post_init__()
+        if not isinstance(self.backbone, ResNet | ViT):
+            raise ValueError(
+                "Detection needs a ResNet or a ViT of sp_jax.models, not "
+                f"{type(self.backbone).__name__}."
+            )
+        if isinstance(self.backbone, ViT) and self.backbone.tokens != "map":
+            raise ValueError(
+                "Detection needs the map of a vision transformer's patches: "
+                f"tokens='map', not {self.backbone.tokens!r}."
+            )
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether the head is the last stage of a ResNet."""
+        return isinstance(self.backbone, ResNet)
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image from one position of the map to the next."""
+        if not self.convolutional:
+            return self.backbone.patch_size
+        stem = 4 if self.backbone.stem == "imagenet" else 1
+        return stem * 2 ** (len(self.backbone.stage_sizes) - 2)
+
+    @property
+    def pool_size(self) -> int:
+        """Rows and columns of what the head is given of each box."""
+        return 14 if self.convolutional else 7
+
+    def setup(self):
+        """Name the layers; those that are never called get no parameters."""
+        dtype = self.backbone.dtype
+        self.rpn = RegionProposals(self.anchors, dtype)
+        self.extra_norm = BatchNorm()
+        # Uniform with the variance 1 / fan_in: Detectron2's for dense layers of a head.
+        init = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+        self.fc1 = nn.Dense(HIDDEN, kernel_init=init, dtype=dtype)
+        self.fc2 = nn.Dense(HIDDEN, kernel_init=init, dtype=dtype)
+        self.scores = _normal(self.num_classes + 1, 0.01, None)
+        self.deltas = _normal(4 * self.num_classes, 0.001, None)
+
+    def __call__(self, images: jax.Array, train: bool) -> None:
+        """Call every layer once, for `init`."""
+        features = self.features(images, train)
+        self.propose(features)
+        size = self.pool_size
+        crops = jnp.zeros((1, size, size, features.shape[-1]), features.dtype)
+        self.classify(crops, train)
+
+    def features(self, images: jax.Array, train: bool) -> jax.Array:
+        """Map normalised images [B, H, W, 3] to a map [B, H/stride, W/stride, C].
+
+        Its sides are rounded up. It has the compute dtype of the backbone.
+
+        Raises:
+            ValueError: patches of a vision transformer do not divide the images.
+        """
+        if self.convolutional:
+            return self.backbone.trunk(images, train)
+        return self.backbone(images, train).astype(self.backbone.dtype)
+
+    def propose(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits [B, N] of being an object, and deltas [B, N, 4], of all anchors of a map.
+
+        Both are float32. The anchors are in the order of `anchors.make_anchors`.
+        """
+        return self.rpn(features)
+
+    def classify(self, crops: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Scores and deltas of boxes, from their parts of the map.
+
+        Args:
+            crops: [R, pool_size, pool_size, C].
+            train: normalise by the statistics of all crops, and update the running ones.
+
+        Returns:
+            Logits float32 [R, num_classes + 1], of which the last is the background's, and
+            deltas float32 [R, num_classes, 4].
+        """
+        if self.convolutional:
+            x = self.extra_norm(self.backbone.last_stage(crops, train), train)
+            x = jnp.mean(at_least_float32(x), axis=(1, 2))
+        else:
+            x = nn.relu(self.fc1(crops.reshape(len(crops), -1)))
+            x = nn.relu(self.fc2(x))
+        deltas = self.deltas(x).reshape(len(crops), self.num_classes, 4)
+        return self.scores(x), deltas
