@@ -45,15 +45,19 @@ def decode(content: bytes, size: int, resize: Resize = "crop") -> np.ndarray:
         return fit(_rgb(image), size, resize)
 
 
-def open_rgb(content: bytes) -> Image.Image:
-    """Decode an encoded image at its own size: upright, 8-bit RGB.
+def open_rgb(content: bytes, upright: bool = True) -> Image.Image:
+    """Decode an encoded image at its own size, as 8-bit RGB.
+
+    Args:
+      content: the file.
+      upright: turn it as its EXIF orientation says; else pixels stay where they are stored.
 
     Raises:
       BadImage: the file is empty, damaged, no image, too large, or has floating point or
         32-bit pixels, whose range is unknown.
     """
     with _opened(content) as image:
-        return _rgb(image)
+        return _rgb(image, upright)
 
 
 def fit(image: Image.Image, size: int, resize: Resize = "crop") -> np.ndarray:
@@ -132,9 +136,9 @@ class _Budget:
 _in_flight = _Budget(_PIXELS_IN_FLIGHT)
 
 
-def _rgb(opened: Image.Image) -> Image.Image:
-    """The first frame, upright, as 8-bit RGB."""
-    image = ImageOps.exif_transpose(opened)
+def _rgb(opened: Image.Image, upright: bool = True) -> Image.Image:
+    """The first frame as 8-bit RGB."""
+    image = ImageOps.exif_transpose(opened) if upright else opened
     if image.mode.startswith("I;16"):
         gray = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((gray + 128) // 257).astype(np.uint8))

@@ -11,6 +11,7 @@ unlabelled. Further class labels, such as CIFAR-100's "coarse_label", are attrib
 
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from input_pipeline.errors import UserError
@@ -18,11 +19,29 @@ from input_pipeline.source import Reader, Source
 
 # Features that name an image.
 _NAMES = ("file_name", "image/filename", "id")
-_ROWS = 1024  # Examples that are read at a time for their labels.
+_ROWS = 1024  # Examples that are read at a time.
 
 
 def scan(name: str) -> Source:
     """The images of a prepared set.
+
+    Raises:
+      UserError: see `open_builder`.
+    """
+    builder = open_builder(name)
+    splits = builder.info.splits
+    counts = [(split, splits[split].num_examples) for split in sorted(splits)]
+    sizes = [splits[split].num_bytes for split in sorted(splits)]
+    return Source(
+        name=f"tfds-{name.replace('/', '-').replace(':', '-')}",
+        key=f"{builder.info.full_name} {counts} {sizes}",
+        meta=lambda: _meta(builder, counts),
+        open_reader=lambda: _open_reader(builder, counts),
+    )
+
+
+def open_builder(name: str) -> Any:
+    """A prepared set: its tfds.core.DatasetBuilder.
 
     Raises:
       UserError: the set is unknown, not prepared, or has no images.
@@ -53,18 +72,18 @@ def scan(name: str) -> Source:
             f"tfds:{name} has no feature 'image' but "
             f"{', '.join(builder.info.features)}: choose another set."
         )
-    splits = builder.info.splits
-    counts = [(split, splits[split].num_examples) for split in sorted(splits)]
-    sizes = [splits[split].num_bytes for split in sorted(splits)]
-    return Source(
-        name=f"tfds-{name.replace('/', '-').replace(':', '-')}",
-        key=f"{builder.info.full_name} {counts} {sizes}",
-        meta=lambda: _meta(builder, counts),
-        open_reader=lambda: _open_reader(builder, counts),
-    )
+    return builder
 
 
-def _encoded(builder: Any, split: str) -> Any:
+def read_examples(examples: Any) -> Iterator[dict[str, Any]]:
+    """All examples that `encoded` gives, in order."""
+    for start in range(0, len(examples), _ROWS):
+        yield from examples.__getitems__(
+            range(start, min(start + _ROWS, len(examples)))
+        )
+
+
+def encoded(builder: Any, split: str) -> Any:
     """The examples of a split, images as bytes; the set's other features decoded."""
     import tensorflow_datasets as tfds
 
@@ -82,14 +101,11 @@ def _meta(builder: Any, counts: list[tuple[str, int]]) -> dict[str, Any]:
     ids, splits, values = [], {}, {k: [] for k in known}
     for split, count in counts:
         splits[split] = list(range(len(ids), len(ids) + count))
-        examples = _encoded(builder, split)
-        for start in range(0, count, _ROWS):
-            rows = range(start, min(start + _ROWS, count))
-            for row, example in zip(rows, examples.__getitems__(rows), strict=True):
-                name = _text(example[key]) if key else f"{row:07d}"
-                ids.append(f"{split}/{name}")
-                for k in known:
-                    values[k].append(int(example[k]))
+        for row, example in enumerate(read_examples(encoded(builder, split))):
+            name = text(example[key]) if key else f"{row:07d}"
+            ids.append(f"{split}/{name}")
+            for k in known:
+                values[k].append(int(example[k]))
     names = {k: list(features[k].names) for k in known}
     return {
         "ids": ids,
@@ -101,7 +117,8 @@ def _meta(builder: Any, counts: list[tuple[str, int]]) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A feature of text."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -109,7 +126,7 @@ def _open_reader(builder: Any, counts: list[tuple[str, int]]) -> Reader:
     rows = [
         (examples, row)
         for split, count in counts
-        for examples in [_encoded(builder, split)]
+        for examples in [encoded(builder, split)]
         for row in range(count)
     ]
 

@@ -3,7 +3,7 @@
     python -m tests.input_pipeline.prepare_tfds DATA_DIR
 
 The archives are made here in the sets' own binary formats, of shipped drawings. These are
-also in DATA_DIR/drawings.npy, uint8 [8, 96, 96, 3].
+also in DATA_DIR/drawings.npy, uint8 [8, 96, 96, 3]; and VOC is in DATA_DIR/VOCdevkit.
 """
 
 import io
@@ -80,28 +80,47 @@ def stl10():
     }
 
 
-BOX = """<annotation><size><width>96</width><height>96</height></size><object>
-<name>cat</name><pose>Left</pose><truncated>0</truncated><difficult>0</difficult>
-<bndbox><xmin>8</xmin><ymin>16</ymin><xmax>48</xmax><ymax>64</ymax></bndbox>
-</object></annotation>"""
-
-
-def voc():
-    archives = {}
-    for archive, parts in {
+OBJECT = """<object><name>{}</name><pose>Left</pose><truncated>0</truncated>
+<difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>
+<ymax>{}</ymax></bndbox></object>"""
+# Corners count from 1; VOC 2012 has some with fractions.
+VOC = {
+    "VOC2007": {
         "VOCtrainval_06-Nov-2007.tar": {"train": ["000001"], "val": ["000002"]},
         "VOCtest_06-Nov-2007.tar": {"test": ["000003"]},
-    }.items():
-        files, top = {}, "VOCdevkit/VOC2007"
+    },
+    "VOC2012": {
+        "VOCtrainval_11-May-2012.tar": {
+            "train": ["2008_000004"],
+            "val": ["2008_000005"],
+        },
+        "VOC2012test.tar": {"test": ["2008_000006"]},
+    },
+}
+
+
+def voc(year):
+    """Images of several sizes; those of the test of 2012 have no annotations."""
+    archives = {}
+    for archive, parts in VOC[year].items():
+        files, top = {}, f"VOCdevkit/{year}"
         for part, names in parts.items():
             files[f"{top}/ImageSets/Main/{part}.txt"] = "\n".join(names).encode()
             for name in names:
+                number = int(name[-6:])
+                height = 96 if number < 4 else 60 + number
+                image = Image.fromarray(drawings(6, 96)[number - 1])
                 file = io.BytesIO()
-                Image.fromarray(drawings(3, 96)[int(name) - 1]).save(
-                    file, "JPEG", quality=95
-                )
+                image.resize((96, height)).save(file, "JPEG", quality=95)
                 files[f"{top}/JPEGImages/{name}.jpg"] = file.getvalue()
-                files[f"{top}/Annotations/{name}.xml"] = BOX.encode()
+                size = f"<size><width>96</width><height>{height}</height></size>"
+                objects = [
+                    OBJECT.format("cat", 0, 8 + number, 16, 48, 61),
+                    OBJECT.format("tvmonitor", 1, 1, 1.7, 95.3, height),
+                ][: 1 + number % 2]
+                text = f"<annotation>{size}{''.join(objects)}</annotation>"
+                if archive != "VOC2012test.tar":
+                    files[f"{top}/Annotations/{name}.xml"] = text.encode()
         archives[archive] = files
     return archives
 
@@ -128,11 +147,17 @@ def prepare(data_dir, name, archives):
 def main(data_dir):
     data_dir.mkdir(parents=True, exist_ok=True)
     np.save(data_dir / "drawings.npy", drawings(8, 96))
+    for year in VOC:
+        for files in voc(year).values():
+            for file, content in files.items():
+                (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
+                (data_dir / file).write_bytes(content)
     for name, archives in {
         "cifar10": cifar10(),
         "cifar100": cifar100(),
         "stl10": stl10(),
-        "voc/2007": voc(),
+        "voc/2007": voc("VOC2007"),
+        "voc/2012": voc("VOC2012"),
     }.items():
         prepare(data_dir, name, archives)
 

@@ -9,13 +9,14 @@ import textwrap
 import numpy as np
 import pytest
 
+from input_pipeline.detection import open_boxes
 from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A TFDS_DATA_DIR with cifar10, cifar100, stl10 and voc/2007."""
+    """A TFDS_DATA_DIR with cifar10, cifar100, stl10 and voc."""
     folder = tmp_path_factory.mktemp("tensorflow_datasets")
     command = [sys.executable, "-m", "tests.input_pipeline.prepare_tfds", folder]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -83,6 +84,44 @@ def test_voc_has_no_single_label(tfds):
     assert nearest(store, drawings).tolist() == [1]
 
 
+def test_boxes_of_voc_are_those_of_its_folder(prepared, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
+    one = open_boxes("tfds:voc", "2007/trainval+2012/trainval+2007/test")
+    parts = ("VOC2007/train", "VOC2007/val", "VOC2012/train", "VOC2012/val")
+    two = open_boxes(
+        f"folder:{prepared / 'VOCdevkit'}", "+".join([*parts, "VOC2007/test"])
+    )
+    assert one.class_names == two.class_names and len(one) == len(two) == 5
+    assert one.ids == two.ids  # With one image a split there is no order to shuffle.
+    np.testing.assert_array_equal(one.sizes, two.sizes)
+    for row in range(5):
+        for field in ("boxes", "labels", "difficult"):
+            a, b = getattr(one, field)[row], getattr(two, field)[row]
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(one.read(row), two.read(row))
+    assert one.fingerprint == two.fingerprint
+    assert open_boxes("tfds:voc/2012", "validation").ids == ("VOC2012/2008_000005",)
+
+
+@pytest.mark.parametrize(
+    "name, split, wanted",
+    [
+        ("voc", "train", "no split 'train': choose from 2007/trainval, 2007/train, "),
+        ("voc/2007", "2007/train", "no split '2007/train': choose from trainval, "),
+        ("voc/2007", "val", "no split 'val'.*validation"),
+        ("voc/2007", "trainval+train", "images of tfds:voc/2007 twice"),
+        ("voc", "2012/test", "test of tfds:voc/2012 has no boxes"),
+        ("voc", "2013/train", "no set 'voc/2013'.*catalog"),
+        ("coco", "train", "Unknown store of boxes 'tfds:coco'"),
+    ],
+)
+def test_splits_of_boxes(prepared, monkeypatch, name, split, wanted):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
+    with pytest.raises(UserError, match=wanted):
+        open_boxes(f"tfds:{name}", split)
+
+
 def test_it_is_read_without_tensorflow(prepared, tmp_path):
     program = """
         import sys
@@ -96,7 +135,9 @@ def test_it_is_read_without_tensorflow(prepared, tmp_path):
 
         sys.meta_path[sys.meta_path.index(PathFinder)] = Without
         from input_pipeline.store import open_store
+        from input_pipeline.detection import open_boxes
         print(len(open_store("tfds:cifar10", image_size=32, data_dir=sys.argv[1])))
+        print(open_boxes("tfds:voc/2007", "test").read(0).shape)
         try:
             import tensorflow
         except ImportError:
@@ -108,7 +149,7 @@ def test_it_is_read_without_tensorflow(prepared, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "8\nnot there\n", done.stderr
+    assert done.stdout == "8\n(96, 96, 3)\nnot there\n", done.stderr
 
 
 @pytest.mark.parametrize(
