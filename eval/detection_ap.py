@@ -1,0 +1,282 @@
+"""How good detections are: average precision by COCO's and by PASCAL VOC's rules.
+
+A detection is right if it has the class of an object and overlaps it enough: the IoU
+(intersection over union) reaches a threshold. AP is the area under precision over recall, of
+one class and one threshold; what is reported are means over the classes.
+
+  ap, ap50, ap75     COCO's AP: precision at 101 recalls, mean over the ten IoUs 0.5, 0.55, ...,
+                     0.95, or at one of them; at most 100 detections an image and class. By
+                     pycocotools (https://github.com/ppwwyyxx/cocoapi).
+  voc07_ap, voc07_ap50, voc07_ap75   VOC's AP until 2009: precision at 11 recalls, at the same
+                     IoUs. This is what MoCo's and Detectron2's tables give for VOC 2007.
+  voc_ap50           VOC's AP from 2010 on: the whole area, at IoU 0.5.
+                     (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html)
+
+The two differ in the matching, too. COCO gives a detection the best object that is still
+free; VOC the best of all, so that a second detection of it is wrong. An object that is
+`difficult` need not be found. VOC forgives every detection of it, COCO one for each.
+
+Detectron2 rounds scores to 0.001 and boxes to 0.1 pixels before it applies VOC's rules, and
+wants an IoU above the threshold, where VOC's own code takes one that is equal.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from pycocotools import mask
+from pycocotools.cocoeval import COCOeval
+
+from input_pipeline.errors import UserError
+
+IOUS = np.linspace(0.5, 0.95, 10)
+_AT = {"": slice(None), "50": slice(0, 1), "75": slice(5, 6)}  # which of the IOUS
+
+
+class Detections(NamedTuple):
+    """K boxes that were found in the images of a store, in any order.
+
+    Attributes:
+      image: int32 [K], row of the store.
+      boxes: float32 [K, 4], x1, y1, x2, y2 in pixels of the image as it is stored.
+      scores: float32 [K], higher is surer.
+      classes: int32 [K], from 0.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+    def of_image(self, row: int) -> "Detections":
+        """Those of one image."""
+        return Detections(*(field[self.image == row] for field in self))
+
+
+class Objects(Protocol):
+    """What is there to be found: the part of a `BoxStore` that is needed here.
+
+    Attributes:
+      class_names: of C classes.
+      boxes: for each image float32 [n, 4], in its pixels.
+      labels: for each image int32 [n], from 0.
+      difficult: for each image bool [n].
+    """
+
+    class_names: Sequence[str]
+    boxes: Sequence[np.ndarray]
+    labels: Sequence[np.ndarray]
+    difficult: Sequence[np.ndarray]
+
+
+class Scores(NamedTuple):
+    """All in [0, 1].
+
+    Attributes:
+      values: the numbers of the module's description, by name.
+      ap50_by_class: class name -> COCO's AP at IoU 0.5; their mean is `ap50`.
+      curves: class name -> float64 [101], precision at recalls 0, 0.01, ..., 1 at IoU 0.5.
+      left_out: classes without an object that has to be found. They have no AP and are in
+        no mean.
+    """
+
+    values: dict[str, float]
+    ap50_by_class: dict[str, float]
+    curves: dict[str, np.ndarray]
+    left_out: tuple[str, ...]
+
+
+def average_precision(store: Objects, detections: Detections) -> Scores:
+    """Compare what was found with what is there.
+
+    Args:
+      store: N images with C classes.
+      detections: in these images. Those of a low score count, too: they are how a
+        detector reaches a higher recall.
+
+    Returns:
+      See `Scores`.
+
+    Raises:
+      ValueError: a detection in an image, or of a class, that the store does not have.
+      UserError: no image has an object that has to be found, or a detection that is not
+        finite.
+    """
+    _check(store, detections)
+    wanted = _count_objects(store)
+    kept = np.flatnonzero(wanted)
+    if not len(kept):
+        raise UserError(
+            "No image has an object that has to be found (all are difficult, or there "
+            "are none), so there is no average precision."
+        )
+    precision = _coco_precision(store, detections)[:, kept]
+    points, area = _voc_precision(store, detections, kept, wanted)
+    values = {f"ap{name}": float(precision[at].mean()) for name, at in _AT.items()}
+    values |= {f"voc07_ap{name}": float(points[at].mean()) for name, at in _AT.items()}
+    values["voc_ap50"] = float(area[0].mean())
+    curves = {store.class_names[c]: precision[0, i] for i, c in enumerate(kept)}
+    return Scores(
+        values=values,
+        ap50_by_class={name: float(curve.mean()) for name, curve in curves.items()},
+        curves=curves,
+        left_out=tuple(
+            name
+            for name, count in zip(store.class_names, wanted, strict=True)
+            if not count
+        ),
+    )
+
+
+def _check(store: Objects, detections: Detections) -> None:
+    for what, found, count in [
+        ("image", detections.image, len(store.boxes)),
+        ("class", detections.classes, len(store.class_names)),
+    ]:
+        wrong = found[(found < 0) | (found >= count)]
+        if len(wrong):
+            raise ValueError(f"A detection has {what} {wrong[0]}; there are {count}.")
+    if not (
+        np.isfinite(detections.boxes).all() and np.isfinite(detections.scores).all()
+    ):
+        raise UserError("A detection is not finite: the detector has diverged.")
+
+
+def _count_objects(store: Objects) -> np.ndarray:
+    """int64 [C]: objects that have to be found."""
+    labels = [
+        own[~difficult]
+        for own, difficult in zip(store.labels, store.difficult, strict=True)
+    ]
+    return np.bincount(np.concatenate(labels), minlength=len(store.class_names))
+
+
+def _corner_size(boxes: np.ndarray) -> np.ndarray:
+    """Boxes [n, 4] as pycocotools takes them: float64 x1, y1, width, height."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+class _Coco(COCOeval):
+    """pycocotools, with objects that are ignored but have the usual IoU.
+
+    Its own preparation takes "is ignored" from "is a crowd", whatever the annotation
+    says, and the IoU of a crowd is another one. So objects and detections are put into
+    its tables from outside, and it has nothing left to prepare.
+    """
+
+    def _prepare(self) -> None:
+        pass
+
+
+def _coco_precision(store: Objects, detections: Detections) -> np.ndarray:
+    """Precision at 101 recalls: float64 [10, C, 101]; -1 for classes without objects."""
+    coco = _Coco(iouType="bbox")
+    coco.params.imgIds = list(range(len(store.boxes)))
+    coco.params.catIds = list(range(len(store.class_names)))
+    coco.params.iouThrs = IOUS
+    coco.params.areaRng = [[0, np.inf]]
+    coco.params.maxDets = [100]
+    number = 0
+    for row, boxes in enumerate(store.boxes):
+        for box, label, difficult in zip(
+            _corner_size(boxes), store.labels[row], store.difficult[row], strict=True
+        ):
+            number += 1  # 0 would mean "not matched"
+            coco._gts[row, int(label)].append(
+                {
+                    "id": number,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "ignore": int(difficult),
+                    "iscrowd": 0,
+                }
+            )
+    for number, (box, row, score, label) in enumerate(
+        zip(
+            _corner_size(detections.boxes),
+            detections.image.tolist(),
+            detections.scores.tolist(),
+            detections.classes.tolist(),
+            strict=True,
+        ),
+        start=1,
+    ):
+        coco._dts[row, label].append(
+            {"id": number, "bbox": box, "area": box[2] * box[3], "score": score}
+        )
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.evaluate()
+        coco.accumulate()
+    return coco.eval["precision"][..., 0, 0].swapaxes(1, 2)
+
+
+def _voc_precision(
+    store: Objects, detections: Detections, classes: np.ndarray, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """VOC's AP of some classes by 11 points and by area: float64 [10, n] each."""
+    overlap, which = _best_objects(store, detections)
+    difficult = np.concatenate(store.difficult)
+    order = np.lexsort((detections.image, -detections.scores))
+    points, area = np.zeros((2, len(IOUS), len(classes)))
+    for column, number in enumerate(classes):
+        mine = order[detections.classes[order] == number]
+        for line, threshold in enumerate(IOUS):
+            hit = overlap[mine] >= threshold
+            counted = mine[~(hit & difficult[which[mine]])]
+            right = np.flatnonzero(overlap[counted] >= threshold)
+            # The first, and so the surest, of an object's detections.
+            _, first = np.unique(which[counted[right]], return_index=True)
+            is_true = np.zeros(len(counted), bool)
+            is_true[right[first]] = True
+            points[line, column], area[line, column] = _voc_ap(is_true, wanted[number])
+    return points, area
+
+
+def _best_objects(
+    store: Objects, detections: Detections
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each detection the largest IoU with an object of its class, and which it is.
+
+    Returns:
+      float64 [K], -1 where the image has no object of the class; and int64 [K], the
+      object's number over all images.
+    """
+    overlap = np.full(len(detections.scores), -1.0)
+    which = np.zeros(len(overlap), np.int64)
+    order = np.argsort(detections.image, kind="stable")
+    rows = np.arange(len(store.boxes) + 1)
+    ends = np.searchsorted(detections.image[order], rows)
+    first = 0  # object of the image
+    for row, boxes in enumerate(store.boxes):
+        mine = order[ends[row] : ends[row + 1]]
+        if len(mine) and len(boxes):
+            iou = mask.iou(
+                _corner_size(detections.boxes[mine]),
+                _corner_size(boxes),
+                np.zeros(len(boxes)),
+            )
+            same = detections.classes[mine][:, None] == store.labels[row]
+            iou = np.where(same, iou, -1)
+            overlap[mine] = iou.max(1)
+            which[mine] = first + iou.argmax(1)
+        first += len(boxes)
+    return overlap, which
+
+
+def _voc_ap(is_true: np.ndarray, wanted: int) -> tuple[float, float]:
+    """AP by 11 points and by area.
+
+    Args:
+      is_true: bool [n], by falling score: right, not wrong. Ignored ones are not here.
+      wanted: objects that have to be found, at least 1.
+    """
+    found = np.cumsum(is_true)
+    precision = found / np.arange(1, len(found) + 1)
+    # The best precision at this recall or a higher one; behind the last there is none.
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
+    # In whole numbers: 3 of 10 reach a recall of 0.3, which they do not in floats.
+    reached = np.searchsorted(10 * found, np.arange(11) * wanted)
+    return best[reached].mean(), best[:-1][is_true].sum() / wanted
