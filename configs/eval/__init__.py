@@ -1,0 +1,1 @@
+"""Recipes of evaluations that train: detection."""

@@ -1,0 +1,33 @@
+"""Detection on scenes that are composed of the shipped drawings: a few minutes on a CPU.
+
+    python -m eval.detection --config=configs/eval/scenes_faster_rcnn_c4.py \
+        --checkpoint=runs/quickstart/semantic
+
+The protocol of VOC, smaller. Train and test scenes show drawings that no backbone of the
+quickstart was trained on, and no drawing is in both.
+"""
+
+import ml_collections
+
+from configs.eval import voc_faster_rcnn_c4
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Small images, a quarter-width ResNet-18, few proposals."""
+    config = voc_faster_rcnn_c4.get_config()
+    config.batch_size = 8
+    config.total_steps = 600
+    config.model.name = "resnet18"
+    config.model.width = 16
+
+    config.data.store = "scenes"
+    config.data.train_split = "train"
+    config.data.test_split = "test"
+    config.data.sizes = ((144, 192), (192, 256))
+    config.data.test_size = (192, 256)
+    config.data.max_boxes = 8
+
+    config.optimizer.drops = (400, 520)
+    config.log_every = 25
+    config.checkpoint.every = 100
+    return config

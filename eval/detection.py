@@ -1,0 +1,342 @@
+r"""Detection: a backbone, fine-tuned as Faster R-CNN, and its average precision.
+
+  python -m eval.detection --config=configs/eval/scenes_faster_rcnn_c4.py \
+    --checkpoint=runs/quickstart/semantic
+
+  python -m eval.detection --config=configs/eval/voc_faster_rcnn_c4.py \
+    --checkpoint=RUN --data=folder:VOCdevkit
+
+The protocol is MoCo's (https://arxiv.org/abs/1911.05722, appendix A.1): all layers are
+trained, batch normalisation is over the whole batch, and the last stage of the ResNet is a
+part of the head. It is a run like a pre-training, in the same loop: the same command goes on
+where it was stopped. Without --checkpoint the network of `config.model` starts at random.
+
+In the folder of the run, by default RUN/detection/CONFIG, are config.json, metrics.jsonl,
+checkpoints, `eval/detection.json`, `detections.png` and `detections.npz`, all that was found.
+"""
+
+import functools
+import logging
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+import sp_jax
+from configs.eval import voc_faster_rcnn_c4
+from eval import detection_ap, detection_pictures
+from eval.results import run_folder, versions, write_result
+from input_pipeline import stream
+from input_pipeline.detection import Batches, BoxStore, make_dataset, open_boxes
+from input_pipeline.detection import test_batches as batches_of
+from input_pipeline.errors import UserError
+from sp_jax import distributed, models, optim, program, validate
+from sp_jax.augment import Augment
+from sp_jax.backbone import Backbone
+from sp_jax.detection import Detector, Settings, load_backbone, make_detector
+from sp_jax.recipe import compute_dtype
+from sp_jax.train.feed import Streamed
+from sp_jax.train.loop import Evaluation, fit
+from sp_jax.train.loop import Settings as Lengths
+from sp_jax.train.mesh import by_batch, by_size, local_copy, make_mesh, replicated
+from sp_jax.train.step import TrainState, state_of, step_of
+
+RULES = (
+    optim.Rule(r"/(bn\d|downsample_1|\w*norm\d?)/(scale|bias)$", decay=False),
+    optim.Rule(""),
+)
+PICTURES = 12  # test images in detections.png
+
+
+def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None:
+    """Check everything, train, and write the average precision.
+
+    Args:
+      config: as `configs/eval/voc_faster_rcnn_c4.py` makes it.
+      workdir: the run's folder; a run in it goes on from its newest checkpoint.
+      checkpoint: a run of a pre-training, a checkpoint or a file of weights; "" for a
+        random network.
+
+    Raises:
+      UserError: the config, the data, the backbone or the folder does not fit.
+      NonFiniteLossError: the loss became infinite or not a number.
+    """
+    plain = config.to_dict()
+    schema = voc_faster_rcnn_c4.get_config().to_dict()
+    validate.check_keys(plain, schema, base="configs.eval.voc_faster_rcnn_c4")
+    _check_values(plain)
+    validate.check_devices(config.batch_size, jax.device_count())
+
+    data = config.data
+    train, test = (
+        open_boxes(data.store, split, data_dir=data.dir or None)
+        for split in (data.train_split, data.test_split)
+    )
+    if train.class_names != test.class_names:
+        raise UserError(
+            f"The splits {data.train_split} and {data.test_split} have different classes."
+        )
+    batches = Batches(train, config.batch_size, config.seed, data.sizes, data.max_boxes)
+    backbone = _open_backbone(config, checkpoint)
+    detector = _make_detector(config, backbone, len(train.class_names))
+
+    # Where the backbone lies may change, but not what it is.
+    plain["checkpoint_of_backbone"] = str(checkpoint)
+    plain["fingerprints"] = {
+        "backbone": backbone.fingerprint() if checkpoint else "",
+        "train": train.fingerprint,
+        "test": test.fingerprint,
+    }
+    distributed.check_equal({"config": plain})
+    first = jax.process_index() == 0
+    if first:
+        validate.claim_workdir(workdir, plain)
+    meta = {"config": plain, "classes": train.class_names, "versions": versions()}
+
+    mesh = make_mesh()
+    schedule, tx = _make_optimizer(config)
+    state = _start(detector, backbone if checkpoint else None, tx, config, mesh)
+    dataset = make_dataset(batches, jax.process_index(), jax.process_count())
+    feed = Streamed(
+        step_of(detector.loss, tx, schedule, mesh),
+        lambda start: stream.iterate(
+            dataset, start, config.total_steps, data.prefetch, data.workers
+        ),
+        mesh,
+    )
+    evaluate = functools.partial(
+        _evaluate,
+        _make_finder(detector, test, config.test_batch_size, data.test_size),
+        test,
+        workdir,
+        describe(config, train, test),
+    )
+    logging.info(
+        "Detection on %s: %d images to train on, %d to test on, %d classes, %d steps of %d.",
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        *(len(train), len(test), len(train.class_names)),
+        *(config.total_steps, config.batch_size),
+    )
+    lengths = Lengths(
+        total_steps=config.total_steps,
+        steps_per_epoch=batches.steps_per_epoch,
+        images_per_step=config.batch_size,
+        log_every=config.log_every,
+        save_every=config.checkpoint.every,
+        keep_last=config.checkpoint.keep_last,
+        keep_every=config.checkpoint.keep_every,
+        profile_first_step=config.profile.first_step,
+        profile_steps=config.profile.steps,
+    )
+    evaluations = [Evaluation(evaluate, config.test_every)]
+    fit(workdir, state, feed, evaluations, mesh, lengths, meta)
+
+
+def describe(config: ConfigDict, train: BoxStore, test: BoxStore) -> str:
+    """The protocol in one line."""
+    sizes = ", ".join(f"{h}x{w}" for h, w in config.data.sizes)
+    return (
+        f"Faster R-CNN, all layers trained, {config.total_steps} steps of "
+        f"{config.batch_size} images ({config.optimizer.name}, rate "
+        f"{config.optimizer.learning_rate:g}, seed {config.seed}) on {train.name} "
+        f"{train.split} ({len(train)} images within {sizes}), tested on {test.split} "
+        f"({len(test)} within {config.data.test_size[0]}x{config.data.test_size[1]})"
+    )
+
+
+def _check_values(config: dict[str, Any]) -> None:
+    positive = {
+        name: config[name]
+        for name in ("batch_size", "total_steps", "test_batch_size", "log_every")
+    } | {
+        "checkpoint.every": config["checkpoint"]["every"],
+        "data.max_boxes": config["data"]["max_boxes"],
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise UserError(f"config.{name} is {value}: give a number above 0.")
+    if config["checkpoint"]["keep_last"] < 2:
+        raise UserError(
+            "config.checkpoint.keep_last must be at least 2, so that one is left if the "
+            "newest is damaged."
+        )
+
+
+def _open_backbone(config: ConfigDict, checkpoint: str) -> Backbone:
+    """The network and how it wants its images; without a checkpoint it has no variables."""
+    try:
+        dtype = compute_dtype(config.dtype)
+        if checkpoint:
+            backbone = sp_jax.load(checkpoint)
+            module = backbone.module.clone(dtype=dtype)
+            return Backbone(
+                module, backbone.variables, backbone.size, backbone.mean, backbone.std
+            )
+        module = models.get(**config.model.to_dict(), dtype=dtype)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"The config does not fit: {error}") from error
+    colours = Augment(size=64)
+    return Backbone(module, {}, colours.size, colours.mean, colours.std)
+
+
+def _make_detector(config: ConfigDict, backbone: Backbone, classes: int) -> Detector:
+    try:
+        settings = Settings(**config.detector.to_dict())
+        return make_detector(
+            backbone.module, classes, backbone.mean, backbone.std, settings
+        )
+    except (ValueError, TypeError) as error:
+        raise UserError(f"The config does not fit: {error}") from error
+
+
+def _make_optimizer(config: ConfigDict):
+    """The schedule of the rate, and the transformation."""
+    recipe = config.optimizer
+    peak = recipe.learning_rate * config.batch_size / 16
+    try:
+        # Detectron2 begins at a thousandth.
+        schedule = optim.warmup_drops(
+            peak, recipe.warmup_steps, recipe.drops, first=1e-3
+        )
+        return schedule, optim.get(
+            recipe.name,
+            schedule,
+            peak=peak,
+            rules=RULES,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+        )
+    except ValueError as error:
+        raise UserError(f"The config does not fit: {error}") from error
+
+
+def _start(detector, backbone, tx, config, mesh) -> TrainState:
+    """The state of step 0, with the variables of a checkpoint in it if there is one."""
+    images = np.zeros((1, *config.data.sizes[0], 3), np.uint8)
+    state = state_of(lambda key: detector.init(key, images), tx, config.seed, mesh)
+    if backbone is None:
+        return state
+    try:
+        params, stats = load_backbone(
+            state.params, state.method_state, backbone.variables
+        )
+    except ValueError as error:
+        raise UserError(f"The checkpoint does not fit: {error}") from error
+    state = state.replace(params=params, method_state=stats)
+    return jax.device_put(state, by_size(state, mesh))
+
+
+Finder = Callable[[TrainState], detection_ap.Detections]
+
+
+def _make_finder(
+    detector: Detector, test: BoxStore, batch_size: int, size: tuple[int, int]
+) -> Finder:
+    """Compile the detector for the test images; each process looks at all of them."""
+    mesh = make_mesh(jax.local_devices())
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    rows, whole = by_batch(mesh), replicated(mesh)
+    detect = jax.jit(detector.detect, in_shardings=(whole, whole, rows, rows))
+
+    def find(state: TrainState) -> detection_ap.Detections:
+        params, stats = jax.device_put(
+            local_copy((state.params, state.method_state)), whole
+        )
+        found = []
+        for batch in batches_of(test, batch_size, size):
+            boxes, scores, classes = jax.device_get(
+                detect(params, stats, batch["image"], batch["size"])
+            )
+            image, slot = np.nonzero((classes >= 0) & (batch["index"][:, None] >= 0))
+            index = batch["index"][image]
+            # Back to the pixels of the image as it is stored.
+            factor = (test.sizes[index] / batch["size"][image])[:, [1, 0, 1, 0]]
+            found.append(
+                detection_ap.Detections(
+                    image=index,
+                    boxes=boxes[image, slot] * factor.astype(np.float32),
+                    scores=scores[image, slot],
+                    classes=classes[image, slot],
+                )
+            )
+        return detection_ap.Detections(*map(np.concatenate, zip(*found, strict=True)))
+
+    return find
+
+
+def _evaluate(
+    find: Finder,
+    test: BoxStore,
+    workdir: pathlib.Path,
+    protocol: str,
+    state: TrainState,
+    step: int,
+) -> dict[str, float]:
+    with jax.transfer_guard("allow"):
+        found = find(state)
+    scores = detection_ap.average_precision(test, found)
+    by_class = {f"ap50/{name}": ap for name, ap in scores.ap50_by_class.items()}
+    result = {**scores.values, **by_class}
+    if jax.process_index() == 0:
+        write_result(workdir, "detection", result, protocol=protocol, step=step)
+        save_found(workdir / "detections.npz", found, scores)
+        _draw(workdir / "detections.png", test, found)
+    return {f"detection/{name}": value for name, value in result.items()}
+
+
+def _draw(path: pathlib.Path, test: BoxStore, found: detection_ap.Detections) -> None:
+    """Some test images, evenly spread, with what was found in them."""
+    count = min(PICTURES, len(test))
+    rows = np.linspace(0, len(test) - 1, count).astype(int)
+    detection_pictures.detection_sheet(
+        path,
+        [test.read(row) for row in rows],
+        [found.of_image(row) for row in rows],
+        [(test.boxes[row], test.labels[row]) for row in rows],
+        test.class_names,
+    )
+
+
+def save_found(
+    path: pathlib.Path, found: detection_ap.Detections, scores: detection_ap.Scores
+) -> None:
+    """All detections (`detection_ap.Detections`), and precision at 101 recalls by class.
+
+    The latter are `curves` float64 [C, 101] of the classes `names`, at an IoU of 0.5.
+    """
+    temporary = path.with_name(f".{path.name}")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            **found._asdict(),
+            names=np.array(list(scores.curves)),
+            curves=np.stack(list(scores.curves.values())),
+        )
+    temporary.replace(path)
+
+
+def main() -> None:
+    """Train with the parsed flags; does not return."""
+    values = flags.FLAGS
+
+    def start(config: ConfigDict, workdir: pathlib.Path) -> None:
+        if values.data:
+            config.data.store = values.data
+        run(config, workdir, values.checkpoint)
+
+    def folder(name: str) -> pathlib.Path:
+        if not values.checkpoint:
+            return pathlib.Path("runs") / name
+        return run_folder(values.checkpoint) / "detection" / name
+
+    program.main(start, "configs/eval/scenes_faster_rcnn_c4.py", folder)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("checkpoint", "", "Run, checkpoint or file; none: at random.")
+    flags.DEFINE_string("data", "", "Store of the images; that of the config.")
+    main()
