@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Small images, a quarter-width ResNet-18, few proposals."""
     config = voc_faster_rcnn_c4.get_config()
     config.batch_size = 8
-    config.total_steps = 600
+    config.total_steps = 400
     config.model.name = "resnet18"
     config.model.width = 16
 
@@ -27,7 +27,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.test_size = (192, 256)
     config.data.max_boxes = 8
 
-    config.optimizer.drops = (400, 520)
+    config.detector.anchor_sizes = (32, 64, 128)
+    config.detector.train_candidates = 600
+    config.detector.train_proposals = 200
+    config.detector.test_candidates = 300
+    config.detector.test_proposals = 100
+    config.detector.candidates = 200
+    config.detector.rpn_samples = 64
+    config.detector.head_samples = 32
+
+    config.optimizer.drops = (280, 360)
     config.log_every = 25
     config.checkpoint.every = 100
     return config
