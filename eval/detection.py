@@ -172,11 +172,11 @@ def _open_backbone(config: ConfigDict, checkpoint: str) -> Backbone:
         dtype = compute_dtype(config.dtype)
         if checkpoint:
             backbone = sp_jax.load(checkpoint)
-            module = backbone.module.clone(dtype=dtype)
+            module = backbone.module.clone(dtype=dtype, remat=config.remat)
             return Backbone(
                 module, backbone.variables, backbone.size, backbone.mean, backbone.std
             )
-        module = models.get(**config.model.to_dict(), dtype=dtype)
+        module = models.get(**config.model.to_dict(), dtype=dtype, remat=config.remat)
     except (ValueError, TypeError) as error:
         raise UserError(f"The config does not fit: {error}") from error
     colours = Augment(size=64)

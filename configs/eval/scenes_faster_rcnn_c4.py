@@ -17,6 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = voc_faster_rcnn_c4.get_config()
     config.batch_size = 8
     config.total_steps = 400
+    config.remat = False
     config.model.name = "resnet18"
     config.model.width = 16
 
@@ -31,10 +32,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.detector.train_candidates = 600
     config.detector.train_proposals = 200
     config.detector.test_candidates = 300
-    config.detector.test_proposals = 100
+    config.detector.test_proposals = 50
     config.detector.candidates = 200
     config.detector.rpn_samples = 64
-    config.detector.head_samples = 32
+    config.detector.head_samples = 16
+    config.detector.head_foreground = 0.5
 
     config.optimizer.drops = (280, 360)
     config.log_every = 25

@@ -53,10 +53,14 @@ def load_backbone(path: str | os.PathLike) -> Backbone:
         and "step".
 
     Raises:
-        UserError: there is no checkpoint, or it is damaged.
+        UserError: there is no checkpoint, or it is damaged, or no pre-training's.
     """
     directory = find_checkpoint(path)
     meta = json.loads((directory / "meta" / "metadata").read_text())
+    if "method" not in meta["config"]:
+        raise UserError(
+            f"{directory} is a detector's: give the run that its backbone came from."
+        )
     recipe = make_recipe(meta["config"], Run(**meta["run"]))
     images = [jnp.zeros((2, *view.shape)) for view in recipe.views]
     params, method_state = jax.eval_shape(recipe.method.init, jax.random.key(0), images)
