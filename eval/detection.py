@@ -81,11 +81,14 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
             f"The splits {data.train_split} and {data.test_split} have different classes."
         )
     batches = Batches(train, config.batch_size, config.seed, data.sizes, data.max_boxes)
-    backbone = _open_backbone(config, checkpoint)
-    detector = _make_detector(config, backbone, len(train.class_names))
+    backbone = open_backbone(config, checkpoint)
+    detector = detector_of(config, backbone, len(train.class_names))
+    schedule, tx = optimizer_of(config)
+    dataset = make_dataset(batches, jax.process_index(), jax.process_count())
 
     # Where the backbone lies may change, but not what it is.
-    plain["checkpoint_of_backbone"] = str(checkpoint)
+    path = str(pathlib.Path(checkpoint).absolute()) if checkpoint else ""
+    plain["checkpoint_of_backbone"] = path
     plain["fingerprints"] = {
         "backbone": backbone.fingerprint() if checkpoint else "",
         "train": train.fingerprint,
@@ -98,9 +101,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
     meta = {"config": plain, "classes": train.class_names, "versions": versions()}
 
     mesh = make_mesh()
-    schedule, tx = _make_optimizer(config)
-    state = _start(detector, backbone if checkpoint else None, tx, config, mesh)
-    dataset = make_dataset(batches, jax.process_index(), jax.process_count())
+    state = first_state(detector, backbone if checkpoint else None, tx, config, mesh)
     feed = Streamed(
         step_of(detector.loss, tx, schedule, mesh),
         lambda start: stream.iterate(
@@ -166,7 +167,7 @@ def _check_values(config: dict[str, Any]) -> None:
         )
 
 
-def _open_backbone(config: ConfigDict, checkpoint: str) -> Backbone:
+def open_backbone(config: ConfigDict, checkpoint: str) -> Backbone:
     """The network and how it wants its images; without a checkpoint it has no variables."""
     try:
         dtype = compute_dtype(config.dtype)
@@ -183,7 +184,8 @@ def _open_backbone(config: ConfigDict, checkpoint: str) -> Backbone:
     return Backbone(module, {}, colours.size, colours.mean, colours.std)
 
 
-def _make_detector(config: ConfigDict, backbone: Backbone, classes: int) -> Detector:
+def detector_of(config: ConfigDict, backbone: Backbone, classes: int) -> Detector:
+    """Faster R-CNN around a backbone, with the config's settings."""
     try:
         settings = Settings(**config.detector.to_dict())
         return make_detector(
@@ -193,7 +195,7 @@ def _make_detector(config: ConfigDict, backbone: Backbone, classes: int) -> Dete
         raise UserError(f"The config does not fit: {error}") from error
 
 
-def _make_optimizer(config: ConfigDict):
+def optimizer_of(config: ConfigDict):
     """The schedule of the rate, and the transformation."""
     recipe = config.optimizer
     peak = recipe.learning_rate * config.batch_size / 16
@@ -214,7 +216,7 @@ def _make_optimizer(config: ConfigDict):
         raise UserError(f"The config does not fit: {error}") from error
 
 
-def _start(detector, backbone, tx, config, mesh) -> TrainState:
+def first_state(detector, backbone, tx, config, mesh) -> TrainState:
     """The state of step 0, with the variables of a checkpoint in it if there is one."""
     images = np.zeros((1, *config.data.sizes[0], 3), np.uint8)
     state = state_of(lambda key: detector.init(key, images), tx, config.seed, mesh)
