@@ -68,6 +68,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_stopped_is_uninterrupted(folder, tmp_path, monkeypatch):
     config = make_config(
         folder,
@@ -143,7 +144,7 @@ def test_mistakes_show_before_training(folder, trained, tmp_path, monkeypatch):
         check("min_score is 2.0", detector={"min_score": 2.0})
         check("has no split 'val'", data={"test_split": "val"})
         check("in the warm-up", optimizer={"drops": (5,)})
-        check("There is no model", model={"name": "resnet1"})
+        check("There is no backbone", model={"name": "resnet1"})
     config = voc_faster_rcnn_c4.get_config()
     config.data.store = "folder:/nowhere"
     with pytest.raises(UserError, match="There is no folder"):
