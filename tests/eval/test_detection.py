@@ -46,15 +46,10 @@ def make_config(folder, **changes) -> ConfigDict:
     return config
 
 
-@pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "trained"
+def test_it_learns_scenes_that_it_has_seen(folder, tmp_path, monkeypatch):
+    trained = tmp_path / "trained"
     with shallow_resnet():
-        detection.run(make_config(folder), workdir)
-    return workdir
-
-
-def test_it_learns_scenes_that_it_has_seen(trained):
+        detection.run(make_config(folder), trained)
     lines = [line for line in read_metrics(trained) if "loss" in line]
     assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
     written = json.loads((trained / "eval/detection.json").read_text())
@@ -62,6 +57,11 @@ def test_it_learns_scenes_that_it_has_seen(trained):
     assert written["result"]["ap"] <= written["result"]["ap50"]
     assert "Faster R-CNN" in written["protocol"]
     assert (trained / "detections.png").stat().st_size > 0
+    # A training takes a minute: what else needs one is here.
+    check_comparison(trained, tmp_path)
+    check_the_folder_belongs_to_it(folder, trained, tmp_path, monkeypatch)
+    with pytest.raises(UserError, match="is a detector's"):
+        detection.run(make_config(folder), tmp_path / "new", str(trained))
 
 
 class Killed(Exception):
@@ -107,7 +107,7 @@ def test_stopped_is_uninterrupted(folder, tmp_path, monkeypatch):
         np.testing.assert_array_equal(one[name], two[name])
 
 
-def test_detections_are_compared(trained, tmp_path):
+def check_comparison(trained, tmp_path):
     folders = [str(trained)] * 2
     table = detection_figure.compare(folders, tmp_path / "out")
     assert table[0] == ["measure", "random network (2)"]
@@ -127,7 +127,7 @@ def test_detections_are_compared(trained, tmp_path):
         detection_figure.compare([str(tmp_path)], tmp_path)
 
 
-def test_mistakes_show_before_training(folder, trained, tmp_path, monkeypatch):
+def test_mistakes_show_before_training(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(detection, "fit", lambda *a: pytest.fail("it trained"))
 
     def check(words, checkpoint="", **changes):
@@ -139,7 +139,6 @@ def test_mistakes_show_before_training(folder, trained, tmp_path, monkeypatch):
         check("config.total_steps is 0", total_steps=0)
         check("batch_size is 12, which 8 devices", batch_size=12)
         check("no intact checkpoint", checkpoint=str(tmp_path / "nothing"))
-        check("is a detector's", checkpoint=str(trained))
         check("anchors", detector={"anchors": 3})
         check("min_score is 2.0", detector={"min_score": 2.0})
         check("has no split 'val'", data={"test_split": "val"})
@@ -152,7 +151,7 @@ def test_mistakes_show_before_training(folder, trained, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_belongs_to_one_backbone(folder, trained, tmp_path, monkeypatch):
+def check_the_folder_belongs_to_it(folder, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(detection, "fit", lambda *a: None)
     shutil.copytree(trained, tmp_path / "run")
     with shallow_resnet():
