@@ -15,14 +15,15 @@ In the folder of the run, by default RUN/detection/CONFIG, are config.json, metr
 checkpoints, `eval/detection.json`, `detections.png` and `detections.npz`, all that was found.
 """
 
+import dataclasses
 import functools
 import logging
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
+import optax
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -68,7 +69,9 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
     plain = config.to_dict()
     schema = voc_faster_rcnn_c4.get_config().to_dict()
     validate.check_keys(plain, schema, base="configs.eval.voc_faster_rcnn_c4")
-    _check_values(plain)
+    validate.check_loop(
+        plain, "batch_size", "total_steps", "test_batch_size", "data.max_boxes"
+    )
     validate.check_devices(config.batch_size, jax.device_count())
 
     data = config.data
@@ -122,16 +125,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
         *(len(train), len(test), len(train.class_names)),
         *(config.total_steps, config.batch_size),
     )
-    lengths = Lengths(
+    lengths = Lengths.from_config(
+        config,
         total_steps=config.total_steps,
         steps_per_epoch=batches.steps_per_epoch,
         images_per_step=config.batch_size,
-        log_every=config.log_every,
-        save_every=config.checkpoint.every,
-        keep_last=config.checkpoint.keep_last,
-        keep_every=config.checkpoint.keep_every,
-        profile_first_step=config.profile.first_step,
-        profile_steps=config.profile.steps,
     )
     evaluations = [Evaluation(evaluate, config.test_every)]
     fit(workdir, state, feed, evaluations, mesh, lengths, meta)
@@ -149,71 +147,48 @@ def describe(config: ConfigDict, train: BoxStore, test: BoxStore) -> str:
     )
 
 
-def _check_values(config: dict[str, Any]) -> None:
-    positive = {
-        name: config[name]
-        for name in ("batch_size", "total_steps", "test_batch_size", "log_every")
-    } | {
-        "checkpoint.every": config["checkpoint"]["every"],
-        "data.max_boxes": config["data"]["max_boxes"],
-    }
-    for name, value in positive.items():
-        if value <= 0:
-            raise UserError(f"config.{name} is {value}: give a number above 0.")
-    if config["checkpoint"]["keep_last"] < 2:
-        raise UserError(
-            "config.checkpoint.keep_last must be at least 2, so that one is left if the "
-            "newest is damaged."
-        )
-
-
 def open_backbone(config: ConfigDict, checkpoint: str) -> Backbone:
     """The network and how it wants its images; without a checkpoint it has no variables."""
-    try:
-        dtype = compute_dtype(config.dtype)
-        if checkpoint:
-            backbone = sp_jax.load(checkpoint)
-            module = backbone.module.clone(dtype=dtype, remat=config.remat)
-            return Backbone(
-                module, backbone.variables, backbone.size, backbone.mean, backbone.std
-            )
-        module = models.get(**config.model.to_dict(), dtype=dtype, remat=config.remat)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"The config does not fit: {error}") from error
+    own = {
+        "dtype": validate.or_user_error(compute_dtype, config.dtype),
+        "remat": config.remat,
+    }
+    if checkpoint:
+        loaded = sp_jax.load(checkpoint)
+        return dataclasses.replace(loaded, module=loaded.module.clone(**own))
+    module = validate.or_user_error(models.get, **config.model.to_dict(), **own)
     colours = Augment(size=64)
     return Backbone(module, {}, colours.size, colours.mean, colours.std)
 
 
 def detector_of(config: ConfigDict, backbone: Backbone, classes: int) -> Detector:
     """Faster R-CNN around a backbone, with the config's settings."""
-    try:
-        settings = Settings(**config.detector.to_dict())
-        return make_detector(
-            backbone.module, classes, backbone.mean, backbone.std, settings
-        )
-    except (ValueError, TypeError) as error:
-        raise UserError(f"The config does not fit: {error}") from error
+    settings = validate.or_user_error(Settings, **config.detector.to_dict())
+    colours = backbone.mean, backbone.std
+    return validate.or_user_error(
+        make_detector, backbone.module, classes, *colours, settings
+    )
 
 
-def optimizer_of(config: ConfigDict):
+def optimizer_of(
+    config: ConfigDict,
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
     """The schedule of the rate, and the transformation."""
     recipe = config.optimizer
     peak = recipe.learning_rate * config.batch_size / 16
-    try:
-        # Detectron2 begins at a thousandth.
-        schedule = optim.warmup_drops(
-            peak, recipe.warmup_steps, recipe.drops, first=1e-3
-        )
-        return schedule, optim.get(
-            recipe.name,
-            schedule,
-            peak=peak,
-            rules=RULES,
-            weight_decay=recipe.weight_decay,
-            momentum=recipe.momentum,
-        )
-    except ValueError as error:
-        raise UserError(f"The config does not fit: {error}") from error
+    schedule = validate.or_user_error(
+        optim.warmup_drops,
+        *(peak, recipe.warmup_steps, recipe.drops),
+        first=1e-3,  # Detectron2 begins at a thousandth.
+    )
+    return schedule, validate.or_user_error(
+        optim.get,
+        *(recipe.name, schedule),
+        peak=peak,
+        rules=RULES,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+    )
 
 
 def first_state(detector, backbone, tx, config, mesh) -> TrainState:

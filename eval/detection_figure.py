@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import app, flags
 
-from eval import detection_pictures, pictures
+from eval import detection_pictures
 from eval.results import run_folder
 from eval.runs import format_table, label_of, mean_text
 from input_pipeline.errors import UserError
@@ -111,11 +111,11 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "detection.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(table)
-    figure = detection_pictures.draw_curves(
+    detection_pictures.pr_figure(
+        out / "detection.png",
         {label: [x.curves for x in group] for label, group in groups.items()},
         by_class=True,
     )
-    pictures.save_figure(figure, out / "detection.png")
     return table
 
 

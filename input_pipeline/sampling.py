@@ -65,10 +65,7 @@ class Sampler:
                 "semantic_fraction must be between 0 and 1, not "
                 f"{self.semantic_fraction}."
             )
-        if not 0 <= self.seed < 2**32:
-            raise UserError(
-                f"seed must be at least 0 and below 2^32, but is {self.seed}."
-            )
+        check_seed(self.seed)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -129,6 +126,16 @@ class Sampler:
     @functools.lru_cache(maxsize=2)  # noqa: B019 one sampler a run
     def _order_on_host(self, epoch: int) -> np.ndarray:
         return self.order(epoch, np)
+
+
+def check_seed(seed: int) -> None:
+    """Check what `random_bits` takes.
+
+    Raises:
+      UserError: the seed is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed must be at least 0 and below 2^32, but is {seed}.")
 
 
 def random_bits(seed: int, use: int, number: Any, count: int, xp: ModuleType) -> Any:

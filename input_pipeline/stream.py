@@ -43,15 +43,7 @@ def make_dataset(
         batch.
     """
     check_table(sampler.table, store)
-    if not 0 <= process_index < process_count:
-        raise UserError(f"There is no process {process_index} of {process_count}.")
-    if sampler.batch_size % process_count:
-        raise UserError(
-            f"batch_size {sampler.batch_size} cannot be shared by {process_count} "
-            "processes: choose a multiple."
-        )
-    share = sampler.batch_size // process_count
-    mine = slice(process_index * share, (process_index + 1) * share)
+    mine = share_of(sampler.batch_size, process_index, process_count)
     images = store.images  # Worker processes get this, and not the names of all images.
 
     def read(step: int) -> Batch:
@@ -63,6 +55,23 @@ def make_dataset(
     # whole batch four times faster; and its epochs take the seeds seed + e, so the
     # second epoch of seed 0 would be the first of seed 1.
     return grain.MapDataset.range(sys.maxsize).map(read)
+
+
+def share_of(batch_size: int, process_index: int, process_count: int) -> slice:
+    """The rows of a global batch that a process reads.
+
+    Raises:
+      UserError: there is no such process, or the processes cannot share the batch.
+    """
+    if not 0 <= process_index < process_count:
+        raise UserError(f"There is no process {process_index} of {process_count}.")
+    if batch_size % process_count:
+        raise UserError(
+            f"batch_size {batch_size} cannot be shared by {process_count} processes: "
+            "choose a multiple."
+        )
+    share = batch_size // process_count
+    return slice(process_index * share, (process_index + 1) * share)
 
 
 def iterate(

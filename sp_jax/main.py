@@ -10,7 +10,6 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
@@ -77,8 +76,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     placement, reason = resident.place(data.placement, shown)
     total_steps = max(1, round(config.epochs * per_epoch))
     lengths = Run(total_steps, per_epoch, config.batch_size, len(shown))
-    recipe = _or_user_error(make_recipe, plain, lengths)
-    optimizer = _or_user_error(make_optimizer, plain, lengths)
+    recipe = validate.or_user_error(make_recipe, plain, lengths)
+    optimizer = validate.or_user_error(make_optimizer, plain, lengths)
     evaluations = _make_evaluations(config, recipe, workdir, per_epoch)
 
     distributed.check_equal({"config": plain, "pairs": table.digest})
@@ -111,16 +110,11 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
             mesh,
         )
     logging.info("Pixels: %s (%s).", placement, reason)
-    settings = Settings(
+    settings = Settings.from_config(
+        config,
         total_steps=total_steps,
         steps_per_epoch=per_epoch,
         images_per_step=config.batch_size * len(recipe.views),
-        log_every=config.log_every,
-        save_every=config.checkpoint.every,
-        keep_last=config.checkpoint.keep_last,
-        keep_every=config.checkpoint.keep_every,
-        profile_first_step=config.profile.first_step,
-        profile_steps=config.profile.steps,
     )
     logging.info(
         "%s on %s: %d pairs (%s), %d steps of %d.",
@@ -158,14 +152,6 @@ def _save_pairs(
             "(see its pairs.csv): use another --workdir, or restore them."
         )
     os.replace(new, path)
-
-
-def _or_user_error(make: Callable, *args):
-    """The library raises ValueError for a bad value; here that is the config's fault."""
-    try:
-        return make(*args)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"The config does not fit: {error}") from error
 
 
 def _make_evaluations(

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from input_pipeline.errors import UserError
@@ -69,30 +69,49 @@ def check_values(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: one is out of range.
     """
-    positive = {
-        "config.image_size": config["image_size"],
-        "config.batch_size": config["batch_size"],
-        "config.epochs": config["epochs"],
-        "config.log_every": config["log_every"],
-        "config.checkpoint.every": config["checkpoint"]["every"],
-    }
     if config["steps_per_call"] < 0:
         raise UserError(
             f"config.steps_per_call is {config['steps_per_call']}: give 0 or more."
         )
-    for name, value in positive.items():
-        if value <= 0:
-            raise UserError(f"{name} is {value}: give a number above 0.")
-    if config["checkpoint"]["keep_last"] < 2:
-        raise UserError(
-            f"config.checkpoint.keep_last is {config['checkpoint']['keep_last']}: keep "
-            "at least 2, so that one is left if the newest is damaged."
-        )
+    check_loop(config, "image_size", "batch_size", "epochs")
     for name, options in config["evals"].items():
         if not isinstance(options, Mapping) or "type" not in options:
             raise UserError(
                 f"config.evals.{name} needs a type, such as type='knn', and its options."
             )
+
+
+def check_loop(config: Mapping[str, Any], *positive: str) -> None:
+    """Check the intervals of the log and the checkpoints, and other numbers.
+
+    Args:
+        config: of any program that trains.
+        positive: keys of further numbers that have to be above 0, such as "data.max_boxes".
+
+    Raises:
+        UserError: one is out of range.
+    """
+    flat = _flatten(config)
+    for name in (*positive, "log_every", "checkpoint.every"):
+        if flat[name] <= 0:
+            raise UserError(f"config.{name} is {flat[name]}: give a number above 0.")
+    if flat["checkpoint.keep_last"] < 2:
+        raise UserError(
+            f"config.checkpoint.keep_last is {flat['checkpoint.keep_last']}: keep "
+            "at least 2, so that one is left if the newest is damaged."
+        )
+
+
+def or_user_error(make: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Call the library, whose errors about a value are the config's fault here.
+
+    Raises:
+        UserError: it raised ValueError or TypeError.
+    """
+    try:
+        return make(*args, **kwargs)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"The config does not fit: {error}") from error
 
 
 def check_devices(

@@ -26,8 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 16  # images, over all devices
     config.total_steps = 24_000
 
-    # Compute what is inside of a block twice: activations of 16 images of 800 x 1216 in
-    # bfloat16 are 13 GiB then, and 54 without (counted from shapes, not measured).
+    # Compute what is inside of a block twice, and keep less. What it saves and costs at this
+    # size has not been measured; without it 16 large images may not fit.
     config.remat = True
 
     # The network without a checkpoint: arguments of sp_jax.models.get().

@@ -17,7 +17,8 @@ from PIL import Image
 
 from input_pipeline.detection.boxes import BoxStore
 from input_pipeline.errors import UserError
-from input_pipeline.sampling import random_bits
+from input_pipeline.sampling import check_seed, random_bits
+from input_pipeline.stream import share_of
 
 Batch = dict[str, np.ndarray]
 Size = tuple[int, int]  # height and width
@@ -62,10 +63,7 @@ class Batches:
                 "batch_size and max_boxes must be at least 1, not "
                 f"{self.batch_size} and {self.max_boxes}."
             )
-        if not 0 <= self.seed < 2**32:
-            raise UserError(
-                f"seed must be at least 0 and below 2^32, but is {self.seed}."
-            )
+        check_seed(self.seed)
         if not self.sizes or min(min(size) for size in self.sizes) < 1:
             raise UserError(f"sizes must be heights and widths, not {self.sizes}.")
         if not self.steps_per_epoch:
@@ -196,15 +194,7 @@ def make_dataset(
     Raises:
       UserError: the processes cannot share the batch.
     """
-    if not 0 <= process_index < process_count:
-        raise UserError(f"There is no process {process_index} of {process_count}.")
-    if batches.batch_size % process_count:
-        raise UserError(
-            f"batch_size {batches.batch_size} cannot be shared by {process_count} "
-            "processes: choose a multiple."
-        )
-    share = batches.batch_size // process_count
-    mine = slice(process_index * share, (process_index + 1) * share)
+    mine = share_of(batches.batch_size, process_index, process_count)
     return grain.MapDataset.range(sys.maxsize).map(
         lambda step: batches.batch(int(step), mine)
     )

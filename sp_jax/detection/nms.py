@@ -48,22 +48,21 @@ def class_nms(
     valid = (jnp.arange(padded) < n) & (scores[order] > -jnp.inf)
     place = jnp.arange(_BLOCK)
 
-    def overlaps(some, own, start):
-        """Which of some boxes [M] would suppress which of the block [M, _BLOCK]."""
-        part, part_classes = (
-            jax.lax.dynamic_slice_in_dim(x, start, _BLOCK) for x in (boxes, classes)
-        )
-        same = own[:, None] == part_classes[None]
-        return (iou(some, part) > threshold) & same
+    def overlaps(some, others):
+        """Which of some boxes [M] would suppress which of others [K]: bool [M, K]."""
+        (one, one_class), (two, two_class) = some, others
+        return (iou(one, two) > threshold) & (one_class[:, None] == two_class[None])
 
     def body(carry):
         start, kept, total = carry
+        *block, alive = (
+            jax.lax.dynamic_slice_in_dim(x, start, _BLOCK)
+            for x in (boxes, classes, valid)
+        )
         # Nothing behind the block is kept yet.
-        before = jnp.any(overlaps(boxes, classes, start) & kept[:, None], axis=0)
-        alive = jax.lax.dynamic_slice_in_dim(valid, start, _BLOCK) & ~before
-        own = jax.lax.dynamic_slice_in_dim(boxes, start, _BLOCK)
-        own_classes = jax.lax.dynamic_slice_in_dim(classes, start, _BLOCK)
-        inside = overlaps(own, own_classes, start) & (place[:, None] < place[None])
+        before = jnp.any(overlaps((boxes, classes), block) & kept[:, None], axis=0)
+        alive &= ~before
+        inside = overlaps(block, block) & (place[:, None] < place[None])
 
         def again(state):
             previous, _ = state

@@ -77,6 +77,19 @@ class Settings:
     profile_first_step: int = 0
     profile_steps: int = 0
 
+    @classmethod
+    def from_config(cls, config: Any, **lengths: int) -> "Settings":
+        """The intervals from a config; the lengths are given."""
+        return cls(
+            log_every=config.log_every,
+            save_every=config.checkpoint.every,
+            keep_last=config.checkpoint.keep_last,
+            keep_every=config.checkpoint.keep_every,
+            profile_first_step=config.profile.first_step,
+            profile_steps=config.profile.steps,
+            **lengths,
+        )
+
 
 def fit(
     workdir: pathlib.Path,
