@@ -75,7 +75,8 @@ def measure(model: str) -> list[dict[str, Any]]:
     size = _BATCH_SIZE.value
     images = rng.integers(0, 256, (size, 2, 64, 64, 3), np.uint8)
     index = rng.integers(0, RUN["num_images"], (size, 2), np.int32)
-    batch = jax.device_put({"image": images, "index": index}, by_batch(mesh))
+    batch = {"image": images, "index": index, "label": np.full(size, -1, np.int32)}
+    batch = jax.device_put(batch, by_batch(mesh))
     configs = {name: make_config(model, name) for name in _SETTINGS.value}
     state, lowered = None, []
     for config in configs.values():

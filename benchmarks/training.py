@@ -151,6 +151,7 @@ def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     return {
         "image": jax.ShapeDtypeStruct((config.batch_size, 2, side, side, 3), "uint8"),
         "index": jax.ShapeDtypeStruct((config.batch_size, 2), "int32"),
+        "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
     }
 
 
@@ -203,15 +204,16 @@ def kept_bytes(config: ConfigDict, run: Run) -> int:
         jax.ShapeDtypeStruct((size, *view.shape), jnp.float32) for view in recipe.views
     ]
     index = jax.ShapeDtypeStruct((size, len(views)), jnp.int32)
+    label = jax.ShapeDtypeStruct((size,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, state = jax.eval_shape(recipe.method.init, key, views)
 
-    def forward(params, state, views, index, key):
+    def forward(params, state, views, index, label, key):
         def loss(params):
-            return recipe.method.loss(params, state, views, index, 0, key)
+            return recipe.method.loss(params, state, views, index, label, 0, key)
 
         # The function that `vjp` returns is a tree of all that it has kept.
         return jax.vjp(loss, params, has_aux=True)[1]
 
-    kept = jax.eval_shape(forward, params, state, views, index, key)
+    kept = jax.eval_shape(forward, params, state, views, index, label, key)
     return _bytes(kept) - _bytes(params)

@@ -22,6 +22,9 @@ method's own evaluation code on ImageNet (https://arxiv.org/abs/NUMBER has the p
 Momentum is 0.9. A cosine falls once an epoch, that of SimCLR and BYOL every step. The layer
 starts at weights of deviation 0.01 and no bias; both decay.
 
+SupCon and NNCLR take SimCLR's recipe: SupCon's own is RMSProp with an exponential decay, and of
+NNCLR we know no code.
+
 Not as in the sources: the last epoch counts, not the one that is best on the test images. No
 rate is swept, as BYOL's and DINO's were. DINO's code is for ViTs; the rate for its ResNet is
 that of the published log, at a batch that is not known. PIRL's probe has a batch normalisation
@@ -92,9 +95,12 @@ class Recipe(NamedTuple):
         return optim.linear_scaling(self.learning_rate, self.batch_size)
 
 
+_SIMCLR = Recipe(0.1, 4096, 90, scaled=True, nesterov=True, every_step=True)
 _SWAV = Recipe(0.3, 256, 100, weight_decay=1e-6)
 RECIPES = {
-    "simclr": Recipe(0.1, 4096, 90, scaled=True, nesterov=True, every_step=True),
+    "simclr": _SIMCLR,
+    "supcon": _SIMCLR,
+    "nnclr": _SIMCLR,
     "byol": Recipe(0.2, 1024, 80, scaled=True, nesterov=True, every_step=True),
     "moco_v2": Recipe(30.0, 256, 100, drops=(60, 80)),
     "moco_v3": Recipe(0.1, 1024, 90, scaled=True),

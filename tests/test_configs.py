@@ -69,6 +69,7 @@ def two_steps(config, devices=1, folder=None, fsdp=1):
             {
                 "image": rng.integers(0, 256, (size, 2, 64, 64, 3), np.uint8),
                 "index": index,
+                "label": rng.integers(-1, 4, size, np.int32),
             },
             by_batch(mesh),
         )
@@ -136,6 +137,8 @@ def small(name):
     if name == "moco_v2_resnet50":
         # In groups of 4 one ReLU at its kink is a hundredth of the gradient.
         config.method_options.bn_groups = 2
+    if name == "nnclr_resnet50":
+        config.method_options.queue_size = 32
     if name == "swav_resnet50":
         config.method_options.queue_size = 16  # full after the first step
         config.method_options.queue_starts = 0.0
@@ -188,8 +191,10 @@ def test_two_steps_of_a_small_backbone(name, tmp_path):
         ("barlow_twins_resnet50", 1),
         ("moco_v2_resnet50", 2),  # the queue is split
         ("moco_v3_vit", 4),
+        ("nnclr_resnet50", 2),
         ("pirl_resnet50", 1),
         ("deepcluster_resnet50", 2),  # both banks are split
+        ("supcon_resnet50", 1),
         ("swav_resnet50", 1),
         ("dino_resnet50", 2),
     ],

@@ -63,6 +63,15 @@ HEADS = {
     "vicreg_resnet50": {"projector": three(2048, 8192, True, None)},
     "swav_resnet50": {"projector": SWAV},
     "deepcluster_resnet50": {"projector": SWAV},
+    "nnclr_resnet50": {
+        "projector": [
+            (2048, 2048, False, "affine"),
+            (2048, 2048, False, "affine"),
+            (2048, 256, False, "affine"),
+        ],
+        "predictor": [(256, 4096, False, "affine"), (4096, 256, True, None)],
+    },
+    "supcon_resnet50": {"projector": simclr(2048)},
     "pirl_resnet50": {
         "image_head": [(2048, 128, True, None)],
         "patch_head": [(2048, 128, True, None)],

@@ -19,9 +19,11 @@ NAMES = (
     "dino",
     "moco_v2",
     "moco_v3",
+    "nnclr",
     "pirl",
     "simclr",
     "simsiam",
+    "supcon",
     "swav",
     "vicreg",
 )

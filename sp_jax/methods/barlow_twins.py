@@ -87,8 +87,8 @@ def create(
         params, stats = init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
-    def loss(params, state, views, index, step, key):
-        del index, step
+    def loss(params, state, views, index, label, step, key):
+        del index, label, step
         ((h1, z1), (h2, z2)), stats = forward(
             network, params, state["batch_stats"], views, joint=False, drop_path=key
         )

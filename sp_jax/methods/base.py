@@ -50,10 +50,12 @@ class Method(NamedTuple):
     Attributes:
         init: `init(key, views) -> (params, state)`; views is a list of images
             [N, s, s, 3], of which only the shapes matter.
-        loss: `loss(params, state, views, index, step, key) -> (loss, Output)`: the
-            float32 loss of the global batch. index is int32 [N, len(views)]: the number,
-            in its store, of the image that each view shows; equal numbers in a row are
-            an augmentation pair. All randomness comes from key.
+        loss: `loss(params, state, views, index, label, step, key) -> (loss, Output)`:
+            the float32 loss of the global batch. index is int32 [N, len(views)]: the
+            number, in its store, of the image that each view shows; equal numbers in a
+            row are an augmentation pair. label is int32 [N]: the class of each pair, -1
+            where it has none; only methods that say so learn from it. All randomness
+            comes from key.
         update: `update(params, state, step) -> (params, state)`, called after the
             optimiser with the new parameters: where a moving average follows them, or
             where they are brought back onto a sphere. None: nothing.

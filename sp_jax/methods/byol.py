@@ -113,8 +113,8 @@ def create(
             "target_stats": target_stats,
         }
 
-    def loss(params, state, views, index, step, key):
-        del index
+    def loss(params, state, views, index, label, step, key):
+        del index, label
         ((h1, _, p1), (h2, _, p2)), stats = forward(
             network, params, state["batch_stats"], views, joint=False, drop_path=key
         )

@@ -136,7 +136,8 @@ def create(
             clusters.append(members)
         return jnp.stack(prototypes), jnp.stack(clusters)
 
-    def loss(params, state, views, index, step, key):
+    def loss(params, state, views, index, label, step, key):
+        del label
         drop_key, cluster_key = jax.random.split(key)
         prototypes, clusters = jax.lax.cond(
             step % run.steps_per_epoch == 0,

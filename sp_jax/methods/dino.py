@@ -133,8 +133,8 @@ def create(
             "center": jnp.zeros(out_dim),
         }
 
-    def loss(params, state, views, index, step, key):
-        del index
+    def loss(params, state, views, index, label, step, key):
+        del index, label
         outputs, stats = forward(
             network, params, state["batch_stats"], views, joint=True, drop_path=key
         )

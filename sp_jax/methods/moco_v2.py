@@ -139,8 +139,8 @@ def create(
         outputs = jax.tree.map(lambda y: y.reshape(n, *y.shape[2:]), outputs)
         return outputs, jax.tree.map(lambda y: jnp.mean(y, axis=0), new)
 
-    def loss(params, state, views, index, step, key):
-        del index, step
+    def loss(params, state, views, index, label, step, key):
+        del index, label, step
         drop_key, shuffle_key = jax.random.split(key)
         (h1, q), stats = by_group(params, state["batch_stats"], views[0], drop_key)
         target = optax.incremental_update(

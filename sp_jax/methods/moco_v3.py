@@ -116,8 +116,8 @@ def create(
             "key_stats": without_predictor(stats),
         }
 
-    def loss(params, state, views, index, step, key):
-        del index
+    def loss(params, state, views, index, label, step, key):
+        del index, label
         ((h1, _, q1), (h2, _, q2)), stats = forward(
             network, params, state["batch_stats"], views, joint=False, drop_path=key
         )

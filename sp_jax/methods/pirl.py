@@ -161,7 +161,8 @@ def create(
             "normalizer": jnp.float32(0.0),
         }
 
-    def loss_fn(params, state, views, index, step, key):
+    def loss_fn(params, state, views, index, label, step, key):
+        del label
         drop_key, negative_key = jax.random.split(key)
 
         def branch(number, method):

@@ -91,8 +91,8 @@ def create(
         params, stats = init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
-    def loss(params, state, views, index, step, key):
-        del index, step  # neither the loss nor its network depends on them
+    def loss(params, state, views, index, label, step, key):
+        del index, label, step  # neither the loss nor its network depends on them
         ((h1, z1), (h2, z2)), stats = forward(
             network,
             params,

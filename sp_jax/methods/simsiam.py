@@ -101,8 +101,8 @@ def create(
         params, stats = init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
-    def loss(params, state, views, index, step, key):
-        del index, step
+    def loss(params, state, views, index, label, step, key):
+        del index, label, step
         ((h1, z1, p1), (h2, z2, p2)), stats = forward(
             network, params, state["batch_stats"], views, joint=False, drop_path=key
         )

@@ -164,8 +164,8 @@ def create(
             return alone(scores)
         return jax.lax.cond(jnp.any(queue[-1] != 0), with_queue, alone, scores)
 
-    def loss(params, state, views, index, step, key):
-        del index
+    def loss(params, state, views, index, label, step, key):
+        del index, label
         outputs, stats = forward(
             network, params, state["batch_stats"], views, joint=True, drop_path=key
         )

@@ -112,13 +112,14 @@ def make_step(
 
     Returns:
         `step(state, batch) -> (state, metrics, features)`, to be compiled: see `feed`.
-        The batch has "image" uint8 [B, V, S, S, 3] and "index" int32 [B, V]; metrics are
-        float32 scalars; features float32 [B, 2, D] are those of two views of each pair.
+        The batch has "image" uint8 [B, V, S, S, 3], "index" int32 [B, V] and "label"
+        int32 [B]; metrics are float32 scalars; features float32 [B, 2, D] are those of two
+        views of each pair.
     """
 
     def prepare(key, batch):
         with jax.named_scope("augment"):
-            return _views_of(key, batch, views)
+            return *_views_of(key, batch, views), batch["label"]
 
     def loss(params, method_state, batch, step, key):
         return method.loss(params, method_state, *batch, step, key)

@@ -337,6 +337,7 @@ def names_of_a_step():
     batch = {
         "image": jax.ShapeDtypeStruct((8, 2, 64, 64, 3), jnp.uint8),
         "index": jax.ShapeDtypeStruct((8, 2), jnp.int32),
+        "label": jax.ShapeDtypeStruct((8,), jnp.int32),
     }
     text = train_step.lower(state, batch).as_text(debug_info=True)
     return set(re.findall(r'loc\("(jit\([^"]*)"', text))

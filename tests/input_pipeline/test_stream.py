@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.errors import UserError
-from input_pipeline.pairing import augmented_pairs, semantic_pairs
+from input_pipeline.pairing import augmented_pairs, own_pairs, semantic_pairs
 from input_pipeline.sampling import Sampler, threefry
 from input_pipeline.stream import iterate
 from input_pipeline.stream import make_dataset as make_stream
@@ -78,6 +78,19 @@ def test_augmented_reads_each_image_once(store, table):
     matched = augmented_pairs(table)
     matched = make_dataset(store, matched, pairing="augmented", **options)[3]
     _same(augmented, matched)
+
+
+def test_the_label_is_that_of_both_images(make_store, store, table):
+    """In each kind of pairs; -1 where an image has none."""
+    partly = make_store(np.array([2, -1, 0, 2, -1, 1, -1, -1]))
+    cases = [(store, table, pairing) for pairing in ("semantic", "augmented", "mixed")]
+    cases.append((partly, own_pairs(partly), "augmented"))
+    for images, pairs, pairing in cases:
+        batch = make_dataset(images, pairs, batch_size=8, seed=1, pairing=pairing)[0]
+        assert batch["label"].dtype == np.int32
+        for column in batch["index"].T:
+            assert np.array_equal(images.labels[column], batch["label"])
+    assert sorted(batch["label"]) == sorted(partly.labels)
 
 
 def test_mixed_coins(table):

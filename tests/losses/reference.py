@@ -106,6 +106,29 @@ def deepcluster(scores, targets, temperature=0.1):
     return -np.mean([row[t] for row, t in zip(log_p[used], targets[used], strict=True)])
 
 
+def supcon(z1, z2, label, temperature=0.1):
+    """Loops over anchors and their positives; a pair without a label has its own."""
+    u = unit(np.concatenate([z1, z2]))
+    names = [c if c >= 0 else f"pair {i}" for i, c in enumerate(label)] * 2
+    total = 0.0
+    for i in range(len(u)):
+        others = [j for j in range(len(u)) if j != i]
+        log_p = log_softmax(u[others] @ u[i] / temperature)
+        terms = [log_p[k] for k, j in enumerate(others) if names[j] == names[i]]
+        total -= np.mean(terms)
+    return total / len(u)
+
+
+def nearest(z, queue):
+    """The queue's row that is nearest to each row of z on the sphere."""
+    return queue[[np.argmin(np.sum((queue - a) ** 2, axis=1)) for a in unit(z)]]
+
+
+def nnclr(p, neighbour, temperature=0.1):
+    log_p = log_softmax(unit(neighbour) @ unit(p).T / temperature)
+    return -np.mean(np.diag(log_p))
+
+
 def derivative(loss, x, step=1e-5):
     """Central differences in float64, each with a step of the size of x."""
     h = step * np.sqrt(np.mean(x**2))

@@ -9,6 +9,7 @@ from tests.torchvision_ref import torch
 
 lightly = pytest.importorskip("lightly.loss")
 swav_loss = pytest.importorskip("lightly.loss.swav_loss")
+modules = pytest.importorskip("lightly.models.modules")
 
 CASES = {
     "random": lambda r: r.normal(size=(2, 16, 8)),
@@ -129,3 +130,25 @@ def test_dino_and_its_center(temperature, case):
         center = losses.dino_center(center, teacher)
         np.testing.assert_allclose(center, theirs.center.flatten(), rtol=1e-5)
         teacher = teacher + 1
+
+
+@pytest.mark.parametrize("case", ["random", "batch of 2", "large norms"])
+def test_nnclr_and_its_neighbours(case):
+    """Their bank finds the neighbours; NT-Xent there has more negatives than the paper."""
+    z, p = pair(case)
+    queue = np.random.default_rng(1).normal(size=(24, 8)).astype(np.float32)
+    queue /= np.linalg.norm(queue, axis=1, keepdims=True)
+    bank = modules.NNMemoryBankModule(size=(24, 8))
+    bank.bank = torch.tensor(queue)
+    bank.bank_ptr = torch.zeros(1, dtype=torch.long)
+    neighbours = bank(torch.tensor(z)).numpy()
+    np.testing.assert_array_equal(
+        queue[losses.nearest_neighbours(z, queue)], neighbours
+    )
+
+    def theirs(p, neighbour):
+        unit = torch.nn.functional.normalize
+        logits = unit(neighbour) @ unit(p).T / 0.1
+        return torch.nn.functional.cross_entropy(logits, torch.arange(len(p)))
+
+    compare(losses.nnclr, theirs, p, neighbours, stopped=True)

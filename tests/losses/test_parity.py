@@ -30,6 +30,7 @@ def float32(x):
 
 QUEUE = float32(unit_rows(1, 10))
 CENTER = float32(np.random.default_rng(3).normal(size=6))
+LABELS = np.array([0, 0, -1, 1, 0, -1, 1, 3, 3, 3, 3, 9])
 TARGETS = np.array([0, 5, -100, 1, 2, 2, 3, 4, 5, -100, 0, 1])
 
 # name: loss of (x, y) by the library, the same by the reference, and what becomes of the
@@ -49,6 +50,27 @@ LOSSES = {
         lambda x, y: losses.moco_v3(x, y, 0.2),
         lambda x, y: reference.moco_v3(x, y, 0.2),
         "stopped",
+    ),
+    "nnclr": (
+        lambda x, y: losses.nnclr(x, y, 0.2),
+        lambda x, y: reference.nnclr(x, y, 0.2),
+        "stopped",
+    ),
+    # The second argument only chooses rows.
+    "nnclr of neighbours": (
+        lambda x, y: losses.nnclr(x, QUEUE[losses.nearest_neighbours(y, QUEUE)]),
+        lambda x, y: reference.nnclr(x, reference.nearest(y, QUEUE)),
+        "none",
+    ),
+    "supcon": (
+        lambda x, y: losses.supcon(x, y, LABELS[: len(y)]),
+        lambda x, y: reference.supcon(x, y, LABELS[: len(y)]),
+        "flows",
+    ),
+    "supcon at 0.5": (
+        lambda x, y: losses.supcon(x, y, LABELS[: len(y)], 0.5),
+        lambda x, y: reference.supcon(x, y, LABELS[: len(y)], 0.5),
+        "flows",
     ),
     "swav": (
         lambda x, y: losses.swav(x, jax.nn.softmax(y)),

@@ -32,6 +32,7 @@ TWO_VIEWS = {
     "vicreg": losses.vicreg,
     "moco_v2": functools.partial(losses.moco_v2, queue=QUEUE),
     "moco_v3": losses.moco_v3,
+    "nnclr": losses.nnclr,
     "swav": lambda x, y: losses.swav(x, losses.sinkhorn(y)),
     "dino": lambda x, y: losses.dino(
         jnp.stack([x, x]), jnp.stack([y, y]), jnp.zeros(K)
@@ -114,6 +115,7 @@ def test_first_values():
         assert float(value) == pytest.approx(np.log(k), abs=0.02)
     same = jnp.ones((32, 8))
     assert float(losses.moco_v3(same, same, 0.2)) == pytest.approx(0.4 * np.log(32))
+    assert float(losses.nnclr(same, same)) == pytest.approx(np.log(32), rel=1e-5)
     queue = jnp.ones((63, 8)) / 8**0.5
     assert float(losses.moco_v2(same, same, queue)) == pytest.approx(
         np.log(64), rel=1e-5
@@ -147,6 +149,8 @@ def test_other_shapes_are_checked():
     x = jnp.zeros((4, K))
     with pytest.raises(ValueError, match="one width D"):
         losses.moco_v2(x, x, jnp.zeros((5, 3)))
+    with pytest.raises(ValueError, match="one width D"):
+        losses.nearest_neighbours(x, jnp.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"\[V, N, K\]"):
         losses.dino(x[None], x[None], jnp.zeros(K))
     with pytest.raises(ValueError, match="targets"):

@@ -32,13 +32,13 @@ class Case(NamedTuple):
     state: Any
     views: list
     index: np.ndarray
-    loss: Any  # jitted (params, state, views, index, step, key) -> ((loss, out), grads)
+    label: np.ndarray
+    loss: Any  # jitted `Method.loss` -> ((loss, out), grads)
 
     def step(self, step=0, key=1, **changes):
         case = self._replace(**changes)
-        return self.loss(
-            case.params, case.state, case.views, case.index, step, jax.random.key(key)
-        )
+        batch = case.views, case.index, case.label
+        return self.loss(case.params, case.state, *batch, step, jax.random.key(key))
 
 
 def make(name, shapes=((SIZE, SIZE, 3),) * 2, run=None, model=None, **options):
@@ -52,9 +52,10 @@ def make(name, shapes=((SIZE, SIZE, 3),) * 2, run=None, model=None, **options):
     views = [rng.normal(size=(8, *shape)).astype("float32") for shape in shapes]
     pairs = rng.permutation(IMAGES)[:16].reshape(8, 2).astype("int32")
     index = pairs[:, [v % 2 for v in range(len(shapes))]]
+    label = np.array([0, 1, -1, 0, 2, -1, 1, 0], np.int32)
     params, state = jax.jit(method.init)(jax.random.key(0), views)
     loss = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
-    return Case(method, params, state, views, index, loss)
+    return Case(method, params, state, views, index, label, loss)
 
 
 def unit(x):

@@ -56,6 +56,7 @@ def train(config, steps, steps_per_epoch):
         batch = {
             "image": rng.integers(0, 256, (8, 2, 32, 32, 3), np.uint8),
             "index": rng.permutation(IMAGES)[:16].reshape(8, 2).astype(np.int32),
+            "label": np.arange(8, dtype=np.int32) // 2,
         }
         state, line, _ = step(state, jax.device_put(batch, by_batch(mesh)))
         states.append(jax.device_get(state))

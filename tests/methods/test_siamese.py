@@ -1,4 +1,4 @@
-"""BYOL, SimSiam, Barlow Twins, VICReg, MoCo v3: heads, losses, targets."""
+"""BYOL, SimSiam, Barlow Twins, VICReg, MoCo v3, NNCLR: heads, losses, targets."""
 
 import functools
 
@@ -9,7 +9,7 @@ import pytest
 
 from sp_jax import losses, methods, models, optim
 from sp_jax.methods.base import Network, PredictorNetwork, forward
-from tests.methods.build import apart, leaves, make, noisy, silent, stem_mean
+from tests.methods.build import apart, leaves, make, noisy, silent, stem_mean, unit
 
 WIDTH = 32  # features of the tiny ResNet
 
@@ -28,6 +28,13 @@ def cases():
         "simsiam": {"projection_dim": 24, "predictor_dim": 6},
         "barlow_twins": {"projection_dim": 24, "off_diagonal_weight": 0.1},
         "vicreg": {"projection_dim": 24},
+        "nnclr": {
+            "queue_size": 24,
+            "hidden_dim": 24,
+            "projection_dim": 12,
+            "predictor_dim": 20,
+            "temperature": 0.2,
+        },
     }
     return {name: make(name, **given) for name, given in options.items()}
 
@@ -63,6 +70,14 @@ HEADS = {
             (24, 24, True, "affine"),
             (24, 24, False, None),
         ]
+    },
+    "nnclr": {
+        "projector": [
+            (32, 24, False, "affine"),
+            (24, 24, False, "affine"),
+            (24, 12, False, "affine"),
+        ],
+        "predictor": [(12, 20, False, "affine"), (20, 12, True, None)],
     },
 }
 
@@ -124,6 +139,10 @@ def networks(name, case):
         ),
         "barlow_twins": (mlp((24,) * 3, hidden_bias=False, last_bias=False),),
         "vicreg": (mlp((24,) * 3, last_bias=False),),
+        "nnclr": (
+            mlp((24, 24, 12), hidden_bias=False, last_bias=False, last_norm="affine"),
+            mlp((20, 12), hidden_bias=False),
+        ),
     }[name]
     kind = Network if len(heads) == 1 else PredictorNetwork
     return kind(backbone, *heads), Network(backbone, heads[0])
@@ -143,6 +162,12 @@ def test_loss_is_that_of_two_forwards(cases, name):
         want = losses.barlow_twins(first[1], second[1], 0.1)
     elif name == "vicreg":
         want = losses.vicreg(first[1], second[1])
+    elif name == "nnclr":
+        queue = np.asarray(case.state["queue"])
+        near = [queue[(unit(z) @ queue.T).argmax(1)] for _, z, _ in (first, second)]
+        want = (
+            losses.nnclr(second[2], near[0], 0.2) + losses.nnclr(first[2], near[1], 0.2)
+        ) / 2
     else:
         target = case.state["target" if name == "byol" else "key"]
         stats = case.state["target_stats" if name == "byol" else "key_stats"]
@@ -178,7 +203,7 @@ def test_statistics_are_of_one_view(cases):
 
 
 def test_views_in_either_order(cases):
-    for name in ("byol", "moco_v3", "simsiam", "vicreg", "barlow_twins"):
+    for name in HEADS:
         case = cases[name]
         (value, _), _ = case.step()
         (swapped, _), _ = case.step(views=case.views[::-1])

@@ -41,7 +41,7 @@ def test_loss_is_nt_xent_of_one_joint_forward(simclr):
     method, params, state, views = simclr
     key = jax.random.key(1)
     (loss, out), grads = jax.jit(jax.value_and_grad(method.loss, has_aux=True))(
-        params, state, views, None, 0, key
+        params, state, views, None, None, 0, key
     )
     assert out.features.shape == (6, 2, 64)
     # The head alone on the returned features gives the same loss.
@@ -58,7 +58,7 @@ def test_loss_is_nt_xent_of_one_joint_forward(simclr):
     z = z.reshape(6, 2, 16)
     assert float(loss) == pytest.approx(float(nt_xent(z[:, 0], z[:, 1], 0.3)), rel=1e-4)
     # Views that swap places change nothing.
-    swapped, _ = jax.jit(method.loss)(params, state, views[::-1], None, 0, key)
+    swapped, _ = jax.jit(method.loss)(params, state, views[::-1], None, None, 0, key)
     assert float(swapped) == pytest.approx(float(loss), rel=1e-4)
     before = state["batch_stats"]["backbone"]["bn1"]["mean"]
     assert not np.allclose(out.state["batch_stats"]["backbone"]["bn1"]["mean"], before)

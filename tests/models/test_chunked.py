@@ -65,7 +65,8 @@ def make_gradient(name, backbone, batch_size=BATCH, **options):
     def gradient(variables, views):
         params, state = variables
         index = jnp.tile(jnp.arange(batch_size)[:, None], len(views))
-        args = (state, views, index, 0, jax.random.key(1))
+        label = jnp.arange(batch_size)
+        args = (state, views, index, label, 0, jax.random.key(1))
         grads, out = jax.grad(method.loss, has_aux=True)(params, *args)
         return grads, out.state["batch_stats"]
 

@@ -235,6 +235,8 @@ def test_without_a_gradient_larc_decays_nothing():
         ("barlow_twins_resnet50", 53 + 3),
         ("pirl_resnet50", 53 + 1 + 1 + 1),
         ("moco_v3_resnet50", 53 + 2 + 2),
+        ("nnclr_resnet50", 53 + 3 + 2),
+        ("supcon_resnet50", 53 + 3),
         ("dino_resnet50", 53 + 3 + 1),
         # Twelve blocks of four; patches, class token and positions.
         ("simclr_vit", 12 * 4 + 3 + 3),

@@ -24,7 +24,8 @@ def train():
     """A function of a feed's kind to the metrics of each step and the last parameters."""
     store = open_store("emoji", "pretrain")
     sampler = Sampler(semantic_pairs(store, seed=0), 16, seed=0)
-    config = tiny.get_config().to_dict() | {"dtype": "float32"}
+    # SupCon learns from all that a batch holds: pixels and labels.
+    config = tiny.get_config().to_dict() | {"dtype": "float32", "method": "supcon"}
     run = Run(total_steps=100, steps_per_epoch=10, batch_size=16, num_images=3620)
     recipe, optimizer = make_recipe(config, run), make_optimizer(config, run)
     mesh = make_mesh(jax.devices()[:2])

@@ -1,0 +1,35 @@
+"""SupCon on ResNet-50, in the frame of the paper: 64 px, batch 256, 200 epochs.
+
+    python -m sp_jax.main --config=configs/supcon_resnet50.py \
+        --config.data.store=folder:/data/imagenet187
+    python -m sp_jax.main --config=configs/supcon_resnet50.py:quick  # drawings, CPU
+
+The labels are those of the pairs, so it is not self-supervised: what semantic pairs would
+reach if all images of a class in the batch were positives. As the method is published, each
+pair is two views of one image: --config.data.pairing=augmented.
+
+The paper does not train this method; its result on semantic pairs is not known yet.
+Of the paper (arXiv 2510.08722) are the data, the size of the images, the batch, the epochs
+and the backbone. It leaves open the stem and the optimiser: here the standard stem
+(--config.model.stem=small switches it) and all that configs/simclr_resnet50.py has, so that
+the two can be compared.
+"""
+
+from configs import common
+
+
+def get_config(variant: str = ""):
+    """As SimCLR: LARS, 0.3 x batch / 256, 10 epochs of warm-up."""
+    config = common.get_config()  # the paper's: 64 px, batch 256, 200 epochs, ResNet-50
+    config.method = "supcon"
+    config.data.store = "folder:data/train"
+    config.method_options.temperature = 0.1
+    config.checkpoint.every = 1000
+    config.checkpoint.keep_every = 5000
+    if common.is_quick(variant):
+        common.quick(config)
+        # As SimCLR's.
+        config.method_options.temperature = 0.5
+        config.method_options.projection_layers = 2
+        config.optimizer.learning_rate = 4.0
+    return config

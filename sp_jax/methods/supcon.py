@@ -1,0 +1,97 @@
+"""SupCon: supervised contrastive learning.
+
+SimCLR with labels: the views of all pairs of one class in the batch are positives of each
+other, and only those of other classes are pushed away. It needs the label of each pair; a
+pair without one (-1) has SimCLR's positive and negatives.
+
+So it makes semantic positives by itself, of images of augmentation pairs, too: with 187
+classes and 256 pairs a view has about 2.7 positives besides its own. Semantic pairs add that
+this own one is another image, also where the batch holds no second pair of the class. A pair
+has one label: of a table that pairs different classes it is the one that is written there.
+
+The network, the views and the optimiser are SimCLR's, so that the two differ in nothing but
+their positives.
+
+Deviations: the loss is not multiplied by the temperature, as in SimCLR, too. The head of the
+official code has one hidden layer of 2048 (in the scripts none) and no normalisation, on
+features of length 1; its images are changed by AutoAugment; its LARS has the rate 0.4 and a
+weight decay of 1e-3.
+
+Source: https://arxiv.org/abs/2004.11362; supcon in google-research/google-research for the
+temperature.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from sp_jax import losses
+from sp_jax.augment import Augment
+from sp_jax.methods import simclr
+from sp_jax.methods.base import (
+    Method,
+    Network,
+    Output,
+    Run,
+    backbone_variables,
+    forward,
+    init_network,
+    pair_cosine,
+)
+from sp_jax.models import SimCLRHead
+
+OPTIMIZER = simclr.OPTIMIZER
+RULES = simclr.RULES
+
+
+def views(size: int) -> tuple[Augment, Augment]:
+    """The two views of SimCLR."""
+    return simclr.views(size)
+
+
+def create(
+    backbone: nn.Module,
+    run: Run,
+    *,
+    temperature: float = 0.1,
+    projection_dim: int = 128,
+    projection_layers: int = 3,
+) -> Method:
+    """Make SupCon around a backbone.
+
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's lengths; SupCon does not depend on them.
+        temperature: of the loss.
+        projection_dim: width of the projections.
+        projection_layers: dense layers of the projector.
+
+    Returns:
+        The method; its state is `{"batch_stats": ...}`. Its metric `positives` is the mean
+        number of positives of a view: 1 where no two pairs share a label.
+    """
+    del run
+    head = SimCLRHead(projection_dim, projection_layers, dtype=backbone.dtype)
+    network = Network(backbone, head)
+
+    def init(key, views):
+        params, stats = init_network(network, key, views[0])
+        return params, {"batch_stats": stats}
+
+    def loss(params, state, views, index, label, step, key):
+        del index, step
+        ((h1, z1), (h2, z2)), stats = forward(
+            network, params, state["batch_stats"], views, joint=True, drop_path=key
+        )
+        # Pairs of the label of each, itself included; each other pair has two views.
+        pairs = jnp.sum((label[:, None] == label) & (label >= 0), axis=1)
+        metrics = {
+            "pair_cosine": pair_cosine(z1, z2),
+            "positives": jnp.mean(2.0 * jnp.maximum(pairs, 1) - 1.0),
+        }
+        output = Output({"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1))
+        return losses.supcon(z1, z2, label, temperature), output
+
+    def frozen(params, state):
+        return backbone_variables(params, state["batch_stats"])
+
+    return Method(init, loss, None, frozen)
