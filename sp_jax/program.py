@@ -42,7 +42,7 @@ def main(
     xla_flags.set_cpu_flags()
     app.run(
         lambda argv: _run(run, folder, argv),
-        flags_parser=lambda argv: _parse_flags(argv, example),
+        flags_parser=lambda argv: parse_flags(argv, "config", example),
     )
 
 
@@ -120,11 +120,17 @@ def _run(run: Run, folder: Callable[[str], pathlib.Path], argv: list[str]) -> in
     return code
 
 
-def _parse_flags(argv: list[str], example: str) -> list[str]:
-    """Parse the command line; one sentence and exit code 2 where it is wrong."""
+def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
+    """Parse the command line; one sentence and exit code 2 where it is wrong.
+
+    Args:
+        argv: the command line.
+        name: of the flag with the config file.
+        example: a config file, for the words of an error.
+    """
     try:
         if not any("help" in arg for arg in argv):
-            _check_config_file(argv, example)
+            _check_config_file(argv, name, example)
         return flags.FLAGS(argv)
     except (UserError, flags.Error) as error:
         message = str(error)
@@ -135,13 +141,13 @@ def _parse_flags(argv: list[str], example: str) -> list[str]:
     sys.exit(2)
 
 
-def _check_config_file(argv: list[str], example: str) -> None:
+def _check_config_file(argv: list[str], flag: str, example: str) -> None:
     """ml_collections reports a missing file late, and with a traceback."""
     for arg, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, path = arg.lstrip("-").partition("=")
-        if arg.startswith("-") and name == "config":
+        if arg.startswith("-") and name == flag:
             path = (path if equals else following).partition(":")[0]
             if not os.path.isfile(path):
                 raise UserError(f"There is no config file {path!r}.")
             return
-    raise UserError(f"Give a config file, such as --config={example}.")
+    raise UserError(f"Give a config file, such as --{flag}={example}.")

@@ -1,0 +1,1 @@
+"""Studies: tables of runs and what is read off them. `python -m eval.study`."""

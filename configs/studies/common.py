@@ -1,0 +1,192 @@
+"""Every key of a study, and the parts that the studies share.
+
+A study is a table of arms (what is trained) and measures (what is read off), with what the
+paper says of them: arXiv 2510.08722, https://arxiv.org/abs/2510.08722.
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("", "small", "quick")
+PAIRS = {"SP": "semantic", "AP": "augmented"}
+# The measure that most claims are about, of each variant.
+HEADLINES = {"": "STL-10", "small": "CIFAR-10", "quick": "retrieval"}
+
+
+def ordered(**values) -> ConfigDict:
+    """A ConfigDict that keeps its order, as the dicts in it; it sorts by default."""
+    config = ConfigDict(sort_keys=False)
+    for name, value in values.items():
+        config[name] = ordered(**value) if isinstance(value, dict) else value
+    return config
+
+
+def get_study() -> ConfigDict:
+    """Every key of a study, with its meaning.
+
+    In all strings of arms, changes and evaluations, `{NAME}` stands for a store of that
+    name, `{seed}` for the run's seed, `{folder}` for its folder and `{after}` for that of the
+    arm `after`.
+    """
+    study = ordered()
+    study.title = ""
+    study.about = ""  # what it asks, in a few sentences
+    study.seeds = (0, 1, 2)  # config.seed of each arm's runs
+    study.stores = ordered()  # name -> image store; where your data lies
+    # Of the config of every pre-training; the command line can add to these sections.
+    sections = ("data", "augment", "model", "method_options", "optimizer", "checkpoint")
+    study.changes = ordered(**{name: {} for name in sections})
+    # name -> config, changes, factors, prepare, after; see `arm`.
+    study.arms = ordered()
+    # name -> type of `eval/`, and its options; besides what a run measures by itself.
+    study.evaluations = ordered()
+    study.measures = ordered()  # title -> of, percent; see `measure`
+    study.paper = ordered()  # arm -> title of a measure -> the paper's number
+    # name -> text, measure, terms, paper, above, below; see `claim`.
+    study.claims = ordered()
+    study.figure = ordered()  # kind: bars | lines | invariance | detection
+    return study
+
+
+def check_variant(variant: str) -> None:
+    """Refuse an unknown variant.
+
+    Raises:
+        ValueError: it is not one of `VARIANTS`.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"There is no variant {variant!r}: use :quick (the drawings that ship with "
+            "the project, a CPU), :small (Tiny-ImageNet, CIFAR-10, one GPU), or none."
+        )
+
+
+def arm(
+    config: str,
+    factors: dict[str, str],
+    changes: dict | None = None,
+    prepare: tuple[tuple[str, ...], ...] = (),
+    after: str = "",
+) -> ConfigDict:
+    """What is trained.
+
+    Args:
+        config: a file and its variant, "configs/simclr_resnet50.py:quick"; "" for a random
+            network, which only a detection can start from.
+        factors: what tells it from the other arms, such as {"method": "SimCLR",
+            "pairs": "SP"}. All arms of a study have the same ones.
+        changes: of its config, as nested dicts.
+        prepare: programs that run before it, each a module and its flags.
+        after: an arm whose run of the same seed has to be there before.
+    """
+    return ordered(
+        config=config,
+        factors=factors,
+        changes=changes or {},
+        prepare=prepare,
+        after=after,
+    )
+
+
+def pairing(pairs: str) -> dict:
+    """The change that makes the pairs SP or AP."""
+    return {"data": {"pairing": PAIRS[pairs]}}
+
+
+def measure(of: str, percent: bool = True) -> ConfigDict:
+    """A number that is read off.
+
+    Args:
+        of: "RESULT/KEY": a key of the run's eval/RESULT.json, or of the detection RESULT;
+            or "run/minutes" (of the steps alone), "run/images_per_sec".
+        percent: show it times 100.
+    """
+    return ordered(of=of, percent=percent)
+
+
+def claim(
+    text: str,
+    measure: str,
+    terms: dict[str, float],
+    paper: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> ConfigDict:
+    """A sentence that the numbers may bear out.
+
+    Args:
+        text: the sentence.
+        measure: title of the measure.
+        terms: arm -> factor; the sum over the arms, seed by seed, is what is judged:
+            {"sp": 1, "ap": -1} is the difference of two arms.
+        paper: the paper's value of the sum.
+        above: the sentence says that the sum is larger.
+        below: or that it is smaller. Without both: larger than 0.
+    """
+    if above is None and below is None:
+        above = 0.0
+    return ordered(
+        text=text, measure=measure, terms=terms, paper=paper, above=above, below=below
+    )
+
+
+def add_data(study: ConfigDict, variant: str, transfer: bool = True) -> None:
+    """What is trained on and what is evaluated: stores, changes, evaluations, measures.
+
+    Titles of the measures: CIFAR-10, CIFAR-100 and STL-10, as in the paper; CIFAR-10 in
+    `:small`; in `:quick` category and subcategory (probe), and retrieval. Without `transfer`
+    there are none.
+    """
+    check_variant(variant)
+    if variant == "quick" and transfer:  # The quick recipes measure on the drawings.
+        study.measures["category"] = measure("probe_category/accuracy")
+        study.measures["subcategory"] = measure("probe_subcategory/accuracy")
+        study.measures["kNN category"] = measure("knn_category/accuracy")
+        study.measures["retrieval"] = measure("retrieval/top1")
+    if variant != "quick":
+        study.changes.data = {"store": "{pretrain}", "split": "{split}"}
+        study.changes.data.pairs = "{pairs}"
+        study.stores.pretrain = "folder:data/imagenet187"
+        study.stores.split = "all"
+        study.stores.pairs = ""  # a curated table; "" draws the pairs by the labels
+        titles = ["CIFAR-10", "CIFAR-100", "STL-10"]
+        if variant == "small":
+            study.stores.pretrain = "folder:data/tiny_imagenet_sp"
+            study.stores.split = "train"
+            study.changes.epochs = 50.0
+            titles = ["CIFAR-10"]
+        for title in titles if transfer else ():
+            name = title.lower().replace("-", "")
+            study.stores[name] = f"tfds:{name}"
+            add_probe(study, name, title)
+    length = "minutes" if variant else "hours"
+    study.measures[length] = measure(f"run/{length}", percent=False)
+    study.measures["images/s"] = measure("run/images_per_sec", percent=False)
+
+
+def pairs_of_class(variant: str, count: int) -> tuple[str, ...]:
+    """Words that write `{folder}/table.csv`, of some pairs a class; for `arm`."""
+    store, split, pairs = ("{pretrain}", "{split}", "{pairs}")
+    if variant == "quick":
+        store, split, pairs = ("emoji", "pretrain", "")
+    words = ("input_pipeline.build_pairs", f"--store={store}", f"--split={split}")
+    words += (f"--pairs={pairs}", f"--pairs_per_class={count}", "--allow_small")
+    return (*words, "--seed={seed}", "--out={folder}/table.csv")
+
+
+TABLE = {"data": {"pairs": "{folder}/table.csv"}}  # the change that trains on it
+
+
+def add_probe(study: ConfigDict, store: str, title: str) -> None:
+    """A linear probe on a store of the study, fitted on train and scored on test."""
+    study.evaluations[f"probe_{store}"] = {
+        "type": "linear_probe",
+        "dataset": f"{{{store}}}",
+        "train_split": "train",
+        "test_split": "test",
+    }
+    study.measures[title] = measure(f"probe_{store}/accuracy")
+
+
+def suffix(variant: str) -> str:
+    """That of the recipes of a variant: `:small` trains them at full size."""
+    return ":quick" if variant == "quick" else ""

@@ -1,0 +1,75 @@
+r"""Where the positives come from: labels, a miner, both kinds mixed, or the method itself.
+
+    python -m eval.study --study=configs/studies/pair_sources.py \
+        --study.stores.pretrain=folder:/data/imagenet187 --study.stores.pairs=curated.csv
+    python -m eval.study --study=configs/studies/pair_sources.py:quick   # drawings, CPU
+"""
+
+from configs.studies import common
+
+FRACTIONS = (0.25, 0.5, 0.75)
+
+
+def get_config(variant: str = ""):
+    """SimCLR on each source; NNCLR and SupCon, which find positives in the batch or a queue."""
+    study = common.get_study()
+    common.add_data(study, variant)
+    if not variant:
+        study.stores.pairs = "data/curated.csv"
+    study.title = "Where positives come from"
+    study.about = (
+        "SimCLR on augmentation pairs, on pairs of one class, on both mixed, and on pairs that "
+        "a SimCLR of augmentation pairs has found (mutual nearest neighbours, no labels). "
+        "Beside it two methods that make semantic positives on their own, both on "
+        "augmentation pairs: SupCon (all images of the class in the batch; it reads labels) and "
+        "NNCLR (the nearest neighbour in a queue)."
+    )
+    variant_of = common.suffix(variant)
+    simclr = f"configs/simclr_resnet50.py{variant_of}"
+
+    def add(name: str, title: str, config: str, pairing: str, **more) -> None:
+        data = {"pairing": pairing} | more.pop("data", {})
+        study.arms[name] = common.arm(
+            config, {"positives": title}, {"data": data}, **more
+        )
+
+    by_label = {} if variant == "quick" else {"data": {"pairs": ""}}
+    add("AP", "augmentations", simclr, "augmented")
+    if variant == "":
+        add("curated", "curated pairs", simclr, "semantic")
+    add("label", "pairs of a class", simclr, "semantic", **by_label)
+    for fraction in FRACTIONS:
+        data = {"semantic_fraction": fraction}
+        add(
+            f"mixed_{round(100 * fraction)}",
+            f"{fraction:.0%} pairs of a class",
+            simclr,
+            "mixed",
+            data=data | by_label.get("data", {}),
+        )
+    store = "emoji" if variant == "quick" else "{pretrain}"
+    split = "pretrain" if variant == "quick" else "{split}"
+    mine = ("input_pipeline.mine_pairs", f"--store={store}", f"--split={split}")
+    mine += ("--checkpoint={after}", "--out={folder}/table.csv")
+    add(
+        "mined",
+        "mined pairs",
+        simclr,
+        "semantic",
+        data=common.TABLE["data"],
+        prepare=(mine,),
+        after="AP",
+    )
+    add("supcon", "SupCon", f"configs/supcon_resnet50.py{variant_of}", "augmented")
+    add("nnclr", "NNCLR", f"configs/nnclr_resnet50.py{variant_of}", "augmented")
+    headline = common.HEADLINES[variant]
+    for name, text in {
+        "label": "Pairs of a class are better than augmentations.",
+        "mixed_50": "Half of them is enough to be better than augmentations.",
+        "mined": "Pairs that nobody labelled are better than augmentations.",
+        "supcon": "So is SupCon.",
+        "nnclr": "So is NNCLR.",
+    }.items():
+        study.claims[name] = common.claim(text, headline, {name: 1.0, "AP": -1.0})
+    study.figure = {"kind": "bars", "x": "positives"}
+    return study

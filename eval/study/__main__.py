@@ -1,0 +1,140 @@
+r"""A study: pre-train and evaluate what is missing of it, and write its page.
+
+  python -m eval.study --study=configs/studies/transfer.py:quick
+
+Anything in the study can be changed on the command line, as in
+`--study.stores.pretrain=folder:/data/imagenet187`, `--study.seeds="(0,)"` or
+`--study.changes.epochs=1.0`. In --workdir are
+
+* `runs/`: a folder for each run; studies that have the same run share it,
+* `STUDY/`: `study.html` (it needs no network), `study.csv` (every number), the pictures.
+
+A study that was killed goes on with the same command. The same command in two terminals, or
+on two hosts with one file system, shares the work. With --launcher=slurm each run is a task
+of a SLURM array: --slurm=slurm_partition=gpu,gpus_per_node=1,timeout_min=600.
+"""
+
+import collections
+import pathlib
+import re
+import shlex
+import sys
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from eval.study import page, plan, work
+from input_pipeline.errors import UserError
+from sp_jax import program
+
+
+def run() -> int:
+    """Make and show the study of the flags; its exit code."""
+    values = flags.FLAGS
+    study = plan.read_study(values.study)
+    jobs = plan.make_jobs(study)
+    if values.arms:
+        known = set(study["arms"])
+        if unknown := sorted(set(values.arms) - known):
+            raise UserError(
+                f"There is no arm {unknown[0]!r}: {', '.join(sorted(known))}."
+            )
+    chosen = [job for job in jobs if not values.arms or job.arm in values.arms]
+    workdir = pathlib.Path(values.workdir).absolute()
+    pool = workdir / "runs"
+    file = pathlib.Path(values["study"].config_filename).name
+    name = re.sub(r"\W+", "_", file.replace(".py", ""))
+    if values.launcher == "show":
+        show(chosen, pool)
+        return 0
+    protocols = plan.check(study)
+    todo = [job for job in chosen if work.missing(job, pool)]
+    print(
+        f"{study['title']}: {len(chosen)} runs, {len(todo)} of them to do.", flush=True
+    )
+    failed, complete = [], True
+
+    def show_page() -> pathlib.Path:
+        return page.write(study, jobs, pool, workdir / name, protocols)
+
+    if values.launcher == "local":
+        bar = tqdm(total=len(todo), unit="run", disable=None)
+
+        def report(job: plan.Job, error: str | None) -> None:
+            if error:
+                failed.append(job)
+            bar.update()
+            bar.write(f"{job.arm}, seed {job.seed}: {error or 'complete'}")
+            show_page()  # it grows with the study
+
+        complete = work.make_all(
+            todo, jobs, pool, work.find_devices(values.jobs), report
+        )
+        bar.close()
+    elif values.launcher == "slurm" and todo:
+        from eval.study import slurm
+
+        sent = slurm.submit(jobs, todo, pool, slurm.read_options(values.slurm))
+        print(
+            f"Sent as {sent[0].job_id} to {sent[-1].job_id}. When they have ended, the same "
+            "command with --launcher=report writes the page."
+        )
+        return 0
+    print(f"The page: {show_page()}")
+    if not complete:
+        print("Stopped; the same command goes on.")
+        return 130
+    return 1 if failed else 0
+
+
+def show(jobs: list[plan.Job], pool: pathlib.Path) -> None:
+    """Print the commands that are still to do, as they could be typed."""
+    counts = collections.Counter()
+    for job in jobs:
+        todo = work.missing(job, pool)
+        counts["complete" if not todo else "to do"] += 1
+        print(f"# {job.arm}, seed {job.seed}: {len(todo)} of {len(job.commands)} to do")
+        for command in todo:
+            print(f"python -m {shlex.join(job.words(command, pool))}")
+    print("# " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+
+
+def main(argv: list[str]) -> int:
+    """Run the program; a mistake of the user is one sentence and code 2."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    try:
+        if argv[1:]:
+            raise UserError(f"Unknown argument {argv[1]!r}: options start with --.")
+        return run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    own = {"module_name": sys.argv[0]}
+    config_flags.DEFINE_config_file(
+        "study", None, "Path of a study.", lock_config=False, accept_new_attributes=True
+    )
+    flags.DEFINE_string("workdir", "runs/studies", "Folder of runs and pages.", **own)
+    flags.DEFINE_enum(
+        "launcher",
+        "local",
+        ("local", "slurm", "report", "show"),
+        "Make the runs on this host or by SLURM; or only write the page of what is there, "
+        "or only show what is to do.",
+        **own,
+    )
+    flags.DEFINE_integer(
+        "jobs", 0, "Runs at a time; 0 for one a GPU, or one a core.", 0, **own
+    )
+    flags.DEFINE_list("slurm", [], "NAME=VALUE: options of submitit.", **own)
+    flags.DEFINE_list("arms", [], "Make these arms only.", **own)
+    app.run(
+        main,
+        flags_parser=lambda argv: program.parse_flags(
+            argv, "study", "configs/studies/transfer.py:quick"
+        ),
+    )

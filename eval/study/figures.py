@@ -1,0 +1,209 @@
+"""The pictures of a study: its numbers with the paper's, and the curves of its runs."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from eval import detection_figure, detection_pictures, invariance_figure, pictures
+from eval.study.numbers import Values, read_result
+from eval.study.plan import Job
+from sp_jax.train.writer import read_metrics
+
+COLUMNS = 3
+_CURVES = {"loss": "loss", "effective_rank": "effective rank"}
+
+
+def draw(
+    study: Mapping[str, Any],
+    done: Sequence[Job],
+    pool: pathlib.Path,
+    values: Values,
+    out: pathlib.Path,
+) -> list[tuple[str, pathlib.Path]]:
+    """Draw what there are runs for.
+
+    Args:
+        study: see `plan.read_study`.
+        done: its complete runs.
+        pool: folder of all runs.
+        values: what they measured.
+        out: where the pictures go.
+
+    Returns:
+        Title and file of each.
+    """
+    if not done:
+        return []
+    figure = study["figure"]
+    drawn = []
+
+    def save(name: str, title: str, made: plt.Figure) -> None:
+        pictures.save_figure(made, out / f"{name}.png")
+        drawn.append((title, out / f"{name}.png"))
+
+    if figure["kind"] == "invariance":
+        results = _by_arm(study, done, lambda job: _result(pool, job, figure["result"]))
+        save("invariance", "Invariances", invariance_figure.draw_figure(results))
+    elif figure["kind"] == "detection":
+        where = f"detection/{figure['result']}"
+        curves = _by_arm(
+            study,
+            done,
+            lambda job: (
+                detection_figure.read_detection(pool / job.folder / where).curves
+            ),
+        )
+        made = detection_pictures.draw_curves(curves, by_class=True)
+        save("detection", "Precision over recall", made)
+    if "x" in figure:
+        save("numbers", "The numbers, and the paper's", draw_numbers(study, values))
+    if made := draw_training(study, done, pool):
+        save("curves", "Training", made)
+    return drawn
+
+
+def _result(pool: pathlib.Path, job: Job, name: str) -> dict[str, float]:
+    return read_result(pool / job.folder, name)["result"]
+
+
+def _by_arm(study, done, read) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for job in done:
+        found.setdefault(name_of(study, job.arm), []).append(read(job))
+    return found
+
+
+def name_of(study: Mapping[str, Any], arm: str) -> str:
+    """An arm by its factors."""
+    return ", ".join(study["arms"][arm]["factors"].values())
+
+
+def draw_numbers(study: Mapping[str, Any], values: Values) -> plt.Figure:
+    """Each measure in percent: bars or lines with the deviation, hollow marks the paper's."""
+    figure = study["figure"]
+    x, series = figure["x"], figure.get("series")
+    titles = [title for title, m in study["measures"].items() if m["percent"]]
+    places = list(dict.fromkeys(a["factors"][x] for a in study["arms"].values()))
+    kinds = list(
+        dict.fromkeys(a["factors"].get(series, "") for a in study["arms"].values())
+    )
+    columns = min(COLUMNS, len(titles))
+    rows = -(-len(titles) // columns)
+    width = max(4.0, 0.75 * len(places) + 1.2)
+    made, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns, 3.3 * rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, title in zip(axes.flat, titles, strict=False):
+        for number, kind in enumerate(kinds):
+            arms = {
+                places.index(arm["factors"][x]): name
+                for name, arm in study["arms"].items()
+                if arm["factors"].get(series, "") == kind
+            }
+            draw_one = _bars if figure["kind"] != "lines" else _line
+            draw_one(axis, arms, kind, number, len(kinds), study, values, title)
+        turn = {"rotation": 30, "ha": "right"} if len(places) > 5 else {}
+        axis.set_xticks(range(len(places)), places, fontsize=8, **turn)
+        axis.set_title(title, fontsize=10)
+        axis.tick_params(labelsize=8)
+        axis.grid(axis="y", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(titles) :]:
+        axis.set_axis_off()
+    if any(kinds):
+        axes[0, 0].legend(fontsize=8, frameon=False)
+    made.supylabel("%", fontsize=9)
+    return made
+
+
+def _points(arms: Mapping[int, str], study, values: Values, title: str):
+    """Places, means and deviations of the arms with runs; places and numbers of the paper."""
+    found, paper = [], []
+    for place, arm in sorted(arms.items()):
+        seeds = list(values[title][arm].values())
+        if seeds:
+            spread = np.std(seeds, ddof=1) if len(seeds) > 1 else 0.0
+            found.append((place, np.mean(seeds), spread))
+        if title in study["paper"].get(arm, {}):
+            paper.append((place, study["paper"][arm][title]))
+    return np.array(found).reshape(-1, 3).T, np.array(paper).reshape(-1, 2).T
+
+
+def _bars(axis, arms, kind, number, kinds, study, values, title) -> None:
+    (place, mean, spread), (known, paper) = _points(arms, study, values, title)
+    width = 0.8 / kinds
+    shift = (number - (kinds - 1) / 2) * width
+    axis.bar(
+        place + shift,
+        mean,
+        0.92 * width,
+        yerr=spread,
+        color=f"C{number}",
+        alpha=0.8,
+        label=kind,
+        error_kw={"lw": 1, "capsize": 2},
+    )
+    axis.plot(known + shift, paper, "D", ms=5, mfc="white", mec="black")
+
+
+def _line(axis, arms, kind, number, kinds, study, values, title) -> None:
+    (place, mean, spread), (known, paper) = _points(arms, study, values, title)
+    axis.errorbar(
+        place, mean, spread, color=f"C{number}", marker="o", ms=4, capsize=2, label=kind
+    )
+    axis.plot(known, paper, "D:", ms=5, color=f"C{number}", mfc="white", lw=1)
+
+
+def draw_training(
+    study: Mapping[str, Any], done: Sequence[Job], pool: pathlib.Path
+) -> plt.Figure | None:
+    """Loss and rank of each run: a column for each x of the figure, colours its series."""
+    figure = study["figure"]
+    runs = [(job, read_metrics(pool / job.folder)) for job in done]
+    runs = [(job, lines) for job, lines in runs if lines]
+    if not runs:
+        return None
+    factors = {name: arm["factors"] for name, arm in study["arms"].items()}
+    x, series = figure.get("x"), figure.get("series")
+    places = list(dict.fromkeys(factors[job.arm].get(x, "") for job, _ in runs))
+    kinds = list(dict.fromkeys(factors[job.arm].get(series, "") for job, _ in runs))
+    made, axes = plt.subplots(
+        len(_CURVES),
+        len(places),
+        figsize=(max(2.1 * len(places), 4.5), 4.2),
+        squeeze=False,
+        sharey="row" if figure["kind"] == "lines" else False,
+        layout="constrained",
+    )
+    named = set()
+    for job, lines in runs:
+        column = places.index(factors[job.arm].get(x, ""))
+        kind = factors[job.arm].get(series, "")
+        for axis, name in zip(axes[:, column], _CURVES, strict=True):
+            points = [(line["epoch"], line[name]) for line in lines if name in line]
+            axis.plot(
+                *zip(*points, strict=True),
+                color=f"C{kinds.index(kind)}",
+                lw=1,
+                label=None if kind in named else kind,
+            )
+        named.add(kind)
+    for axis, place in zip(axes[0], places, strict=True):
+        axis.set_title(place, fontsize=9)
+    for axis in axes.flat:
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis, name in zip(axes[:, 0], _CURVES.values(), strict=True):
+        axis.set_ylabel(name, fontsize=9)
+    made.supxlabel("epoch", fontsize=9)
+    if any(kinds):
+        axes[0, 0].legend(fontsize=7, frameon=False)
+    return made

@@ -1,0 +1,126 @@
+"""What the runs of a study measured, and what that says of its claims."""
+
+import csv
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from eval.study.plan import Job
+from eval.study.work import missing
+from sp_jax.train.writer import read_metrics
+
+# title of a measure -> arm -> seed -> number
+Values = dict[str, dict[str, dict[int, float]]]
+CONFIDENCE = 0.95
+
+
+def collect(
+    study: Mapping[str, Any], jobs: Sequence[Job], pool: pathlib.Path
+) -> Values:
+    """Read the measures of all runs that are complete; of no other one."""
+    values: Values = {
+        title: {arm: {} for arm in study["arms"]} for title in study["measures"]
+    }
+    for job in jobs:
+        if missing(job, pool):
+            continue
+        for title, measure in study["measures"].items():
+            number = _read(pool / job.folder, measure["of"])
+            if number is not None:
+                scale = 100 if measure["percent"] else 1
+                values[title][job.arm][job.seed] = scale * number
+    return values
+
+
+def read_result(folder: pathlib.Path, name: str) -> dict[str, Any] | None:
+    """eval/NAME.json of a run, or of its detection NAME; None where there is none."""
+    for path in (folder, folder / "detection" / name):
+        file = path / "eval" / f"{name if path == folder else 'detection'}.json"
+        if file.is_file():
+            return json.loads(file.read_text(encoding="utf-8"))
+    return None
+
+
+def _read(folder: pathlib.Path, of: str) -> float | None:
+    name, _, key = of.partition("/")
+    if name != "run":
+        result = read_result(folder, name)
+        return None if result is None else result["result"].get(key)
+    lines = [line for line in read_metrics(folder) if "step_ms" in line]
+    if not lines:
+        return None
+    if key == "images_per_sec":
+        return float(np.median([line[key] for line in lines]))
+    minutes = np.mean([line["step_ms"] for line in lines]) * lines[-1]["step"] / 6e4
+    return float(minutes / 60 if key == "hours" else minutes)
+
+
+class Verdict(NamedTuple):
+    """A claim, judged.
+
+    Attributes:
+        mean: of the sum of its terms, over the seeds that all of its arms have.
+        low: end of its 95 % confidence interval (Student's t); NaN for one seed.
+        high: the other end.
+        seeds: number of seeds.
+        word: "holds", "does not hold" (the whole interval is on that side), "undecided",
+            "one seed", or "no runs".
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    word: str
+
+
+def judge(claim: Mapping[str, Any], values: Values) -> Verdict:
+    """Compare the sum of a claim's terms with its bound, seed by seed."""
+    by_arm = {arm: values[claim["measure"]][arm] for arm in claim["terms"]}
+    seeds = sorted(set.intersection(*map(set, by_arm.values())))
+    sums = [
+        sum(factor * by_arm[arm][seed] for arm, factor in claim["terms"].items())
+        for seed in seeds
+    ]
+    if not sums:
+        return Verdict(np.nan, np.nan, np.nan, 0, "no runs")
+    mean = float(np.mean(sums))
+    if len(sums) == 1:
+        return Verdict(mean, np.nan, np.nan, 1, "one seed")
+    error = float(np.std(sums, ddof=1)) / len(sums) ** 0.5
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sums) - 1)) * error
+    low, high = mean - half, mean + half
+    above, below = claim["above"], claim["below"]
+    lower, upper = (
+        (-np.inf if above is None else above),
+        (np.inf if below is None else below),
+    )
+    if lower < low and high < upper:
+        word = "holds"
+    elif high < lower or low > upper:
+        word = "does not hold"
+    else:
+        word = "undecided"
+    return Verdict(mean, low, high, len(sums), word)
+
+
+def write_csv(path: pathlib.Path, study: Mapping[str, Any], values: Values) -> None:
+    """A line for each run and measure, and the paper's numbers beside."""
+    factors = list(next(iter(study["arms"].values()))["factors"])
+    rows = [["arm", *factors, "seed", "measure", "value", "paper"]]
+    for title, arms in values.items():
+        for arm, seeds in arms.items():
+            known = list(study["arms"][arm]["factors"].values())
+            paper = study["paper"].get(arm, {}).get(title, "")
+            rows += [
+                [arm, *known, seed, title, round(value, 6), paper]
+                for seed, value in sorted(seeds.items())
+            ]
+    temporary = path.with_name(f".{path.name}")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    temporary.replace(path)

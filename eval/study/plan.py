@@ -1,0 +1,301 @@
+"""From a study's config to the runs and their commands; every mistake shows here."""
+
+import hashlib
+import json
+import pathlib
+import re
+import runpy
+import string
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+import eval as evaluators
+from configs import common as recipes
+from configs.studies import common
+from input_pipeline.errors import UserError
+from input_pipeline.store import find_splits
+from sp_jax import validate
+
+DETECTION = "detection"  # the type of evaluation that trains
+PLACES = ("folder", "after", "seed")  # what is filled in when a command starts
+OF_RUN = ("minutes", "hours", "images_per_sec")  # measures "run/…"
+FIGURES = ("bars", "lines", "invariance", "detection")
+
+
+class Command(NamedTuple):
+    """A program that makes a part of a run.
+
+    Attributes:
+        name: "train", or of a preparation or an evaluation; its log is NAME.log.
+        words: module and flags, in which `PLACES` stand for a run's own.
+    """
+
+    name: str
+    words: tuple[str, ...]
+
+
+class Job(NamedTuple):
+    """One run of an arm, and all that is measured on it.
+
+    Attributes:
+        arm: name of the arm.
+        seed: of the run.
+        folder: of the run, below the folder of all runs.
+        after: folder of the run that has to be there before; "" for none.
+        commands: that make it, in order.
+    """
+
+    arm: str
+    seed: int
+    folder: str
+    after: str
+    commands: tuple[Command, ...]
+
+    def words(self, command: Command, pool: pathlib.Path) -> list[str]:
+        """Those of a command of this run, complete."""
+        places = {"folder": pool / self.folder, "after": pool / self.after}
+        return [word.format(**places, seed=self.seed) for word in command.words]
+
+
+def read_study(config: ConfigDict) -> dict[str, Any]:
+    """The study as plain dicts, checked, with the names of stores filled in.
+
+    Args:
+        config: as `configs/studies/common.py` describes it.
+
+    Raises:
+        UserError: a key, a name or a store is wrong.
+    """
+    plain = config.to_dict()
+    schema = common.get_study().to_dict()
+    if unknown := sorted(set(plain) ^ set(schema)):
+        raise UserError(
+            f"A study has the keys {', '.join(schema)}: look at study.{unknown[0]}."
+        )
+    if not plain["arms"] or not plain["measures"] or not plain["seeds"]:
+        raise UserError("A study needs arms, measures and seeds.")
+    if len(set(plain["seeds"])) < len(plain["seeds"]):
+        raise UserError(f"study.seeds has one seed twice: {plain['seeds']}.")
+    for name in ("arms", "changes", "evaluations"):
+        plain[name] = _fill(plain[name], plain["stores"])
+    factors = {tuple(arm["factors"]) for arm in plain["arms"].values()}
+    if len(factors) > 1:
+        raise UserError(f"The arms have different factors: {sorted(factors)}.")
+    for name, arm in plain["arms"].items():
+        if arm["after"] and arm["after"] not in plain["arms"]:
+            raise UserError(f"study.arms.{name} comes after no arm: {arm['after']!r}.")
+    _check_readings(plain)
+    return plain
+
+
+def _check_readings(plain: Mapping[str, Any]) -> None:
+    """Check that paper, claims and figure speak of arms, measures and factors there are."""
+    arms, measures = plain["arms"], plain["measures"]
+    spoken = [(f"paper.{arm}", arm, arms) for arm in plain["paper"]] + [
+        (f"paper.{arm}", title, measures)
+        for arm, row in plain["paper"].items()
+        for title in row
+    ]
+    for name, claim in plain["claims"].items():
+        spoken.append((f"claims.{name}", claim["measure"], measures))
+        spoken += [(f"claims.{name}", arm, arms) for arm in claim["terms"]]
+    factors = next(iter(arms.values()))["factors"]
+    spoken += [
+        ("figure", plain["figure"][key], factors)
+        for key in ("x", "series")
+        if key in plain["figure"]
+    ]
+    for where, name, known in spoken:
+        if name not in known:
+            raise UserError(
+                f"study.{where} speaks of {name!r}, but there are {', '.join(known)}."
+            )
+    if plain["figure"].get("kind") not in FIGURES:
+        raise UserError(f"study.figure.kind must be one of {', '.join(FIGURES)}.")
+
+
+def _fill(value: Any, stores: Mapping[str, str]) -> Any:
+    """Put the stores into all strings; {folder} and {after} stay."""
+    if isinstance(value, Mapping):
+        return {name: _fill(one, stores) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_fill(one, stores) for one in value)
+    if not isinstance(value, str):
+        return value
+    names = {name for _, name, _, _ in string.Formatter().parse(value) if name}
+    if unknown := sorted(names - set(stores) - set(PLACES)):
+        raise UserError(
+            f"{value!r} speaks of {{{unknown[0]}}}, but study.stores has "
+            f"{', '.join(stores) or 'none'}."
+        )
+    return value.format(**stores, **{name: f"{{{name}}}" for name in PLACES})
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts to one, with dots in its names; without what is None or empty."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _flags(values: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
+    """Flags of a config, or of a program (whose lists have commas)."""
+    words = []
+    for name, value in values.items():
+        if isinstance(value, list | tuple):
+            value = tuple(value) if prefix else ",".join(map(str, value))
+        words.append(f"--{prefix}{name}={value}")
+    return tuple(words)
+
+
+def make_jobs(study: Mapping[str, Any]) -> list[Job]:
+    """The runs, those that others wait for first; seed by seed, so that all arms grow."""
+    arms = study["arms"]
+    names = sorted(arms, key=lambda name: len(_chain(arms, name)))
+    return [_make_job(study, name, seed) for seed in study["seeds"] for name in names]
+
+
+def _chain(arms: Mapping[str, Any], name: str) -> list[str]:
+    """An arm, the one before it, the one before that …"""
+    chain = [name]
+    while after := arms[chain[-1]]["after"]:
+        if after in chain:
+            raise UserError(f"The arms {', '.join(chain)} wait for one another.")
+        chain.append(after)
+    return chain
+
+
+def _make_job(study: Mapping[str, Any], name: str, seed: int) -> Job:
+    arm = study["arms"][name]
+    changes = flatten(study["changes"]) | flatten(arm["changes"])
+    commands = [
+        Command(words[0].rpartition(".")[2], tuple(words)) for words in arm["prepare"]
+    ]
+    if arm["config"]:
+        words = ("sp_jax.main", f"--config={arm['config']}", f"--config.seed={seed}")
+        words += _flags(changes, "config.")
+        commands.append(Command("train", (*words, "--workdir={folder}")))
+    trained = bool(arm["config"])
+    commands += [
+        _evaluation(title, options, seed, trained)
+        for title, options in study["evaluations"].items()
+        if trained or options["type"] == DETECTION
+    ]
+    after = _folder(study, arm["after"], seed) if arm["after"] else ""
+    return Job(name, seed, _folder(study, name, seed), after, tuple(commands))
+
+
+def _evaluation(
+    name: str, options: Mapping[str, Any], seed: int, trained: bool
+) -> Command:
+    options = dict(options)
+    kind = options.pop("type")
+    words: tuple[str, ...] = (f"eval.{kind}",)
+    words += ("--checkpoint={folder}",) if trained else ()
+    if kind == DETECTION:
+        config = options.pop("config")
+        words += (f"--config={config}", f"--config.seed={seed}")
+        words += _flags(flatten(options), "config.")
+        return Command(name, (*words, f"--workdir={{folder}}/detection/{name}"))
+    return Command(name, (*words, f"--name={name}", *_flags(options)))
+
+
+def _folder(study: Mapping[str, Any], name: str, seed: int) -> str:
+    """Where a run lies: studies that have the same run share it."""
+    arms, parts = study["arms"], []
+    for one in _chain(arms, name):
+        arm = arms[one]
+        changes = flatten(study["changes"]) | flatten(arm["changes"])
+        parts.append([arm["config"], sorted(changes.items()), arm["prepare"]])
+    text = json.dumps(parts, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    config = arms[name]["config"] or "random"
+    stem = re.sub(r"\W+", "_", config.removeprefix("configs/").replace(".py", ""))
+    return f"{stem}_{digest}/seed{seed}"
+
+
+def check(study: Mapping[str, Any]) -> dict[str, str]:
+    """Open every config and every store, so that mistakes show before the first run.
+
+    Returns:
+        The protocol of each evaluation.
+
+    Raises:
+        UserError: a file, a key, a store or an option is wrong.
+    """
+    measured = []  # what the runs of each arm measure by themselves
+    for name, arm in study["arms"].items():
+        if not arm["config"]:
+            continue
+        changes = flatten(study["changes"]) | flatten(arm["changes"])
+        try:
+            measured.append(_check_arm(arm["config"], changes))
+        except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"study.arms.{name}: {error}") from error
+    protocols = {}
+    for name, options in study["evaluations"].items():
+        options = dict(options)
+        kind = options.pop("type")
+        try:
+            if kind == DETECTION:
+                protocols[name] = f"detection as {options['config']}"
+                load_config(options["config"])
+            else:
+                protocols[name] = evaluators.get(kind).describe(**options)
+        except UserError as error:
+            raise UserError(f"study.evaluations.{name}: {error}") from error
+    known = set(protocols).union(set.intersection(*measured) if measured else ())
+    for title, measure in study["measures"].items():
+        name, _, key = measure["of"].partition("/")
+        if name == "run" and key not in OF_RUN:
+            raise UserError(
+                f"study.measures.{title}: a run has no {key!r}, but {', '.join(OF_RUN)}."
+            )
+        if name not in ("run", *known):
+            raise UserError(
+                f"study.measures.{title}: not every run measures {name!r}, but "
+                f"{', '.join(sorted(known)) or 'nothing'}."
+            )
+    return protocols
+
+
+def load_config(text: str) -> ConfigDict:
+    """The config of FILE or FILE:VARIANT.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path, _, variant = text.partition(":")
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"There is no config file {path!r}.")
+    make = runpy.run_path(path)["get_config"]
+    return make(variant) if variant else make()
+
+
+def _check_arm(text: str, changes: Mapping[str, Any]) -> set[str]:
+    """Check an arm's config and its images; the names of its evaluations."""
+    config = load_config(text)
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    validate.check_keys(config.to_dict(), recipes.get_config().to_dict())
+    data = config.data
+    splits = find_splits(
+        data.store,
+        image_size=data.image_size,
+        resize=data.resize,
+        data_dir=data.dir or None,
+        max_skipped=data.max_skipped,
+    )
+    if data.split not in ("all", *splits):
+        raise UserError(
+            f"{data.store} has no split {data.split!r}: it has {', '.join(splits)}."
+        )
+    if data.pairs and "{" not in data.pairs and not pathlib.Path(data.pairs).is_file():
+        raise UserError(f"There is no table of pairs {data.pairs!r}.")
+    return set(config.evals)

@@ -1,0 +1,288 @@
+"""Making the runs of a study: what is missing, each by one process at a time.
+
+A run's folder holds `study.json`, the commands that ended well. A command that stands there
+is not repeated. While a run is made its folder is locked; the lock belongs to the process
+that works and its children, so that it goes with them, however they end.
+"""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from eval.study.plan import Command, Job
+from input_pipeline.errors import UserError
+
+RECORD = "study.json"
+
+
+class CommandError(RuntimeError):
+    """A command of a run failed; the message is what it said last."""
+
+
+class Stopped(RuntimeError):
+    """The study was told to stop; what it was at goes on next time."""
+
+
+def read_record(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """The commands of a run that ended well: words, seconds."""
+    try:
+        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def missing(job: Job, pool: pathlib.Path) -> list[Command]:
+    """The commands of a run that are still to do: from the first that is not there."""
+    record = read_record(pool / job.folder)
+    for number, command in enumerate(job.commands):
+        if record.get(command.name, {}).get("words") != list(command.words):
+            return list(job.commands[number:])
+    return []
+
+
+class Worker:
+    """Makes runs, and can be stopped.
+
+    Args:
+        jobs: all runs of the study.
+        pool: folder of all runs.
+    """
+
+    def __init__(self, jobs: Sequence[Job], pool: pathlib.Path):
+        self._jobs = {job.folder: job for job in jobs}
+        self._pool = pool
+        # Of the same thread more than once: a signal may come while it is held.
+        self._lock = threading.RLock()
+        self._stopped = False
+        self._processes: set[subprocess.Popen] = set()
+        self._failed: dict[str, CommandError] = {}
+
+    def stop(self) -> None:
+        """Tell what is running to save and end, and wait for it; nothing new begins."""
+        with self._lock:
+            self._stopped = True
+            running = list(self._processes)
+            for process in running:
+                process.terminate()
+        for process in running:
+            # Not Popen.wait, which the code that the signal interrupted may be in.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+    def make(self, job: Job, environment: Mapping[str, str], wait: bool = True) -> bool:
+        """Make what is missing of a run, and first of the run that it comes after.
+
+        Args:
+            job: the run.
+            environment: of its processes, besides this one's.
+            wait: for another process that is at it; else leave it.
+
+        Returns:
+            Whether it is complete now; False if it was left to the other process.
+
+        Raises:
+            CommandError: a command failed.
+            Stopped: `stop` was called.
+        """
+        if job.after and not self.make(self._jobs[job.after], environment, wait):
+            return False
+        if not missing(job, self._pool):
+            return True
+        if job.folder in self._failed:  # not once more for each that comes after it
+            raise self._failed[job.folder]
+        with self._claim(self._pool / job.folder, wait) as lock:
+            if lock is None:
+                return False
+            for command in missing(job, self._pool):
+                try:
+                    self._run(command, job, environment, lock)
+                except CommandError as error:
+                    self._failed[job.folder] = error
+                    raise
+        return True
+
+    @contextlib.contextmanager
+    def _claim(self, folder: pathlib.Path, wait: bool) -> Iterator[int | None]:
+        """The lock of a run's folder, a file that children inherit; None: it is taken."""
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        taken = False
+        try:
+            while not taken and not self._stopped:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    taken = True
+                except BlockingIOError:
+                    if not wait:
+                        break
+                    time.sleep(1)  # and not in flock, which would not see `stop`
+            if self._stopped:
+                raise Stopped
+            yield lock if taken else None
+        finally:
+            os.close(lock)
+
+    def _run(
+        self, command: Command, job: Job, environment: Mapping[str, str], lock: int
+    ) -> None:
+        folder = self._pool / job.folder
+        log = folder / f"{command.name}.log"
+        started = time.monotonic()
+        with open(log, "a", encoding="utf-8") as file:
+            with self._lock:
+                if self._stopped:
+                    raise Stopped
+                process = subprocess.Popen(
+                    [sys.executable, "-m", *job.words(command, self._pool)],
+                    stdout=file,
+                    stderr=file,
+                    env={**os.environ, **environment},
+                    pass_fds=(lock,),
+                    # Of its own session: Ctrl-C comes to us, and we ask it to save.
+                    start_new_session=True,
+                )
+                self._processes.add(process)
+            code = process.wait()
+            with self._lock:
+                self._processes.discard(process)
+                if self._stopped:
+                    raise Stopped
+        if code:
+            raise CommandError(f"{command.name}: {last_words(log)} (see {log})")
+        if command.name == "train" and not _trained(folder):
+            raise CommandError(f"train: it was stopped before its end (see {log})")
+        record = read_record(folder)
+        record[command.name] = {
+            "words": list(command.words),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        # What comes after a command that was repeated is repeated, too.
+        for later in missing(job, self._pool)[1:]:
+            record.pop(later.name, None)
+        temporary = folder / f".{RECORD}"
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(folder / RECORD)
+
+
+def _trained(folder: pathlib.Path) -> bool:
+    """Whether the newest checkpoint is that of the last step: SIGTERM ends a run early."""
+    steps = [int(p.name) for p in (folder / "checkpoints").glob("[0-9]*")]
+    if not steps:
+        return False
+    meta = folder / "checkpoints" / str(max(steps)) / "meta" / "metadata"
+    return json.loads(meta.read_text())["run"]["total_steps"] == max(steps)
+
+
+def last_words(log: pathlib.Path) -> str:
+    """The error in a log, or its last line."""
+    lines = [
+        line for line in log.read_text(errors="replace").splitlines() if line.strip()
+    ]
+    errors = [line for line in lines[-30:] if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")
+
+
+def find_devices(jobs: int) -> list[dict[str, str]]:
+    """Equal shares of this host's GPUs, or of its cores, as environments of processes.
+
+    Args:
+        jobs: number of shares; 0 for one a GPU, or one a core.
+
+    Raises:
+        UserError: there are fewer GPUs than jobs.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        gpus = [gpu for gpu in given.split(",") if gpu]
+    else:
+        paths = pathlib.Path("/dev").glob("nvidia[0-9]*")
+        gpus = sorted(path.name.removeprefix("nvidia") for path in paths)
+    if gpus:
+        jobs = jobs or len(gpus)
+        if jobs > len(gpus):
+            raise UserError(f"--jobs is {jobs}, but there are {len(gpus)} GPUs here.")
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i::jobs])} for i in range(jobs)]
+    return [{}] * (jobs or len(os.sched_getaffinity(0)))
+
+
+def make_all(
+    todo: Sequence[Job],
+    jobs: Sequence[Job],
+    pool: pathlib.Path,
+    environments: Sequence[Mapping[str, str]],
+    report: Callable[[Job, str | None], None],
+) -> bool:
+    """Make what is missing of all runs on this host, several at a time.
+
+    SIGTERM and Ctrl-C let those that are running save, and end it.
+
+    Args:
+        todo: runs to make, those that others wait for first.
+        jobs: all runs of the study.
+        pool: folder of all runs.
+        environments: of the processes of those that run at a time, one each.
+        report: called with each run that ended, and what was wrong with it or None.
+
+    Returns:
+        Whether all were made; False if it was stopped.
+    """
+    worker = Worker(jobs, pool)
+    free: queue.Queue[tuple[int, Mapping[str, str]]] = queue.Queue()
+    for slot in enumerate(environments):
+        free.put(slot)
+    cores = sorted(os.sched_getaffinity(0))
+
+    def make(job: Job, wait: bool) -> bool:
+        number, environment = free.get()
+        try:
+            if not environment and len(environments) > 1:
+                # Of this thread and what it starts: each job has cores of its own.
+                own = cores[number % len(cores) :: len(environments)]
+                os.sched_setaffinity(0, own)
+            return worker.make(job, environment, wait)
+        finally:
+            free.put((number, environment))
+
+    def round_of(some: Sequence[Job], wait: bool) -> list[Job]:
+        """Make these; those that others are at are given back."""
+        with concurrent.futures.ThreadPoolExecutor(len(environments)) as threads:
+            futures = {threads.submit(make, job, wait): job for job in some}
+            left = []
+            for future in concurrent.futures.as_completed(futures):
+                job = futures[future]
+                try:
+                    if not future.result():
+                        left.append(job)
+                        continue
+                    report(job, None)
+                except CommandError as error:
+                    report(job, str(error))
+                except Stopped:
+                    threads.shutdown(wait=False, cancel_futures=True)
+                    raise
+        return left
+
+    def stop(signum: int, frame: Any) -> None:
+        del signum, frame
+        worker.stop()
+
+    previous = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        round_of(round_of(todo, wait=False), wait=True)
+    except (Stopped, concurrent.futures.CancelledError):
+        return False
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+    return True

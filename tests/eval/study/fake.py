@@ -1,0 +1,14 @@
+"""A command of a run that takes as long as it is told, and leaves a line each time."""
+
+import pathlib
+import sys
+import time
+
+folder, name, seconds, *rest = sys.argv[1:]
+with open(pathlib.Path(folder) / f"calls_{name}", "a") as file:
+    print(*rest, file=file)
+if rest == ["fail"]:
+    sys.exit("error: there is no luck today")
+time.sleep(float(seconds))
+with open(pathlib.Path(folder) / f"ends_{name}", "a") as file:
+    print(*rest, file=file)

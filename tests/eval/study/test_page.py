@@ -1,0 +1,103 @@
+"""The page of runs whose numbers are known."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from configs.studies import common
+from eval.study import numbers, page, plan, work
+
+SP, AP = (0.80, 0.82, 0.87), (0.78, 0.79, 0.86)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A study of two arms and three seeds, all made but the last of "AP"; its runs."""
+    study = common.get_study()
+    study.title, study.about = "A study", "Is <b> escaped?"
+    for pairs in common.PAIRS:
+        study.arms[pairs] = common.arm("configs/quickstart.py", {"pairs": pairs})
+        study.arms[pairs].changes.data = {"pairing": pairs}
+    study.measures.retrieval = common.measure("retrieval/top1")
+    study.measures.minutes = common.measure("run/minutes", percent=False)
+    study.measures["images/s"] = common.measure("run/images_per_sec", percent=False)
+    study.paper.SP = {"retrieval": 83.6}
+    study.claims.better = common.claim(
+        "SP is better.", "retrieval", {"SP": 1.0, "AP": -1.0}, paper=3.5
+    )
+    study.figure = {"kind": "bars", "x": "pairs"}
+    study = plan.read_study(study)
+    jobs = plan.make_jobs(study)
+    for job in jobs:
+        folder = tmp_path / "runs" / job.folder
+        (folder / "eval").mkdir(parents=True)
+        value = {"SP": SP, "AP": AP}[job.arm][job.seed]
+        result = {"result": {"top1": value}, "protocol": "nearest", "step": 100}
+        (folder / "eval/retrieval.json").write_text(json.dumps(result))
+        lines = [
+            {"step": step, "epoch": step / 50, "loss": 5 - step / 50}
+            | {"effective_rank": 9.0, "step_ms": 600.0, "images_per_sec": 250.0 + step}
+            for step in (25, 50, 100)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / "metrics.jsonl").write_text(text)
+        words = {"train": {"words": list(job.commands[0].words), "seconds": 90.0}}
+        if (job.arm, job.seed) == ("AP", 2):
+            (folder / "train.log").write_text("step 3\nerror: the disk is full\n")
+        else:
+            (folder / work.RECORD).write_text(json.dumps(words))
+    return study, jobs, tmp_path / "runs"
+
+
+def test_page(made, tmp_path):
+    study, jobs, pool = made
+    text = page.write(study, jobs, pool, tmp_path / "out", {}).read_text()
+    assert "5 of 6 runs are complete" in text and "&lt;b&gt;" in text
+    spread = 100 * np.std(SP, ddof=1)
+    assert f"83.00 ± {spread:.2f}" in text and "paper 83.60 (-0.60)" in text
+    assert "78.50 ± 0.71" in text  # two seeds of AP
+    assert "next is train: the disk is full" in text
+    assert "<b>retrieval</b>: nearest" in text
+    assert text.count("data:image/png;base64,") == 2 and "http" not in text
+    # The differences of seeds 0 and 1 are 2 and 3 points.
+    low, high = stats.t.interval(0.95, 1, 2.5, stats.sem([2, 3]))
+    assert f"+2.50 [{low:+.2f}, {high:+.2f}], 2 seeds" in text
+    with open(tmp_path / "out/study.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    top = {(r["arm"], r["seed"]): r for r in rows if r["measure"] == "retrieval"}
+    assert len(top) == 5 and float(top["SP", "2"]["value"]) == 87.0
+    assert top["SP", "0"]["paper"] == "83.6" and top["AP", "0"]["paper"] == ""
+    minutes = [float(r["value"]) for r in rows if r["measure"] == "minutes"]
+    assert minutes == [1.0] * 5  # 100 steps of 600 ms
+    assert {r["value"] for r in rows if r["measure"] == "images/s"} == {"300.0"}
+
+
+@pytest.mark.parametrize(
+    ("sums", "bounds", "word"),
+    [
+        ((2.0, 2.2, 1.9), (0.0, None), "holds"),
+        ((-2.0, -2.2, -1.9), (0.0, None), "does not hold"),
+        ((2.0, -1.0, 3.0), (0.0, None), "undecided"),
+        ((2.0, 2.2, 1.9), (2.0, None), "undecided"),
+        ((0.3, 0.2, 0.1), (None, 1.0), "holds"),
+        ((2.0, 2.2, 1.9), (None, 1.0), "does not hold"),
+        ((0.1, -0.1, 0.2), (-1.0, 1.0), "holds"),
+        ((2.0,), (0.0, None), "one seed"),
+        ((), (0.0, None), "no runs"),
+    ],
+)
+def test_verdicts(sums, bounds, word):
+    claim = {"measure": "m", "terms": {"a": 1.0, "b": -2.0}}
+    claim |= dict(zip(("above", "below"), bounds, strict=True))
+    seeds = range(1, 1 + len(sums))
+    values = {"m": {"a": {}, "b": {9: 1.0}}}  # a seed that only one arm has
+    for seed, value in zip(seeds, sums, strict=True):
+        values["m"]["a"][seed], values["m"]["b"][seed] = value + 4 * seed, 2.0 * seed
+    verdict = numbers.judge(claim, values)
+    assert (verdict.word, verdict.seeds) == (word, len(sums))
+    if len(sums) > 1:
+        want = stats.ttest_1samp(sums, 0).confidence_interval(0.95)
+        np.testing.assert_allclose(verdict[1:3], want, rtol=1e-9)
