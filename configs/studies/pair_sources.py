@@ -21,7 +21,7 @@ def get_config(variant: str = ""):
         "SimCLR on augmentation pairs, on pairs of one class, on both mixed, and on pairs that "
         "a SimCLR of augmentation pairs has found (mutual nearest neighbours, no labels). "
         "Beside it two methods that make semantic positives on their own, both on "
-        "augmentation pairs: SupCon (all images of the class in the batch; it reads labels) and "
+        "augmentation pairs: SupCon (all images of a class in the batch; it reads labels) and "
         "NNCLR (the nearest neighbour in a queue)."
     )
     variant_of = common.suffix(variant)
