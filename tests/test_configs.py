@@ -181,22 +181,23 @@ def test_two_steps_of_a_small_backbone(name, tmp_path):
         np.testing.assert_array_equal(a, b, err_msg=where)
 
 
-# SimCLR's turn is in tests/train/test_devices.py.
+# SimCLR's turn is in tests/train/test_devices.py. Each takes a quarter of a minute: here are
+# a moving average, a queue, banks and codes; the others are slow tests.
 @pytest.mark.parametrize(
     ("name", "fsdp"),
     [
         ("byol_resnet50", 2),
-        ("simsiam_resnet50", 1),
-        ("vicreg_resnet50", 2),
-        ("barlow_twins_resnet50", 1),
         ("moco_v2_resnet50", 2),  # the queue is split
-        ("moco_v3_vit", 4),
-        ("nnclr_resnet50", 2),
-        ("pirl_resnet50", 1),
         ("deepcluster_resnet50", 2),  # both banks are split
-        ("supcon_resnet50", 1),
         ("swav_resnet50", 1),
-        ("dino_resnet50", 2),
+        pytest.param("simsiam_resnet50", 1, marks=pytest.mark.slow),
+        pytest.param("vicreg_resnet50", 2, marks=pytest.mark.slow),
+        pytest.param("barlow_twins_resnet50", 1, marks=pytest.mark.slow),
+        pytest.param("moco_v3_vit", 4, marks=pytest.mark.slow),
+        pytest.param("nnclr_resnet50", 2, marks=pytest.mark.slow),
+        pytest.param("pirl_resnet50", 1, marks=pytest.mark.slow),
+        pytest.param("supcon_resnet50", 1, marks=pytest.mark.slow),
+        pytest.param("dino_resnet50", 2, marks=pytest.mark.slow),
     ],
 )
 def test_eight_devices_are_one(name, fsdp, monkeypatch):

@@ -177,6 +177,7 @@ def fake(*seconds):
     return turn
 
 
+@pytest.mark.slow
 def test_peers_take_turns_in_a_process(drawings):
     for package in ("kornia", "lightly"):
         pytest.importorskip(package)

@@ -46,6 +46,7 @@ def make_config(folder, **changes) -> ConfigDict:
     return config
 
 
+@pytest.mark.slow
 def test_it_learns_scenes_that_it_has_seen(folder, tmp_path, monkeypatch):
     trained = tmp_path / "trained"
     with shallow_resnet():

@@ -6,6 +6,7 @@ import sys
 from eval.study.work import make_all
 from tests.eval.study.jobs import job
 
-pool = pathlib.Path(sys.argv[1])
-jobs = [job("a", seconds=float(sys.argv[2])), job("b", seconds=float(sys.argv[2]))]
-make_all(jobs, jobs, pool, [{}], lambda *_: None)
+if __name__ == "__main__":
+    pool, seconds = pathlib.Path(sys.argv[1]), float(sys.argv[2])
+    jobs = [job("a", seconds=seconds), job("b", seconds=seconds)]
+    make_all(jobs, jobs, pool, [{}], lambda *_: None)

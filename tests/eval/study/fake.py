@@ -4,11 +4,17 @@ import pathlib
 import sys
 import time
 
-folder, name, seconds, *rest = sys.argv[1:]
-with open(pathlib.Path(folder) / f"calls_{name}", "a") as file:
-    print(*rest, file=file)
-if rest == ["fail"]:
-    sys.exit("error: there is no luck today")
-time.sleep(float(seconds))
-with open(pathlib.Path(folder) / f"ends_{name}", "a") as file:
-    print(*rest, file=file)
+
+def main(folder, name, seconds, *rest):
+    """Leave a line in `calls_NAME`, and, if it comes to its end, in `ends_NAME`."""
+    with open(pathlib.Path(folder) / f"calls_{name}", "a") as file:
+        print(*rest, file=file)
+    if rest == ("fail",):
+        sys.exit("error: there is no luck today")
+    time.sleep(float(seconds))
+    with open(pathlib.Path(folder) / f"ends_{name}", "a") as file:
+        print(*rest, file=file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
