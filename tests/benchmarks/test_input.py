@@ -1,8 +1,11 @@
 """The host's stream is timed for every setting."""
 
+import pytest
+
 from benchmarks import input as benchmark
 
 
+@pytest.mark.slow
 def test_rows_of_all_settings(capsys, tmp_path):
     benchmark.main(
         ["--images=2600", f"--dir={tmp_path}", "--pairings=augmented", "--workers=0,1",

@@ -206,6 +206,7 @@ def eager(work, views, lightly):
     return step, "eager"
 
 
+@pytest.mark.slow
 def test_process_that_fails_is_said(capfd):
     with pytest.raises(SystemExit, match="what it printed says why"):
         with peers.process(failing_side):

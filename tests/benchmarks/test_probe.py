@@ -5,6 +5,7 @@ import pytest
 from benchmarks import probe
 
 
+@pytest.mark.slow
 def test_a_row_for_each(capsys, monkeypatch):
     monkeypatch.setattr(probe, "EPOCHS", 10)
     monkeypatch.setattr(probe, "BATCH_SIZE", 32)

@@ -1,10 +1,13 @@
 """What the benchmarks share: a step that is ready to be timed."""
 
+import pytest
+
 from benchmarks import training
 from sp_jax.train.mesh import make_mesh
 from tests.train import tiny
 
 
+@pytest.mark.slow
 def test_step_is_lowered_as_it_is_trained():
     """Without images or parameters: the same program as that of a prepared training."""
     config = tiny.get_config()

@@ -38,7 +38,14 @@ def test_the_record_is_complete(uninterrupted):
     assert list((uninterrupted / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("kill_after", [4, 12, 20])
+@pytest.mark.parametrize(
+    "kill_after",
+    [
+        12,
+        pytest.param(4, marks=pytest.mark.slow),
+        pytest.param(20, marks=pytest.mark.slow),
+    ],
+)
 def test_sigkill_changes_nothing(uninterrupted, tmp_path, kill_after):
     workdir = tmp_path / "run"
     process = start(workdir)
