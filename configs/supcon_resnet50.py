@@ -15,21 +15,11 @@ and the backbone. It leaves open the stem and the optimiser: here the standard s
 the two can be compared.
 """
 
-from configs import common
+from configs import simclr_resnet50
 
 
 def get_config(variant: str = ""):
     """As SimCLR: LARS, 0.3 x batch / 256, 10 epochs of warm-up."""
-    config = common.get_config()  # the paper's: 64 px, batch 256, 200 epochs, ResNet-50
+    config = simclr_resnet50.get_config(variant)
     config.method = "supcon"
-    config.data.store = "folder:data/train"
-    config.method_options.temperature = 0.1
-    config.checkpoint.every = 1000
-    config.checkpoint.keep_every = 5000
-    if common.is_quick(variant):
-        common.quick(config)
-        # As SimCLR's.
-        config.method_options.temperature = 0.5
-        config.method_options.projection_layers = 2
-        config.optimizer.learning_rate = 4.0
     return config

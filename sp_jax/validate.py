@@ -91,7 +91,7 @@ def check_loop(config: Mapping[str, Any], *positive: str) -> None:
     Raises:
         UserError: one is out of range.
     """
-    flat = _flatten(config)
+    flat = flatten(config)
     for name in (*positive, "log_every", "checkpoint.every"):
         if flat[name] <= 0:
             raise UserError(f"config.{name} is {flat[name]}: give a number above 0.")
@@ -142,12 +142,13 @@ def check_devices(
         )
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts to one, whose names have dots."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{path}.")
+            flat |= flatten(value, f"{path}.")
         else:
             flat[path] = value
     return flat
@@ -168,7 +169,7 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{path} is not readable: restore it, or use another --workdir."
             ) from None
-        before, after = _flatten(old), _flatten(new)
+        before, after = flatten(old), flatten(new)
         for name in sorted(before | after):
             if name.startswith(tuple(f"{n}." for n in FREE_TO_CHANGE)):
                 continue

@@ -9,6 +9,7 @@ import numpy as np
 
 from eval import pictures
 from eval.results import versions
+from eval.runs import mean_text
 from eval.study import figures, numbers
 from eval.study.plan import Job
 from eval.study.work import last_words, missing, read_record
@@ -70,15 +71,12 @@ and does not hold if none of it is.</small></p>{% endif %}
 def cell(values: Sequence[float], paper: float | None, percent: bool) -> dict[str, str]:
     """Mean and deviation of some seeds, and the paper's number with the difference."""
     digits = 2 if percent else 1
-    text = f"{np.mean(values):.{digits}f}" if values else ""
-    if len(values) > 1:
-        text += f" ± {np.std(values, ddof=1):.{digits}f}"
     known = ""
     if paper is not None:
         known = f"paper {paper:.{digits}f}"
         if values:
             known += f" ({np.mean(values) - paper:+.{digits}f})"
-    return {"text": text, "paper": known}
+    return {"text": mean_text(values, digits), "paper": known}
 
 
 def make_rows(study: Mapping[str, Any], values: numbers.Values) -> list[dict[str, Any]]:

@@ -133,15 +133,15 @@ def _fill(value: Any, stores: Mapping[str, str]) -> Any:
     return value.format(**stores, **{name: f"{{{name}}}" for name in PLACES})
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _given(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dicts to one, with dots in its names; without what is None or empty."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        elif value is not None:
-            flat[f"{prefix}{name}"] = value
-    return flat
+    flat = validate.flatten(tree)
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+def _changes(study: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of an arm's config: the study's and its own."""
+    return _given(study["changes"]) | _given(arm["changes"])
 
 
 def _flags(values: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
@@ -173,7 +173,7 @@ def _chain(arms: Mapping[str, Any], name: str) -> list[str]:
 
 def _make_job(study: Mapping[str, Any], name: str, seed: int) -> Job:
     arm = study["arms"][name]
-    changes = flatten(study["changes"]) | flatten(arm["changes"])
+    changes = _changes(study, arm)
     commands = [
         Command(words[0].rpartition(".")[2], tuple(words)) for words in arm["prepare"]
     ]
@@ -201,7 +201,7 @@ def _evaluation(
     if kind == DETECTION:
         config = options.pop("config")
         words += (f"--config={config}", f"--config.seed={seed}")
-        words += _flags(flatten(options), "config.")
+        words += _flags(_given(options), "config.")
         return Command(name, (*words, f"--workdir={{folder}}/detection/{name}"))
     return Command(name, (*words, f"--name={name}", *_flags(options)))
 
@@ -211,7 +211,7 @@ def _folder(study: Mapping[str, Any], name: str, seed: int) -> str:
     arms, parts = study["arms"], []
     for one in _chain(arms, name):
         arm = arms[one]
-        changes = flatten(study["changes"]) | flatten(arm["changes"])
+        changes = _changes(study, arm)
         parts.append([arm["config"], sorted(changes.items()), arm["prepare"]])
     text = json.dumps(parts, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -233,7 +233,7 @@ def check(study: Mapping[str, Any]) -> dict[str, str]:
     for name, arm in study["arms"].items():
         if not arm["config"]:
             continue
-        changes = flatten(study["changes"]) | flatten(arm["changes"])
+        changes = _changes(study, arm)
         try:
             measured.append(_check_arm(arm["config"], changes))
         except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
