@@ -26,7 +26,7 @@ def get_config(variant: str = ""):
     config.checkpoint.keep_every = 5000
     if common.is_quick(variant):
         common.quick(config)
-        # As wide as a batch. Four times as wide, it did not learn (docs/results.md).
+        # As wide as a batch. Four times as wide, it did not learn (docs/quick_recipes.md).
         config.method_options.projection_dim = 128
         config.method_options.off_diagonal_weight = 0.02
         config.optimizer.learning_rate = 4.0

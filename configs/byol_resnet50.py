@@ -28,7 +28,7 @@ def get_config(variant: str = ""):
         config.method_options.hidden_dim = 512
         config.method_options.projection_dim = 128
         config.method_options.momentum = 0.95
-        # Without it ten other recipes hardly learnt in 300 steps (docs/results.md).
+        # Without it ten other recipes hardly learnt in 300 steps (docs/quick_recipes.md).
         config.method_options.projection_norm = True
         config.optimizer.learning_rate = 4.0
     return config

@@ -110,7 +110,7 @@ def quick(
     """Shrink a recipe to the embedded drawings and a CPU: the frame of the quickstart.
 
     The method and its views stay; each recipe sets what else it needs to learn in 300 steps
-    (docs/results.md says how that was chosen). Evaluated on concepts that are not trained on.
+    (chosen as docs/quick_recipes.md says). Evaluated on concepts that are not trained on.
     """
     config.image_size = 64
     config.batch_size = 128

@@ -16,7 +16,7 @@ def get_config():
     config.method = "simclr"
     config.method_options.temperature = 0.5
     config.method_options.projection_layers = 2
-    # A short run wants a higher rate than the official 0.3; docs/results.md says how this
+    # A short run wants a higher rate than the official 0.3; docs/quick_recipes.md says how this
     # recipe was chosen.
     config.optimizer.learning_rate = 4.0
     return config

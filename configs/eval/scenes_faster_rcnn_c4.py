@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.detector.head_samples = 16
     config.detector.head_foreground = 0.5
 
-    # In so few steps AdamW gets further than SGD (docs/results.md).
+    # In so few steps AdamW gets further than SGD (docs/quick_recipes.md).
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 0.004
     config.optimizer.drops = (900, 1100)

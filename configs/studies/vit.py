@@ -23,7 +23,7 @@ def get_config(variant: str = ""):
             {"pairs": pairs},
             common.pairing(pairs),
         )
-    titles = {"quick": ("category", "retrieval"), "small": ("CIFAR-10",)}
+    titles = {"quick": ("probe category", "retrieval"), "small": ("CIFAR-10",)}
     gains: dict[str, float | None] = dict.fromkeys(titles.get(variant, ()))
     if not variant:
         study.paper.SP = {"CIFAR-10": 81.8, "CIFAR-100": 65.3, "STL-10": 82.1}

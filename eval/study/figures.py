@@ -12,7 +12,10 @@ from eval.study.numbers import Values, read_result
 from eval.study.plan import Job
 from sp_jax.train.writer import read_metrics
 
-COLUMNS = 3
+# Pages are about this wide, in inches; what is wider would be shrunk until nobody can read it.
+WIDTH = 16.0
+COLUMNS = 3  # of pictures of measures, at most
+PLACES = 6  # of curves beside each other, at most
 _CURVES = {"loss": "loss", "effective_rank": "effective rank"}
 
 
@@ -90,14 +93,15 @@ def draw_numbers(study: Mapping[str, Any], values: Values) -> plt.Figure:
     kinds = list(
         dict.fromkeys(a["factors"].get(series, "") for a in study["arms"].values())
     )
-    columns = min(COLUMNS, len(titles))
-    rows = -(-len(titles) // columns)
     width = max(4.0, 0.75 * len(places) + 1.2)
+    columns = max(1, min(COLUMNS, len(titles), int(WIDTH // width)))
+    rows = -(-len(titles) // columns)
     made, axes = plt.subplots(
         rows,
         columns,
-        figsize=(width * columns, 3.3 * rows),
+        figsize=(width * columns, (2.5 if columns == 1 else 3.3) * rows),
         squeeze=False,
+        sharex=columns == 1,
         layout="constrained",
     )
     for axis, title in zip(axes.flat, titles, strict=False):
@@ -174,19 +178,24 @@ def draw_training(
     x, series = figure.get("x"), figure.get("series")
     places = list(dict.fromkeys(factors[job.arm].get(x, "") for job, _ in runs))
     kinds = list(dict.fromkeys(factors[job.arm].get(series, "") for job, _ in runs))
+    columns = min(PLACES, len(places))
+    blocks = -(-len(places) // columns)
     made, axes = plt.subplots(
-        len(_CURVES),
-        len(places),
-        figsize=(max(2.1 * len(places), 4.5), 4.2),
+        blocks * len(_CURVES),
+        columns,
+        figsize=(max(2.1 * columns, 4.5), 4.2 * blocks),
         squeeze=False,
         sharey="row" if figure["kind"] == "lines" else False,
         layout="constrained",
     )
+    # Of each place: its curves, one below the other.
+    cells = axes.reshape(blocks, len(_CURVES), columns).swapaxes(1, 2)
+    cells = cells.reshape(-1, len(_CURVES))
     named = set()
     for job, lines in runs:
-        column = places.index(factors[job.arm].get(x, ""))
         kind = factors[job.arm].get(series, "")
-        for axis, name in zip(axes[:, column], _CURVES, strict=True):
+        place = places.index(factors[job.arm].get(x, ""))
+        for axis, name in zip(cells[place], _CURVES, strict=True):
             points = [(line["epoch"], line[name]) for line in lines if name in line]
             axis.plot(
                 *zip(*points, strict=True),
@@ -195,14 +204,18 @@ def draw_training(
                 label=None if kind in named else kind,
             )
         named.add(kind)
-    for axis, place in zip(axes[0], places, strict=True):
-        axis.set_title(place, fontsize=9)
     for axis in axes.flat:
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    for axis, name in zip(axes[:, 0], _CURVES.values(), strict=True):
-        axis.set_ylabel(name, fontsize=9)
+    for number, name in enumerate(_CURVES.values()):
+        for axis in cells[::columns, number]:
+            axis.set_ylabel(name, fontsize=9)
+    for place, title in zip(cells, places, strict=False):
+        place[0].set_title(title, fontsize=9)
+    for place in cells[len(places) :]:
+        for axis in place:
+            axis.set_axis_off()
     made.supxlabel("epoch", fontsize=9)
     if any(kinds):
         axes[0, 0].legend(fontsize=7, frameon=False)

@@ -67,6 +67,7 @@ class Verdict(NamedTuple):
         low: end of its 95 % confidence interval (Student's t); NaN for one seed.
         high: the other end.
         seeds: number of seeds.
+        agree: how many of them are on the claim's side, each by itself.
         word: "holds", "does not hold" (the whole interval is on that side), "undecided",
             "one seed", or "no runs".
     """
@@ -75,6 +76,7 @@ class Verdict(NamedTuple):
     low: float
     high: float
     seeds: int
+    agree: int
     word: str
 
 
@@ -87,25 +89,23 @@ def judge(claim: Mapping[str, Any], values: Values) -> Verdict:
         for seed in seeds
     ]
     if not sums:
-        return Verdict(np.nan, np.nan, np.nan, 0, "no runs")
+        return Verdict(np.nan, np.nan, np.nan, 0, 0, "no runs")
+    lower = -np.inf if claim["above"] is None else claim["above"]
+    upper = np.inf if claim["below"] is None else claim["below"]
+    agree = sum(lower < one < upper for one in sums)
     mean = float(np.mean(sums))
     if len(sums) == 1:
-        return Verdict(mean, np.nan, np.nan, 1, "one seed")
+        return Verdict(mean, np.nan, np.nan, 1, agree, "one seed")
     error = float(np.std(sums, ddof=1)) / len(sums) ** 0.5
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sums) - 1)) * error
     low, high = mean - half, mean + half
-    above, below = claim["above"], claim["below"]
-    lower, upper = (
-        (-np.inf if above is None else above),
-        (np.inf if below is None else below),
-    )
     if lower < low and high < upper:
         word = "holds"
     elif high < lower or low > upper:
         word = "does not hold"
     else:
         word = "undecided"
-    return Verdict(mean, low, high, len(sums), word)
+    return Verdict(mean, low, high, len(sums), agree, word)
 
 
 def write_csv(path: pathlib.Path, study: Mapping[str, Any], values: Values) -> None:

@@ -1,4 +1,4 @@
-"""study.html: the table, the claims, the pictures and the runs, in a page of one file."""
+"""study.html: claims, numbers, pictures and runs in one file; study.md: the tables alone."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,9 @@ _PAGE = jinja2.Template(
 <td class="number">{{ row.paper }}</td>
 <td class="{{ row.word.split()[0] }}">{{ row.word }}</td></tr>{% endfor %}</table></div>
 <p><small>The difference in points, with its 95 % confidence interval over the seeds
-(Student's t, differences seed by seed). A claim holds if the whole interval is on its side,
-and does not hold if none of it is.</small></p>{% endif %}
+(Student's t, differences seed by seed), and how many seeds are on the claim's side. A claim
+holds if the whole interval is on its side, and does not hold if none of it is.
+</small></p>{% endif %}
 <h2>Numbers</h2>
 <div class="wide"><table><thead><tr>{% for name in factors %}<th>{{ name }}</th>{% endfor %}
 <th class="number">seeds</th>{% for name in measures %}<th class="number">{{ name }}</th>
@@ -65,6 +66,26 @@ and does not hold if none of it is.</small></p>{% endif %}
 </html>
 """,
     autoescape=True,
+)
+# The same tables, to be pasted where Markdown is read.
+_MARKDOWN = jinja2.Template(
+    """# {{ title }}
+
+{{ about }}
+
+{{ state }} Mean ± sample standard deviation over seeds.
+{% if claims %}
+| claim | measure | here | paper | verdict |
+|---|---|---|---|---|
+{% for row in claims %}| {{ row.text }} | {{ row.measure }} | {{ row.here }} |
+{{- " " }}{{ row.paper }} | {{ row.word }} |
+{% endfor %}{% endif %}
+| {{ (factors + ["seeds"] + measures) | join(" | ") }} |
+|{{ "---|" * (factors + ["seeds"] + measures) | length }}
+{% for row in rows %}| {{ (row.factors + [row.seeds]) | join(" | ") }}
+{%- for cell in row.cells %} | {{ cell.text }}{{ ", " if cell.paper }}{{ cell.paper }}
+{%- endfor %} |
+{% endfor %}"""
 )
 
 
@@ -108,7 +129,8 @@ def make_claims(
         if verdict.seeds:
             here = f"{verdict.mean:+.2f}"
         if verdict.seeds > 1:
-            here += f" [{verdict.low:+.2f}, {verdict.high:+.2f}], {verdict.seeds} seeds"
+            here += f" [{verdict.low:+.2f}, {verdict.high:+.2f}]"
+            here += f", {verdict.agree} of {verdict.seeds} seeds"
         terms = " ".join(
             f"{'−' if f < 0 else '+'} {'' if abs(f) == 1 else f'{abs(f):g} × '}"
             f"({figures.name_of(study, arm)})"
@@ -157,7 +179,7 @@ def write(
     out: pathlib.Path,
     protocols: Mapping[str, str],
 ) -> pathlib.Path:
-    """Write study.html, study.csv and the pictures of what is there so far.
+    """Write study.html, study.md, study.csv and the pictures of what is there so far.
 
     Args:
         study: see `plan.read_study`.
@@ -180,7 +202,7 @@ def write(
             result = numbers.read_result(pool / done[0].folder, name)
             shown |= {name: result["protocol"]} if result else {}
     drawn = figures.draw(study, done, pool, values, out)
-    page = _PAGE.render(
+    filled = dict(
         title=study["title"],
         about=study["about"],
         state=f"{len(done)} of {len(jobs)} runs are complete.",
@@ -193,6 +215,8 @@ def write(
         runs=[_run_row(job, pool) for job in jobs],
         versions=", ".join(f"{name} {value}" for name, value in versions().items()),
     )
-    temporary = out / ".study.html"
-    temporary.write_text(page, encoding="utf-8")
-    return temporary.replace(out / "study.html")
+    for name, template in (("study.md", _MARKDOWN), ("study.html", _PAGE)):
+        temporary = out / f".{name}"
+        temporary.write_text(template.render(filled), encoding="utf-8")
+        temporary.replace(out / name)
+    return out / "study.html"

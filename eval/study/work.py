@@ -95,6 +95,8 @@ class Worker:
             CommandError: a command failed.
             Stopped: `stop` was called.
         """
+        if self._stopped:
+            raise Stopped
         if job.after and not self.make(self._jobs[job.after], environment, wait):
             return False
         if not missing(job, self._pool):

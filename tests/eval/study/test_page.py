@@ -61,10 +61,15 @@ def test_page(made, tmp_path):
     assert "78.50 ± 0.71" in text  # two seeds of AP
     assert "next is train: the disk is full" in text
     assert "<b>retrieval</b>: nearest" in text
+    table = (tmp_path / "out/study.md").read_text().splitlines()
+    assert (
+        f"| SP | 3 | 83.00 ± {spread:.2f}, paper 83.60 (-0.60) | 1.0 ± 0.0 | "
+        "300.0 ± 0.0 |"
+    ) in table
     assert text.count("data:image/png;base64,") == 2 and "http" not in text
     # The differences of seeds 0 and 1 are 2 and 3 points.
     low, high = stats.t.interval(0.95, 1, 2.5, stats.sem([2, 3]))
-    assert f"+2.50 [{low:+.2f}, {high:+.2f}], 2 seeds" in text
+    assert f"+2.50 [{low:+.2f}, {high:+.2f}], 2 of 2 seeds" in text
     with open(tmp_path / "out/study.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     top = {(r["arm"], r["seed"]): r for r in rows if r["measure"] == "retrieval"}
@@ -98,6 +103,9 @@ def test_verdicts(sums, bounds, word):
         values["m"]["a"][seed], values["m"]["b"][seed] = value + 4 * seed, 2.0 * seed
     verdict = numbers.judge(claim, values)
     assert (verdict.word, verdict.seeds) == (word, len(sums))
+    low = -np.inf if bounds[0] is None else bounds[0]
+    high = np.inf if bounds[1] is None else bounds[1]
+    assert verdict.agree == sum(low < value < high for value in sums)
     if len(sums) > 1:
         want = stats.ttest_1samp(sums, 0).confidence_interval(0.95)
         np.testing.assert_allclose(verdict[1:3], want, rtol=1e-9)
