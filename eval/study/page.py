@@ -57,10 +57,11 @@ holds if the whole interval is on its side, and does not hold if none of it is.
 {% if protocols %}<h2>Protocols</h2><ul>{% for name, text in protocols %}
 <li><small><b>{{ name }}</b>: {{ text }}</small></li>{% endfor %}</ul>{% endif %}
 <details><summary>Runs</summary><div class="wide"><table><thead><tr><th>arm</th>
-<th class="number">seed</th><th>folder</th><th class="number">minutes, all</th>
-<th>state</th></tr></thead>
+<th class="number">seed</th>{% for name in costs %}<th class="number">{{ name }}</th>
+{% endfor %}<th class="number">minutes, all</th><th>folder</th><th>state</th></tr></thead>
 {% for run in runs %}<tr><td>{{ run.arm }}</td><td class="number">{{ run.seed }}</td>
-<td><code>{{ run.folder }}</code></td><td class="number">{{ run.minutes }}</td>
+{% for text in run.costs %}<td class="number">{{ text }}</td>{% endfor %}
+<td class="number">{{ run.minutes }}</td><td><code>{{ run.folder }}</code></td>
 <td>{{ run.state }}</td></tr>{% endfor %}</table></div></details>
 <p><small>{{ versions }}</small></p>
 </html>
@@ -154,7 +155,9 @@ def make_claims(
     return rows
 
 
-def _run_row(job: Job, pool: pathlib.Path) -> dict[str, Any]:
+def _run_row(
+    job: Job, pool: pathlib.Path, costs: Sequence[Mapping[str, Mapping[int, float]]]
+) -> dict[str, Any]:
     folder = pool / job.folder
     todo, state = missing(job, pool), "complete"
     if todo:
@@ -166,6 +169,10 @@ def _run_row(job: Job, pool: pathlib.Path) -> dict[str, Any]:
     return {
         "arm": job.arm,
         "seed": job.seed,
+        "costs": [
+            f"{cost[job.arm][job.seed]:.1f}" if job.seed in cost[job.arm] else ""
+            for cost in costs
+        ],
         "folder": job.folder,
         "minutes": f"{minutes:.1f}" if minutes else "",
         "state": state,
@@ -201,6 +208,7 @@ def write(
         if done and name not in shown and name != "run":
             result = numbers.read_result(pool / done[0].folder, name)
             shown |= {name: result["protocol"]} if result else {}
+    costs = [title for title, one in study["measures"].items() if not one["percent"]]
     drawn = figures.draw(study, done, pool, values, out)
     filled = dict(
         title=study["title"],
@@ -212,7 +220,8 @@ def write(
         rows=make_rows(study, values),
         figures=[(title, pictures.embed(path)) for title, path in drawn],
         protocols=list(shown.items()),
-        runs=[_run_row(job, pool) for job in jobs],
+        costs=costs,
+        runs=[_run_row(job, pool, [values[title] for title in costs]) for job in jobs],
         versions=", ".join(f"{name} {value}" for name, value in versions().items()),
     )
     for name, template in (("study.md", _MARKDOWN), ("study.html", _PAGE)):

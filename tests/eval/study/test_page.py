@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -60,6 +61,10 @@ def test_page(made, tmp_path):
     assert f"83.00 ± {spread:.2f}" in text and "paper 83.60 (-0.60)" in text
     assert "78.50 ± 0.71" in text  # two seeds of AP
     assert "next is train: the disk is full" in text
+    # Of each complete run: minutes and images/s of the steps, minutes of all commands.
+    costs = ("1.0", "300.0", "1.5")
+    cells = "\\s*".join(rf'<td class="number">{cost}</td>' for cost in costs)
+    assert len(re.findall(cells, text)) == 5
     assert "<b>retrieval</b>: nearest" in text
     table = (tmp_path / "out/study.md").read_text().splitlines()
     assert (

@@ -1,5 +1,6 @@
 """The :quick form of every study, with budgets of a step or two: the real programs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -25,11 +26,15 @@ ARMS = {
     "pairs_per_image": ("SP_2",),
     "samples": ("AP_1",),
     "tiny_imagenet": ("SP",),
-    "transfer": ("simclr_SP", "byol_SP"),
+    "transfer": ("simclr_SP",),
     "vit": ("SP",),
 }
+SMALL = {"sizes": ((72, 96),), "test_size": (72, 96)}
 MORE = {
-    "detection": ("--study.evaluations.boxes.total_steps=2",),
+    "detection": (
+        "--study.evaluations.boxes.total_steps=2",
+        f"--study.evaluations.boxes.data={SMALL}",
+    ),
     "epochs": ("--study.arms.SP_3.changes.epochs=0.05",),
     "invariance": ("--study.evaluations.invariance.images=64",),
     "pairs_per_image": ("--study.arms.SP_2.changes.epochs=0.05",),
@@ -47,8 +52,13 @@ def test_quick(name, workdir):
     arms = ARMS[name]
     words = (f"--study=configs/studies/{name}.py:quick", f"--workdir={workdir}")
     words += (f"--arms={','.join(arms)}", *TINY, *MORE.get(name, ()))
+    # One device: the programs of eight take longer to compile.
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
     result = subprocess.run(
-        [sys.executable, "-m", "eval.study", *words], capture_output=True, text=True
+        [sys.executable, "-m", "eval.study", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     text = (workdir / f"{name}_quick/study.html").read_text()
