@@ -62,7 +62,8 @@ def draw(
         made = detection_pictures.draw_curves(curves, by_class=True)
         save("detection", "Precision over recall", made)
     if "x" in figure:
-        save("numbers", "The numbers, and the paper's", draw_numbers(study, values))
+        title = "The numbers" + (", and the paper's" if study["paper"] else "")
+        save("numbers", title, draw_numbers(study, values))
     if made := draw_training(study, done, pool):
         save("curves", "Training", made)
     return drawn
