@@ -286,24 +286,41 @@ def draw_curves(
     )
     for number, (title, classes) in enumerate(panels.items()):
         axis = axes.flat[number]
-        for i, (label, group) in enumerate(curves.items()):
+        for i, group in enumerate(curves.values()):
             # [seeds, 101], a mean over the classes.
             lines = np.array([[seed[c] for c in classes] for seed in group]).mean(1)
             recall = np.linspace(0, 1, lines.shape[1])
             axis.fill_between(
                 recall, lines.min(0), lines.max(0), color=f"C{i}", alpha=0.2, lw=0
             )
-            text = f"{label} ({lines.mean():.3f})"
-            axis.plot(recall, lines.mean(0), f"C{i}", lw=1.6, label=text)
+            axis.plot(
+                recall, lines.mean(0), f"C{i}", lw=1.6, label=f"{lines.mean():.3f}"
+            )
         axis.set_title(title, fontsize=10)
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
         lowest = number + columns >= len(panels)
         axis.tick_params(labelsize=8, labelbottom=lowest)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(title="AP50", title_fontsize=8, fontsize=8, frameon=False)
+        # The names stand once, above all: here they would cover curves.
+        axis.legend(
+            title="AP50",
+            title_fontsize=8,
+            fontsize=8,
+            frameon=False,
+            loc="upper right",
+            borderaxespad=0,
+        )
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
+    figure.legend(
+        axes.flat[0].lines,
+        list(curves),
+        loc="outside upper center",
+        ncols=min(len(curves), 2 * columns),
+        fontsize=9,
+        frameon=False,
+    )
     figure.supxlabel("recall", fontsize=10)
     figure.supylabel("precision at IoU 0.5", fontsize=10)
     return figure

@@ -169,7 +169,9 @@ def test_curves_are_means_with_the_range_of_the_seeds():
     heights = axes[2].collections[0].get_paths()[0].vertices[:, 1]
     assert heights.min() == pytest.approx(0.4) and heights.max() == pytest.approx(0.8)
     texts = [text.get_text() for text in axes[1].get_legend().get_texts()]
-    assert texts == ["SP (0.300)", "random (0.000)"]
+    assert texts == ["0.300", "0.000"]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["SP", "random"]
 
 
 def test_the_mean_alone(tmp_path):
