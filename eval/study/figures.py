@@ -122,8 +122,7 @@ def draw_numbers(study: Mapping[str, Any], values: Values) -> plt.Figure:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(titles) :]:
         axis.set_axis_off()
-    if any(kinds):
-        axes[0, 0].legend(fontsize=8, frameon=False)
+    _name_series(made, axes[0, 0], kinds)
     made.supylabel("%", fontsize=9)
     return made
 
@@ -192,7 +191,6 @@ def draw_training(
     # Of each place: its curves, one below the other.
     cells = axes.reshape(blocks, len(_CURVES), columns).swapaxes(1, 2)
     cells = cells.reshape(-1, len(_CURVES))
-    named = set()
     for job, lines in runs:
         kind = factors[job.arm].get(series, "")
         place = places.index(factors[job.arm].get(x, ""))
@@ -202,9 +200,7 @@ def draw_training(
                 *zip(*points, strict=True),
                 color=f"C{kinds.index(kind)}",
                 lw=1,
-                label=None if kind in named else kind,
             )
-        named.add(kind)
     for axis in axes.flat:
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
@@ -218,6 +214,21 @@ def draw_training(
         for axis in place:
             axis.set_axis_off()
     made.supxlabel("epoch", fontsize=9)
-    if any(kinds):
-        axes[0, 0].legend(fontsize=7, frameon=False)
+    for number, kind in enumerate(kinds):
+        axes[0, 0].plot([], [], color=f"C{number}", label=kind)
+    _name_series(made, axes[0, 0], kinds)
     return made
+
+
+def _name_series(figure: plt.Figure, axis: plt.Axes, kinds: Sequence[str]) -> None:
+    """A legend above all panels, where it covers nothing."""
+    if any(kinds):
+        handles, names = axis.get_legend_handles_labels()
+        figure.legend(
+            handles,
+            names,
+            loc="outside upper center",
+            ncols=len(names),
+            fontsize=9,
+            frameon=False,
+        )
