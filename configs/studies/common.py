@@ -133,8 +133,8 @@ def add_data(study: ConfigDict, variant: str, transfer: bool = True) -> None:
     """What is trained on and what is evaluated: stores, changes, evaluations, measures.
 
     Titles of the measures: CIFAR-10, CIFAR-100 and STL-10, as in the paper; CIFAR-10 in
-    `:small`; in `:quick` category and subcategory (probe), and retrieval. Without `transfer`
-    there are none.
+    `:small`; in `:quick` kNN and probe by category and by subcategory, and retrieval. Without
+    `transfer` there are none.
     """
     check_variant(variant)
     if variant == "quick":

@@ -13,7 +13,7 @@ FAMILIES = ("occlusion", "background", "texture", "illumination")
 def get_config(variant: str = ""):
     """SimCLR on SP and AP, evaluated on images that were changed on purpose."""
     study = common.get_study()
-    common.add_data(study, variant)
+    common.add_data(study, variant, transfer=False)
     study.title = "Invariances"
     study.about = (
         "The paper says that semantic pairs make features more robust to occlusion, "
@@ -22,13 +22,19 @@ def get_config(variant: str = ""):
         "(0: as of different images), and the accuracy of a probe that was fitted on unchanged "
         "ones. Backgrounds can be exchanged only where images have alpha: the drawings."
     )
-    where = {"dataset": "{stl10}", "train_split": "train", "test_split": "test"}
-    if variant == "small":
-        where["dataset"] = "{cifar10}"
+    where = {"train_split": "train", "test_split": "test"}
     if variant == "quick":
-        where = {"dataset": "emoji", "target": "category"}
-        where |= {"train_split": "probe_train", "test_split": "probe_test"}
-    study.evaluations.invariance = {"type": "invariance", **where}
+        where = {"train_split": "probe_train", "test_split": "probe_test"}
+        where["target"] = "category"
+    study.stores.images = {"": "tfds:stl10", "small": "tfds:cifar10", "quick": "emoji"}[
+        variant
+    ]
+    study.evaluations.invariance = {
+        "type": "invariance",
+        "dataset": "{images}",
+        **where,
+    }
+    study.measures["unchanged, accuracy"] = common.measure("invariance/clean_accuracy")
     for pairs in common.PAIRS:
         study.arms[pairs] = common.arm(
             f"configs/simclr_resnet50.py{common.suffix(variant)}",

@@ -20,7 +20,7 @@ SIZES = {
     "augmentation": (30, 3),
     "detection": (9, 1),
     "epochs": (18, 3),
-    "invariance": (6, 4),
+    "invariance": (6, 1),
     "pair_sources": (27, 4),
     "pairs_per_image": (12, 3),
     "samples": (18, 4),
