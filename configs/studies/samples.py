@@ -36,10 +36,17 @@ def get_config(variant: str = ""):
     papers = {50: 4.20, 157: 3.83}
     for count in counts:
         study.claims[f"at_{count}"] = common.claim(
-            f"SP is better than AP with {count} pairs a class.",
+            f"SP is better than AP with {count} pair{'s' if count > 1 else ''} a class.",
             common.HEADLINES[variant],
             {f"SP_{count}": 1.0, f"AP_{count}": -1.0},
             paper=None if variant else papers.get(count),
         )
+    few, many = counts[0], counts[-1]
+    study.claims.fewer = common.claim(
+        f"It gains more with {few} than with {many}.",
+        common.HEADLINES[variant],
+        {f"SP_{few}": 1.0, f"AP_{few}": -1.0, f"SP_{many}": -1.0, f"AP_{many}": 1.0},
+        paper=None if variant else papers[few] - papers[many],
+    )
     study.figure = {"kind": "lines", "x": "pairs a class", "series": "pairs"}
     return study

@@ -123,6 +123,7 @@ def draw_numbers(study: Mapping[str, Any], values: Values) -> plt.Figure:
     for axis in axes.flat[len(titles) :]:
         axis.set_axis_off()
     _name_series(made, axes[0, 0], kinds)
+    made.supxlabel(x, fontsize=9)
     made.supylabel("%", fontsize=9)
     return made
 
