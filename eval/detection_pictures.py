@@ -313,14 +313,7 @@ def draw_curves(
         )
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
-    figure.legend(
-        axes.flat[0].lines,
-        list(curves),
-        loc="outside upper center",
-        ncols=min(len(curves), 2 * columns),
-        fontsize=9,
-        frameon=False,
-    )
+    pictures.legend_above(figure, axes.flat[0].lines, list(curves), 2 * columns)
     figure.supxlabel("recall", fontsize=10)
     figure.supylabel("precision at IoU 0.5", fontsize=10)
     return figure

@@ -22,6 +22,20 @@ def save_figure(figure: plt.Figure, path: str | os.PathLike) -> None:
     os.replace(temporary, path)
 
 
+def legend_above(
+    figure: plt.Figure, handles: Sequence, names: Sequence[str], columns: int = 8
+) -> None:
+    """Name what all panels share, above them, where it covers nothing."""
+    figure.legend(
+        handles,
+        names,
+        loc="outside upper center",
+        ncols=min(len(names), columns),
+        fontsize=9,
+        frameon=False,
+    )
+
+
 def embed(path: pathlib.Path) -> str:
     """A PNG as the address of an image in a page that needs no other file."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

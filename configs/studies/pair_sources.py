@@ -30,10 +30,9 @@ def get_config(variant: str = ""):
     simclr = f"configs/simclr_resnet50.py{variant_of}"
 
     def add(
-        name: str, title: str, config: str, pairing: str, epochs=None, **more
+        name: str, title: str, config: str, pairing: str, data=None, epochs=None, **more
     ) -> None:
-        data = {"pairing": pairing} | more.pop("data", {})
-        changes = {"data": data, "epochs": epochs}
+        changes = {"data": {"pairing": pairing} | (data or {}), "epochs": epochs}
         study.arms[name] = common.arm(config, {"positives": title}, changes, **more)
 
     by_label = {} if variant == "quick" else {"data": {"pairs": ""}}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
 
 from eval import detection_figure, detection_pictures, invariance_figure, pictures
 from eval.study.numbers import Values, read_result
@@ -122,7 +123,8 @@ def draw_numbers(study: Mapping[str, Any], values: Values) -> plt.Figure:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(titles) :]:
         axis.set_axis_off()
-    _name_series(made, axes[0, 0], kinds)
+    if any(kinds):
+        pictures.legend_above(made, *axes[0, 0].get_legend_handles_labels())
     made.supxlabel(x, fontsize=9)
     made.supylabel("%", fontsize=9)
     return made
@@ -215,21 +217,7 @@ def draw_training(
         for axis in place:
             axis.set_axis_off()
     made.supxlabel("epoch", fontsize=9)
-    for number, kind in enumerate(kinds):
-        axes[0, 0].plot([], [], color=f"C{number}", label=kind)
-    _name_series(made, axes[0, 0], kinds)
-    return made
-
-
-def _name_series(figure: plt.Figure, axis: plt.Axes, kinds: Sequence[str]) -> None:
-    """A legend above all panels, where it covers nothing."""
     if any(kinds):
-        handles, names = axis.get_legend_handles_labels()
-        figure.legend(
-            handles,
-            names,
-            loc="outside upper center",
-            ncols=len(names),
-            fontsize=9,
-            frameon=False,
-        )
+        handles = [Line2D([], [], color=f"C{i}") for i in range(len(kinds))]
+        pictures.legend_above(made, handles, kinds)
+    return made
