@@ -212,6 +212,8 @@ def draw_training(
         for axis in cells[::columns, number]:
             axis.set_ylabel(name, fontsize=9)
     for place, title in zip(cells, places, strict=False):
+        # Where x is a quantity, its value alone says nothing.
+        title = f"{x}: {title}" if figure["kind"] == "lines" else title
         place[0].set_title(title, fontsize=9)
     for place in cells[len(places) :]:
         for axis in place:

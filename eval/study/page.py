@@ -35,10 +35,11 @@ _PAGE = jinja2.Template(
 <p><small>{{ state }} Mean ± sample standard deviation over seeds.</small></p>
 {% if claims %}<h2>What was claimed</h2>
 <div class="wide"><table><thead><tr><th>claim</th><th>measure</th>
-<th class="number">here</th><th class="number">paper</th><th>verdict</th></tr></thead>
+<th class="number">here</th>{% if known %}<th class="number">paper</th>{% endif %}
+<th>verdict</th></tr></thead>
 {% for row in claims %}<tr><td>{{ row.text }}<br><small>{{ row.sum }}</small></td>
 <td>{{ row.measure }}</td><td class="number">{{ row.here }}</td>
-<td class="number">{{ row.paper }}</td>
+{% if known %}<td class="number">{{ row.paper }}</td>{% endif %}
 <td class="{{ row.word.split()[0] }}">{{ row.word }}</td></tr>{% endfor %}</table></div>
 <p><small>The difference in points, with its 95 % confidence interval over the seeds
 (Student's t, differences seed by seed), and how many seeds are on the claim's side. A claim
@@ -76,10 +77,10 @@ _MARKDOWN = jinja2.Template(
 
 {{ state }} Mean ± sample standard deviation over seeds.
 {% if claims %}
-| claim | measure | here | paper | verdict |
-|---|---|---|---|---|
+| claim | measure | here |{{ " paper |" if known }} verdict |
+|---|---|---|---|{{ "---|" if known }}
 {% for row in claims %}| {{ row.text }} | {{ row.measure }} | {{ row.here }} |
-{{- " " }}{{ row.paper }} | {{ row.word }} |
+{%- if known %} {{ row.paper }} |{% endif %} {{ row.word }} |
 {% endfor %}{% endif %}
 | {{ (factors + ["seeds"] + measures) | join(" | ") }} |
 |{{ "---|" * (factors + ["seeds"] + measures) | length }}
@@ -215,6 +216,7 @@ def write(
         about=study["about"],
         state=f"{len(done)} of {len(jobs)} runs are complete.",
         claims=make_claims(study, values),
+        known=any(one["paper"] is not None for one in study["claims"].values()),
         factors=list(next(iter(study["arms"].values()))["factors"]),
         measures=list(study["measures"]),
         rows=make_rows(study, values),
