@@ -77,6 +77,11 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     total_steps = max(1, round(config.epochs * per_epoch))
     lengths = Run(total_steps, per_epoch, config.batch_size, len(shown))
     recipe = validate.or_user_error(make_recipe, plain, lengths)
+    if recipe.method.needs_labels and (table.label < 0).all():
+        raise UserError(
+            f"{config.method} learns from labels, and no pair has one: use another method, "
+            "or images whose classes are known (docs/data.md)."
+        )
     optimizer = validate.or_user_error(make_optimizer, plain, lengths)
     evaluations = _make_evaluations(config, recipe, workdir, per_epoch)
 

@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -130,6 +131,12 @@ def test_unlabelled_images_train_on_augmentation_pairs_only(tmp_path, folder):
         main.run(config, tmp_path / "run")
     change(config, "data.pairing", "semantic")
     with pytest.raises(UserError, match="label"):
+        main.run(config, tmp_path / "run")
+    change(config, "data.pairing", "augmented")
+    for i in range(2):
+        shutil.copy(flat / "0.png", flat / f"more{i}.png")
+    change(config, "method", "supcon")  # would be SimCLR without labels
+    with pytest.raises(UserError, match="supcon learns from labels, and no pair"):
         main.run(config, tmp_path / "run")
 
 

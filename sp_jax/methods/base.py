@@ -64,6 +64,7 @@ class Method(NamedTuple):
         observe: `observe(params, state, views, index) -> state`, called with each batch
             of the first epoch before the first step: where a bank is filled by the
             untrained network. None: nothing.
+        needs_labels: it is the method that it says it is only where pairs have labels.
     """
 
     init: Callable[[jax.Array, list[jax.Array]], tuple[PyTree, PyTree]]
@@ -71,6 +72,7 @@ class Method(NamedTuple):
     update: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree]] | None
     frozen: Callable[[PyTree, PyTree], PyTree]
     observe: Callable[..., PyTree] | None = None
+    needs_labels: bool = False
 
 
 Images = jax.Array | Sequence[jax.Array]

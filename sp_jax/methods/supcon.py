@@ -94,4 +94,4 @@ def create(
     def frozen(params, state):
         return backbone_variables(params, state["batch_stats"])
 
-    return Method(init, loss, None, frozen)
+    return Method(init, loss, None, frozen, needs_labels=True)
