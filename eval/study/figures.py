@@ -63,7 +63,7 @@ def draw(
         made = detection_pictures.draw_curves(curves, by_class=True)
         save("detection", "Precision over recall", made)
     if "x" in figure:
-        title = "The numbers" + (", and the paper's" if study["paper"] else "")
+        title = "As a figure" + (", with the paper's" if study["paper"] else "")
         save("numbers", title, draw_numbers(study, values))
     if made := draw_training(study, done, pool):
         save("curves", "Training", made)
@@ -188,12 +188,17 @@ def draw_training(
         columns,
         figsize=(max(2.1 * columns, 4.5), 4.2 * blocks),
         squeeze=False,
-        sharey="row" if figure["kind"] == "lines" else False,
         layout="constrained",
     )
     # Of each place: its curves, one below the other.
     cells = axes.reshape(blocks, len(_CURVES), columns).swapaxes(1, 2)
     cells = cells.reshape(-1, len(_CURVES))
+    # One scale for the panels, but not for the losses of different methods.
+    recipes = {arm["config"] for arm in study["arms"].values() if arm["config"]}
+    for number, name in enumerate(_CURVES):
+        if name != "loss" or len(recipes) == 1:
+            for axis in cells[1 : len(places), number]:
+                axis.sharey(cells[0, number])
     for job, lines in runs:
         kind = factors[job.arm].get(series, "")
         place = places.index(factors[job.arm].get(x, ""))

@@ -20,9 +20,9 @@ _PAGE = jinja2.Template(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
 <style>
- body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto;
+ body { font: 16px/1.5 system-ui, sans-serif; max-width: 92rem; margin: 2rem auto;
         padding: 0 1rem; color: #222 }
- .wide { overflow-x: auto } img { max-width: 100% }
+ p, li { max-width: 60rem } .wide { overflow-x: auto } img { max-width: 100% }
  table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 }
  th, td { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top }
  thead th { border-bottom: 2px solid #222 } tbody tr { border-bottom: 1px solid #eee }
