@@ -39,7 +39,6 @@ def get_config(variant: str = ""):
     add("AP", "augmentations", simclr, "augmented")
     if variant == "":
         add("curated", "curated pairs", simclr, "semantic")
-    add("label", "pairs of a class", simclr, "semantic", **by_label)
     for fraction in FRACTIONS:
         data = {"semantic_fraction": fraction}
         add(
@@ -49,6 +48,7 @@ def get_config(variant: str = ""):
             "mixed",
             data=data | by_label.get("data", {}),
         )
+    add("label", "pairs of a class", simclr, "semantic", **by_label)
     store = "emoji" if variant == "quick" else "{pretrain}"
     split = "pretrain" if variant == "quick" else "{split}"
     mine = ("input_pipeline.mine_pairs", f"--store={store}", f"--split={split}")
