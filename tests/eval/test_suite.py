@@ -60,6 +60,7 @@ def networks(tmp_path):
     return paths
 
 
+@pytest.mark.slow
 def test_everything_on_one_page(folder, networks, tmp_path, monkeypatch):
     monkeypatch.setenv("SP_JAX_DATA", str(tmp_path / "data"))
     # Not as long as they should be.

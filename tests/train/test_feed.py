@@ -55,6 +55,7 @@ def train():
     return train
 
 
+@pytest.mark.slow
 def test_resident_equals_streamed(train):
     _, losses, arrays = train(0)
     counts, same_losses, same = train(1)

@@ -58,6 +58,7 @@ def test_sigkill_changes_nothing(uninterrupted, tmp_path, kill_after):
     assert final_bytes(workdir) == final_bytes(uninterrupted)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_goes_on(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
     process = start(workdir)
