@@ -35,7 +35,7 @@ def get_config(variant: str = ""):
         changes = {"data": {"pairing": pairing} | (data or {}), "epochs": epochs}
         study.arms[name] = common.arm(config, {"positives": title}, changes, **more)
 
-    by_label = {} if variant == "quick" else {"data": {"pairs": ""}}
+    by_label = {} if variant == "quick" else {"pairs": ""}
     add("AP", "augmentations", simclr, "augmented")
     if variant == "":
         add("curated", "curated pairs", simclr, "semantic")
@@ -46,9 +46,9 @@ def get_config(variant: str = ""):
             f"{fraction:.0%} pairs of a class",
             simclr,
             "mixed",
-            data=data | by_label.get("data", {}),
+            data=data | by_label,
         )
-    add("label", "pairs of a class", simclr, "semantic", **by_label)
+    add("label", "pairs of a class", simclr, "semantic", data=by_label)
     store = "emoji" if variant == "quick" else "{pretrain}"
     split = "pretrain" if variant == "quick" else "{split}"
     mine = ("input_pipeline.mine_pairs", f"--store={store}", f"--split={split}")
