@@ -194,7 +194,7 @@ def draw_training(
     cells = axes.reshape(blocks, len(_CURVES), columns).swapaxes(1, 2)
     cells = cells.reshape(-1, len(_CURVES))
     # One scale for the panels, but not for the losses of different methods.
-    recipes = {arm["config"] for arm in study["arms"].values() if arm["config"]}
+    recipes = {study["arms"][job.arm]["config"] for job, _ in runs}
     for number, name in enumerate(_CURVES):
         if name != "loss" or len(recipes) == 1:
             for axis in cells[1 : len(places), number]:
