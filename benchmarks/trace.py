@@ -15,15 +15,15 @@ import json
 import pathlib
 import re
 import statistics
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import xplane
 from benchmarks.xplane import Op
-from input_pipeline.errors import UserError
+from sp_jax import cli
+from sp_jax.errors import UserError
 
 _TOP = flags.DEFINE_integer("top", 15, "Operations to list.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "File to write the numbers to.")
@@ -324,22 +324,17 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def main(argv: list[str]) -> int:
+def main(folders: list[str]) -> None:
     """Report on the trace below the folder that is given."""
-    try:
-        if len(argv) != 2:
-            raise UserError("Give one folder: that of a run, or one with a trace.")
-        path = xplane.find(argv[1])
-        summary = summarise(xplane.read(path), _TOP.value)
-        if _JSON.value:
-            text = json.dumps({"trace": str(path), **summary}, indent=1)
-            pathlib.Path(_JSON.value).write_text(text + "\n", encoding="utf-8")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if len(folders) != 1:
+        raise UserError("Give one folder: that of a run, or one with a trace.")
+    path = xplane.find(folders[0])
+    summary = summarise(xplane.read(path), _TOP.value)
+    if _JSON.value:
+        text = json.dumps({"trace": str(path), **summary}, indent=1)
+        pathlib.Path(_JSON.value).write_text(text + "\n", encoding="utf-8")
     print(f"{path}\n{report(summary)}")
-    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main, positional=True)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 # Instructions that only run others: those are in the trace themselves.
 CONTAINERS = ("while", "conditional", "call")

@@ -18,7 +18,7 @@ Example:
 import importlib
 import types
 
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 NAMES = (
     "cka",

@@ -18,8 +18,8 @@ import numpy as np
 from eval import cli
 from eval.features import Evaluator, Extractor, prepared
 from eval.metrics import gram
-from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_store
+from sp_jax.errors import UserError
 
 
 class Options(NamedTuple):

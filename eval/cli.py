@@ -11,9 +11,8 @@ from absl import flags
 
 from eval.features import Extractor
 from eval.results import run_folder, write_result
-from input_pipeline import cli
-from input_pipeline.errors import UserError
-from sp_jax import xla_flags
+from sp_jax import cli, xla_flags
+from sp_jax.errors import UserError
 
 Options = TypeVar("Options", bound=tuple)
 

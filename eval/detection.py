@@ -34,11 +34,11 @@ from eval.results import run_folder, versions, write_result
 from input_pipeline import stream
 from input_pipeline.detection import Batches, BoxStore, make_dataset, open_boxes
 from input_pipeline.detection import test_batches as batches_of
-from input_pipeline.errors import UserError
 from sp_jax import distributed, models, optim, program, validate
 from sp_jax.augment import Augment
 from sp_jax.backbone import Backbone
 from sp_jax.detection import Detector, Settings, load_backbone, make_detector
+from sp_jax.errors import UserError
 from sp_jax.recipe import compute_dtype
 from sp_jax.train.feed import Streamed
 from sp_jax.train.loop import Evaluation, fit

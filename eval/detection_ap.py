@@ -29,7 +29,7 @@ import numpy as np
 from pycocotools import mask
 from pycocotools.cocoeval import COCOeval
 
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 IOUS = np.linspace(0.5, 0.95, 10)
 _AT = {"": slice(None), "50": slice(0, 1), "75": slice(5, 6)}  # which of the IOUS

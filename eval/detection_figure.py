@@ -14,17 +14,17 @@ mean and sample standard deviation in the table, mean and range in the figure.
 import csv
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from eval import detection_pictures
 from eval.results import run_folder
 from eval.runs import format_table, label_of, mean_text
-from input_pipeline.errors import UserError
+from sp_jax import cli
+from sp_jax.errors import UserError
 
 RANDOM = "random network"
 
@@ -119,19 +119,13 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
     return table
 
 
-def main(argv: list[str]) -> int:
+def main(paths: list[str]) -> None:
     """Compare the folders given as arguments."""
     out = pathlib.Path(flags.FLAGS.out)
-    try:
-        table = compare(argv[1:], out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(format_table(table))
+    print(format_table(compare(paths, out)))
     print(f"\nTable and figure: {out}")
-    return 0
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("out", "runs", "Folder of the table and the figure.")
-    app.run(main)
+    cli.run(main, positional=True)

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from eval.tokens import of_tokens
-from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_store
+from sp_jax.errors import UserError
 
 FeaturesFn = Callable[[np.ndarray], Any]
 Evaluator = Callable[["Extractor", int], dict[str, float]]

@@ -22,7 +22,7 @@ import numpy as np
 
 from eval import cli
 from eval.features import Evaluator, Extractor, Task, moments, standardize, task_of
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 
 class Options(NamedTuple):

@@ -23,11 +23,11 @@ import sp_jax
 from eval import cli, pictures, sheets
 from eval.features import Extractor
 from eval.results import run_folder
-from input_pipeline import cli as programs
 from input_pipeline import pairs
-from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_data, open_store
+from sp_jax import cli as programs
 from sp_jax import xla_flags
+from sp_jax.errors import UserError
 
 
 def draw(

@@ -21,10 +21,10 @@ import optax
 
 from eval import cli
 from eval.features import Evaluator, Extractor, Task, map_rows, task_of
-from input_pipeline.errors import UserError
 from sp_jax import optim
 from sp_jax.augment import Augment, augment, preprocess
 from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
 from sp_jax.optim.rules import Rule
 from sp_jax.train.mesh import by_batch, make_mesh, replicated
 

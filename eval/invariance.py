@@ -23,7 +23,7 @@ import numpy as np
 
 from eval import changes, cli, linear_probe, probes
 from eval.features import Evaluator, Extractor, Task, normalize, task_of
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 MEASURES = ("cosine", "accuracy")
 

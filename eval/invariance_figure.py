@@ -19,13 +19,11 @@ import csv
 import math
 import pathlib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import app, flags
-from absl import logging as absl_logging
+from absl import flags
 from matplotlib import pyplot as plt
 
 import sp_jax
@@ -33,9 +31,10 @@ from eval import changes, cli, invariance, pictures
 from eval.features import Extractor
 from eval.results import evaluate_once, run_folder
 from eval.runs import format_table, label_of, mean_text
-from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore
+from sp_jax import cli as programs
 from sp_jax import xla_flags
+from sp_jax.errors import UserError
 
 SHOWN = 3  # images on the sheet of the changes
 
@@ -239,20 +238,14 @@ def compare(
     return table
 
 
-def main(argv: list[str]) -> int:
+def main(paths: list[str]) -> None:
     """Compare the runs given as arguments."""
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every read
-    out, paths = pathlib.Path(flags.FLAGS.out), argv[1:]
-    try:
-        options = [cli.read_flags(invariance.Options, path) for path in paths]
-        table = compare(paths, options, out, flags.FLAGS.name)
-        print(invariance.describe(**options[0]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    out = pathlib.Path(flags.FLAGS.out)
+    options = [cli.read_flags(invariance.Options, path) for path in paths]
+    table = compare(paths, options, out, flags.FLAGS.name)
+    print(invariance.describe(**options[0]))
     print(format_table(table))
     print(f"\nTable, figure and the changes: {out}")
-    return 0
 
 
 if __name__ == "__main__":
@@ -260,4 +253,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("name", "invariance", "Of the runs' results, eval/NAME.json.")
     cli.define_flags(invariance.Options)
     xla_flags.set_cpu_flags()
-    app.run(main)
+    programs.run(main, positional=True)

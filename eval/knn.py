@@ -20,7 +20,7 @@ from eval import cli
 from eval.features import Evaluator, Extractor, Task, task_of
 from eval.neighbours import fit_k, nearest
 from eval.tokens import check_tokens, describe_tokens
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 # Votes of one block of queries, in elements (128 MiB of float64).
 _BUDGET = 2**24

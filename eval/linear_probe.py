@@ -28,8 +28,8 @@ from eval.probe_lbfgs import fit_lbfgs
 from eval.probe_paper import RECIPES, find_recipe, fit_paper
 from eval.probes import SCALINGS, choose, fit_probes, hold_out, score
 from eval.tokens import check_tokens, describe_tokens
-from input_pipeline.errors import UserError
 from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
 
 PROTOCOLS = ("sweep", "lbfgs", "paper")
 # Of the sweep; a recipe has its own.

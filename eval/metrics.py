@@ -31,9 +31,9 @@ import numpy as np
 
 from eval import cli
 from eval.features import Evaluator, Extractor, map_rows, normalize, prepared
-from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_store
 from sp_jax import losses
+from sp_jax.errors import UserError
 
 # Largest block of similarities, in elements (64 MiB of float32; a few exist at once).
 _BUDGET = 2**24

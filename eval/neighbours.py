@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eval.features import map_rows, normalize
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 # Largest part of a bank on the device: elements (1 GiB of float32), and rows, so that
 # similarities of 256 queries fit below.

@@ -41,10 +41,10 @@ import optax
 
 from eval.features import Task
 from eval.finetune import crop_and_flip, whole_batch
-from input_pipeline.errors import UserError
 from sp_jax import optim
 from sp_jax.augment import augment
 from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
 from sp_jax.models.vit import ViT
 from sp_jax.optim.transforms import scale_by_larc
 from sp_jax.train.mesh import by_batch, local_copy, make_mesh, replicated

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from eval.features import map_rows, moments, standardize
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 SCALINGS = ("standardized", "raw")
 # Largest array of logits of one scoring call, in elements (64 MiB of float32).

@@ -10,13 +10,11 @@ Writes `report.html` (self-contained), `curves.png` and `retrieval.png` in the f
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import jinja2
 import numpy as np
-from absl import app, flags
-from absl import logging as absl_logging
+from absl import flags
 from matplotlib import pyplot as plt
 
 from eval import invariance_figure, pictures
@@ -24,8 +22,9 @@ from eval.features import Extractor
 from eval.retrieval import Options as RetrievalOptions
 from eval.retrieval import nearest
 from eval.runs import Run, format_table, group_runs, mean_text, read_run
-from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
+from sp_jax import cli
+from sp_jax.errors import UserError
 
 QUERIES = 10
 NEIGHBOURS = 5
@@ -301,22 +300,16 @@ def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def main(argv: list[str]) -> int:
+def main(paths: list[str]) -> None:
     """Compare the runs given as arguments."""
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every read
-    try:
-        if len(argv) < 2:
-            raise UserError("Give the folders of one or more runs to compare.")
-        runs = [read_run(path) for path in argv[1:]]
-        path = write_report(runs, pathlib.Path(flags.FLAGS.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if not paths:
+        raise UserError("Give the folders of one or more runs to compare.")
+    runs = [read_run(path) for path in paths]
+    path = write_report(runs, pathlib.Path(flags.FLAGS.out))
     print(format_table(make_table(runs)))
     print(f"\nReport with curves and pictures: {path}")
-    return 0
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("out", "runs", "Folder of the report.")
-    app.run(main)
+    cli.run(main, positional=True)

@@ -25,8 +25,8 @@ import numpy as np
 
 from eval import cli, neighbours, ranking
 from eval.features import Evaluator, Extractor, prepared
-from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_store
+from sp_jax.errors import UserError
 
 
 class Options(NamedTuple):

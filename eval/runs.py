@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval.results import RESULTS
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 LABELS = {"semantic": "SP (semantic pairs)", "augmented": "AP (augmentation pairs)"}
 

@@ -13,10 +13,10 @@ from sklearn.manifold import TSNE
 from eval import pictures
 from eval.features import normalize
 from eval.retrieval import nearest
-from input_pipeline.errors import UserError
 from input_pipeline.pairs import PairTable
 from input_pipeline.store import ImageStore
 from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
 
 # Colours that can still be told apart (matplotlib's tab20); all other classes are grey.
 COLOURED = 20

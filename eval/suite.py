@@ -32,10 +32,10 @@ from eval import cli, figures, invariance_figure, pictures, report
 from eval.features import Extractor
 from eval.results import evaluate_once, run_folder
 from eval.runs import format_table, group_runs, label_of, mean_text, read_run
-from input_pipeline import cli as programs
-from input_pipeline.errors import UserError
 from input_pipeline.store import find_splits, open_store
+from sp_jax import cli as programs
 from sp_jax import xla_flags
+from sp_jax.errors import UserError
 
 EVALUATIONS = (
     *("knn", "linear_probe", "logistic", "few_labels", "finetune"),

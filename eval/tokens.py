@@ -11,8 +11,8 @@ All are normalised by the network's last layer.
 import dataclasses
 from typing import Any
 
-from input_pipeline.errors import UserError
 from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
 from sp_jax.models.vit import TOKENS, ViT
 
 _TEXT = {

@@ -19,11 +19,12 @@ import pathlib
 
 from absl import flags
 
-from input_pipeline import cli, pairing, pairs, summary
-from input_pipeline.errors import UserError
+from input_pipeline import pairing, pairs, summary
 from input_pipeline.pairs import PairTable
 from input_pipeline.store import ImageStore
 from input_pipeline.store_flags import open_from_flags
+from sp_jax import cli
+from sp_jax.errors import UserError
 
 _OUT = flags.DEFINE_string("out", None, "CSV file to write.", required=True)
 _PAIRS = flags.DEFINE_string("pairs", None, "CSV of pairs to start from.")
@@ -46,7 +47,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of every choice.", 0)
 
 def build() -> None:
     """Make the table and write what there is to see."""
-    out = cli.csv_path(_OUT.value)
+    out = summary.csv_path(_OUT.value)
     if _PAIRS.value and out.resolve() == pathlib.Path(_PAIRS.value).resolve():
         raise UserError(
             "--out would replace the table of --pairs: choose another name."
@@ -59,7 +60,7 @@ def build() -> None:
         table = pairing.mixed_pairs(table, _FRACTION.value, seed=_SEED.value)
     pairs.save_table(out, table, store)
     numbers = {"source": table.source} | summary.summarize(table, store)
-    cli.write_numbers(out, numbers)
+    summary.write_numbers(out, numbers)
     summary.contact_sheet(table, store).save(out.with_suffix(".png"))
 
 

@@ -28,9 +28,9 @@ import numpy as np
 from absl import logging
 
 from input_pipeline import decode, pixels
-from input_pipeline.errors import UserError
 from input_pipeline.source import Source
 from input_pipeline.work import decode_rows
+from sp_jax.errors import UserError
 
 # Part of every cache key: raise it when what is written below changes.
 FORMAT = 3

@@ -16,11 +16,12 @@ import filelock
 from absl import flags
 from werkzeug import serving
 
-from input_pipeline import cli, pairs
+from input_pipeline import pairs
 from input_pipeline.curate_page import make_app, original_pictures
 from input_pipeline.curation import Curation
-from input_pipeline.errors import UserError
 from input_pipeline.store_flags import open_from_flags
+from sp_jax import cli
+from sp_jax.errors import UserError
 
 _PAIRS = flags.DEFINE_string("pairs", None, "CSV of pairs to look at.", required=True)
 _PORT = flags.DEFINE_integer(

@@ -13,8 +13,8 @@ from PIL import Image
 
 from input_pipeline import decode, pairs
 from input_pipeline.curation import ACCEPTED, REJECTED, UNDECIDED, Curation
-from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore, open_source
+from sp_jax.errors import UserError
 
 _SIDE = 640  # Pixels of an image on the page, at most.
 _NEAR = 100  # Classes that are listed before the present one, and behind it.

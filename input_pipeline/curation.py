@@ -15,9 +15,9 @@ import time
 
 import numpy as np
 
-from input_pipeline.errors import UserError
 from input_pipeline.pairs import PairTable, check_table
 from input_pipeline.store import ImageStore
+from sp_jax.errors import UserError
 
 UNDECIDED, ACCEPTED, REJECTED = 0, 1, 2
 _COLUMNS = ("time", "pair", "action", "second")

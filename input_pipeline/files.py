@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
 
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 # Names of folders that are splits, in the order in which they are shown.

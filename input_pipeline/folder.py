@@ -9,9 +9,9 @@ DIR may also be a zip archive of such a folder; `files` says what a folder aroun
 in it means.
 """
 
-from input_pipeline.errors import UserError
 from input_pipeline.files import SPLITS, SUFFIXES, Files, is_image, list_files
 from input_pipeline.source import Source, key_of, make_meta
+from sp_jax.errors import UserError
 
 _LAYOUT = (
     "put images into class folders (DIR/CLASS/x.jpg), class folders into "

@@ -11,8 +11,8 @@ import pathlib
 
 from absl import flags
 
-from input_pipeline import cli
 from input_pipeline.detection import scenes
+from sp_jax import cli
 
 _OUT = flags.DEFINE_string("out", None, "Folder to write, new or empty.", required=True)
 _TRAIN = flags.DEFINE_integer("train", scenes.TRAIN, "Scenes of the split train.", 1)

@@ -17,11 +17,12 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from input_pipeline import cli, handmade, mining, pairs, summary
-from input_pipeline.errors import UserError
+from input_pipeline import handmade, mining, pairs, summary
 from input_pipeline.pairs import PairTable
 from input_pipeline.store import ImageStore
 from input_pipeline.store_flags import open_from_flags
+from sp_jax import cli
+from sp_jax.errors import UserError
 
 _CHUNK = 1024  # Images that are described at a time.
 _OUT = flags.DEFINE_string("out", None, "CSV file to write.", required=True)
@@ -41,7 +42,7 @@ _TARGET = flags.DEFINE_string("target", "label", "What to compare the pairs with
 
 def mine() -> None:
     """Find the pairs and write what there is to see."""
-    out = cli.csv_path(_OUT.value)
+    out = summary.csv_path(_OUT.value)
     store = open_from_flags()
     if len(store) < 2:
         raise UserError(
@@ -83,7 +84,7 @@ def mine() -> None:
         numbers["chance"] = mining.chance(target[target >= 0])
         picture = out.with_name(f"{out.stem}-precision.png")
         draw_precision(picture, score[known], same, numbers["chance"])
-    cli.write_numbers(out, numbers)
+    summary.write_numbers(out, numbers)
     summary.contact_sheet(table, store).save(out.with_suffix(".png"))
 
 

@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 
 def mutual_pairs(

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from input_pipeline.errors import UserError
 from input_pipeline.pairs import PairTable
 from input_pipeline.store import ImageStore
+from sp_jax.errors import UserError
 
 
 def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTable:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore
+from sp_jax.errors import UserError
 
 _COLUMNS = ("first", "second", "label")
 _WITH_ROOT = ("folder", "tiny_imagenet")  # Stores whose ids are paths in a folder.

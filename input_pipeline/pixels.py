@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from array_record.python import array_record_module
 
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 
 class Pixels(Protocol):

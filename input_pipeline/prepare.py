@@ -13,9 +13,10 @@ import pathlib
 
 from absl import flags
 
-from input_pipeline import cli, records
+from input_pipeline import records
 from input_pipeline import store_flags as given
 from input_pipeline.store import open_source
+from sp_jax import cli
 
 _OUT = flags.DEFINE_string("out", None, "Folder for ArrayRecord files, instead.")
 _SHARD_IMAGES = flags.DEFINE_integer(

@@ -22,10 +22,10 @@ import numpy as np
 from array_record.python import array_record_module
 
 from input_pipeline import cache, decode
-from input_pipeline.errors import UserError
 from input_pipeline.pixels import RecordPixels
 from input_pipeline.source import Source
 from input_pipeline.work import decode_rows
+from sp_jax.errors import UserError
 
 FORMAT = 1
 # Every record can be read alone. Pixels hardly shrink, so they are not compressed.

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from input_pipeline.errors import UserError
 from input_pipeline.sampling import Sampler
 from input_pipeline.store import ImageStore
+from sp_jax.errors import UserError
 
 PLACEMENTS = ("auto", "device", "stream")
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from input_pipeline.errors import UserError
 from input_pipeline.pairs import PairTable
+from sp_jax.errors import UserError
 
 Pairing = Literal["semantic", "augmented", "mixed"]
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from input_pipeline import cache, pixels, records
 from input_pipeline.decode import RESIZES, Resize
-from input_pipeline.errors import UserError
 from input_pipeline.source import Source
+from sp_jax.errors import UserError
 
 KNOWN = ("emoji", "folder:DIR", "tiny_imagenet:DIR", "tfds:NAME", "array_record:DIR")
 

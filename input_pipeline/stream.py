@@ -12,10 +12,10 @@ import grain
 import numpy as np
 from absl import flags
 
-from input_pipeline.errors import UserError
 from input_pipeline.pairs import check_table
 from input_pipeline.sampling import Sampler
 from input_pipeline.store import ImageStore
+from sp_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 

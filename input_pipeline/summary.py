@@ -1,5 +1,7 @@
 """What a pair table holds, in numbers and as a picture to look at."""
 
+import json
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from input_pipeline.pairs import PairTable, check_table
 from input_pipeline.store import ImageStore
+from sp_jax.errors import UserError
 
 _CHUNK = 4096  # Pairs that are read at a time.
 _THUMBNAIL = 16
@@ -126,3 +129,20 @@ def contact_sheet(
             tile = Image.fromarray(image).resize((side, side), Image.NEAREST)
             sheet.paste(tile, (x + i * side, y + text))
     return sheet
+
+
+def csv_path(text: str) -> pathlib.Path:
+    """Check where a table is to be written, before the work is done."""
+    path = pathlib.Path(text).expanduser()
+    if path.suffix != ".csv" or not path.parent.is_dir():
+        raise UserError(f"--out={text} must name a .csv file in a folder that exists.")
+    return path
+
+
+def write_numbers(out: pathlib.Path, numbers: dict[str, Any]) -> None:
+    """Print what a table holds, and write it beside the table."""
+    for name, value in numbers.items():
+        print(f"{name.replace('_', ' ')}: {value}")
+    path = out.with_suffix(".json")
+    path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {out}; some of the pairs are in {out.with_suffix('.png')}")

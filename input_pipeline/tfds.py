@@ -14,8 +14,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from input_pipeline.errors import UserError
 from input_pipeline.source import Reader, Source
+from sp_jax.errors import UserError
 
 # Features that name an image.
 _NAMES = ("file_name", "image/filename", "id")

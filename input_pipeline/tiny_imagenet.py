@@ -13,9 +13,9 @@ as "n01443537 goldfish".
 Source: http://cs231n.stanford.edu/tiny-imagenet-200.zip
 """
 
-from input_pipeline.errors import UserError
 from input_pipeline.files import SPLITS, Files, is_image, list_files
 from input_pipeline.source import Source, key_of, make_meta
+from sp_jax.errors import UserError
 
 _TABLES = ("wnids.txt", "words.txt", "val/val_annotations.txt")
 _LAYOUT = (

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 # Prints the last line that it read, once the pipe is closed: by the end of the process.
 _SHELL = """while read -r line; do last=$line; done

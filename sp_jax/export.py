@@ -16,9 +16,8 @@ import os
 from absl import flags
 
 import sp_jax
-from input_pipeline import cli
-from input_pipeline.errors import UserError
-from sp_jax import weights, xla_flags
+from sp_jax import cli, weights, xla_flags
+from sp_jax.errors import UserError
 from sp_jax.models.vit import ViT
 
 _CHECKPOINT = flags.DEFINE_string(

@@ -15,15 +15,15 @@ import jax
 from ml_collections import ConfigDict
 
 import eval as evaluators
-from configs import common
 from eval.features import Extractor
 from eval.pictures import save_views
 from eval.results import versions, write_result
 from input_pipeline import pairing, pairs, resident, store, stream
-from input_pipeline.errors import UserError
 from input_pipeline.sampling import Sampler
 from sp_jax import distributed, program, validate
 from sp_jax.augment import make_views
+from sp_jax.config import get_config
+from sp_jax.errors import UserError
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
 from sp_jax.train.feed import Resident, Streamed, steps_per_call
@@ -33,7 +33,7 @@ from sp_jax.train.step import init_state, make_observe_step, make_step
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Check everything, then train. See `configs/common.py` for the config.
+    """Check everything, then train. See `sp_jax/config.py` for the config.
 
     Args:
         config: a complete config.
@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         NonFiniteLossError: the loss became infinite or not a number.
     """
     plain = config.to_dict()
-    validate.check_keys(plain, common.get_config().to_dict())
+    validate.check_keys(plain, get_config().to_dict())
     validate.check_values(plain)
     validate.check_devices(
         config.batch_size,

@@ -11,8 +11,8 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from input_pipeline.errors import UserError
 from sp_jax import distributed, xla_flags
+from sp_jax.errors import UserError
 from sp_jax.train.loop import NonFiniteLossError
 
 Run = Callable[[ConfigDict, pathlib.Path], None]

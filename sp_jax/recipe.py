@@ -69,7 +69,7 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def make_recipe(config: Mapping[str, Any], run: methods.Run) -> Recipe:
-    """Build the method and its views from a config (see `configs/common.py`).
+    """Build the method and its views from a config (see `sp_jax/config.py`).
 
     Raises:
         ValueError: a name, an option or a value is wrong.

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 # Sections whose keys are not fixed: a method's options, a backbone's, the evaluators, a
 # detector's.

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from configs import common
-from input_pipeline.errors import UserError
 from sp_jax import main, validate
+from sp_jax.errors import UserError
 from tests.train import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]

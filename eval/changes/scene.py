@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from input_pipeline import emoji
-from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore
+from sp_jax.errors import UserError
 
 _SMALLEST = 16  # pixels: the finest grid of `texture.shuffle`
 

@@ -26,8 +26,8 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from eval.study import page, plan, work
-from input_pipeline.errors import UserError
-from sp_jax import program
+from sp_jax import cli, program
+from sp_jax.errors import UserError
 
 
 def run() -> int:
@@ -104,13 +104,9 @@ def show(jobs: list[plan.Job], pool: pathlib.Path) -> None:
 def main(argv: list[str]) -> int:
     """Run the program; a mistake of the user is one sentence and code 2."""
     absl_logging.set_verbosity(absl_logging.WARNING)
-    try:
-        if argv[1:]:
-            raise UserError(f"Unknown argument {argv[1]!r}: options start with --.")
-        return run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if argv[1:]:
+        return cli.report(f"Unknown argument {argv[1]!r}: options start with --.")
+    return cli.guard(run)
 
 
 if __name__ == "__main__":

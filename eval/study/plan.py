@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 import eval as evaluators
-from configs import common as recipes
 from configs.studies import common
-from input_pipeline.errors import UserError
 from input_pipeline.store import find_splits
+from sp_jax import config as recipes
 from sp_jax import validate
+from sp_jax.errors import UserError
 
 DETECTION = "detection"  # the type of evaluation that trains
 PLACES = ("folder", "after", "seed")  # what is filled in when a command starts

@@ -8,7 +8,7 @@ import submitit
 
 from eval.study.plan import Job
 from eval.study.work import Worker
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 
 class Task:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eval.study.plan import Command, Job
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 RECORD = "study.json"
 

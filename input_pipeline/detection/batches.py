@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.detection.boxes import BoxStore
-from input_pipeline.errors import UserError
 from input_pipeline.sampling import check_seed, random_bits
 from input_pipeline.stream import share_of
+from sp_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 Size = tuple[int, int]  # height and width

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline.decode import BadImage, open_rgb
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 KNOWN = ("folder:VOCDEVKIT", "tfds:voc", "scenes")
 

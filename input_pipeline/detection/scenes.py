@@ -29,7 +29,7 @@ from PIL import Image
 
 from input_pipeline import cache, emoji
 from input_pipeline.detection.backgrounds import Draws, background
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 TRAIN, TEST, SEED = 1000, 500, 0  # The scenes of the store "scenes".
 # Names of the classes, and the drawings' categories.

@@ -17,7 +17,7 @@ from PIL import Image
 
 from input_pipeline import tfds
 from input_pipeline.detection.boxes import Annotation, BoxStore, make_store
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 _SPLITS = {"trainval": ("train", "validation")} | {
     name: (name,) for name in ("train", "validation", "test")

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.detection.boxes import Annotation, BoxStore, make_store
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from input_pipeline.errors import UserError
 from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
 from sp_jax.methods import Run
 from sp_jax.recipe import make_recipe
 from sp_jax.train import checkpoint

@@ -10,9 +10,9 @@ from typing import Any
 
 import safetensors
 
-from input_pipeline.errors import UserError
 from sp_jax.augment.config import IMAGENET_MEAN, IMAGENET_STD
 from sp_jax.backbone import Backbone, Colour
+from sp_jax.errors import UserError
 from sp_jax.models.vit import ViT
 from sp_jax.recipe import compute_dtype
 from sp_jax.weights import guess

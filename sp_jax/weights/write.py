@@ -12,8 +12,8 @@ import flax.linen as nn
 import numpy as np
 import safetensors.numpy
 
-from input_pipeline.errors import UserError
 from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
 from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from sp_jax.models.vit import ViT
 from sp_jax.weights.libraries import check_naming, hugging_face_config, rename

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import trace, xplane
 from configs import swav_resnet50
-from input_pipeline.errors import UserError
 from sp_jax import methods
+from sp_jax.errors import UserError
 from sp_jax.recipe import make_optimizer, make_recipe
 from sp_jax.train import step
 from sp_jax.train.mesh import make_mesh

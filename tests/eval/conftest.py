@@ -5,8 +5,8 @@ import pytest
 
 from eval import features, metrics, retrieval
 from input_pipeline.cache import digest_pixels
-from input_pipeline.errors import UserError
 from input_pipeline.store import ImageStore
+from sp_jax.errors import UserError
 
 
 def pixels(images):

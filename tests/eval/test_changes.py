@@ -15,7 +15,7 @@ from eval import changes
 from eval.changes import illumination, occlusion, patterns, texture
 from eval.changes.scene import Scene
 from input_pipeline import emoji
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 KINDS = [(f, k) for f, kinds in changes.FAMILIES.items() for k in kinds]
 every_kind = pytest.mark.parametrize("family, kind", KINDS)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
 from eval import detection, detection_figure
 from input_pipeline.detection import scenes
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 from sp_jax.train.feed import Streamed
 from sp_jax.train.writer import read_metrics
 from tests.methods.build import shallow_resnet

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from eval.detection_ap import IOUS, Detections, average_precision
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 FAR = (500, 500, 510, 510)
 NAMES = ["ap", "ap50", "ap75", "voc07_ap", "voc07_ap50", "voc07_ap75", "voc_ap50"]

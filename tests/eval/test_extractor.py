@@ -7,7 +7,7 @@ import pytest
 
 import eval as evals
 from eval.features import Extractor, moments, open_task, standardize
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 

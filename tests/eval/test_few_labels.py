@@ -6,7 +6,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from eval import few_labels
 from eval.features import Extractor
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 DECAYS = (1e-3, 0.1, 10.0)

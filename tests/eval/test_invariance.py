@@ -11,7 +11,7 @@ import eval as evals
 from eval import changes, invariance, invariance_figure, linear_probe, report
 from eval.features import Extractor, normalize
 from eval.runs import Run
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 OPTIONS = dict(dataset="tiny", train_split="train", test_split="test")
 

@@ -6,7 +6,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from eval import knn
 from eval.features import Extractor
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from eval import linear_probe, probes
 from eval.features import Extractor, standardize
 from eval.probe_lbfgs import fit_lbfgs
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 

@@ -6,8 +6,8 @@ from sklearn.metrics import pairwise_distances
 
 from eval import cka, metrics
 from eval.features import Extractor
-from input_pipeline.errors import UserError
 from sp_jax import losses
+from sp_jax.errors import UserError
 
 OPTIONS = dict(dataset="tiny", split="train")
 RNG = np.random.default_rng(0)

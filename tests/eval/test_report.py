@@ -15,9 +15,9 @@ import sp_jax
 from eval import cka, figures, report
 from eval.features import Extractor
 from eval.runs import LABELS, read_run
-from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
 from sp_jax import main
+from sp_jax.errors import UserError
 from tests.train import tiny
 
 

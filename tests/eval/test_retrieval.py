@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score
 
 from eval import ranking, retrieval
 from eval.features import Extractor
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 OPTIONS = dict(dataset="tiny", splits=("one", "two"))
 

@@ -8,10 +8,10 @@ from PIL import Image
 
 from eval import figures, sheets
 from eval.features import Extractor
-from input_pipeline.errors import UserError
 from input_pipeline.pairing import augmented_pairs, semantic_pairs
 from sp_jax import models
 from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from eval import knn, suite
 from eval.results import run_folder
-from input_pipeline.errors import UserError
 from sp_jax import models, weights
 from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 

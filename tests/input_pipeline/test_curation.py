@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from input_pipeline import pairing, pairs
 from input_pipeline.curation import ACCEPTED, REJECTED, UNDECIDED, Curation
-from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
+from sp_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from PIL import Image
 
 from input_pipeline import decode, files
 from input_pipeline.decode import BadImage
-from input_pipeline.errors import UserError
 from input_pipeline.files import SUFFIXES
 from input_pipeline.store import open_store
+from sp_jax.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 

@@ -6,9 +6,9 @@ from PIL import Image
 
 from input_pipeline import emoji
 from input_pipeline.decode import fit
-from input_pipeline.errors import UserError
 from input_pipeline.pixels import NpyPixels
 from input_pipeline.store import open_store
+from sp_jax.errors import UserError
 
 
 def test_rows_labels_and_attributes(emoji_dir):

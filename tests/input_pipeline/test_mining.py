@@ -13,8 +13,8 @@ from PIL import Image
 
 from eval.neighbours import nearest_others
 from input_pipeline import handmade, mining, pairs
-from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
+from sp_jax.errors import UserError
 
 
 def brute_force(features, groups, k):

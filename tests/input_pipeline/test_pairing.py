@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from input_pipeline import pairing, pairs, summary
-from input_pipeline.errors import UserError
 from input_pipeline.pairs import PairTable
 from input_pipeline.store import open_store
+from sp_jax.errors import UserError
 
 
 def unordered(table):

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from input_pipeline.errors import UserError
 from input_pipeline.pairing import augmented_pairs, semantic_pairs
 from input_pipeline.pairs import PairTable, load_table, save_table
 from input_pipeline.store import open_store
+from sp_jax.errors import UserError
 
 LABELS = st.lists(st.integers(-1, 6), min_size=2, max_size=60).filter(
     lambda labels: any(labels.count(label) > 1 for label in set(labels) - {-1})

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from input_pipeline import cache, records
-from input_pipeline.errors import UserError
 from input_pipeline.store import open_source, open_store
+from sp_jax.errors import UserError
 
 
 @pytest.fixture
@@ -143,7 +143,8 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
     out = tmp_path / "out"
     program = """
         import time
-        from input_pipeline import cli, prepare, work
+        from input_pipeline import prepare, work
+        from sp_jax import cli
         decode = work.decode
         def slow(*args):
             time.sleep(0.1)
@@ -185,7 +186,8 @@ def test_killed_preparation_goes_on(pictures, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
     program = """
         import os, signal, sys
-        from input_pipeline import cli, prepare, work
+        from input_pipeline import prepare, work
+        from sp_jax import cli
         decode, left = work.decode, [8]
         work._AHEAD = 1
         def decode_or_die(*args):
@@ -214,7 +216,8 @@ def test_disk_that_refuses_the_file(pictures, tmp_path):
     out = tmp_path / "out"
     program = """
         import resource
-        from input_pipeline import cli, prepare
+        from input_pipeline import prepare
+        from sp_jax import cli
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         cli.run(prepare.prepare)
     """

@@ -6,10 +6,10 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from input_pipeline import resident
-from input_pipeline.errors import UserError
 from input_pipeline.pairing import semantic_pairs
 from input_pipeline.sampling import Sampler
 from input_pipeline.stream import make_dataset
+from sp_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from input_pipeline import cache, pairing, pairs, work
-from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
+from sp_jax.errors import UserError
 
 
 def _write(path, colour, size=(8, 8)):
@@ -309,7 +309,7 @@ def test_disk_that_refuses_the_file(pictures, tmp_path):
     """A limit on the size of files stands for a disk that is full after all."""
     program = f"""
         import resource
-        from input_pipeline.errors import UserError
+        from sp_jax.errors import UserError
         from input_pipeline.store import open_store
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         try:

@@ -6,11 +6,11 @@ import grain
 import numpy as np
 import pytest
 
-from input_pipeline.errors import UserError
 from input_pipeline.pairing import augmented_pairs, own_pairs, semantic_pairs
 from input_pipeline.sampling import Sampler, threefry
 from input_pipeline.stream import iterate
 from input_pipeline.stream import make_dataset as make_stream
+from sp_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from input_pipeline.detection import open_boxes
-from input_pipeline.errors import UserError
 from input_pipeline.store import open_store
+from sp_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.errors import UserError
 from input_pipeline.source import make_meta
 from input_pipeline.store import open_store
+from sp_jax.errors import UserError
 
 TOP = "tiny-imagenet-200"
 

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.training import kept_bytes
 from configs import common
-from input_pipeline.errors import UserError
 from sp_jax import methods, models
+from sp_jax.errors import UserError
 from sp_jax.methods.base import features_by_size
 from sp_jax.models import Chunked, resnet
 from sp_jax.models.vit import ViT

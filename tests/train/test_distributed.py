@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline.errors import UserError
 from sp_jax import distributed
+from sp_jax.errors import UserError
 from sp_jax.train.checkpoint import find_damage
 from tests.train.processes import (
     STEPS,

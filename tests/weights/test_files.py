@@ -16,9 +16,9 @@ import pytest
 import sp_jax
 from eval.cli import images_of
 from eval.results import run_folder
-from input_pipeline.errors import UserError
 from sp_jax import weights
 from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
 from sp_jax.models.resnet import BasicBlock, ResNet
 from sp_jax.models.vit import ViT
 from tests.torchvision_ref import torch

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sp_jax
-from input_pipeline.errors import UserError
 from sp_jax import weights
+from sp_jax.errors import UserError
 from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from sp_jax.models.vit import ViT
 from tests.torchvision_ref import torch, torchvision

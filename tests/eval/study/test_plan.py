@@ -7,7 +7,7 @@ import pytest
 
 from configs.studies import common
 from eval.study import plan
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
 NAMES = sorted(

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from eval.study import slurm
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 from tests.eval.study.jobs import calls, job
 
 

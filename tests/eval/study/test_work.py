@@ -10,7 +10,7 @@ import pytest
 
 from eval.study import work
 from eval.study.work import Worker, make_all, missing
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 from tests.eval.study.jobs import calls, command, job
 
 

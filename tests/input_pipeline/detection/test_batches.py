@@ -9,8 +9,8 @@ import pytest
 
 from input_pipeline.detection import Batches, make_dataset
 from input_pipeline.detection import test_batches as batches_of
-from input_pipeline.errors import UserError
 from input_pipeline.stream import iterate
+from sp_jax.errors import UserError
 
 # 7 landscape and 5 portrait images with one or two white boxes, and one image without.
 SIZES = [(40, 60)] * 4 + [(60, 40)] * 5 + [(30, 30)] * 3 + [(40, 60)]

@@ -14,7 +14,7 @@ import pytest
 from input_pipeline import emoji
 from input_pipeline.detection import open_boxes, scenes
 from input_pipeline.detection.backgrounds import Draws, background
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline.detection import open_boxes
-from input_pipeline.errors import UserError
+from sp_jax.errors import UserError
 
 
 def opened(voc, split="train"):

@@ -1,0 +1,107 @@
+"""How a program starts, and how it reports a mistake: one sentence and exit code 2."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from sp_jax.errors import UserError
+
+# What a limit of the system means, and what to do about it.
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: make room",
+    errno.EDQUOT: "your quota on the disk is used up: make room",
+    errno.EFBIG: "a file may not become that large: raise the limit (ulimit -f)",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine: end other programs",
+    errno.ENOMEM: "the memory does not suffice: end other programs",
+    errno.EAGAIN: "too many threads or processes: raise the limit (ulimit -u)",
+    errno.EROFS: "the file system is read-only: choose another folder",
+    errno.EACCES: "permission denied: choose another folder, or change its permissions",
+    errno.EPERM: "permission denied: choose another folder, or change its permissions",
+    errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
+    errno.ENOTDIR: "a part of the path is a file: choose another path",
+    errno.EISDIR: "it is a folder, and a file is needed: choose another path",
+    errno.EEXIST: "it exists and is no folder: choose another path",
+    errno.ENOENT: "there is no such file or folder: check the path",
+}
+
+
+def run(program: Callable[..., int | None], positional: bool = False) -> None:
+    """Parse the flags and run a program; does not return.
+
+    Args:
+        program: what to run; it returns the exit code, or None for 0.
+        positional: whether it is called with the list of the words that are no flags;
+            otherwise such a word is a mistake.
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            sys.exit(report(error))
+
+    def main(argv: list[str]) -> int:
+        logging.set_verbosity(logging.WARNING)  # Orbax reports every read.
+        if positional:
+            return guard(lambda: program(argv[1:]))
+        if argv[1:]:
+            return report(f"Unknown argument {argv[1]!r}: options start with --.")
+        return guard(program)
+
+    app.run(main, flags_parser=parse)
+
+
+def guard(program: Callable[[], int | None]) -> int:
+    """Call a program and return its exit code; a mistake becomes one printed sentence.
+
+    A `UserError`, an `OSError` and a lack of memory end it with code 2, Ctrl-C with 130.
+    Every other exception is a fault of the program and passes.
+    """
+    try:
+        return program() or 0
+    except UserError as error:
+        return report(error)
+    except OSError as error:
+        return report(describe_os_error(error))
+    except KeyboardInterrupt:
+        print("Stopped by Ctrl-C.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if is_out_of_memory(error):
+            return report(OUT_OF_MEMORY)
+        raise
+
+
+def report(error: Exception | str) -> int:
+    """Print the sentence of an error; returns the exit code of a user's mistake."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence with the file, the cause and what to do."""
+    advice = _ADVICE.get(error.errno)
+    if advice is None:
+        return f"{error}: check the path, its permissions and the disk."
+    names = [os.fspath(n) for n in (error.filename, error.filename2) if n is not None]
+    where = f"{names[0]!r} cannot be used: " if names else ""
+    sentence = f"{where}{advice} ({error.strerror})."
+    return sentence[0].upper() + sentence[1:]
+
+
+OUT_OF_MEMORY = (
+    "The memory of the device does not suffice: use a smaller batch, or for training "
+    "--config.model.chunks=4 or --config.model.remat=True, which compute the same with "
+    "less memory."
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether jax says that the memory of the device does not suffice."""
+    # By its name: most programs do not load jax.
+    named = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
+    return named and "RESOURCE_EXHAUSTED" in str(error)

@@ -1,0 +1,161 @@
+"""Every key of a config, with its default. A recipe starts from here.
+
+A placeholder (None) means the method's own default; see `sp_jax/methods/NAME.py`.
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The paper's frame: ResNet-50, 64 px, batch 256, 200 epochs."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.method = "simclr"
+    config.method_options = ml_collections.ConfigDict()  # arguments of its create()
+    config.dtype = "auto"  # activations: bfloat16 on accelerators, float32 on a CPU
+    config.image_size = 64  # side of the views in pixels
+    config.batch_size = 256  # pairs, over all devices
+    config.epochs = 200.0
+
+    config.model = ml_collections.ConfigDict()  # arguments of sp_jax.models.get()
+    config.model.name = "resnet50"
+    config.model.width = 64
+    config.model.stem = "imagenet"
+    config.model.zero_init_residual = True
+    # Not set here, but known to every model, for large batches on small memory:
+    # `chunks`, the parts in which a batch goes through the backbone (gradient caching; 1),
+    # and `remat`, compute what is inside of a block twice instead of keeping it (False).
+
+    config.data = data = ml_collections.ConfigDict()
+    data.store = (
+        "emoji"  # | folder:DIR | tiny_imagenet:DIR | tfds:NAME | array_record:DIR
+    )
+    data.split = "all"
+    data.image_size = 64  # side of the stored images
+    data.resize = "crop"  # the centre of the image; or "squash" the whole of it
+    data.max_skipped = 0.01  # share of the images that may be damaged and left out
+    data.dir = ""  # prepared images; "" is $SP_JAX_DATA, else ~/.cache/sp_jax
+    data.pairing = "semantic"  # | augmented | mixed
+    data.semantic_fraction = 0.5  # of the pairs, if mixed
+    data.pairs = ""  # CSV of a pair table; "" makes one from the labels
+    data.rounds = 1  # pairs an image in the table that is made
+    # Where the pixels wait: device | stream (from the host) | auto (measures what fits).
+    data.placement = "auto"
+    data.prefetch = 2  # batches read ahead, by each worker; 0 for none
+    data.workers = 0  # processes that read; 0 for one thread of this one
+
+    # Changes to every view of the method. 0 switches an operation off; the paper's
+    # "crop only" is jitter, grayscale, blur and solarize at 0.
+    config.augment = augment = ml_collections.ConfigDict()
+    augment.crop_scale = placeholder(tuple)
+    augment.crop_ratio = placeholder(tuple)
+    augment.interpolation = placeholder(str)
+    for name in (
+        *("flip", "jitter", "brightness", "contrast", "saturation", "hue"),
+        *("grayscale", "blur", "solarize", "solarize_threshold"),
+    ):
+        augment[name] = placeholder(float)
+    augment.blur_sigma = placeholder(tuple)
+    augment.blur_kernel = placeholder(int)
+    # Multi-crop (SwAV, DeepCluster, DINO): small views of both images of a pair.
+    augment.local_crops = placeholder(int)
+    augment.local_crop_scale = placeholder(tuple)
+    augment.mean = placeholder(tuple)
+    augment.std = placeholder(tuple)
+
+    config.optimizer = optimizer = ml_collections.ConfigDict()
+    optimizer.name = placeholder(str)  # lars | lars_inside | larc | sgd | adamw
+    optimizer.learning_rate = placeholder(float)  # for a batch of 256; scaled to it
+    optimizer.weight_decay = placeholder(float)
+    optimizer.momentum = placeholder(float)
+    optimizer.warmup_epochs = placeholder(float)
+    optimizer.final_factor = placeholder(float)  # last rate / highest rate
+    optimizer.by_epoch = placeholder(bool)  # the rate changes once an epoch
+    optimizer.final_weight_decay = placeholder(float)  # reached by half a cosine; adamw
+    optimizer.clip = placeholder(float)  # norm of each parameter's gradient; 0: none
+
+    # Devices that share one copy of parameters, optimiser and buffers (docs/scaling.md).
+    config.fsdp = 1
+    config.steps_per_call = 0  # one dispatch, if the pixels are on the device; 0: auto
+    config.log_every = 50  # steps
+    config.checkpoint = ml_collections.ConfigDict()
+    config.checkpoint.every = 500  # steps
+    config.checkpoint.keep_last = 2
+    config.checkpoint.keep_every = 0  # also keep multiples of it; 0 for none
+
+    # Named evaluators: a type of eval/, its options, and every_epochs (0: at the end).
+    config.evals = ml_collections.ConfigDict()
+
+    config.profile = ml_collections.ConfigDict()
+    config.profile.first_step = 20
+    config.profile.steps = 0  # length of the trace; 0 for none
+    return config
+
+
+def is_quick(variant: str) -> bool:
+    """Whether `--config=FILE:quick` was asked for.
+
+    Raises:
+        ValueError: another variant was.
+    """
+    if variant not in ("", "quick"):
+        raise ValueError(f"There is no variant {variant!r}: use :quick, or none.")
+    return variant == "quick"
+
+
+def quick(
+    config: ml_collections.ConfigDict, epochs: float = 6.0
+) -> ml_collections.ConfigDict:
+    """Shrink a recipe to the embedded drawings and a CPU: the frame of the quickstart.
+
+    The method and its views stay; each recipe sets what else it needs to learn in 300 steps
+    (chosen as docs/quick_recipes.md says). Evaluated on concepts that are not trained on.
+    """
+    config.image_size = 64
+    config.batch_size = 128
+    config.epochs = epochs
+    if config.model.name.startswith("resnet"):
+        config.model.name = "resnet18"
+        config.model.width = 16
+        # One backbone for all methods, also for those whose official code does not.
+        config.model.zero_init_residual = True
+
+    config.data.store = "emoji"
+    config.data.split = "pretrain"
+    config.data.rounds = 2  # 6,500 pairs of 3,620 drawings
+
+    # A drawing fills its image: larger crops than for photographs, weaker colours.
+    config.augment.crop_scale = (0.5, 1.0)
+    config.augment.brightness = 0.4
+    config.augment.contrast = 0.4
+    config.augment.saturation = 0.4
+    config.augment.hue = 0.1
+    config.augment.blur = 0.0
+    config.optimizer.warmup_epochs = 1.0
+
+    config.log_every = 25
+    config.checkpoint.every = 100
+    config.checkpoint.keep_every = 0
+
+    probe = {"train_split": "probe_train", "test_split": "probe_test"}
+    for target in ("category", "subcategory"):
+        config.evals[f"knn_{target}"] = dict(
+            type="knn", dataset="emoji", target=target, every_epochs=2, **probe
+        )
+        config.evals[f"probe_{target}"] = dict(
+            type="linear_probe",
+            dataset="emoji",
+            target=target,
+            every_epochs=epochs,  # at the end, and of the untrained network
+            scalings=("standardized",),
+            **probe,
+        )
+    config.evals.retrieval = dict(
+        type="retrieval",
+        dataset="emoji",
+        splits=("probe_train", "probe_test"),
+        across="artist",
+        every_epochs=2,
+    )
+    return config
