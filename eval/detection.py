@@ -15,6 +15,7 @@ In the folder of the run, by default RUN/detection/CONFIG, are config.json, metr
 checkpoints, `eval/detection.json`, `detections.png` and `detections.npz`, all that was found.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -38,6 +39,7 @@ from sp_jax import distributed, models, optim, program, validate
 from sp_jax.augment import Augment
 from sp_jax.backbone import Backbone
 from sp_jax.detection import Detector, Settings, load_backbone, make_detector
+from sp_jax.domains import DETECTION, check_domains
 from sp_jax.errors import UserError
 from sp_jax.recipe import compute_dtype
 from sp_jax.train.feed import Streamed
@@ -45,6 +47,7 @@ from sp_jax.train.loop import Evaluation, fit
 from sp_jax.train.loop import Settings as Lengths
 from sp_jax.train.mesh import by_batch, by_size, local_copy, make_mesh, replicated
 from sp_jax.train.step import TrainState, state_of, step_of
+from sp_jax.train.workdir import claim_workdir
 
 RULES = (
     optim.Rule(r"/(bn\d|downsample_1|\w*norm\d?)/(scale|bias)$", decay=False),
@@ -69,9 +72,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
     plain = config.to_dict()
     schema = voc_faster_rcnn_c4.get_config().to_dict()
     validate.check_keys(plain, schema, base="configs.eval.voc_faster_rcnn_c4")
-    validate.check_loop(
-        plain, "batch_size", "total_steps", "test_batch_size", "data.max_boxes"
-    )
+    check_domains(plain, DETECTION)
     validate.check_devices(config.batch_size, jax.device_count())
 
     data = config.data
@@ -99,40 +100,43 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
     }
     distributed.check_equal({"config": plain})
     first = jax.process_index() == 0
-    if first:
-        validate.claim_workdir(workdir, plain)
     meta = {"config": plain, "classes": train.class_names, "versions": versions()}
 
-    mesh = make_mesh()
-    state = first_state(detector, backbone if checkpoint else None, tx, config, mesh)
-    feed = Streamed(
-        step_of(detector.loss, tx, schedule, mesh),
-        lambda start: stream.iterate(
-            dataset, start, config.total_steps, data.prefetch, data.workers
-        ),
-        mesh,
-    )
-    evaluate = functools.partial(
-        _evaluate,
-        _make_finder(detector, test, config.test_batch_size, data.test_size),
-        test,
-        workdir,
-        describe(config, train, test),
-    )
-    logging.info(
-        "Detection on %s: %d images to train on, %d to test on, %d classes, %d steps of %d.",
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        *(len(train), len(test), len(train.class_names)),
-        *(config.total_steps, config.batch_size),
-    )
-    lengths = Lengths.from_config(
-        config,
-        total_steps=config.total_steps,
-        steps_per_epoch=batches.steps_per_epoch,
-        images_per_step=config.batch_size,
-    )
-    evaluations = [Evaluation(evaluate, config.test_every)]
-    fit(workdir, state, feed, evaluations, mesh, lengths, meta)
+    # Of several processes the first one writes.
+    with claim_workdir(workdir, plain) if first else contextlib.nullcontext():
+        mesh = make_mesh()
+        state = first_state(
+            detector, backbone if checkpoint else None, tx, config, mesh
+        )
+        feed = Streamed(
+            step_of(detector.loss, tx, schedule, mesh),
+            lambda start: stream.iterate(
+                dataset, start, config.total_steps, data.prefetch, data.workers
+            ),
+            mesh,
+        )
+        evaluate = functools.partial(
+            _evaluate,
+            _make_finder(detector, test, config.test_batch_size, data.test_size),
+            test,
+            workdir,
+            describe(config, train, test),
+        )
+        logging.info(
+            "Detection on %s: %d images to train on, %d to test on, %d classes, %d steps of "
+            "%d.",
+            f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            *(len(train), len(test), len(train.class_names)),
+            *(config.total_steps, config.batch_size),
+        )
+        lengths = Lengths.from_config(
+            config,
+            total_steps=config.total_steps,
+            steps_per_epoch=batches.steps_per_epoch,
+            images_per_step=config.batch_size,
+        )
+        evaluations = [Evaluation(evaluate, config.test_every)]
+        fit(workdir, state, feed, evaluations, mesh, lengths, meta)
 
 
 def describe(config: ConfigDict, train: BoxStore, test: BoxStore) -> str:

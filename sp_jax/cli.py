@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -40,8 +41,9 @@ def run(program: Callable[..., int | None], positional: bool = False) -> None:
 
     def parse(argv: list[str]) -> list[str]:
         try:
+            check_paths(argv)
             return flags.FLAGS(argv)
-        except flags.Error as error:
+        except (flags.Error, UserError) as error:
             sys.exit(report(error))
 
     def main(argv: list[str]) -> int:
@@ -55,11 +57,25 @@ def run(program: Callable[..., int | None], positional: bool = False) -> None:
     app.run(main, flags_parser=parse)
 
 
+def check_paths(argv: list[str]) -> None:
+    """Refuse paths in a cloud bucket, which would become folders such as "gs:".
+
+    Raises:
+        UserError: a word of the command line has one.
+    """
+    for word in argv[1:]:
+        if found := re.search(r"(?:^|[=:,])([a-z][a-z0-9+.-]*)://", word):
+            raise UserError(
+                f"{word}: files are read and written in folders of this machine only: "
+                f"mount what {found[1]}:// stands for, or copy it."
+            )
+
+
 def guard(program: Callable[[], int | None]) -> int:
     """Call a program and return its exit code; a mistake becomes one printed sentence.
 
-    A `UserError`, an `OSError` and a lack of memory end it with code 2, Ctrl-C with 130.
-    Every other exception is a fault of the program and passes.
+    A `UserError` and a limit of the system end it with code 2, Ctrl-C with 130. Every other
+    exception is a fault of the program and passes.
     """
     try:
         return program() or 0
@@ -71,8 +87,8 @@ def guard(program: Callable[[], int | None]) -> int:
         print("Stopped by Ctrl-C.", file=sys.stderr)
         return 130
     except Exception as error:
-        if is_out_of_memory(error):
-            return report(OUT_OF_MEMORY)
+        if limit := describe_limit(error):
+            return report(limit)
         raise
 
 
@@ -93,15 +109,23 @@ def describe_os_error(error: OSError) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-OUT_OF_MEMORY = (
-    "The memory of the device does not suffice: use a smaller batch, or for training "
-    "--config.model.chunks=4 or --config.model.remat=True, which compute the same with "
-    "less memory."
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether jax says that the memory of the device does not suffice."""
+def describe_limit(error: Exception) -> str | None:
+    """One sentence, if an exception says that memory or threads do not suffice."""
     # By its name: most programs do not load jax.
-    named = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
-    return named and "RESOURCE_EXHAUSTED" in str(error)
+    of_jax = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
+    if of_jax and "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            "The memory of the device does not suffice: use a smaller batch, or for "
+            "training --config.model.chunks=4 or --config.model.remat=True, which need less."
+        )
+    if isinstance(error, MemoryError):
+        return (
+            "The memory of this machine does not suffice: end other programs, raise the "
+            "limit (ulimit -v), or use smaller images or batches."
+        )
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return (
+            "No further thread can be started: raise the limit of processes (ulimit -u), or "
+            "end other programs."
+        )
+    return None

@@ -3,8 +3,16 @@
 A placeholder (None) means the method's own default; see `sp_jax/methods/NAME.py`.
 """
 
+import pathlib
+import runpy
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
 import ml_collections
 from ml_collections.config_dict import placeholder
+
+from sp_jax.errors import UserError
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -97,10 +105,10 @@ def is_quick(variant: str) -> bool:
     """Whether `--config=FILE:quick` was asked for.
 
     Raises:
-        ValueError: another variant was.
+        UserError: another variant was.
     """
     if variant not in ("", "quick"):
-        raise ValueError(f"There is no variant {variant!r}: use :quick, or none.")
+        raise UserError(f"There is no variant {variant!r}: use :quick, or none.")
     return variant == "quick"
 
 
@@ -159,3 +167,59 @@ def quick(
         every_epochs=2,
     )
     return config
+
+
+def load_config(text: str) -> ml_collections.ConfigDict:
+    """The config of a file, by its path.
+
+    Args:
+        text: FILE or FILE:VARIANT; the variant is the argument of `get_config`.
+
+    Raises:
+        UserError: there is no such file, it has a mistake, or it gives no config.
+    """
+    path, colon, variant = text.partition(":")
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"There is no config file {path!r}.")
+    try:
+        make = runpy.run_path(path).get("get_config")
+        if make is None:
+            raise UserError(f"{path} has no function get_config().")
+        config = make(variant) if colon else make()
+    except UserError:
+        raise
+    except SyntaxError as error:
+        where = f"{error.filename}, line {error.lineno}"
+        raise UserError(f"{where}: {error.msg}; correct the file.") from error
+    except Exception as error:  # a config is a program
+        if (
+            isinstance(error, TypeError)
+            and colon
+            and error.__traceback__.tb_next is None
+        ):
+            raise UserError(
+                f"{path} has no variants: leave {':' + variant!r} out."
+            ) from error
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        words = " ".join(str(error).split())
+        raise UserError(
+            f"{path} cannot be used: {kind}{words} ({line.filename}, line {line.lineno})"
+        ) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(
+            f"get_config() of {path} gives {config!r}: it has to return a ConfigDict."
+        )
+    return config
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts to one, whose names have dots."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat

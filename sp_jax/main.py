@@ -6,10 +6,13 @@ Any value of the config can be changed on the command line, as in
 `--config.data.pairing=augmented`. A workdir that holds a checkpoint is resumed.
 """
 
+import contextlib
 import functools
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -22,7 +25,6 @@ from input_pipeline import pairing, pairs, resident, store, stream
 from input_pipeline.sampling import Sampler
 from sp_jax import distributed, program, validate
 from sp_jax.augment import make_views
-from sp_jax.config import get_config
 from sp_jax.errors import UserError
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
@@ -30,6 +32,7 @@ from sp_jax.train.feed import Resident, Streamed, steps_per_call
 from sp_jax.train.loop import Evaluation, Settings, fit
 from sp_jax.train.mesh import make_mesh, replicated
 from sp_jax.train.step import init_state, make_observe_step, make_step
+from sp_jax.train.workdir import claim_workdir
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -44,8 +47,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         NonFiniteLossError: the loss became infinite or not a number.
     """
     plain = config.to_dict()
-    validate.check_keys(plain, get_config().to_dict())
-    validate.check_values(plain)
+    validate.check_training(plain)
     validate.check_devices(
         config.batch_size,
         jax.device_count(),
@@ -75,6 +77,11 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
     placement, reason = resident.place(data.placement, shown)
     total_steps = max(1, round(config.epochs * per_epoch))
+    if total_steps >= 2**31:
+        raise UserError(
+            f"config.epochs={config.epochs:g} are {total_steps} steps, too many to count: "
+            "use fewer."
+        )
     lengths = Run(total_steps, per_epoch, config.batch_size, len(shown))
     recipe = validate.or_user_error(make_recipe, plain, lengths)
     if recipe.method.needs_labels and (table.label < 0).all():
@@ -93,70 +100,88 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         "pairs": {"digest": table.digest, "store": table.fingerprint},
         "versions": versions(),
     }
-    if first:
-        validate.claim_workdir(workdir, plain)
-        _save_pairs(workdir, table, images)
-    mesh = make_mesh(fsdp=config.fsdp)
-    state = init_state(recipe.method, optimizer.tx, recipe.views, config.seed, mesh)
-    if first and not (workdir / "views.png").exists():
-        _draw_first_batch(dataset[0]["image"], recipe, workdir)
-    step = make_step(
-        recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
-    )
-    if placement == "device":
-        pixels = resident.Resident(shown, sampler, replicated(mesh))
-        feed = Resident(step, pixels, mesh, steps_per_call(config.steps_per_call))
-    else:
-        feed = Streamed(
-            step,
-            lambda first: stream.iterate(
-                dataset, first, total_steps, data.prefetch, data.workers
-            ),
-            mesh,
+    # Of several processes the first one writes.
+    with claim_workdir(workdir, plain) if first else contextlib.nullcontext() as saved:
+        if first:
+            _save_pairs(workdir, table, images, saved)
+        mesh = make_mesh(fsdp=config.fsdp)
+        state = init_state(recipe.method, optimizer.tx, recipe.views, config.seed, mesh)
+        if first and not (workdir / "views.png").exists():
+            _draw_first_batch(dataset[0]["image"], recipe, workdir)
+        step = make_step(
+            recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
         )
-    logging.info("Pixels: %s (%s).", placement, reason)
-    settings = Settings.from_config(
-        config,
-        total_steps=total_steps,
-        steps_per_epoch=per_epoch,
-        images_per_step=config.batch_size * len(recipe.views),
-    )
-    logging.info(
-        "%s on %s: %d pairs (%s), %d steps of %d.",
-        config.method,
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        len(table),
-        data.pairing,
-        total_steps,
-        config.batch_size,
-    )
-    fit(
-        workdir,
-        state,
-        feed,
-        evaluations,
-        mesh,
-        settings,
-        meta,
-        make_observe_step(recipe.method, recipe.views, mesh),
-    )
+        if placement == "device":
+            pixels = resident.Resident(shown, sampler, replicated(mesh))
+            feed = Resident(step, pixels, mesh, steps_per_call(config.steps_per_call))
+        else:
+            feed = Streamed(
+                step,
+                lambda first: stream.iterate(
+                    dataset, first, total_steps, data.prefetch, data.workers
+                ),
+                mesh,
+            )
+        logging.info("Pixels: %s (%s).", placement, reason)
+        settings = Settings.from_config(
+            config,
+            total_steps=total_steps,
+            steps_per_epoch=per_epoch,
+            images_per_step=config.batch_size * len(recipe.views),
+        )
+        logging.info(
+            "%s on %s: %d pairs (%s), %d steps of %d.",
+            config.method,
+            f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            len(table),
+            data.pairing,
+            total_steps,
+            config.batch_size,
+        )
+        fit(
+            workdir,
+            state,
+            feed,
+            evaluations,
+            mesh,
+            settings,
+            meta,
+            make_observe_step(recipe.method, recipe.views, mesh),
+        )
 
 
 def _save_pairs(
-    workdir: pathlib.Path, table: pairs.PairTable, images: store.ImageStore
+    workdir: pathlib.Path,
+    table: pairs.PairTable,
+    images: store.ImageStore,
+    saved: Mapping[str, Any] | None,
 ) -> None:
-    """Write pairs.csv, or check that a run that goes on still has the same pairs."""
-    path = workdir / "pairs.csv"
-    before = path.read_bytes() if path.is_file() else None
-    new = workdir / ".pairs.csv"
+    """Write pairs.csv, or check that a run that goes on still has the same pairs.
+
+    Where the images lie may have changed: they and the pairs are known by fingerprints.
+    """
+    path, new = workdir / "pairs.csv", workdir / ".pairs.csv"
     pairs.save_table(new, table, images)
-    if before is not None and before != new.read_bytes():
-        new.unlink()
-        raise UserError(
-            f"The pairs or their images changed since the run in {workdir} started "
-            "(see its pairs.csv): use another --workdir, or restore them."
-        )
-    os.replace(new, path)
+    try:
+        if path.is_file():
+            same = _without_places(path) == _without_places(new)
+        else:
+            digest = (saved or {}).get("pairs", {}).get("digest", table.digest)
+            same = digest == table.digest
+        if not same:
+            raise UserError(
+                f"The pairs or their images changed since the run in {workdir} started "
+                "(see its pairs.csv): use another --workdir, or restore them."
+            )
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _without_places(path: pathlib.Path) -> list[bytes]:
+    """The lines of a table but for those that say where it and its images came from."""
+    lines = path.read_bytes().split(b"\n")
+    return [line for line in lines if not line.startswith((b"# store=", b"# source="))]
 
 
 def _make_evaluations(

@@ -4,15 +4,19 @@ import logging
 import os
 import pathlib
 import sys
+import threading
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from sp_jax import distributed, xla_flags
+from sp_jax import cli, distributed, xla_flags
+from sp_jax.config import load_config
 from sp_jax.errors import UserError
+from sp_jax.train.checkpoint import find_steps
 from sp_jax.train.loop import NonFiniteLossError
 
 Run = Callable[[ConfigDict, pathlib.Path], None]
@@ -27,7 +31,8 @@ def main(
 ) -> None:
     """Define the flags, read them, and train; does not return.
 
-    The exit code is 0, or 2 for a mistake of the user, or 1 for a diverged run.
+    The exit code is 0, 2 for a mistake of the user or a limit of the system, 1 for a
+    diverged run, or 130 after Ctrl-C.
 
     Args:
         run: `run(config, workdir)`.
@@ -79,20 +84,19 @@ def _define_flags() -> None:
 def _run(run: Run, folder: Callable[[str], pathlib.Path], argv: list[str]) -> int:
     values = flags.FLAGS
     if len(argv) > 1:
-        print(
-            f"error: unknown argument {argv[1]!r}: flags start with --.",
-            file=sys.stderr,
-        )
-        return 2
+        return cli.report(f"Unknown argument {argv[1]!r}: flags start with --.")
     # absl's own logger stays at warnings: Orbax reports every read and write there.
     logging.getLogger().setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.WARNING)
+    _quiet_threads()
     name = pathlib.Path(values["config"].config_filename).stem
     workdir = pathlib.Path(values.workdir or folder(name)).absolute()
     several = (values.coordinator, values.processes, values.process)
     words = None
-    try:
+
+    def start() -> None:
+        nonlocal words
         if values.distributed or several != (None, None, None):
             words = distributed.join(values.distributed, *several)
             words.set(
@@ -103,11 +107,19 @@ def _run(run: Run, folder: Callable[[str], pathlib.Path], argv: list[str]) -> in
             )
         else:
             distributed.warn_if_alone()
-        run(values.config, workdir)
-        code = 0
-    except (UserError, NonFiniteLossError) as error:
+        xla_flags.warn_of_idle_gpu()
+        try:
+            run(values.config, workdir)
+        except OSError as error:
+            raise UserError(
+                f"{cli.describe_os_error(error)} {_how_to_go_on(workdir)}"
+            ) from error
+
+    try:
+        code = cli.guard(start)
+    except NonFiniteLossError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2 if isinstance(error, UserError) else 1
+        code = 1
     except Exception:
         if words is None:
             raise
@@ -120,6 +132,32 @@ def _run(run: Run, folder: Callable[[str], pathlib.Path], argv: list[str]) -> in
     return code
 
 
+def _quiet_threads() -> None:
+    """One line, not a traceback, of what ends a thread.
+
+    Orbax saves in threads; what goes wrong there is raised again by the next call, in the
+    program itself. Of a save that failed, its store of arrays prints more to come.
+    """
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        words = str(args.exc_value).split("\n")[0][:200]
+        logging.debug("A thread ended by %s: %s", args.exc_type.__name__, words)
+
+    def elsewhere(kind: type, error: BaseException, trace: Any) -> None:
+        if "Event loop is closed" not in str(error):
+            sys.__excepthook__(kind, error, trace)
+
+    threading.excepthook, sys.excepthook = in_thread, elsewhere
+
+
+def _how_to_go_on(workdir: pathlib.Path) -> str:
+    """What is saved of a run that a limit of the system has ended."""
+    steps = find_steps(workdir / "checkpoints")
+    if not steps:
+        return "Nothing of the run is saved yet: afterwards start it again."
+    return f"Step {steps[0]} is saved: afterwards the same command goes on from it."
+
+
 def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
     """Parse the command line; one sentence and exit code 2 where it is wrong.
 
@@ -129,25 +167,40 @@ def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
         example: a config file, for the words of an error.
     """
     try:
+        cli.check_paths(argv)
         if not any("help" in arg for arg in argv):
-            _check_config_file(argv, name, example)
+            _check_config(argv, name, example)
         return flags.FLAGS(argv)
     except (UserError, flags.Error) as error:
         message = str(error)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # ml_collections: an unknown key, or a value of the wrong type.
         message = f"The config is wrong: {' '.join(str(error).split())}"
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(cli.report(message))
 
 
-def _check_config_file(argv: list[str], flag: str, example: str) -> None:
-    """ml_collections reports a missing file late, and with a traceback."""
+def _check_config(argv: list[str], flag: str, example: str) -> None:
+    """Load the config file, and check that no section is given a value.
+
+    ml_collections reports both late, and with a traceback.
+    """
+    config = None
     for arg, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, equals, path = arg.lstrip("-").partition("=")
+        name, equals, value = arg.lstrip("-").partition("=")
         if arg.startswith("-") and name == flag:
-            path = (path if equals else following).partition(":")[0]
-            if not os.path.isfile(path):
-                raise UserError(f"There is no config file {path!r}.")
-            return
-    raise UserError(f"Give a config file, such as --{flag}={example}.")
+            config = load_config(value if equals else following)
+    if config is None:
+        raise UserError(f"Give a config file, such as --{flag}={example}.")
+    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = arg.lstrip("-").partition("=")
+        if not arg.startswith("-") or not name.startswith(f"{flag}."):
+            continue
+        value, section = value if equals else following, config
+        for key in name.split(".")[1:]:
+            section = section.get(key) if isinstance(section, ConfigDict) else None
+        if isinstance(section, ConfigDict) and not value.startswith("{"):
+            keys = ", ".join(f"{name}.{key}" for key in section)
+            raise UserError(
+                f"{name} is a section and takes no value such as {value!r}: set one of its "
+                f"keys, {keys}."
+            )

@@ -87,7 +87,23 @@ def make_recipe(config: Mapping[str, Any], run: methods.Run) -> Recipe:
             f"{config['method']} has no option {unknown[0]!r} "
             f"(config.method_options); it has: {', '.join(known)}."
         )
-    return Recipe(module.create(backbone, run, **options), make_views(config), plain)
+    for name, value in options.items():
+        default = inspect.signature(module.create).parameters[name].default
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise ValueError(
+                f"config.method_options.{name} is {value!r}: use True or False."
+            )
+    views = make_views(config)
+    if isinstance(plain, models.ViT):
+        for view in views:
+            side = view.shape[-2]
+            if side % plain.patch_size:
+                raise ValueError(
+                    f"views of {side} px (config.image_size is {config['image_size']}, local "
+                    "crops have half of it) cannot be cut into patches of "
+                    f"{plain.patch_size} px (config.model.patch_size): choose a multiple."
+                )
+    return Recipe(module.create(backbone, run, **options), views, plain)
 
 
 def make_views(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:

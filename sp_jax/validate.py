@@ -1,33 +1,16 @@
-"""Checks of a config and of a run's folder, before anything is compiled."""
+"""Checks of a config, before anything is compiled."""
 
-import json
-import os
-import pathlib
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sp_jax.config import flatten, get_config
+from sp_jax.domains import TRAINING, check_domains
 from sp_jax.errors import UserError
 
 # Sections whose keys are not fixed: a method's options, a backbone's, the evaluators, a
 # detector's.
 OPEN_SECTIONS = ("method_options", "model", "evals", "detector")
-
-# What may change between the start of a run and its resumption: nothing that touches
-# the parameters.
-FREE_TO_CHANGE = (
-    "profile",
-    "evals",
-    "data.dir",
-    "data.placement",
-    "data.prefetch",
-    "data.workers",
-    "checkpoint",
-    "fsdp",
-    "steps_per_call",
-    "test_batch_size",
-    "test_every",
-    "checkpoint_of_backbone",
-)
 
 
 def check_keys(
@@ -50,56 +33,60 @@ def check_keys(
     for name in config:
         if name not in schema:
             known = ", ".join(sorted(schema))
-            raise UserError(f"There is no {prefix}.{name}; {prefix} has: {known}.")
+            near = nearest_key(f"{prefix}.{name}", schema, prefix)
+            hint = f" did you mean {near}?" if near else ""
+            raise UserError(
+                f"There is no {prefix}.{name};{hint} {prefix} has: {known}."
+            )
     for name, value in schema.items():
         if name not in config:
             raise UserError(
                 f"{prefix}.{name} is missing: start the config file from "
                 f"{base}.get_config()."
             )
-        if isinstance(value, Mapping) and not (
-            prefix == "config" and name in OPEN_SECTIONS
-        ):
+        if not isinstance(value, Mapping):
+            continue
+        if not isinstance(config[name], Mapping):
+            raise UserError(
+                f"{prefix}.{name} is {config[name]!r}, but it is a section: set its keys, "
+                f"{', '.join(f'{prefix}.{name}.{key}' for key in value) or 'if any'}."
+            )
+        if prefix != "config" or name not in OPEN_SECTIONS:
             check_keys(config[name], value, f"{prefix}.{name}", base)
 
 
-def check_values(config: Mapping[str, Any]) -> None:
-    """Check the numbers that only the loop reads.
+def nearest_key(wrong: str, schema: Mapping[str, Any], prefix: str) -> str | None:
+    """The key that a wrong one most likely stands for.
+
+    Args:
+        wrong: with dots, as "config.lr".
+        schema: the section that it was looked for in.
+        prefix: the name of that section.
+    """
+    keys = [f"{prefix}.{key}" for key in flatten(schema)]
+    word = wrong.rpartition(".")[2]
+    last = {key: key.rpartition(".")[2] for key in keys}
+    initials = {key: "".join(part[0] for part in last[key].split("_")) for key in keys}
+    for names in (last, initials):
+        if found := [key for key, name in names.items() if name == word]:
+            return found[0]
+    close = difflib.get_close_matches(word, last.values(), 1, cutoff=0.75)
+    return next((key for key in keys if close and last[key] == close[0]), None)
+
+
+def check_training(config: Mapping[str, Any]) -> None:
+    """Check the keys and the numbers of a pre-training's config.
 
     Raises:
-        UserError: one is out of range.
+        UserError: a key is unknown or missing, or a number is outside of its domain.
     """
-    if config["steps_per_call"] < 0:
-        raise UserError(
-            f"config.steps_per_call is {config['steps_per_call']}: give 0 or more."
-        )
-    check_loop(config, "image_size", "batch_size", "epochs")
+    check_keys(config, get_config().to_dict())
+    check_domains(config, TRAINING)
     for name, options in config["evals"].items():
         if not isinstance(options, Mapping) or "type" not in options:
             raise UserError(
                 f"config.evals.{name} needs a type, such as type='knn', and its options."
             )
-
-
-def check_loop(config: Mapping[str, Any], *positive: str) -> None:
-    """Check the intervals of the log and the checkpoints, and other numbers.
-
-    Args:
-        config: of any program that trains.
-        positive: keys of further numbers that have to be above 0, such as "data.max_boxes".
-
-    Raises:
-        UserError: one is out of range.
-    """
-    flat = flatten(config)
-    for name in (*positive, "log_every", "checkpoint.every"):
-        if flat[name] <= 0:
-            raise UserError(f"config.{name} is {flat[name]}: give a number above 0.")
-    if flat["checkpoint.keep_last"] < 2:
-        raise UserError(
-            f"config.checkpoint.keep_last is {flat['checkpoint.keep_last']}: keep "
-            "at least 2, so that one is left if the newest is damaged."
-        )
 
 
 def or_user_error(make: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -140,47 +127,3 @@ def check_devices(
             f"{chunks} equal parts of config.batch_size={batch_size} evenly: use a batch "
             f"that is a multiple of {devices * chunks}, or fewer chunks."
         )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts to one, whose names have dots."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{path}.")
-        else:
-            flat[path] = value
-    return flat
-
-
-def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Write config.json into a new run's folder, or check that it is the same run's.
-
-    Raises:
-        UserError: the folder holds a run of another config.
-    """
-    path = workdir / "config.json"
-    new = json.loads(json.dumps(config))  # tuples become lists, as in the file
-    if path.is_file():
-        try:
-            old = json.loads(path.read_text())
-        except json.JSONDecodeError:
-            raise UserError(
-                f"{path} is not readable: restore it, or use another --workdir."
-            ) from None
-        before, after = flatten(old), flatten(new)
-        for name in sorted(before | after):
-            if name.startswith(tuple(f"{n}." for n in FREE_TO_CHANGE)):
-                continue
-            if name in FREE_TO_CHANGE or before.get(name) == after.get(name):
-                continue
-            raise UserError(
-                f"{workdir} holds a run with config.{name} = {before.get(name)!r}, but "
-                f"now it is {after.get(name)!r}: use another --workdir, or the config "
-                "of that run."
-            )
-    workdir.mkdir(parents=True, exist_ok=True)
-    temporary = workdir / f".config.json.{os.getpid()}"
-    temporary.write_text(json.dumps(new, indent=2) + "\n")
-    os.replace(temporary, path)

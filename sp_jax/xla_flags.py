@@ -7,7 +7,9 @@ before; importing the library changes nothing.
 
 import importlib.metadata
 import importlib.util
+import logging
 import os
+import pathlib
 
 import jax
 import jaxlib.version
@@ -36,6 +38,18 @@ def set_cpu_flags() -> None:
         version = jaxlib.version.__version_info__
         if added := add_cpu_flags(flags, version):
             os.environ["XLA_FLAGS"] = added
+
+
+def warn_of_idle_gpu() -> None:
+    """Say so if this machine has an NVIDIA GPU, but jax computes on the CPU."""
+    if jax.config.jax_platforms or jax.default_backend() != "cpu":
+        return  # chosen, or in use
+    if any(pathlib.Path("/dev").glob("nvidia[0-9]*")):
+        logging.warning(
+            "This machine has an NVIDIA GPU, but jax runs on the CPU: install "
+            'requirements-cuda.txt (pip install "jax[cuda13]"), or set JAX_PLATFORMS=cpu if '
+            "that is meant."
+        )
 
 
 def runs_on_cpu(platforms: str | None, accelerator: bool) -> bool:

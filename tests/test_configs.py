@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from sp_jax import methods, validate
 from sp_jax.recipe import make_optimizer, make_recipe
 from sp_jax.train import mesh as mesh_module
@@ -46,8 +45,7 @@ def two_steps(config, devices=1, folder=None, fsdp=1):
         two.
     """
     plain = config.to_dict()
-    validate.check_keys(plain, common.get_config().to_dict())
-    validate.check_values(plain)
+    validate.check_training(plain)
     size = config.batch_size
     run = methods.Run(
         total_steps=20, steps_per_epoch=2, batch_size=size, num_images=IMAGES
@@ -157,8 +155,7 @@ def test_there_is_a_config_for_each_method():
 def test_tiny_imagenet_is_simclr_on_other_images(variant):
     config, simclr = load("tiny_imagenet", variant), load("simclr_resnet50", variant)
     plain = config.to_dict()
-    validate.check_keys(plain, common.get_config().to_dict())
-    validate.check_values(plain)
+    validate.check_training(plain)
     for part in ("method", "method_options", "model", "optimizer", "batch_size"):
         assert plain[part] == simclr.to_dict()[part]
     # The views of the method, also where the drawings need others.

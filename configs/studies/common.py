@@ -6,6 +6,8 @@ paper says of them: arXiv 2510.08722, https://arxiv.org/abs/2510.08722.
 
 from ml_collections import ConfigDict
 
+from sp_jax.errors import UserError
+
 VARIANTS = ("", "small", "quick")
 PAIRS = {"SP": "semantic", "AP": "augmented"}
 # The measure that most claims are about, of each variant.
@@ -51,10 +53,10 @@ def check_variant(variant: str) -> None:
     """Refuse an unknown variant.
 
     Raises:
-        ValueError: it is not one of `VARIANTS`.
+        UserError: it is not one of `VARIANTS`.
     """
     if variant not in VARIANTS:
-        raise ValueError(
+        raise UserError(
             f"There is no variant {variant!r}: use :quick (the drawings that ship with "
             "the project, a CPU), :small (Tiny-ImageNet, CIFAR-10, one GPU), or none."
         )

@@ -14,7 +14,7 @@ from sp_jax.models.heads import MLP as MLP
 from sp_jax.models.heads import DINOHead as DINOHead
 from sp_jax.models.heads import SimCLRHead as SimCLRHead
 from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
-from sp_jax.models.vit import ViT
+from sp_jax.models.vit import ViT as ViT
 
 STEMS = ("imagenet", "small")
 
@@ -63,6 +63,8 @@ def get(name: str, **options) -> nn.Module:
         raise ValueError(
             f"There is no stem {options['stem']!r}; choose 'imagenet' or 'small'."
         )
-    if not isinstance(remat := options.get("remat", False), bool):
-        raise ValueError(f"remat is {remat!r}: use True or False.")
+    for field in dataclasses.fields(make.func):
+        value = options.get(field.name, field.default)
+        if isinstance(field.default, bool) and not isinstance(value, bool):
+            raise ValueError(f"{field.name} is {value!r}: use True or False.")
     return make(**options)

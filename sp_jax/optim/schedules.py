@@ -46,7 +46,8 @@ def warmup_cosine(
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             f"The warm-up ({warmup_steps} steps) must be shorter than the run "
-            f"({total_steps} steps): train longer or lower the warm-up epochs."
+            f"({total_steps} steps): raise config.epochs, or lower "
+            "config.optimizer.warmup_epochs."
         )
     if warmup_steps == 0:
         alpha = final / peak if peak else 0.0

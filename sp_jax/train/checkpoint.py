@@ -6,17 +6,25 @@ silence. So each finished step also gets `MANIFEST.sha256`, in the format of `sh
 -c`, and a step whose files do not match it is moved aside and never loaded.
 """
 
+import contextlib
+import errno
 import hashlib
 import logging
 import os
 import pathlib
+import resource
+import shutil
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
+
+from sp_jax.errors import UserError
+from sp_jax.json_file import read_json
 
 PyTree = Any
 MANIFEST = "MANIFEST.sha256"
@@ -77,6 +85,19 @@ def newest_sound_step(directory: pathlib.Path) -> int | None:
     return None
 
 
+def read_meta(step_dir: pathlib.Path) -> dict[str, Any]:
+    """What was saved with the arrays of a step: "config", "run", "versions" …
+
+    Raises:
+        UserError: it is not what a run of this project saves.
+    """
+    path = step_dir / "meta" / "metadata"
+    meta = read_json(path)
+    if not isinstance(meta.get("config"), dict):
+        raise UserError(f"{path} has no config: it is no checkpoint of this project.")
+    return meta
+
+
 class _Manager(ocp.CheckpointManager):
     """Leaves it to the loop to ask JAX whether the processes shall stop.
 
@@ -126,6 +147,10 @@ class Checkpoints:
         # folder, because Orbax refuses to save a step that exists.
         if jax.process_index() != 0:
             return
+        for left in self.directory.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(
+                left, ignore_errors=True
+            )  # begun by a program that was killed
         for step in find_steps(self.directory):
             path = self.directory / str(step)
             damage = find_damage(path)
@@ -157,6 +182,22 @@ class Checkpoints:
                 except FileNotFoundError:
                     pass  # removed meanwhile, as an old one
 
+    def check_room(self, state: PyTree) -> None:
+        """Check that a state can be saved: Orbax's threads would fail in tracebacks.
+
+        Raises:
+            OSError: there is not enough room on the disk, or files may not become as large.
+        """
+        arrays = [x for x in jax.tree.leaves(state) if x.is_fully_addressable]
+        # Orbax collects the parts of all processes before it puts them together.
+        size = 2 * sum(x.nbytes for x in arrays) + 1_000_000
+        free = shutil.disk_usage(self.directory).free
+        largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        for room, code in ((free, errno.ENOSPC), (largest, errno.EFBIG)):
+            if room != resource.RLIM_INFINITY and room < size:
+                words = f"{size / 1e6:.1f} MB are needed, there are {room / 1e6:.1f}"
+                raise OSError(code, words, str(self.directory))
+
     def restore(self, state: PyTree) -> tuple[PyTree, dict] | None:
         """Load the newest sound checkpoint.
 
@@ -166,35 +207,75 @@ class Checkpoints:
 
         Returns:
             The state and the meta data saved with it; None if there is none.
+
+        Raises:
+            UserError: the checkpoint holds other arrays.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
         )
+        try:
+            restored = self._manager.restore(step, args=args)
+        except Exception as error:  # Orbax raises many types
+            raise UserError(
+                f"Checkpoint {self.directory / str(step)} cannot be restored: its files are "
+                f"as they were written, but do not fit this program ({_first_line(error)}). "
+                "Use another --workdir, or the version of the code that wrote it."
+            ) from error
         return restored["state"], restored["meta"]
 
     def save(self, step: int, state: PyTree, meta: dict) -> None:
-        """Copy the state to the host, and write it in the background."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-            force=True,
+        """Copy the state to the host, and write it in the background.
+
+        Raises:
+            OSError: this one, or the one before, cannot be written.
+        """
+        self.check_room(state)
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
         )
+        with self._as_os_error():
+            self._manager.save(step, args=args, force=True)
 
     def latest_step(self) -> int | None:
         """The newest step, or None."""
         return self._manager.latest_step()
 
     def close(self) -> None:
-        """Wait until all is written."""
-        self._manager.wait_until_finished()
-        self._write_manifests()
-        self._manager.close()
+        """Wait until all is written.
+
+        Raises:
+            OSError: the last checkpoint cannot be written.
+        """
+        with self._as_os_error():
+            self._manager.wait_until_finished()
+            self._write_manifests()
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _as_os_error(self) -> Iterator[None]:
+        """Orbax and its store of arrays report a full disk by exceptions of many types."""
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            for code in (
+                errno.ENOSPC,
+                errno.EDQUOT,
+                errno.EFBIG,
+                errno.EACCES,
+                errno.EROFS,
+            ):
+                if os.strerror(code) in str(error):
+                    words = os.strerror(code)
+                    raise OSError(code, words, str(self.directory)) from error
+            raise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -6,6 +6,7 @@ import logging
 import math
 import pathlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -119,10 +120,9 @@ def fit(
 
     Raises:
         NonFiniteLossError: a loss was not finite. The last good checkpoint remains.
+        KeyboardInterrupt: Ctrl-C ended the run, after the step it was at was saved.
+        UserError: a checkpoint cannot be read or written.
     """
-    parameter_overview.log_parameter_overview(
-        state.params, include_stats=False, msg="Parameters", jax_logging_process=0
-    )
     checkpoints = Checkpoints(
         workdir / "checkpoints",
         keep_last=settings.keep_last,
@@ -137,6 +137,9 @@ def fit(
     if first_step:
         logging.info("Resuming from step %d of %s.", first_step, workdir)
     first = jax.process_index() == 0
+    checkpoints.check_room(state)
+    if first:
+        _write_parameters(workdir / "parameters.txt", state.params)
     writer = MetricsWriter(workdir, first_step) if first else None
 
     def say(words: str) -> None:
@@ -203,7 +206,7 @@ def fit(
     waits = True
     several = jax.process_count() > 1
     try:
-        with _sigterm_flag(not several) as stop, contextlib.closing(feed):
+        with _stop_signals(not several) as stop, contextlib.closing(feed):
             if first_step == 0 and settings.total_steps > 0:
                 evaluate(0)
                 if observe:
@@ -259,7 +262,7 @@ def fit(
                 evaluate(done)
                 # Several processes agree on a call after which all of them stop: on its
                 # number, because they could agree on a step inside of a call.
-                stopping = stop.is_set or (
+                stopping = stop.by is not None or (
                     several and multihost_utils.reached_preemption_sync_point(calls)
                 )
                 last = done == settings.total_steps
@@ -267,9 +270,8 @@ def fit(
                     save(done)
                 clock += time.perf_counter() - before  # not a part of a step's time
                 if stopping and not last:
-                    say(
-                        f"SIGTERM: saved step {done}; the same command goes on from it."
-                    )
+                    name = "SIGTERM" if stop.by is None else stop.by.name
+                    say(f"{name}: saved step {done}; the same command goes on from it.")
                     break
     except Exception as error:
         # Of several processes one may be dead: nobody can wait for it.
@@ -283,12 +285,22 @@ def fit(
             checkpoints.close()
         if writer:
             writer.close()
+    if stop.by is signal.SIGINT:
+        raise KeyboardInterrupt
     return state
 
 
 def _after(step: int, every: int) -> float:
     """The next multiple of an interval; 0 has none."""
     return (step // every + 1) * every if every else math.inf
+
+
+def _write_parameters(path: pathlib.Path, params: Any) -> None:
+    """Write the table of the parameters, and log their number."""
+    table = parameter_overview.get_parameter_overview(params, include_stats=False)
+    path.write_text(table + "\n", encoding="utf-8")
+    count = parameter_overview.count_parameters(params)
+    logging.info("Parameters: %s (%s).", f"{count:,}", path)
 
 
 def _observe_epoch(observe, state, feed, mesh, settings) -> TrainState:
@@ -343,31 +355,33 @@ def trace_options() -> dict[str, jax.profiler.ProfileOptions]:
 
 
 @dataclasses.dataclass
-class _Flag:
-    is_set: bool = False
+class _Stop:
+    by: signal.Signals | None = None
 
 
 @contextlib.contextmanager
-def _sigterm_flag(catch: bool) -> Iterator[_Flag]:
-    """A flag that SIGTERM sets, so that the loop can save between two steps.
+def _stop_signals(catch: bool) -> Iterator[_Stop]:
+    """Note SIGTERM and Ctrl-C, so that the loop can save between two steps and end.
 
-    If not caught, the signal is left to JAX, which tells the other processes.
+    A second Ctrl-C ends the program at once. If not caught, the signals are left to JAX,
+    which tells the other processes.
     """
-    flag = _Flag()
-    if not catch:
-        yield flag
-        return
+    stop = _Stop()
 
-    def handle(signum, frame):
-        del signum, frame
-        flag.is_set = True
+    def handle(number, frame):
+        del frame
+        stop.by = signal.Signals(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            print("Ctrl-C: the step is saved next; once more ends at once.", flush=True)
 
+    previous = {}
+    # Elsewhere than in the main thread, whoever owns that handles the signals.
+    if catch and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, handle)
     try:
-        previous = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # not the main thread: whoever owns it handles the signal
-        yield flag
-        return
-    try:
-        yield flag
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,33 +1,62 @@
 """metrics.jsonl, the record of a run, and the TensorBoard events made from it."""
 
 import json
+import math
 import os
 import pathlib
 import shutil
+from collections.abc import Mapping
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from sp_jax.errors import UserError
 
-def read_metrics(workdir: str | os.PathLike) -> list[dict]:
-    """The lines of a run's metrics.jsonl; a last line cut short by a kill is left out."""
+
+def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; null is read as not a number.
+
+    A last line that a kill cut short is left out.
+
+    Raises:
+        UserError: names the file and the line that is no line of a record.
+    """
     path = pathlib.Path(workdir) / "metrics.jsonl"
-    if not path.is_file():
+    try:
+        texts = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
     lines = []
-    for text in path.read_text().splitlines():
+    for number, text in enumerate(texts[:-1], 1):  # the last is empty, or cut short
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+            line = json.loads(text)
+            line = {k: math.nan if v is None else v for k, v in line.items()}
+            whole = isinstance(line["step"], int) and isinstance(
+                line["time"], float | int
+            )
+            if not whole or not all(isinstance(v, float | int) for v in line.values()):
+                raise ValueError
+        except (ValueError, KeyError, AttributeError, RecursionError):
+            raise UserError(
+                f"{path}, line {number}, is no line of a run's record: mend it, or move the "
+                "file away to go on with a new record."
+            ) from None
+        lines.append(line)
     return lines
+
+
+def _json_line(line: Mapping[str, Any]) -> str:
+    """A line of the record; JSON has no word for what is no number, but null."""
+    finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
 
 
 class MetricsWriter:
     """Append one line a log step; the file never has a gap or a repeat.
 
-    A killed run may have written lines after its last checkpoint. They are cut off when
-    it resumes, because the resumed run makes them again. The TensorBoard events are
-    written anew from the remaining lines.
+    A killed run may have written lines after its last checkpoint. They go to
+    metrics.cut.jsonl when it resumes, because the resumed run makes them again. The
+    TensorBoard events are written anew from the remaining lines.
 
     Args:
         workdir: the run's folder.
@@ -37,12 +66,19 @@ class MetricsWriter:
     def __init__(self, workdir: str | os.PathLike, resume_step: int):
         workdir = pathlib.Path(workdir)
         path = workdir / "metrics.jsonl"
-        kept = [line for line in read_metrics(workdir) if line["step"] <= resume_step]
-        if resume_step == 0:
-            kept = []
+        lines = read_metrics(workdir)
+        kept = [line for line in lines if 0 < resume_step >= line["step"]]
+        cut = [line for line in lines if line not in kept]
+        if cut:
+            with open(workdir / "metrics.cut.jsonl", "a") as file:
+                file.writelines(map(_json_line, cut))
         temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, path)
+        try:
+            temporary.write_text("".join(map(_json_line, kept)))
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         self._file = open(path, "a")
         shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
         self._events = SummaryWriter(str(workdir / "tensorboard"))
@@ -56,7 +92,7 @@ class MetricsWriter:
 
     def write(self, line: dict) -> None:
         """Append a line of scalars; it needs "step" and "time" (seconds since 1970)."""
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(_json_line(line))
         self._file.flush()
         self._add_events(line)
 

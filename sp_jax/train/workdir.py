@@ -1,0 +1,135 @@
+"""The folder of a run: one program at a time trains in it, and always the same run."""
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import filelock
+
+from sp_jax.config import flatten
+from sp_jax.errors import UserError
+from sp_jax.json_file import read_json
+from sp_jax.train.checkpoint import newest_sound_step, read_meta
+from sp_jax.train.writer import read_metrics
+
+# What may change between the start of a run and its resumption: nothing that touches
+# the parameters. Where the images and the table of pairs lie is told by `data.store` and
+# `data.pairs`; that they are the same is proved by their fingerprints.
+FREE_TO_CHANGE = (
+    "profile",
+    "evals",
+    "data.dir",
+    "data.store",
+    "data.pairs",
+    "data.placement",
+    "data.prefetch",
+    "data.workers",
+    "checkpoint",
+    "fsdp",
+    "steps_per_call",
+    "test_batch_size",
+    "test_every",
+    "checkpoint_of_backbone",
+)
+_FOLDERS = ("checkpoints", "damaged", "eval", "profile", "tensorboard")
+
+
+@contextlib.contextmanager
+def claim_workdir(
+    workdir: pathlib.Path, config: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any] | None]:
+    """Hold a run's folder, made if missing, while this program trains in it.
+
+    Writes config.json, or checks that the folder holds the run of this config: that of its
+    config.json, or of its newest checkpoint where config.json was lost.
+
+    Args:
+        workdir: the folder.
+        config: nested dicts; what JSON can tell.
+
+    Yields:
+        What was saved with the newest sound checkpoint; None if there is none.
+
+    Raises:
+        UserError: another program trains in the folder, it holds another run, or one of its
+            files is damaged or no such file.
+    """
+    if wrong := sorted(set("\\[") & set(str(workdir))):
+        raise UserError(
+            f"{workdir} has a {wrong[0]} in its name, and Orbax cannot restore arrays from "
+            "such a folder: use another --workdir."
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    with _lock(workdir):
+        for name in _FOLDERS:
+            path = workdir / name
+            if path.exists() and not path.is_dir():
+                raise UserError(
+                    f"{path} is a file, and a run keeps a folder of that name: move it "
+                    "away, or use another --workdir."
+                )
+        read_metrics(workdir)  # a damaged record is refused now
+        new = json.loads(json.dumps(config))  # tuples become lists, as in the file
+        checkpoints, path = workdir / "checkpoints", workdir / "config.json"
+        step = newest_sound_step(checkpoints)
+        meta = None if step is None else read_meta(checkpoints / str(step))
+        if path.exists():
+            check_same_run(read_json(path), new, workdir)
+        elif meta is not None:
+            check_same_run(meta["config"], new, workdir)
+        temporary = workdir / f".config.json.{os.getpid()}"
+        try:
+            temporary.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        yield meta
+
+
+@contextlib.contextmanager
+def _lock(workdir: pathlib.Path) -> Iterator[None]:
+    """The operating system frees it when this program ends, however it ends."""
+    lock = filelock.FileLock(workdir / ".training.lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(
+            f"Another program is training in {workdir}: wait for its end, or use another "
+            "--workdir."
+        ) from None
+    except NotImplementedError:
+        logging.warning(
+            "The file system of %s knows no locks: see to it yourself that only one program "
+            "trains there.",
+            workdir,
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_same_run(
+    before: Mapping[str, Any], after: Mapping[str, Any], workdir: pathlib.Path
+) -> None:
+    """Compare the config that a run began with to the one that it shall go on with.
+
+    Raises:
+        UserError: something else than `FREE_TO_CHANGE` differs.
+    """
+    before, after = flatten(before), flatten(after)
+    for name in sorted(before | after):
+        if name in FREE_TO_CHANGE or before.get(name) == after.get(name):
+            continue
+        if name.startswith(tuple(f"{free}." for free in FREE_TO_CHANGE)):
+            continue
+        raise UserError(
+            f"{workdir} holds a run with config.{name} = {before.get(name)!r}, but "
+            f"now it is {after.get(name)!r}: use another --workdir, or the config "
+            "of that run."
+        )
