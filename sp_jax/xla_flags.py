@@ -29,6 +29,9 @@ CPU_FLAGS = {
 }
 
 
+DEVICES = pathlib.Path("/dev")  # where Linux shows GPUs
+
+
 def set_cpu_flags() -> None:
     """Add `CPU_FLAGS` to the environment, where programs will run on a CPU."""
     plugins = importlib.metadata.entry_points(group="jax_plugins")
@@ -42,9 +45,8 @@ def set_cpu_flags() -> None:
 
 def warn_of_idle_gpu() -> None:
     """Say so if this machine has an NVIDIA GPU, but jax computes on the CPU."""
-    if jax.config.jax_platforms or jax.default_backend() != "cpu":
-        return  # chosen, or in use
-    if any(pathlib.Path("/dev").glob("nvidia[0-9]*")):
+    idle = jax.default_backend() == "cpu" and not os.environ.get("JAX_PLATFORMS")
+    if idle and any(DEVICES.glob("nvidia[0-9]*")):
         logging.warning(
             "This machine has an NVIDIA GPU, but jax runs on the CPU: install "
             'requirements-cuda.txt (pip install "jax[cuda13]"), or set JAX_PLATFORMS=cpu if '

@@ -1,6 +1,9 @@
 """Each mistake of a user: one sentence, exit code 2, and nothing compiled before it."""
 
+import dataclasses
+import inspect
 import io
+import math
 import os
 import pathlib
 import shutil
@@ -11,8 +14,13 @@ import jax
 import pytest
 from PIL import Image
 
-from sp_jax import main, validate
+from configs import common
+from configs.eval import voc_faster_rcnn_c4
+from sp_jax import main, methods, models, validate
+from sp_jax.config import flatten
+from sp_jax.domains import DETECTION, LOOP, TRAINING, check_domains, find_domain
 from sp_jax.errors import UserError
+from sp_jax.models.resnet import ResNet
 from sp_jax.train.workdir import claim_workdir
 from tests.train import tiny
 
@@ -57,8 +65,23 @@ CASES = {
     "bad augmentation": (lambda p, f: ("augment.hue", 0.9), "hue is 0.9"),
     "batch and devices": (lambda p, f: ("batch_size", 12), "8 devices cannot share"),
     "batch too large": (lambda p, f: ("batch_size", 8000), "exceeds the"),
-    "warm-up too long": (lambda p, f: ("optimizer.warmup_epochs", 9.0), "warm-up"),
-    "keep_last": (lambda p, f: ("checkpoint.keep_last", 1), "keep at least 2"),
+    "warm-up too long": (
+        lambda p, f: ("optimizer.warmup_epochs", 9.0),
+        "raise config.epochs, or lower config.optimizer.warmup_epochs",
+    ),
+    "key of another library": (
+        lambda p, f: ("lr", 0.1),
+        "no config.lr; did you mean config.optimizer.learning_rate?",
+    ),
+    "word for a switch": (
+        lambda p, f: ("model.remat", "false"),
+        "remat is 'false': use True or False",
+    ),
+    "number out of its domain": (lambda p, f: ("epochs", math.nan), "config.epochs is"),
+    "patches": (
+        lambda p, f: ("model", {"name": "vit_tiny", "patch_size": 5, "image_size": 15}),
+        "views of 16 px .* patches of 5 px",
+    ),
     "unknown store": (lambda p, f: ("data.store", "emojy"), "emoji, folder:DIR"),
     "missing dataset": (lambda p, f: ("data.store", f"folder:{p}/none"), "none"),
     "missing split": (lambda p, f: ("data.split", "train"), "no split 'train'"),
@@ -140,6 +163,67 @@ def test_unlabelled_images_train_on_augmentation_pairs_only(tmp_path, folder):
         main.run(config, tmp_path / "run")
 
 
+def numbers_of_configs():
+    """Name of each number that a config can have, and the method that it is an option of."""
+    schema = flatten(common.get_config().to_dict())
+    booleans = {"optimizer.by_epoch"}
+    texts = {n for n, v in schema.items() if isinstance(v, str)}
+    texts |= {"augment.interpolation", "optimizer.name"}
+    texts |= {n for n in schema if n.startswith("method_options")}
+    texts |= {"model.zero_init_residual", "model.stem"}
+    names = {(name, "") for name in schema.keys() - texts - booleans}
+    for method in methods.NAMES:
+        options = inspect.signature(methods.get(method).create).parameters
+        for name, option in list(options.items())[2:]:
+            if type(option.default) in (int, float):
+                names.add((f"method_options.{name}", method))
+    for model in (ResNet, models.ViT):
+        for field in dataclasses.fields(model):
+            if field.type in (int, float):
+                names.add((f"model.{field.name}", ""))
+    return sorted(names)
+
+
+def outside(domain):
+    """Values of every kind that a domain leaves out."""
+    yield from (math.nan, math.inf, -math.inf, "abc", True)
+    yield domain.low if domain.above else domain.low - 1
+    yield domain.high if domain.below else domain.high + 1
+    if domain.whole:
+        yield domain.low + 0.5
+
+
+def test_every_number_of_a_config_has_a_domain():
+    for name, method in numbers_of_configs():
+        domain = find_domain(name, TRAINING, method)
+        assert domain, f"{name} ({method}) has no domain in sp_jax/domains.py"
+        for value in outside(domain):
+            *sections, key = name.split(".")
+            config = {key: value}
+            for section in reversed(sections):
+                config = {section: config}
+            with pytest.raises(
+                UserError, match=f"config.{name} is .*: give a "
+            ) as error:
+                check_domains({"method": method, **config}, TRAINING)
+            assert len(str(error.value)) < 150
+
+
+def test_a_domain_of_nothing_else():
+    """No line of the table is about a number that no config has."""
+    known = {name for name, _ in numbers_of_configs()}
+    known |= {
+        f"{method}.{name.split('.')[-1]}" for name, method in numbers_of_configs()
+    }
+    known |= {"evals.*.every_epochs", "model.chunks"}
+    assert set(TRAINING) <= known
+    detection = flatten(voc_faster_rcnn_c4.get_config().to_dict())
+    assert set(DETECTION) - set(LOOP) <= set(detection)
+    for name, value in detection.items():
+        if isinstance(value, int | float | tuple) and not isinstance(value, bool):
+            assert find_domain(name, DETECTION), name
+
+
 def test_workdir_of_a_different_config(tmp_path):
     config = tiny.get_config()
     with claim_workdir(tmp_path, config.to_dict()):
@@ -160,6 +244,7 @@ def test_workdir_of_a_different_config(tmp_path):
         (["--config.seed=many"], "seed"),
         (["--confg=x"], "--config=configs/quickstart.py"),
         (["--config=configs/none.py"], "none.py"),
+        (["--config.optimizer=adam"], "config.optimizer.name"),
         (["--config.method=simclrr"], "no method 'simclrr'"),
         # Not in the file: let through by the flag, and checked against create().
         (["--config.method_options.temprature=0.1"], "no option 'temprature'"),

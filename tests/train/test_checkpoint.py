@@ -1,12 +1,15 @@
 """A damaged checkpoint is reported and the one before it is used."""
 
+import errno
 import logging
 import os
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sp_jax.errors import UserError
 from sp_jax.train.checkpoint import MANIFEST, Checkpoints, find_steps
 
 
@@ -80,6 +83,35 @@ def test_keeps_the_last_and_the_multiples(tmp_path):
         checkpoints.save(step, {"w": jnp.zeros(3)}, {})
     checkpoints.close()
     assert find_steps(tmp_path / "c") == [50, 40, 20]
+
+
+def test_a_disk_without_room_is_found_before_orbax_does(tmp_path, monkeypatch):
+    _save_two(tmp_path / "c")
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_020_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    checkpoints = Checkpoints(tmp_path / "c", keep_last=2, keep_every=0)
+    state = {"w": jnp.zeros(5000)}  # 20 kB
+    with pytest.raises(OSError, match="are needed") as error:
+        checkpoints.save(30, state, {})
+    assert error.value.errno == errno.ENOSPC and error.value.filename
+    checkpoints.check_room({"w": jnp.zeros(2000)})
+    checkpoints.close()
+    assert find_steps(tmp_path / "c") == [20, 10]
+
+
+def test_other_arrays_are_refused_in_words(tmp_path):
+    _save_two(tmp_path / "c")
+    checkpoints = Checkpoints(tmp_path / "c", keep_last=2, keep_every=0)
+    with pytest.raises(UserError, match=r"c/20 cannot be restored"):
+        checkpoints.restore({"w": jnp.zeros(4000), "step": jnp.int32(0)})
+    checkpoints.close()
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path):
+    left = tmp_path / "c" / "30.orbax-checkpoint-tmp"
+    left.mkdir(parents=True)
+    Checkpoints(tmp_path / "c", keep_last=2, keep_every=0).close()
+    assert not left.exists()
 
 
 def test_no_checkpoint_yet(tmp_path):

@@ -33,7 +33,8 @@ def test_the_record_is_complete(uninterrupted):
     assert trained == [4, 8, 12, 16, 20, 23]
     evaluated = [line["step"] for line in lines if "knn/accuracy" in line]
     assert evaluated == [0, 8, 16, 23]
-    for name in ("views.png", "pairs.csv", "config.json", "eval/knn.json"):
+    files = ("views.png", "pairs.csv", "config.json", "parameters.txt", "eval/knn.json")
+    for name in files:
         assert (uninterrupted / name).stat().st_size > 0
     assert list((uninterrupted / "tensorboard").iterdir())
 
@@ -59,15 +60,19 @@ def test_sigkill_changes_nothing(uninterrupted, tmp_path, kill_after):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_goes_on(uninterrupted, tmp_path):
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+def test_a_signal_saves_and_goes_on(uninterrupted, tmp_path, number, code):
     workdir = tmp_path / "run"
     process = start(workdir)
     wait_for_step(workdir, 8)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    assert process.returncode == code, output
+    assert "Traceback" not in output
     if not (workdir / "checkpoints" / str(STEPS)).exists():
-        assert "SIGTERM: saved step" in output
+        assert f"{number.name}: saved step" in output
         # Between two log lines as a rule: the open window is in the checkpoint.
     finish(workdir)
     assert record(workdir) == record(uninterrupted)
