@@ -112,6 +112,17 @@ def test_class_lists(make_store, tmp_path):
     store = dataclasses.replace(store, class_names=names)
     path.write_text("n1\ndog small\n", encoding="utf-8-sig")
     assert pairing.read_classes(path, store) == [0, 2]
+    store = dataclasses.replace(store, class_names=("n1 dog", "caf\u00e9", "a"))
+    for content in (
+        "cafe\u0301\rn1 dog\r".encode(),
+        "cafe\u0301\r\nn1\r\n".encode("utf-16"),
+    ):
+        path.write_bytes(content)
+        assert pairing.read_classes(path, store) == [1, 0]
+    path.write_bytes("caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(UserError, match="classes.txt is neither UTF-8 nor UTF-16"):
+        pairing.read_classes(path, store)
+    store = dataclasses.replace(store, class_names=names)
     path.write_text("dog\n")
     with pytest.raises(UserError, match="2 classes of 'tiny' begin with 'dog'"):
         pairing.read_classes(path, store)
