@@ -135,9 +135,9 @@ def save_table(
         content = text.getvalue().encode("utf-8", "surrogateescape")
         temporary.write_bytes(content)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
