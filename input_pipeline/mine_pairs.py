@@ -49,13 +49,13 @@ def mine() -> None:
     if _WITHIN.value:
         groups += store.target(_WITHIN.value)[0]
     blank = summary.blank(store, np.arange(len(store)))
-    if len(store) - blank.sum() < 2:
-        raise UserError(
-            f"{store.name}, split {store.split}, has no two images to pair: "
-            f"{blank.sum()} of its {len(store)} images have no contrast."
-        )
     features = find_features(store)
     blank |= ~features.any(axis=1)  # To a row of zeros there is no cosine.
+    if len(store) - blank.sum() < 2:
+        raise UserError(
+            f"{store.name}, split {store.split}, has no two images to pair: {blank.sum()} of "
+            f"its {len(store)} images have no contrast, or features of zeros."
+        )
     # Unlabelled images are of no class, not of one; and a blank one has no pair.
     alone = np.flatnonzero((groups < 0) | blank)
     groups[alone] = groups.max() + 1 + np.arange(len(alone))
