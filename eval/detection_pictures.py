@@ -161,7 +161,8 @@ def _draw_image(
     point = w / width  # in pixels of the image
     covered, labels = np.concatenate([boxes, found.boxes]), np.zeros((0, 4))
     for _, box, score, label in zip(*found, strict=True):
-        text, colour = f"{class_names[label]} {score:.2f}", colours[int(label)]
+        name, colour = pictures.drawable(class_names[label]), colours[int(label)]
+        text = f"{name} {score:.2f}"
         size = point * (_text_size(text) + 2 * _PAD)
         x, y = place_label(size, box, (w, h), covered, labels)
         labels = np.append(labels, [[x, y, x + size[0], y + size[1]]], axis=0)
@@ -296,7 +297,7 @@ def draw_curves(
             axis.plot(
                 recall, lines.mean(0), f"C{i}", lw=1.6, label=f"{lines.mean():.3f}"
             )
-        axis.set_title(title, fontsize=10)
+        axis.set_title(pictures.drawable(title), fontsize=10)
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
         lowest = number + columns >= len(panels)
         axis.tick_params(labelsize=8, labelbottom=lowest)

@@ -118,7 +118,7 @@ def draw_figure(results: Results) -> plt.Figure:
     )
     for row, measure in enumerate(invariance.MEASURES):
         for axis, (family, kinds) in zip(axes[row], families.items(), strict=True):
-            for i, (label, group) in enumerate(results.items()):
+            for i, group in enumerate(results.values()):
                 # [seeds, kinds, levels] -> mean over the kinds.
                 curves = np.array(
                     [list(read_curves(r, measure)[family].values()) for r in group]
@@ -127,7 +127,7 @@ def draw_figure(results: Results) -> plt.Figure:
                 axis.fill_between(
                     levels, curves.min(0), curves.max(0), color=f"C{i}", alpha=0.2, lw=0
                 )
-                axis.plot(levels, curves.mean(0), f"C{i}o-", ms=3.5, label=label)
+                axis.plot(levels, curves.mean(0), f"C{i}o-", ms=3.5)
             if measure == "accuracy":
                 axis.axhline(first["chance"], color="#888888", lw=1, ls=":")
             axis.set_xticks(levels, _level_names(family, kinds))
@@ -138,7 +138,9 @@ def draw_figure(results: Results) -> plt.Figure:
     for column, (family, kinds) in enumerate(families.items()):
         axes[0, column].set_title(family, fontsize=11)
         axes[1, column].set_xlabel(_level_title(family, kinds), fontsize=8)
-    axes[0, 0].legend(fontsize=8, frameon=False, loc="lower left")
+    # Named here: matplotlib leaves labels out that begin with an underscore.
+    lines = axes[0, 0].lines[: len(results)]
+    axes[0, 0].legend(lines, list(results), fontsize=8, frameon=False, loc="lower left")
     figure.tight_layout()
     return figure
 

@@ -12,6 +12,8 @@ import numpy as np
 matplotlib.use("Agg")  # no display is needed
 from matplotlib import pyplot as plt
 
+plt.rcParams["text.parse_math"] = False  # Names may hold dollar signs.
+
 
 def save_figure(figure: plt.Figure, path: str | os.PathLike) -> None:
     """Write a PNG, whole or not at all."""
@@ -22,13 +24,18 @@ def save_figure(figure: plt.Figure, path: str | os.PathLike) -> None:
     os.replace(temporary, path)
 
 
+def drawable(name: str) -> str:
+    """A name as matplotlib can draw it: what is not UTF-8 becomes a question mark."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
 def legend_above(
     figure: plt.Figure, handles: Sequence, names: Sequence[str], columns: int = 8
 ) -> None:
     """Name what all panels share, above them, where it covers nothing."""
     figure.legend(
         handles,
-        names,
+        [drawable(name) for name in names],
         loc="outside upper center",
         ncols=min(len(names), columns),
         fontsize=9,

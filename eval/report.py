@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 from absl import flags
 from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
 
 from eval import invariance_figure, pictures
 from eval.features import Extractor
@@ -96,13 +97,11 @@ def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
     for axis, name in zip(axes.flat, names, strict=False):
         for run in runs:
             color = f"C{labels.index(run.label)}"
-            first = run is group_runs(runs)[run.label][0]
             points = [(line["epoch"], line[name]) for line in run.lines if name in line]
             marker = "o" if name in probes else None
             if points:
                 axis.plot(
                     *zip(*points, strict=True),
-                    label=run.label if first else None,
                     color=color,
                     marker=marker,
                     ms=3,
@@ -114,7 +113,9 @@ def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
         axis.set_axis_off()
     for axis in axes[-1]:
         axis.set_xlabel("epoch", fontsize=9)
-    axes[0, 0].legend(fontsize=8, frameon=False)
+    # Named here: matplotlib leaves labels out that begin with an underscore.
+    lines = [Line2D([], [], color=f"C{i}") for i in range(len(labels))]
+    axes[0, 0].legend(lines, labels, fontsize=8, frameon=False)
     figure.tight_layout()
     pictures.save_figure(figure, path)
 

@@ -52,19 +52,22 @@ def draw_map(
     rest = ~np.isin(labels, shown)
     size = float(np.clip(9000 / len(points), 3, 40))
     axis.scatter(*points[rest].T, s=size, color="#cccccc", linewidths=0)
+    marks = []
     for i, number in enumerate(shown):
-        axis.scatter(
+        mark = axis.scatter(
             *points[labels == number].T,
             s=size,
             color=plt.get_cmap("tab10" if len(shown) <= 10 else "tab20")(i),
-            label=names[number],
             linewidths=0,
         )
+        marks.append((mark, pictures.drawable(names[number])))
     if rest.any():
-        axis.scatter([], [], s=size, color="#cccccc", label="others")
+        marks.append((axis.scatter([], [], s=size, color="#cccccc"), "others"))
     axis.set(xticks=[], yticks=[])
-    axis.set_title(title, fontsize=10)
+    axis.set_title(pictures.drawable(title), fontsize=10)
     axis.legend(
+        # Named here: matplotlib leaves labels out that begin with an underscore.
+        *zip(*marks, strict=True),
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
         fontsize=8,

@@ -9,8 +9,11 @@ Decisions are in PAIRS.decisions.csv from the moment they are made; the same com
 where it was. E writes the accepted pairs to PAIRS.curated.csv, a table to train with.
 """
 
+import contextlib
 import logging
+import os
 import pathlib
+import socket
 
 import filelock
 from absl import flags
@@ -48,27 +51,32 @@ def curate() -> None:
             "be written."
         ) from error
     with lock:
-        app = make_app(
-            Curation(table, store, log),
-            original_pictures(store),
-            path.with_name(f"{path.stem}.curated.csv"),
-        )
+        curation = Curation(table, store, log)
+        if curation.dropped:
+            print(
+                f"The last line of {log} was cut off ({curation.dropped!r}) and is taken "
+                "out: that pair is asked for again."
+            )
+        export = path.with_name(f"{path.stem}.curated.csv")
+        app = make_app(curation, original_pictures(store), export)
         try:
-            server = serving.make_server("127.0.0.1", _PORT.value, app, threaded=True)
-        except SystemExit:
+            listening = socket.create_server(("127.0.0.1", _PORT.value))
+        except OSError as error:
             raise UserError(
-                f"Port {_PORT.value} is taken: choose another --port."
-            ) from None
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # Not every request.
-        print(
-            f"{len(table)} pairs: open http://127.0.0.1:{server.server_port} "
-            "(Ctrl-C ends)",
-            flush=True,
+                f"Port {_PORT.value} cannot be used ({os.strerror(error.errno)}): choose "
+                "another --port, or end the program that has it."
+            ) from error
+        server = serving.make_server(
+            "127.0.0.1", 0, app, threaded=True, fd=listening.fileno()
         )
-        try:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # Not every request.
+        with contextlib.suppress(KeyboardInterrupt):
+            print(
+                f"{len(table)} pairs: open http://127.0.0.1:{server.port} (Ctrl-C ends)",
+                flush=True,
+            )
             server.serve_forever()
-        except KeyboardInterrupt:
-            print(f"\nThe decisions are in {log}.")
+        print(f"\nStopped. The decisions are in {log}; the same command goes on.")
 
 
 if __name__ == "__main__":

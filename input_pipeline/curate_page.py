@@ -10,6 +10,7 @@ from typing import Any
 import flask
 import numpy as np
 from PIL import Image
+from werkzeug.exceptions import HTTPException
 
 from input_pipeline import decode, pairs
 from input_pipeline.curation import ACCEPTED, REJECTED, UNDECIDED, Curation
@@ -18,6 +19,15 @@ from sp_jax.errors import UserError
 
 _SIDE = 640  # Pixels of an image on the page, at most.
 _NEAR = 100  # Classes that are listed before the present one, and behind it.
+_BODY = 64 * 1024  # Bytes of a request, at most; a page sends two names.
+# No other site may show the page in a frame, nor its pictures.
+_HEADERS = {
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
 _WORDS = {ACCEPTED: "accepted", REJECTED: "rejected"}
 
 
@@ -34,6 +44,7 @@ def make_app(
     app = flask.Flask(__name__, template_folder=str(pathlib.Path(__file__).parent))
     # A page of another site must not reach this one by a name that resolves to here.
     app.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost"]
+    app.config["MAX_CONTENT_LENGTH"] = _BODY
     lock = threading.Lock()
     picture = functools.lru_cache(maxsize=256)(picture)
     # Browsers keep pictures: those of another store must have another address.
@@ -58,13 +69,28 @@ def make_app(
         }
 
     @app.before_request
-    def refuse_other_sites() -> None:
+    def check() -> None:
         """Any page can post a form here; only ours can post JSON."""
         request = flask.request
         if request.method == "POST":
             site = request.headers.get("Origin", request.host).rpartition("//")[2]
             if request.mimetype != "application/json" or site != request.host:
                 flask.abort(403)
+            try:
+                body = request.get_json()
+            except RecursionError:  # Of lists in lists in lists.
+                body = None
+            if not isinstance(body, dict):
+                flask.abort(400, "The body must be a JSON object.")
+
+    @app.after_request
+    def protect(response: flask.Response) -> flask.Response:
+        response.headers.update(_HEADERS)
+        return response
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> tuple[dict[str, str], int]:
+        return {"error": error.description}, error.code
 
     @app.errorhandler(UserError)
     def wrong(error: UserError) -> tuple[dict[str, str], int]:
@@ -102,10 +128,13 @@ def make_app(
     @app.post("/decide")
     def decide() -> dict[str, Any]:
         asked = flask.request.get_json()
+        pair, action = asked.get("pair"), asked.get("action")
+        if type(pair) is not int or type(action) is not str:
+            flask.abort(400, "pair must be a whole number and action a string.")
         with lock:
-            pair, action = int(asked["pair"]), str(asked["action"])
             # The page may have been left open while another set came to this port.
-            if not 0 <= pair < len(curation.table) or asked["images"] != images(pair):
+            current = 0 <= pair < len(curation.table)
+            if not current or asked.get("images") != images(pair):
                 raise UserError("The page shows an old pair: load the page again.")
             curation.decide(pair, action)
             return view(pair if action == "swap" else curation.next_undecided(pair))

@@ -1,9 +1,9 @@
 """A person's decisions on pairs: kept at once, undone, exported.
 
 Each decision is a line that is appended to a log and forced to the disk before the page goes
-on. A crash can tear the last line at most; a torn line is dropped. A line that cannot be
-written, on a full disk, is taken out again, and the decision does not count. Undoing is a
-line, too: nothing that was decided is ever rewritten.
+on. A crash can tear the last line at most; a torn line is dropped, and `Curation.dropped` has
+it. A line that cannot be written, on a full disk, is taken out again, and the decision does not
+count. Undoing is a line, too: nothing that was decided is ever rewritten.
 """
 
 import csv
@@ -23,6 +23,7 @@ UNDECIDED, ACCEPTED, REJECTED = 0, 1, 2
 _COLUMNS = ("time", "pair", "action", "second")
 # A name with a line end must not make two lines: only the last line can be torn.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
+_NO_DECISION = (ValueError, LookupError, csv.Error)  # What a line that is none raises.
 
 
 class Curation:
@@ -33,6 +34,7 @@ class Curation:
       store: their images.
       status: int8 [P]: UNDECIDED, ACCEPTED or REJECTED.
       second: int32 [P]: the second image of each pair, as swapped so far.
+      dropped: a torn last line of the log, which was taken out of it; "" without one.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Curation:
             name.translate(_ESCAPES): row for row, name in enumerate(store.ids)
         }
         self._path = pathlib.Path(path)
+        self.dropped = ""
         self._replay()
 
     def decide(self, pair: int, action: str) -> None:
@@ -169,33 +172,56 @@ class Curation:
                 temporary.write_text(head)
                 os.replace(temporary, self._path)
             content = self._path.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]
-            text = whole.decode("utf-8", "surrogateescape")
-            if not text.startswith(head):
-                raise UserError(
-                    f"{self._path} holds decisions on other pairs: move it away, or open "
-                    "the table that it belongs to."
-                )
-            if len(whole) < len(content):
-                os.truncate(self._path, len(whole))
+            end = content.rfind(b"\n") + 1
+            self._repeat(content[:end].decode("utf-8-sig", "surrogateescape"), head)
+            torn = content[end:].decode("utf-8", "surrogateescape")
+            try:
+                if torn:
+                    self._repeat_line(torn, torn=True)
+            except _NO_DECISION:
+                self.dropped = torn
+                os.truncate(self._path, end)
+            else:  # An editor may have left the last line end out.
+                with open(self._path, "ab") as file:
+                    file.write(b"\n" if torn else b"")
         except OSError as error:
             raise UserError(
                 f"Cannot keep decisions in {self._path} ({error}): make room, or copy the "
                 "pairs into a folder that can be written."
             ) from error
+
+    def _repeat(self, text: str, head: str) -> None:
         # Not splitlines(): names hold more line ends than a log does.
-        lines = text.removeprefix(head).split("\n")[:-1]
-        for number, line in enumerate(lines, head.count("\n") + 1):
+        lines = text.split("\n")[:-1]
+        # Spreadsheet programs pad the first line with commas, and change line ends.
+        begin = [line.rstrip(",\r").strip('"') for line in lines[:2]]
+        if begin != head.splitlines():
+            raise UserError(
+                f"{self._path} holds decisions on other pairs, or another program has "
+                "changed its first two lines: move it away, or open the table that it "
+                "belongs to."
+            )
+        for number, line in enumerate(lines[2:], 3):
             try:
-                ((_, pair, action, second),) = csv.reader([line], strict=True)
-                if action == "undo":
-                    if not self._done or self._take_back() != int(pair):
-                        raise ValueError("it was not decided just before")
-                else:
-                    self._check(int(pair), action)
-                    self._apply(int(pair), action, self._rows[second])
-            except (ValueError, LookupError, csv.Error) as error:
+                self._repeat_line(line)
+            except _NO_DECISION as error:
                 raise UserError(
                     f"{self._path}, line {number}: {line!r} is no decision on these pairs "
                     f"({error}): correct or remove the line."
                 ) from error
+
+    def _repeat_line(self, line: str, torn: bool = False) -> None:
+        ((_, pair, action, second),) = csv.reader([line], strict=True)
+        pair = int(pair)
+        if action == "undo":
+            if not self._done or self._done[-1][0] != pair:
+                raise ValueError("it was not decided just before")
+            self._take_back()
+            return
+        self._check(pair, action)
+        # Only of a swap the name is news, and a part of a name may be a name.
+        if action == "swap" and torn:
+            raise ValueError("the name may be cut off")
+        if action != "swap" and self._rows[second] != self.second[pair]:
+            raise ValueError("the pair had another second image")
+        self._apply(pair, action, self._rows[second])

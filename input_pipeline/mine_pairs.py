@@ -4,7 +4,7 @@
         --checkpoint=runs/ap --out=mined.csv
 
 The encoder is a checkpoint of this project (say, trained on augmentation pairs of the same
-images), any other one by --features=FILE.npy (float [N, D], rows as in the store), or without
+images), any other one by --features=FILE.npy (numbers [N, D], rows as in the store), or without
 both a hand-made descriptor of shapes and colours, which is weak.
 
 Beside OUT come OUT with .json (the numbers that are printed) and .png (pairs to look at);
@@ -44,17 +44,21 @@ def mine() -> None:
     """Find the pairs and write what there is to see."""
     out = summary.csv_path(_OUT.value)
     store = open_from_flags()
-    if len(store) < 2:
-        raise UserError(
-            f"{store.name}, split {store.split}, has no two images to pair."
-        )
     target = store.target(_TARGET.value)[0]
-    groups = None
+    groups = np.zeros(len(store), int)
     if _WITHIN.value:
-        groups = np.array(store.target(_WITHIN.value)[0])
-        alone = np.flatnonzero(groups < 0)  # Unlabelled: of no class, not of one.
-        groups[alone] = groups.max() + 1 + np.arange(len(alone))
+        groups += store.target(_WITHIN.value)[0]
+    blank = summary.blank(store, np.arange(len(store)))
     features = find_features(store)
+    blank |= ~features.any(axis=1)  # To a row of zeros there is no cosine.
+    if len(store) - blank.sum() < 2:
+        raise UserError(
+            f"{store.name}, split {store.split}, has no two images to pair: {blank.sum()} of "
+            f"its {len(store)} images have no contrast, or features of zeros."
+        )
+    # Unlabelled images are of no class, not of one; and a blank one has no pair.
+    alone = np.flatnonzero((groups < 0) | blank)
+    groups[alone] = groups.max() + 1 + np.arange(len(alone))
     from eval.neighbours import nearest_others  # Starts jax: late.
 
     k = min(_NEIGHBOURS.value, len(store) - 1)
@@ -62,7 +66,7 @@ def mine() -> None:
     first, second, score = mining.mutual_pairs(
         neighbours, similarity, band=(_LEAST.value, _MOST.value)
     )
-    copies = summary.similarity(store, first, second) > summary.NEAR
+    copies = summary.near_duplicates(store, first, second)
     if copies.all():
         raise UserError(
             f"All {len(copies)} pairs are near-duplicates: raise --neighbours, or "
@@ -74,6 +78,7 @@ def mine() -> None:
     pairs.save_table(out, table, store, score=score)
     numbers = {
         "source": table.source,
+        "blank_images_left_out": int(blank.sum()),
         "near_duplicates_left_out": int(copies.sum()),
         "scores": [float(score.min()), float(score.max())],
     } | summary.summarize(table, store)
@@ -81,7 +86,7 @@ def mine() -> None:
     if known.any():
         same = (target[table.first] == target[table.second])[known]
         numbers["precision"] = float(same.mean())
-        numbers["chance"] = mining.chance(target[target >= 0])
+        numbers["chance"] = mining.chance(target[(target >= 0) & ~blank])
         picture = out.with_name(f"{out.stem}-precision.png")
         draw_precision(picture, score[known], same, numbers["chance"])
     summary.write_numbers(out, numbers)
@@ -112,20 +117,7 @@ def find_features(store: ImageStore) -> np.ndarray:
                 for start in starts
             ]
         )
-    try:
-        features = np.load(_FEATURES.value)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"Cannot read {_FEATURES.value} ({error}): give an .npy file."
-        ) from error
-    if features.ndim != 2 or len(features) != len(store):
-        raise UserError(
-            f"{_FEATURES.value} holds {list(features.shape)}, not a row for each of the "
-            f"{len(store)} images of {store.name!r}, split {store.split!r}."
-        )
-    if features.dtype.kind != "f" or not np.isfinite(features).all():
-        raise UserError(f"{_FEATURES.value} must hold finite floating point numbers.")
-    return features
+    return mining.read_features(_FEATURES.value, len(store))
 
 
 def make_table(store: ImageStore, first: np.ndarray, second: np.ndarray) -> PairTable:

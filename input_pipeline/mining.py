@@ -1,10 +1,68 @@
 """Semantic pairs without labels: mutual nearest neighbours, as a table with scores."""
 
 import collections
+import os
 
 import numpy as np
 
 from sp_jax.errors import UserError
+
+_CHUNK = 4096  # Rows that are converted at a time.
+
+
+def read_features(path: str | os.PathLike[str], count: int) -> np.ndarray:
+    """Features that another program made: an .npy file of real numbers of any type.
+
+    Args:
+      path: of the file.
+      count: images N that it must describe.
+
+    Returns:
+      float32 [N, D], each row divided by its largest magnitude: the cosines are the same,
+      and no number is too large or too small for them.
+
+    Raises:
+      UserError: it is no .npy file, damaged, has another shape, or holds other values.
+    """
+    # Mapped: a header may claim more than a memory holds.
+    try:
+        given = np.load(path, mmap_mode="r")
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the features {path} ({error}): give an .npy file."
+        ) from error
+    except Exception as error:  # NumPy raises many types, and zipfile more.
+        raise UserError(
+            f"{path} is no .npy file of numbers, or it is damaged: write it with numpy.save."
+        ) from error
+    if not isinstance(given, np.ndarray):
+        given.close()
+        raise UserError(
+            f"{path} is an archive of arrays: give an .npy file, with numpy.save of the one "
+            "that holds the features."
+        )
+    if given.ndim != 2 or len(given) != count or not given.shape[1]:
+        raise UserError(
+            f"{path} holds {list(given.shape)}, not a row of numbers for each of the {count} "
+            "images: save float32 [images, features], in the order of the store."
+        )
+    if given.dtype.kind not in "fiub":  # bfloat16 reads as void.
+        raise UserError(
+            f"{path} holds values of the type {given.dtype}, not real numbers: save them as "
+            "float32."
+        )
+    features = np.empty(given.shape, np.float32)
+    for start in range(0, count, _CHUNK):
+        part = given[start : start + _CHUNK].astype(np.float64)
+        largest = np.abs(part).max(axis=1, keepdims=True)
+        wrong = np.flatnonzero(~np.isfinite(largest))
+        if len(wrong):
+            raise UserError(
+                f"{path}, row {start + wrong[0]} (from 0), holds NaN or an infinite number: "
+                "every image needs finite features."
+            )
+        features[start : start + _CHUNK] = part / np.where(largest > 0, largest, 1)
+    return features
 
 
 def mutual_pairs(

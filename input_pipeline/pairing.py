@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from input_pipeline import text_files
 from input_pipeline.pairs import PairTable
 from input_pipeline.store import ImageStore
 from sp_jax.errors import UserError
@@ -292,39 +293,44 @@ def read_classes(path: str, store: ImageStore) -> list[int]:
     Empty lines and those that begin with # are passed over.
 
     Raises:
-      UserError: the file is missing, or names a class twice or one that is not there.
+      UserError: the file is missing or no text, or names a class twice or one that is not
+        there.
     """
     try:
-        # utf-8-sig: some editors put a byte order mark in front.
-        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = text_files.read_lines(pathlib.Path(path).read_bytes(), path)
+    except OSError as error:
         raise UserError(
             f"Cannot read the class list {path} ({error}): give a text file with one "
             "class a line."
         ) from error
-    words = collections.Counter(name.split(" ")[0] for name in store.class_names)
-    known = {
-        name.split(" ")[0]: i
-        for i, name in enumerate(store.class_names)
-        if words[name.split(" ")[0]] == 1
-    }
-    known |= {name: i for i, name in enumerate(store.class_names)}
+    words = [name.split(" ")[0] for name in store.class_names]
+    counts = collections.Counter(words)
+    find = text_files.finder(store.class_names)
+    # With the whole name as its own word where the word is that of several.
+    unique = (
+        word if counts[word] == 1 else name
+        for word, name in zip(words, store.class_names, strict=True)
+    )
+    find_word = text_files.finder(unique)
     chosen = []
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
-        if line not in known and words[line] > 1:
+        found = find(line)
+        if found is None:
+            found = find_word(line)
+        if found is None and counts[line] > 1:
             raise UserError(
-                f"{path}, line {number}: {words[line]} classes of {store.name!r} begin "
+                f"{path}, line {number}: {counts[line]} classes of {store.name!r} begin "
                 f"with {line!r}: write the whole name."
             )
-        if line not in known:
+        if found is None:
             raise UserError(
                 f"{path}, line {number}: {store.name!r} has no class {line!r}."
             )
-        if known[line] in chosen:
+        if found in chosen:
             raise UserError(f"{path}, line {number}: class {line!r} comes twice.")
-        chosen.append(known[line])
+        chosen.append(found)
     return chosen
 
 

@@ -5,7 +5,6 @@ and loaded again. `second == first` is an augmentation pair (two views of one im
 `pairing` makes tables.
 """
 
-import csv
 import dataclasses
 import hashlib
 import io
@@ -15,11 +14,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from input_pipeline import text_files
 from input_pipeline.store import ImageStore
 from sp_jax.errors import UserError
 
 _COLUMNS = ("first", "second", "label")
 _WITH_ROOT = ("folder", "tiny_imagenet")  # Stores whose ids are paths in a folder.
+_SHOWN = 200  # characters of a wrong name, which may be half of a file
 _HEADER = ("store", "split", "fingerprint", "source")
 
 
@@ -119,13 +120,14 @@ def save_table(
     text = io.StringIO()
     for key in _HEADER:
         text.write(f"# {key}={' '.join(str(getattr(table, key)).split())}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS if score is None else (*_COLUMNS, "score"))
+    text.write(text_files.csv_line(_COLUMNS if score is None else (*_COLUMNS, "score")))
     columns = (table.first, table.second, table.label)
     for row, (first, second, label) in enumerate(zip(*columns, strict=True)):
         name = store.class_names[label] if label >= 0 else ""
         more = () if score is None else (f"{score[row]:.6f}",)
-        writer.writerow((store.ids[first], store.ids[second], name, *more))
+        text.write(
+            text_files.csv_line((store.ids[first], store.ids[second], name, *more))
+        )
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # surrogateescape: file names that are not UTF-8.
@@ -133,9 +135,9 @@ def save_table(
         content = text.getvalue().encode("utf-8", "surrogateescape")
         temporary.write_bytes(content)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
@@ -147,30 +149,19 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
     label stands for the class of the first image.
 
     Raises:
-      UserError: the file is missing, lacks a column, was made for another store, or
-        names an image or a class that the store does not have (with the line number).
+      UserError: the file is missing or no table, lacks a column, was made for another
+        store, or names an image or a class that the store does not have (with the line
+        number).
     """
     path = pathlib.Path(path)
     try:
-        # utf-8-sig: spreadsheet programs put a byte order mark in front.
-        # Bytes: read_text() would change line ends within a name.
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(
             f"Cannot read the pair table {path} ({error}): give a CSV file with "
             f"the columns {', '.join(_COLUMNS)}."
         ) from error
-    lines = text.split("\n")  # splitlines() knows more line ends than editors do.
-    header, start = {}, 0
-    for line in lines:
-        # Spreadsheet programs quote comment lines and pad them with commas.
-        stripped = line.strip().rstrip(",").strip('"')
-        if stripped and not stripped.startswith("#"):
-            break
-        start += 1
-        key, equals, value = stripped.lstrip("# ").partition("=")
-        if equals:
-            header[key.strip()] = value.strip()
+    header, rows = _read_rows(path, text_files.decode(content, path, "surrogateescape"))
     made_for = header.get("fingerprint", store.fingerprint)
     if made_for != store.fingerprint:
         raise UserError(
@@ -180,41 +171,46 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
             "that store, with the same image size and way to resize; or, if the images "
             "were changed on purpose, delete the file's fingerprint line."
         )
-    reader = csv.DictReader([f"{line}\n" for line in lines[start:]])
-    missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+    _, columns = next(rows, (0, []))
+    columns = [name.strip() for name in columns]
+    missing = [name for name in _COLUMNS if name not in columns]
     if missing:
         raise UserError(
             f"{path} lacks the column {', '.join(missing)}: its first line after the "
             f"comments must be {','.join(_COLUMNS)}."
         )
-    rows = {name: row for row, name in enumerate(store.ids)}
+    places = [columns.index(name) for name in _COLUMNS]
+    find = text_files.finder(store.ids)
+    find_class = text_files.finder(store.class_names)
     scheme, _, directory = store.name.partition(":")
     root = pathlib.Path(directory).expanduser() if scheme in _WITH_ROOT else None
-    classes = {name: number for number, name in enumerate(store.class_names)}
     first, second, label = [], [], []
-    for record in _records(reader, path):
-        begin = record[reader.fieldnames[0]]
-        if begin.startswith("#") and begin not in rows:
+    for number, row in rows:
+        where = f"{path}, line {number}"
+        if row[0].startswith("#") and find(row[0]) is None:
             continue  # A pair that a person has taken out.
-        where = f"{path}, line {start + reader.line_num}"
-        for column, column_rows in (("first", first), ("second", second)):
-            name = record[column] or ""
-            if root and name not in rows:
-                name = _relative(name, root, where)
-            if name not in rows:
+        if len(row) <= max(places):
+            lacks = [columns[place] for place in places if place >= len(row)]
+            raise UserError(
+                f"{where}: the row has no column {', '.join(lacks)}: complete or remove "
+                "it."
+            )
+        *images, class_name = (row[place] for place in places)
+        for column, name, found in zip(_COLUMNS, images, (first, second), strict=False):
+            image = find(name)
+            if image is None and root and name:
+                image = find(_relative(name, root, where))
+            if image is None:
                 raise UserError(
                     f"{where}: {store.name!r}, split {store.split!r}, has no image "
-                    f"{name!r} (column {column}): correct or remove the line."
+                    f"{name[:_SHOWN]!r} (column {column}): {_advice(name)}."
                 )
-            column_rows.append(rows[name])
-        if not record["label"]:
-            label.append(store.labels[first[-1]])
-        elif record["label"] in classes:
-            label.append(classes[record["label"]])
-        else:
+            found.append(image)
+        label.append(find_class(class_name) if class_name else store.labels[first[-1]])
+        if label[-1] is None:
             raise UserError(
-                f"{where}: {store.name!r} has no class {record['label']!r}: correct "
-                "the label or leave it empty."
+                f"{where}: {store.name!r} has no class {class_name[:_SHOWN]!r}: "
+                f"{_advice(class_name)}, or leave the label empty."
             )
     return PairTable(
         first=np.asarray(first, np.int32),
@@ -227,14 +223,32 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
     )
 
 
-def _records(reader: csv.DictReader, path: pathlib.Path) -> Iterator[dict[str, str]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise UserError(
-            f"{path} cannot be read as CSV near line {reader.line_num} ({error}): look "
-            'for a quotation mark without its other half (").'
-        ) from error
+def _read_rows(
+    path: pathlib.Path, text: str
+) -> tuple[dict[str, str], Iterator[tuple[int, list[str]]]]:
+    """The comment lines at the top, and the rows behind them, each with its line number."""
+    # Line ends stay as they are: names in quotation marks may hold some.
+    lines = list(io.StringIO(text, newline=""))
+    header, start = {}, 0
+    for line in lines:
+        # Spreadsheet programs quote comment lines and pad them with commas.
+        stripped = line.strip().rstrip(",").strip('"')
+        if stripped and not stripped.startswith("#"):
+            break
+        start += 1
+        key, equals, value = stripped.lstrip("# ").partition("=")
+        if equals:
+            header[key.strip()] = value.strip()
+    return header, text_files.read_csv(lines, path, start)
+
+
+def _advice(name: str) -> str:
+    """What to do about a name that is not found."""
+    if "\n" in name or "\r" in name:
+        return 'look for a quotation mark (") without its other half'
+    if any("\udc80" <= character <= "\udcff" for character in name):
+        return "if the name looks right in your editor, save the file as UTF-8"
+    return "correct or remove the line"
 
 
 def _relative(name: str, root: pathlib.Path, where: str) -> str:
@@ -246,6 +260,6 @@ def _relative(name: str, root: pathlib.Path, where: str) -> str:
         )
     except ValueError:
         raise UserError(
-            f"{where}: {name!r} lies outside of the store's folder {root}: move the image "
-            "into it, or open a store that holds both."
+            f"{where}: {name[:_SHOWN]!r} lies outside of the store's folder {root}: move "
+            "the image into it, or open a store that holds both."
         ) from None

@@ -12,7 +12,11 @@ from input_pipeline.store import ImageStore
 from sp_jax.errors import UserError
 
 _CHUNK = 4096  # Pairs that are read at a time.
+_IMAGES = 256  # Images whose contrast is taken at a time.
 _THUMBNAIL = 16
+# Standard deviations in levels of 255: an image with less is blank, up to the noise of a
+# scanner; a thumbnail with less holds rounding, and its correlation means nothing.
+_BLANK, _ROUNDING = 3.0, 0.1
 # Correlation of two thumbnails from which on they count as one picture: docs/data.md says
 # what lies above it.
 NEAR = 0.95
@@ -32,10 +36,10 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
       pairs_a_class: the smallest and the largest number.
       images: different images in the table.
       images_used_again: those that stand in more than one pair.
+      blank_images: those without contrast, see `blank`.
       duplicate_images: those whose pixels another image of the table has, too.
       identical_pairs: semantic pairs of two images with the same pixels.
-      near_duplicate_pairs: semantic pairs, not identical, whose 16 x 16 gray
-        thumbnails correlate by more than `NEAR`.
+      near_duplicate_pairs: semantic pairs, not identical, see `near_duplicates`.
       repeated_pairs: pairs that stand in the table before, in either order.
       pairs_across_classes: those whose images and whose own label are not all the same.
 
@@ -50,14 +54,11 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
     _, content, copies = np.unique(
         store.digests[used], axis=0, return_inverse=True, return_counts=True
     )
-    number = dict(zip(used.tolist(), content.reshape(-1).tolist(), strict=True))
-    same = np.array(
-        [number[a] == number[b] for a, b in zip(table.first, table.second, strict=True)]
-    )
+    same = _identical(store, table.first, table.second)
+    near = near_duplicates(store, table.first, table.second)
     classes, counts = np.unique(table.label, return_counts=True)
     both = np.stack([table.first, table.second], axis=1)
     labels = np.stack([store.labels[table.first], store.labels[table.second]])
-    correlation = similarity(store, table.first, table.second)
     return {
         "pairs": len(table),
         "augmentation_pairs": int((~semantic).sum()),
@@ -65,16 +66,53 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
         "pairs_a_class": [int(counts.min()), int(counts.max())],
         "images": len(used),
         "images_used_again": int((times > 1).sum()),
+        "blank_images": int(blank(store, used).sum()),
         "duplicate_images": int((copies[content.reshape(-1)] > 1).sum()),
         "identical_pairs": int((same & semantic).sum()),
-        "near_duplicate_pairs": int(((correlation > NEAR) & semantic & ~same).sum()),
+        "near_duplicate_pairs": int((near & semantic & ~same).sum()),
         "repeated_pairs": len(table) - len(np.unique(np.sort(both, axis=1), axis=0)),
         "pairs_across_classes": int((labels != table.label).any(0).sum()),
     }
 
 
+def blank(store: ImageStore, rows: np.ndarray) -> np.ndarray:
+    """Which images have no contrast, bool [n]: no channel deviates by 3 of 255 levels.
+
+    A pair of two of them teaches nothing.
+
+    Args:
+      store: the images.
+      rows: int [n].
+    """
+    found = np.empty(len(rows), bool)
+    for start in range(0, len(rows), _IMAGES):
+        part = slice(start, start + _IMAGES)
+        pixels = store.read(rows[part])
+        deviation = pixels.std((1, 2), dtype=np.float32)
+        found[part] = deviation.max(axis=1) < _BLANK
+    return found
+
+
+def near_duplicates(
+    store: ImageStore, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """Which pairs of rows show one picture, bool [P].
+
+    Their pixels are the same, or their 16 x 16 gray thumbnails correlate by more than `NEAR`.
+    """
+    alike = similarity(store, first, second) > NEAR
+    return alike | _identical(store, first, second)
+
+
+def _identical(store: ImageStore, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return (store.digests[first] == store.digests[second]).all(axis=1)
+
+
 def similarity(store: ImageStore, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Correlation of the gray thumbnails of pairs of rows: float32 [P], from -1 to 1."""
+    """Correlation of the gray thumbnails of pairs of rows: float32 [P], from -1 to 1.
+
+    NaN where a thumbnail has no contrast: its correlation is undefined.
+    """
     found = np.empty(len(first), np.float32)
     for start in range(0, len(first), _CHUNK):
         rows = slice(start, start + _CHUNK)
@@ -85,15 +123,17 @@ def similarity(store: ImageStore, first: np.ndarray, second: np.ndarray) -> np.n
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
-    """Gray thumbnails of mean 0 and norm 1: float32 [n, up to 256]."""
+    """Gray thumbnails of mean 0 and norm 1: float32 [n, up to 256]; NaN without contrast."""
     size = images.shape[1]
     side = min(size, _THUMBNAIL)
     gray = images.mean(-1, dtype=np.float32)
-    edges = np.linspace(0, size, side + 1).astype(int)[:-1]
-    small = np.add.reduceat(np.add.reduceat(gray, edges, 1), edges, 2)
+    edges = np.linspace(0, size, side + 1).astype(int)
+    small = np.add.reduceat(np.add.reduceat(gray, edges[:-1], 1), edges[:-1], 2)
+    small /= np.outer(np.diff(edges), np.diff(edges))  # Not every block is as large.
     small = small.reshape(len(images), -1)
     small = small - small.mean(1, keepdims=True)
-    return small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
+    norm = np.linalg.norm(small, axis=1, keepdims=True)
+    return small / np.where(norm < _ROUNDING * side, np.nan, norm)
 
 
 def contact_sheet(

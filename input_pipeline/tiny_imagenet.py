@@ -13,6 +13,7 @@ as "n01443537 goldfish".
 Source: http://cs231n.stanford.edu/tiny-imagenet-200.zip
 """
 
+from input_pipeline import text_files
 from input_pipeline.files import SPLITS, Files, is_image, list_files
 from input_pipeline.source import Source, key_of, make_meta
 from sp_jax.errors import UserError
@@ -95,12 +96,13 @@ def _classes(files: Files, ids: list[str]) -> list[str | None]:
 def _lines(files: Files, name: str, columns: int = 1) -> list[list[str]]:
     """The tab-separated fields of each line of a table: so many or more."""
     try:
-        text = files.read(name).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = files.read(name)
+    except OSError as error:
         raise UserError(
             f"{files.root}: cannot read {name} ({error}): {_LAYOUT}."
         ) from error
-    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
+    text = text_files.read_lines(content, f"{files.root}: {name}")
+    lines = [line.split("\t") for line in text if line.strip()]
     for fields in lines:
         if len(fields) < columns:
             raise UserError(

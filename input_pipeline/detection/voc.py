@@ -1,20 +1,22 @@
 """PASCAL VOC's folders: JPEGImages, Annotations, ImageSets/Main.
 
-The annotations are XML; a document type, and so every entity, is refused. Corners are counted
-from 1 and belong to the box, so a box of VOC is [xmin - 1, xmax] wide.
+An image may have another suffix than .jpg, and its name may hold spaces. Hidden files are left
+alone.
 
 Source: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 """
 
-import math
 import pathlib
-from xml.etree import ElementTree
-from xml.parsers import expat
+import re
+from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image
 
-from input_pipeline.detection.boxes import Annotation, BoxStore, make_store
+from input_pipeline.decode import FORMATS
+from input_pipeline.detection.boxes import BoxStore, make_store
+from input_pipeline.detection.voc_annotation import read_annotation
+from input_pipeline.files import list_files
+from input_pipeline.text_files import finder, read_lines
 from sp_jax.errors import UserError
 
 CLASSES = (
@@ -22,7 +24,7 @@ CLASSES = (
     *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
     *("sheep", "sofa", "train", "tvmonitor"),
 )
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_HIDDEN = (".", "__MACOSX")  # what a Mac adds
 _LAYOUT = "it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt"
 
 
@@ -43,30 +45,30 @@ def open_folder(name: str, path: str, split: str) -> BoxStore:
     root = pathlib.Path(path).expanduser().absolute()
     years = _find_years(root)
     known = {
-        path: read_annotation(path)
-        for folder in years.values()
-        for path in sorted((folder / "Annotations").glob("*.xml"))
+        year: {id: read_annotation(path) for id, path in _annotations(folder).items()}
+        for year, folder in years.items()
     }
     annotations, images = [], []
     for part in split.split("+"):
         year, slash, own = part.strip().rpartition("/")
+        if not slash:
+            year = min(years)
         if not slash and len(years) > 1:
             raise UserError(
-                f"{root} holds {', '.join(years)}: say which one, such as "
-                f"{min(years)}/{part}."
+                f"{root} holds {', '.join(years)}: say which one, such as {year}/{part}."
             )
-        folder = years.get(year) if slash else next(iter(years.values()))
-        if folder is None:
+        if year not in years:
             raise UserError(f"{root} has no {year}, but {', '.join(years)}.")
-        for id in _read_split(folder, own):
-            path = folder / "Annotations" / f"{id}.xml"
-            annotations.append(known.get(path) or read_annotation(path))
-            images.append(folder / "JPEGImages" / f"{id}.jpg")
+        ids = _read_split(years[year], own, list(known[year]))
+        annotations += [known[year][id] for id in ids]
+        images += _find_images(years[year], ids)
     if len(set(images)) < len(images):
         raise UserError(f"{split} has images of {root} twice: name splits apart.")
     for image, annotation in zip(images, annotations, strict=True):
         _check_size(image, annotation.size)
-    names = {name for one in known.values() for name in one.names}
+    names = {
+        name for year in known.values() for one in year.values() for name in one.names
+    }
     classes = CLASSES if names <= set(CLASSES) else tuple(sorted(names))
     return make_store(
         name, split, classes, annotations, lambda row: images[row].read_bytes()
@@ -79,7 +81,11 @@ def _find_years(root: pathlib.Path) -> dict[str, pathlib.Path]:
         raise UserError(f"There is no folder {root}: give the one with VOC's images.")
     if (root / "Annotations").is_dir():
         return {root.name: root}
-    years = {p.name: p for p in sorted(root.iterdir()) if (p / "Annotations").is_dir()}
+    years = {
+        path.name: path
+        for path in sorted(root.iterdir())
+        if (path / "Annotations").is_dir() and not path.name.startswith(_HIDDEN)
+    }
     if not years:
         raise UserError(
             f"{root} is not in VOC's layout, nor is a folder in it: {_LAYOUT}."
@@ -87,111 +93,87 @@ def _find_years(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return years
 
 
-def _read_split(folder: pathlib.Path, split: str) -> list[str]:
-    """The names of a split's images."""
+def _by_id(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Files below a folder by their names without the suffix; hidden ones are left alone."""
+    found: dict[str, list[pathlib.Path]] = {}
+    for file in list_files(folder, _LAYOUT).files:
+        found.setdefault(file.name.rpartition(".")[0], []).append(folder / file.name)
+    return found
+
+
+def _annotations(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    return {
+        id: path
+        for id, paths in _by_id(folder / "Annotations").items()
+        for path in paths
+        if path.suffix.lower() == ".xml"
+    }
+
+
+def _read_split(folder: pathlib.Path, split: str, known: Sequence[str]) -> list[str]:
+    """The names of a split's images, which are among those that have annotations."""
     sets = folder / "ImageSets" / "Main"
+    path = sets / f"{split}.txt"
     try:
-        lines = (sets / f"{split}.txt").read_text(encoding="utf-8").splitlines()
-    except OSError:
+        content = path.read_bytes()
+    except FileNotFoundError:
         # Beside them are lists of each class, such as dog_train.
-        known = sorted(p.stem for p in sets.glob("*.txt") if "_" not in p.stem)
+        names = [p.stem for p in sorted(sets.glob("*.txt"))]
+        others = [x for x in names if "_" not in x and not x.startswith(_HIDDEN)]
         raise UserError(
-            f"{folder} has no split {split!r}, but {', '.join(known) or 'none'}: {_LAYOUT}."
+            f"{folder} has no split {split!r}, but {', '.join(others) or 'none'}: "
+            f"{_LAYOUT}."
         ) from None
-    ids = [line.strip() for line in lines if line.strip()]
-    for id in ids:
-        if len(id.split()) > 1:  # Those lists name all images, with a flag.
+    find, ids = finder(known), []
+    for line in map(str.strip, read_lines(content, path)):
+        place = find(line)
+        if place is not None:
+            ids.append(known[place])
+        elif re.fullmatch(r"\S+\s+(-1|0|1)", line):  # Those lists have all images.
             raise UserError(
-                f"{sets / split}.txt has a line {id!r} instead of the name of an image: "
-                "choose a split such as trainval."
+                f"{path} has a line {line!r} instead of the name of an image: choose a "
+                "split such as trainval."
+            )
+        elif line:
+            raise UserError(
+                f"{folder / 'Annotations' / line}.xml is missing: restore it, or take "
+                f"{line!r} out of {path}."
             )
     return ids
+
+
+def _find_images(folder: pathlib.Path, ids: Sequence[str]) -> list[pathlib.Path]:
+    """The image of each name: NAME.jpg, or the only one with another suffix."""
+    files = _by_id(folder / "JPEGImages")
+    names, found = list(files), []
+    find = finder(names)
+    for id in ids:
+        place = find(id)
+        paths = [] if place is None else files[names[place]]
+        images = [p for p in paths if p.suffix.lower() in Image.registered_extensions()]
+        usual = [path for path in images if path.suffix == ".jpg"]
+        if len(usual or images) > 1:
+            raise UserError(
+                f"{folder / 'JPEGImages'} holds {' and '.join(p.name for p in images)}: "
+                "keep the one that the annotation belongs to."
+            )
+        found += usual or images or [folder / "JPEGImages" / f"{id}.jpg"]
+    return found
 
 
 def _check_size(path: pathlib.Path, size: tuple[int, int]) -> None:
     """Read the header of an image: missing files and wrong ones are found early."""
     try:
-        with Image.open(path, formats=("JPEG",)) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
     except Exception as error:  # PIL raises many types.
-        missing = isinstance(error, FileNotFoundError)
+        missing, kinds = isinstance(error, FileNotFoundError), ", ".join(FORMATS)
         raise UserError(
-            f"{path} is {'missing' if missing else 'no JPEG file'}: restore it, or take "
-            "it out of the split."
+            f"{path} is {'missing' if missing else f'none of {kinds}'}: restore it, or "
+            "take it out of the split."
         ) from error
     if (height, width) != size:
         raise UserError(
             f"{path} is {width} x {height} pixels, but its annotation says {size[1]} x "
             f"{size[0]}: its boxes would be wrong, so correct one of them."
         )
-
-
-def read_annotation(path: pathlib.Path) -> Annotation:
-    """Read one file of annotations.
-
-    Raises:
-      UserError: it is missing, or not as VOC's.
-    """
-    try:
-        root = parse(path.read_bytes())
-        height, width = (_number(root, f"size/{side}") for side in ("height", "width"))
-        objects = root.findall("object")
-        names = [_text(one, "name") for one in objects]
-        corners = [
-            [_number(one, f"bndbox/{side}") for side in _CORNERS] for one in objects
-        ]
-        difficult = [
-            (one.findtext("difficult") or "0").strip() == "1" for one in objects
-        ]
-    except OSError:
-        raise UserError(f"{path} is missing or not readable: restore it.") from None
-    except (ValueError, expat.ExpatError) as error:
-        raise UserError(
-            f"{path} is no annotation of VOC ({error}): correct or restore it."
-        ) from error
-    boxes = np.array(corners, np.float64).reshape(-1, 4) - [1, 1, 0, 0]
-    return Annotation(
-        id=f"{path.parts[-3]}/{path.stem}",
-        size=(int(height), int(width)),
-        names=names,
-        boxes=boxes.astype(np.float32),
-        difficult=np.array(difficult, bool),
-    )
-
-
-def _text(element: ElementTree.Element, path: str) -> str:
-    text = element.findtext(path, "").strip()
-    if not text:
-        raise ValueError(f"{element.tag}/{path} is missing")
-    return text
-
-
-def _number(element: ElementTree.Element, path: str) -> float:
-    text = _text(element, path)
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{element.tag}/{path} is {text!r} instead of a number")
-    return number
-
-
-def parse(content: bytes) -> ElementTree.Element:
-    """Parse XML without a document type, and so without entities of its own.
-
-    Raises:
-      ValueError: it has one.
-      xml.parsers.expat.ExpatError: it is no XML.
-    """
-    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
-
-    def refuse(*_):
-        raise ValueError("it declares a document type, which is not allowed")
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.Parse(content, True)
-    return builder.close()

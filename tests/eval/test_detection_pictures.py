@@ -174,6 +174,23 @@ def test_curves_are_means_with_the_range_of_the_seeds():
     assert names == ["SP", "random"]
 
 
+def test_names_are_drawn_as_they_are(tmp_path):
+    names = ("$5 and $10", "$a_b^{$", "caf\udce9")
+    box = (10, 10, 90, 90)
+    seen = [found((box, 0.9, i)) for i in range(3)]
+    path = tmp_path / "sheet.png"
+    truth = [there((box, i)) for i in range(3)]
+    detection_pictures.detection_sheet(path, [grey(160, 160)] * 3, seen, truth, names)
+    curve = dict.fromkeys(names, np.linspace(1, 0, 101))
+    runs = {"runs/$a^{$": [curve], "_run": [curve]}
+    figure = draw_curves(runs, by_class=True)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == list(runs)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["mean over classes", *names[:2], "caf?"]
+    detection_pictures.pr_figure(path, runs, by_class=True)
+
+
 def test_the_mean_alone(tmp_path):
     path = tmp_path / "pr.png"
     detection_pictures.pr_figure(path, {"SP": [{"cat": np.linspace(1, 0, 101)}]})

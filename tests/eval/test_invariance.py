@@ -156,7 +156,10 @@ def test_curves_and_table():
     # (0.55 - 0.2) / (0.8 - 0.2) and (0.65 - 0.2) / (0.9 - 0.2).
     assert rows["kept", "occlusion"][0].startswith("0.613")
     assert ("cosine", "occlusion/patches") not in rows
+    results["_$a^{$"] = [fake_result(-0.2)]
     figure = invariance_figure.draw_figure(results)
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == list(results)
     assert [axis.get_title() for axis in figure.axes[:4]] == list(changes.FAMILIES)
     (band,) = [x for x in figure.axes[0].collections if len(x.get_paths()[0]) > 12][:1]
     heights = band.get_paths()[0].vertices[:, 1]

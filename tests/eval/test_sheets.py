@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import figures, sheets
+from eval import figures, pictures, sheets
 from eval.features import Extractor
 from input_pipeline.pairing import augmented_pairs, semantic_pairs
 from sp_jax import models
@@ -54,6 +54,19 @@ def test_attention_is_that_of_the_last_block(vit):
         got = maps[:, head].reshape(2, 16)
         np.testing.assert_allclose(got, weight[:, 1:], rtol=1e-4, atol=1e-6)
         assert got.std() > 1e-3
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    """Dollar signs are no mathematics, an underscore hides nothing."""
+    names = ("$5 and $10", "$a_b^{$", "_hidden", "\\alpha", "others", "caf\udce9")
+    points = np.random.default_rng(0).standard_normal((13, 2))
+    labels = np.arange(13) % 7 - 1
+    figure = sheets.draw_map(points, labels, names, "folder:$a^{$b")
+    (axis,) = figure.axes
+    assert axis.get_title() == "folder:$a^{$b"
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert sorted(texts) == sorted([*names[:-1], "caf?", "others"])
+    pictures.save_figure(figure, tmp_path / "map.png")
 
 
 def test_a_map_keeps_neighbours_together():

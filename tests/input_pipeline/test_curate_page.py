@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import json
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -144,6 +147,45 @@ def test_other_sites_are_refused(make_store, tmp_path):
     assert answer.json["pair"] == 0
 
 
+@pytest.mark.parametrize(
+    "body, code",
+    [
+        *((body, 400) for body in ("", "{", "[]", "7", "null", '"x"', "\xff", "NaN")),
+        *((body, 400) for body in ("[" * 60_000, '{"pair": ' + "9" * 5000 + "}", "{}")),
+        *(
+            (json.dumps({"images": [], "pair": 0, "action": "accept"} | wrong), 400)
+            for wrong in (
+                *({"pair": x} for x in (None, "0", 0.0, True, [0], {}, 10**30, -1)),
+                *({"action": x} for x in (None, 1, ["accept"], {})),
+                *({"images": x} for x in (None, 1, "x", {}, [[]])),
+            )
+        ),
+        ('{"pair": 0, "x": "' + "x" * 70_000 + '"}', 413),
+    ],
+)
+def test_requests_of_another_form(make_store, tmp_path, body, code):
+    """Refused in words, and nothing is decided."""
+    store = make_store([0] * 8)
+    curation = Curation(pairing.class_pairs(store, 3, seed=0), store, tmp_path / "log")
+    client = curate_page.make_app(curation, bytes, tmp_path / "out.csv").test_client()
+    kept = (tmp_path / "log").read_bytes()
+    content = body.encode("latin-1")
+    for path in ("/decide", "/undo", "/export") if code == 413 else ("/decide",):
+        answer = client.post(path, data=content, content_type="application/json")
+        assert answer.status_code == code and answer.json["error"]
+    assert (tmp_path / "log").read_bytes() == kept and not curation.status.any()
+
+
+def test_no_other_site_shows_the_page(make_store, tmp_path):
+    store = make_store([0] * 8)
+    curation = Curation(pairing.class_pairs(store, 3, seed=0), store, tmp_path / "log")
+    client = curate_page.make_app(curation, bytes, tmp_path / "out.csv").test_client()
+    for path in ("/", "/pair/0", "/nowhere"):
+        headers = client.get(path).headers
+        assert headers["X-Frame-Options"] == "DENY"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
 def test_of_many_classes_those_near_are_listed(make_store, tmp_path):
     store = make_store(np.repeat(np.arange(500), 2))
     curation = Curation(pairing.class_pairs(store, 1, seed=0), store, tmp_path / "log")
@@ -269,6 +311,27 @@ def test_the_program_refuses_with_one_sentence(folder):
         )
         assert done.returncode == 2 and wanted in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_end_and_a_port_that_is_taken(folder):
+    path, store, _ = folder
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = command(path, store, f"--port={port}")
+        done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"error: Port {port} cannot be used (Address already in use)" in done.stderr
+    log = path / "pairs.decisions.csv"
+    kept = log.read_bytes()
+    log.write_bytes(kept + b"time,0,acc")
+    program = command(path, store)
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
+        assert "was cut off ('time,0,acc')" in server.stdout.readline()
+        assert "4 pairs: open http" in server.stdout.readline()
+        server.send_signal(signal.SIGINT)
+        said, _ = server.communicate(timeout=20)
+    assert server.returncode == 0 and log.read_bytes() == kept
+    assert said == f"\nStopped. The decisions are in {log}; the same command goes on.\n"
 
 
 def unlabelled(make_store, side):

@@ -77,13 +77,50 @@ def test_a_torn_line_is_dropped_and_other_pairs_are_refused(store, table, tmp_pa
     curation.decide(1, "reject")
     path.write_bytes(path.read_bytes()[:-5])
     again = Curation(table, store, path)
-    assert path.read_bytes() == kept
+    assert path.read_bytes() == kept and ",1,reject,class0/" in again.dropped
+    assert not Curation(table, store, path).dropped
     assert again.status[:2].tolist() == [ACCEPTED, UNDECIDED]
     assert again.second[1] == curation.second[1] != table.second[1]
     again.undo()
     assert again.second[1] == table.second[1]
+    torn = kept + b"time,1,swap,class0/1"  # Of class0/1.png, or of class0/11.png.
+    path.write_bytes(torn)
+    assert Curation(table, store, path).dropped == "time,1,swap,class0/1"
+    assert path.read_bytes() == kept
+    # Nothing is taken out of a log that is damaged elsewhere.
+    torn = kept.replace(b",swap,", b",swop,") + b"time"
+    path.write_bytes(torn)
+    with pytest.raises(UserError, match="line 4: .* is no decision"):
+        Curation(table, store, path)
+    assert path.read_bytes() == torn
+    path.write_bytes(kept)
     with pytest.raises(UserError, match="decisions on other pairs"):
         Curation(pairing.class_pairs(store, 2, seed=0), store, path)
+
+
+def test_a_log_that_another_program_has_saved(store, table, tmp_path):
+    """Without the last line end, or as a spreadsheet program on Windows writes it."""
+    path = tmp_path / "decisions.csv"
+    curation = Curation(table, store, path)
+    curation.decide(0, "swap")
+    for pair, action in ((1, "accept"), (0, "reject"), (0, "accept")):
+        curation.decide(pair, action)
+    curation.undo()
+    kept, wanted = path.read_bytes(), state(curation)
+    for cut in (1, len(kept) - kept[:-1].rfind(b"\n")):  # An undo, a decision.
+        path.write_bytes(kept[:-cut])
+        again = Curation(table, store, path)
+        assert again.dropped == "" and path.read_bytes() == kept[: len(kept) - cut + 1]
+    path.write_bytes(kept.replace(b"\ntime,", b",,,\ntime,").replace(b"\n", b"\r\n"))
+    again = Curation(table, store, path)
+    assert state(again) == wanted
+    again.decide(2, "reject")
+    assert state(Curation(table, store, path)) == state(again)
+    path.write_bytes(kept.decode().encode("utf-8-sig"))
+    assert state(Curation(table, store, path)) == wanted
+    path.write_bytes(kept.decode().encode("utf-16"))
+    with pytest.raises(UserError, match="or another program has changed its first"):
+        Curation(table, store, path)
 
 
 def test_a_full_disk_changes_nothing(store, table, tmp_path):
@@ -117,12 +154,14 @@ def test_a_full_disk_changes_nothing(store, table, tmp_path):
         "time,1,accept,nobody.png",
         'time,1,accept,"class0/0.png',
         "time,1,undo,",
-        "time,1,accept,class0/0.png\ntime,2,undo,",
+        "time,1,accept,PARTNER\ntime,2,undo,",
+        "time,1,accept,class0/0.png",  # Not what was shown.
     ],
 )
 def test_a_line_that_is_no_decision_is_named(store, table, tmp_path, lines):
     path = tmp_path / "decisions.csv"
     Curation(table, store, path)
+    lines = lines.replace("PARTNER", store.ids[table.second[1]])
     with open(path, "a") as file:
         file.write(f"{lines}\ntime,0,accept,class0/1.png\n")
     number = 3 + lines.count("\n")

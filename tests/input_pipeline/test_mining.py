@@ -104,6 +104,61 @@ def test_handmade_features():
     assert shapes[3] @ shapes[5] < 0.3
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda x, t=t: x.astype(t) for t in ("f2", ">f8", "longdouble", "i8", "u1")),
+        lambda x: x > 1,
+        np.asfortranarray,
+        lambda x: x * 1e300,
+        lambda x: x * 1e-300,
+    ],
+)
+def test_features_of_other_types(change, tmp_path):
+    """The same directions, whatever the type; also where float32 has no such numbers."""
+    given = change(np.random.default_rng(0).integers(1, 9, (5, 3)).astype(float))
+    np.save(tmp_path / "f.npy", given)
+    features = mining.read_features(tmp_path / "f.npy", 5)
+    assert features.dtype == np.float32 and features.flags.c_contiguous
+    given = given.astype(float)
+    want = given / np.maximum(given.max(axis=1, keepdims=True), 1e-310)
+    np.testing.assert_allclose(features, want, rtol=1e-6)
+
+
+def bad_features():
+    x = np.ones((5, 3))
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (5, 10000000000000)}\n"
+    return {
+        "is no .npy file": [b"", b"1 2 3", b"PK\3\4", x.astype(object)]
+        + [b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode()],
+        "is an archive of arrays": [{"x": x}],
+        "not real numbers": [x.astype(complex), x.astype("V2"), x.astype(str)],
+        "holds NaN or an infinite number": [x * np.nan, x * [1, 1, -np.inf]],
+        "not a row of numbers for each of the 5": [
+            x[:4],
+            x[:, 0],
+            x[:, :0],
+            x[..., None],
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "message, given", [(key, x) for key, many in bad_features().items() for x in many]
+)
+def test_features_that_cannot_be_used(message, given, tmp_path):
+    path = tmp_path / "f.npy"
+    if isinstance(given, bytes):
+        path.write_bytes(given)
+    elif isinstance(given, dict):
+        with path.open("wb") as file:
+            np.savez(file, **given)
+    else:
+        np.save(path, given)
+    with pytest.raises(UserError, match=f"f.npy.*{message}"):
+        mining.read_features(path, 5)
+
+
 def mine(*options):
     return subprocess.run(
         [sys.executable, "-m", "input_pipeline.mine_pairs", *map(str, options)],
@@ -177,12 +232,20 @@ def test_the_program(pictures, tmp_path):
 
 
 def test_copies_cost_no_uses(pictures, tmp_path):
-    """Each image lies there three times; its copies must not stand for its partners."""
+    """Each image lies there three times; its copies must not stand for its partners.
+
+    Blank pages stand in no pair, whether they are equal or almost.
+    """
     for path in sorted(pictures.rglob("*.png")):
         for quality in (85, 90):
             Image.open(path).save(
                 path.with_name(f"{path.stem}_{quality}.jpg"), quality=quality
             )
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        page = np.full((32, 32, 3), 255, np.uint8)
+        page -= (i // 3 * rng.integers(0, 4, page.shape)).astype(np.uint8)
+        Image.fromarray(page).save(pictures / "cat" / f"page{i}.png")
     common = f"--store=folder:{pictures}", f"--data_dir={tmp_path / 'data'}"
     done = mine(
         *common, "--image_size=32", "--neighbours=8", f"--out={tmp_path / 'm.csv'}"
@@ -190,3 +253,5 @@ def test_copies_cost_no_uses(pictures, tmp_path):
     assert done.returncode == 0, done.stderr
     numbers = json.loads((tmp_path / "m.json").read_text())
     assert numbers["near_duplicates_left_out"] >= 24 and numbers["pairs"] >= 12
+    assert numbers["blank_images_left_out"] == 6 and numbers["blank_images"] == 0
+    assert "page" not in (tmp_path / "m.csv").read_text()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from input_pipeline import pairing, pairs, summary
+from input_pipeline import cache, pairing, pairs, summary
 from input_pipeline.pairs import PairTable
 from input_pipeline.store import open_store
 from sp_jax.errors import UserError
@@ -112,6 +112,17 @@ def test_class_lists(make_store, tmp_path):
     store = dataclasses.replace(store, class_names=names)
     path.write_text("n1\ndog small\n", encoding="utf-8-sig")
     assert pairing.read_classes(path, store) == [0, 2]
+    store = dataclasses.replace(store, class_names=("n1 dog", "caf\u00e9", "a"))
+    for content in (
+        "cafe\u0301\rn1 dog\r".encode(),
+        "cafe\u0301\r\nn1\r\n".encode("utf-16"),
+    ):
+        path.write_bytes(content)
+        assert pairing.read_classes(path, store) == [1, 0]
+    path.write_bytes("caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(UserError, match="classes.txt is neither UTF-8 nor UTF-16"):
+        pairing.read_classes(path, store)
+    store = dataclasses.replace(store, class_names=names)
     path.write_text("dog\n")
     with pytest.raises(UserError, match="2 classes of 'tiny' begin with 'dog'"):
         pairing.read_classes(path, store)
@@ -175,7 +186,7 @@ def test_folders_of_two_and_the_program(curated, tmp_path):
     assert out.read_text() == before
     (tmp_path / "folder.csv").mkdir()
     done = build(*common, "--pair_folders", f"--out={tmp_path / 'folder.csv'}")
-    assert done.returncode == 2 and "check the path" in done.stderr
+    assert done.returncode == 2 and "/folder.csv' cannot be used: it" in done.stderr
     photograph(0).save(curated / "dog" / "pair 1" / "c.png")
     done = build(*common, "--pair_folders", f"--out={out}")
     assert done.returncode == 2
@@ -208,6 +219,7 @@ def test_copies_and_near_copies_are_counted(tmp_path):
         "pairs_a_class": [5, 5],
         "images": 5,
         "images_used_again": 1,
+        "blank_images": 0,
         "duplicate_images": 2,
         "identical_pairs": 1,
         "near_duplicate_pairs": 2,
@@ -224,6 +236,40 @@ def test_copies_and_near_copies_are_counted(tmp_path):
     assert (numbers["repeated_pairs"], numbers["pairs_across_classes"]) == (1, 1)
     found = summary.similarity(store, table.first, table.second)
     assert found[[0, 4]] == pytest.approx([1, 1], abs=1e-5) and found[3] < 0.5
+
+
+@pytest.mark.parametrize("size", [16, 20, 50])
+def test_images_without_contrast(make_store, size):
+    """Their correlation is undefined; at 20 pixels thumbnails have blocks of two sizes."""
+    store = make_store([0] * 12, size=size)
+    images = np.full_like(store.images, 200)
+    noise = np.random.default_rng(0).integers(-1, 2, images.shape)
+    images[1] -= 77
+    images[2:4] = images[2:4] + noise[2:4]
+    images[4:8] = 0
+    half = size // 2
+    images[4, half:, :, 0] = images[4, :half, :, 1] = (
+        90  # Of one gray, but two colours.
+    )
+    images[5, :, half:, 0] = images[5, :, :half, 1] = 90
+    images[6] = images[4]
+    images[7, half:] = 200
+    images[8] = 255 - images[7]
+    images[9, 0] = 0  # In one line.
+    images[10:] = store.images[10:]
+    digests = np.stack([cache.digest_pixels(image) for image in images])
+    store = dataclasses.replace(store, images=images, digests=digests)
+    assert summary.blank(store, np.arange(12)).tolist() == [True] * 4 + [False] * 8
+    first = np.array([0, 0, 0, 2, 4, 4, 0, 7, 7, 10, 10])
+    second = np.array([0, 1, 2, 3, 5, 6, 7, 8, 7, 11, 10])
+    found = summary.similarity(store, first, second)
+    wanted = [np.nan] * 7 + [-1, 1]
+    kept = [0, 1, 4, 5, 6, 7, 8]  # The others' noise has some correlation or none.
+    np.testing.assert_allclose(found[kept], np.array(wanted)[kept], atol=1e-4)
+    near = summary.near_duplicates(store, first, second)
+    assert near[[0, 1, 4, 5, 6, 7, 8, 9, 10]].tolist() == [
+        *(True, False, False, True, False, False, True, False, True)
+    ]
 
 
 def test_only_shown(make_store):

@@ -138,6 +138,75 @@ def test_csv_round_trip(saved):
     assert load_table(path, store).digest == table.digest
 
 
+def in_cr(text):
+    return text.replace("\n", "\r").encode()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        in_cr,
+        lambda text: in_cr(text[text.index("first,") :]),
+        lambda text: text.encode("utf-16"),
+        lambda text: text.replace("\n", "\r\n").encode("utf-16"),
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.replace("first,second,", "first, second,").encode(),
+    ],
+)
+def test_csv_of_other_programs(saved, write):
+    store, table, path = saved
+    path.write_bytes(write(path.read_text()))
+    assert load_table(path, store).digest == table.digest
+
+
+def test_odd_names_survive_the_table(saved):
+    store, table, path = saved
+    names = ("a\rb", "c\nd", "#\r\n", "\udcff\u2028ä", "e,\"f'")
+    store = dataclasses.replace(store, ids=names)
+    table = dataclasses.replace(table, fingerprint=store.fingerprint)
+    save_table(path, table, store)
+    assert load_table(path, store).digest == table.digest
+
+
+def test_names_in_another_unicode_form(saved):
+    """A Mac's é is two characters; a name that could stand for two is not guessed."""
+    store, _, path = saved
+    names = ("caf\u00e9", "the\u0301", "a", "\u00e8", "e\u0300")
+    store = dataclasses.replace(store, ids=names, class_names=("\u00e4", "b"))
+    path.write_text("first,second,label\ncafe\u0301,th\u00e9,a\u0308\n")
+    table = load_table(path, store)
+    assert [*table.first, *table.second, *table.label] == [0, 1, 0]
+    path.write_text("first,second,label\n\u00e8,e\u0300,\n")
+    table = load_table(path, store)
+    assert [*table.first, *table.second] == [3, 4]
+    path.write_text("first,second,label\na,e\u0340,\n")  # è in a third form.
+    with pytest.raises(UserError, match="line 2: .*no image"):
+        load_table(path, store)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b'"first,second,label\na,b,c\n', "pairs.csv, line 1.* quotation mark"),
+        (b'first,second,label\n"a,b,c\nd,e,f\n', "pairs.csv, line 2.* quotation mark"),
+        (b'first,second,label\n"a\n",b,c\n', "line 2: .*no image .* quotation mark"),
+        (b"first,second,label\na\n", "line 2: the row has no column second, label"),
+        (b"first,second,label\n,b,c\n", r"line 2: .*no image '' \(column first\)"),
+        (b"first,second,label\ncaf\xe9,b,c\n", "line 2: .*save the file as UTF-8"),
+        ("first,second,label\n".encode("utf-16-le"), "pairs.csv is neither UTF-8 nor"),
+        ("first,second,label\n".encode("utf-32"), "pairs.csv is neither UTF-8 nor"),
+        ("first,".encode("utf-16")[:-1], "pairs.csv is neither UTF-8 nor"),
+        (b"first;second;label\na;b;c\n", "must be first,second,label"),
+    ],
+)
+def test_csv_that_is_damaged(saved, content, message):
+    store, _, path = saved
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_table(path, store)
+    assert len(str(caught.value)) < 500 + len(str(path))
+
+
 def test_csv_by_hand(saved):
     store, table, path = saved
     path.write_text(

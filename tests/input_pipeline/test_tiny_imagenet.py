@@ -66,6 +66,23 @@ def test_packed_and_unpacked(archive, tmp_path):
     assert test.labels.tolist() == [-1]
 
 
+def test_tables_of_other_programs(archive, tmp_path):
+    zipfile.ZipFile(archive).extractall(tmp_path)
+    root = tmp_path / TOP
+    text = (root / "wnids.txt").read_text()
+    (root / "wnids.txt").write_text(text, encoding="utf-8-sig")
+    words = (root / "words.txt").read_text().replace("\n", "\r\n")
+    (root / "words.txt").write_text(words, encoding="utf-16", newline="")
+    labels = (root / "val/val_annotations.txt").read_text()
+    (root / "val/val_annotations.txt").write_text(labels.replace("\n", "\r"))
+    store = open_store(f"tiny_imagenet:{root}", "val", data_dir=tmp_path / "data")
+    assert store.class_names == ("n01 goldfish", "n02 toad")
+    assert store.labels.tolist() == [1, 0]
+    (root / "words.txt").write_bytes(b"n01\tcaf\xe9\n")
+    with pytest.raises(UserError, match="words.txt is neither UTF-8 nor UTF-16"):
+        open_store(f"tiny_imagenet:{root}", data_dir=tmp_path / "data")
+
+
 def test_another_layout(archive, tmp_path):
     with pytest.raises(UserError, match="tiny-imagenet-200.zip, and give the path"):
         open_store(f"tiny_imagenet:{tmp_path / 'nowhere'}", data_dir=tmp_path)

@@ -54,6 +54,89 @@ def test_a_fingerprint_tells_boxes_apart(voc):
     assert opened(voc, "VOC2007/train").fingerprint in prints
 
 
+def test_difficult_in_any_spelling(voc):
+    yes = ("1", " 1 ", "true", "True", "YES", "<!-- so -->1", "\n1\n")
+    no = ("0", "false", "No", "", " ")
+    flags = [f"<difficult>{text}</difficult>" for text in (*yes, *no)]
+    flags += [
+        "<Difficult>1</Difficult>",
+        "<DIFFICULT>0</DIFFICULT>",
+        "<difficult/>",
+        "",
+    ]
+    flags += ["<truncated>1</truncated><occluded>1</occluded>"]
+    objects = [voc.object(difficult=flag) for flag in flags]
+    # Also as an attribute, and of an object whose tag is written otherwise.
+    objects += [voc.object(difficult="").replace("<object>", '<object difficult="1">')]
+    objects += [voc.object().replace("object>", "Object>")]
+    voc.add("train", "a", *objects)
+    expected = [*[True] * len(yes), *[False] * len(no), True, *[False] * 4, True, False]
+    assert opened(voc).difficult[0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *(f"<difficult>{x}</difficult>" for x in ("2", "-1", "Unspecified", "nan")),
+        "<difficult>1</difficult><difficult>0</difficult>",
+    ],
+)
+def test_difficult_is_never_guessed(voc, flag):
+    voc.add("train", "a", voc.object(difficult=flag))
+    with pytest.raises(UserError, match="a.xml .*object/difficult is .* 0 or 1"):
+        opened(voc)
+
+
+def test_files_of_other_systems(voc):
+    """What a Mac hides, names with spaces, other suffixes, another form of é."""
+    for name in ("a", "holiday photo 12", "holiday photo", "b.c", "caf\u00e9", "d"):
+        voc.add("train", name, voc.object())
+    year = voc.root / "VOC2007"
+    hidden = ("Annotations/._a.xml", "JPEGImages/._a.jpg", "ImageSets/Main/._train.txt")
+    for name in hidden:
+        (year / name).write_bytes(b"\0\5\x16\7")
+    for folder in (".Trash", "__MACOSX"):
+        (voc.root / folder / "Annotations").mkdir(parents=True)
+    images = year / "JPEGImages"
+    (images / "a.jpg").rename(images / "a.JPG")
+    (year / "Annotations/a.xml").rename(year / "Annotations/a.XML")
+    (images / "a.txt").write_text("of a camera")
+    Image.new("RGB", (20, 10), (90, 90, 90)).save(images / "d.png")
+    (images / "d.jpg").unlink()
+    (images / "caf\u00e9.jpg").rename(images / "cafe\u0301.jpeg")
+    store = opened(voc)
+    names = ("a", "holiday photo 12", "holiday photo", "b.c", "caf\u00e9", "d")
+    assert store.ids == tuple(f"VOC2007/{name}" for name in names)
+    assert all((abs(store.read(row).astype(int) - 90) < 3).all() for row in range(6))
+    (images / "d.BMP").write_bytes(b"")
+    with pytest.raises(
+        UserError, match="JPEGImages holds d.BMP and d.png: keep the one"
+    ):
+        opened(voc)
+    Image.new("RGB", (20, 10)).save(images / "d.jpg")  # VOC's own name.
+    assert opened(voc).read(5).max() == 0
+    (year / "ImageSets/Main/train.txt").write_text("holiday photo 13\n")
+    with pytest.raises(UserError, match="Annotations/holiday photo 13.xml is missing"):
+        opened(voc)
+
+
+def test_lists_of_other_programs(voc):
+    for name in ("a", "caf\u00e9"):
+        voc.add("train", name, voc.object())
+    path = voc.root / "VOC2007/ImageSets/Main/train.txt"
+    for content in (
+        "a\ncaf\u00e9\n".encode("utf-8-sig"),
+        "a\r\ncaf\u00e9\r\n".encode("utf-16"),
+        "a\rcafe\u0301".encode(),
+    ):
+        path.write_bytes(content)
+        assert opened(voc).ids == ("VOC2007/a", "VOC2007/caf\u00e9")
+    for content in ("caf\u00e9\n".encode("latin-1"), "a\n".encode("utf-16-le")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="train.txt is neither UTF-8 nor UTF-16"):
+            opened(voc)
+
+
 def test_pixels_are_not_turned(voc):
     voc.add("train", "a", voc.object())
     path = voc.root / "VOC2007/JPEGImages/a.jpg"
@@ -94,6 +177,7 @@ SIZE = "<size><width>20</width><height>10</height></size>"
         ("<annotation>&x;</annotation>", "a.xml .*undefined entity"),
         ("<annotation><object>", "a.xml .*no element found"),
         ("", "a.xml .*no element found"),
+        ('<?xml version="1.0" encoding="x"?><a/>', "a.xml .*unknown encoding"),
         ("<annotation/>", "a.xml .*annotation/size/height is missing"),
         (f"<x>{SIZE}<object/></x>", "a.xml .*object/name is missing"),
         ((5, 3, "", 9), "a.xml .*object/bndbox/xmax is missing"),
@@ -131,7 +215,11 @@ def _resize(root):
     "damage, split, message",
     [
         (_remove("VOC2007/JPEGImages/a.jpg"), "train", "JPEGImages/a.jpg is missing"),
-        (_write("VOC2007/JPEGImages/a.jpg", "x"), "train", "a.jpg is no JPEG file"),
+        (
+            _write("VOC2007/JPEGImages/a.jpg", "x"),
+            "train",
+            "a.jpg is none of JPEG, PNG",
+        ),
         (_resize, "train", "a.jpg is 10 x 5 pixels, but its annotation says 20 x 10"),
         (_remove("VOC2007/Annotations/a.xml"), "train", "Annotations/a.xml is missing"),
         (None, "val", "VOC2007 has no split 'val', but train"),
