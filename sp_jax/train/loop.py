@@ -22,7 +22,7 @@ from sp_jax.train.checkpoint import Checkpoints
 from sp_jax.train.feed import Resident, Streamed
 from sp_jax.train.mesh import replicated
 from sp_jax.train.step import TrainState, make_health_fn
-from sp_jax.train.writer import MetricsWriter
+from sp_jax.train.writer import MetricsWriter, from_json, to_json
 
 # How many calls the host may run ahead of the device. It bounds the memory of batches
 # that wait, and is far more than is needed to keep the device busy.
@@ -132,7 +132,7 @@ def fit(
     window: list[dict[str, Any]] = []
     if restored := checkpoints.restore(state):
         state, saved_meta = restored
-        window = saved_meta["window"]
+        window = [from_json(line) for line in saved_meta["window"]]
     first_step = int(state.step)
     if first_step:
         logging.info("Resuming from step %d of %s.", first_step, workdir)
@@ -184,7 +184,8 @@ def fit(
     def save(step: int) -> None:
         fetch_window(step)  # nothing that is not finite is ever saved
         # A copy of the window: the meta data is written in the background.
-        checkpoints.save(step, state, {**meta, "window": list(window)})
+        lines = [to_json(line) for line in window]
+        checkpoints.save(step, state, {**meta, "window": lines})
 
     bar = tqdm(
         total=settings.total_steps,

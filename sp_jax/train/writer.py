@@ -29,8 +29,7 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     lines = []
     for number, text in enumerate(texts[:-1], 1):  # the last is empty, or cut short
         try:
-            line = json.loads(text)
-            line = {k: math.nan if v is None else v for k, v in line.items()}
+            line = from_json(json.loads(text))
             whole = isinstance(line["step"], int) and isinstance(
                 line["time"], float | int
             )
@@ -45,10 +44,18 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     return lines
 
 
-def _json_line(line: Mapping[str, Any]) -> str:
-    """A line of the record; JSON has no word for what is no number, but null."""
-    finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
-    return json.dumps(finite, allow_nan=False) + "\n"
+def to_json(line: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers as JSON knows them: null for one that is not finite."""
+    return {k: v if math.isfinite(v) else None for k, v in line.items()}
+
+
+def from_json(line: Mapping[str, float | None]) -> dict[str, float]:
+    """Null as not a number."""
+    return {k: math.nan if v is None else v for k, v in line.items()}
+
+
+def _json_line(line: Mapping[str, float]) -> str:
+    return json.dumps(to_json(line), allow_nan=False) + "\n"
 
 
 class MetricsWriter:
