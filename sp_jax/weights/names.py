@@ -70,9 +70,9 @@ def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
         "params" and "batch_stats", float32 NumPy arrays.
 
     Raises:
-        ValueError: names are missing, or shapes differ.
+        ValueError: names are missing, shapes differ, or a number is not finite.
     """
-    missing, wrong = [], []
+    missing, wrong, broken = [], [], []
 
     def take(path, wanted):
         name = _torch_name(path)
@@ -83,13 +83,17 @@ def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
         if value.shape != wanted.shape:
             wrong.append(f"{name} {list(state[name].shape)}")
             return None
+        if not np.isfinite(value).all():
+            broken.append(name)
         return value
 
     variables = jax.tree_util.tree_map_with_path(take, _shapes(module))
-    if missing or wrong:
+    if missing or wrong or broken:
         found = [f"{len(missing)} are missing, such as {missing[0]}"] if missing else []
         if wrong:
             found.append(f"{len(wrong)} have another shape, such as {wrong[0]}")
+        if broken:
+            found.append(f"{len(broken)} have no finite numbers, such as {broken[0]}")
         raise ValueError(f"The weights do not fit the network: {'; '.join(found)}.")
     return {"batch_stats": {}, **variables}
 
