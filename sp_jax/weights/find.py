@@ -135,22 +135,24 @@ def _numbered_names(prefix: str, shapes: Shapes) -> Callable[[str], str]:
     """Names of a `Sequential` of a ResNet's children, of which 0 and 1 are conv1 and bn1.
 
     What has no parameters is counted, too: the stages begin at 4 behind a ReLU and a
-    pooling, at 3 or 2 without them.
+    pooling, at 3 behind a ReLU. At 2 there is no ReLU, as in lightly's Sequential of its own
+    ResNets, and the features are others.
     """
     short = [name.removeprefix(prefix) for name in shapes if name.startswith(prefix)]
     numbers = {int(n) for n in (name.split(".")[0] for name in short) if n.isdecimal()}
     stages = sorted({int(m[2]) for m in map(_NUMBERED.match, short) if m and not m[1]})
-    gaps = stages[-1] - stages[0] + 1 != len(stages)
-    between = [n for n in numbers if 1 < n < stages[-1] and n not in stages]
-    if gaps or stages[0] not in (2, 3, 4) or between:
+    first = stages[0]
+    gaps = stages[-1] - first + 1 != len(stages)
+    if gaps or any(1 < n < stages[-1] and n not in stages for n in numbers):
         raise ValueError(
             f"its layers are numbered, and those with parameters ({sorted(numbers)}) are "
             "not the children of a ResNet in their order."
         )
-    if shapes[f"{prefix}0.weight"][-1:] == (7,) and stages[0] != 4:
+    pooled = shapes[f"{prefix}0.weight"][-1:] == (7,)
+    if first != 4 and (pooled or first != 3):
         raise ValueError(
-            f"its layers are numbered, and the first stage is number {stages[0]}: there is "
-            "no place for a ReLU and a pooling, which ours has behind a 7x7 convolution."
+            f"its layers are numbered, and the stages begin at {first}: between them and "
+            f"the first two layers ours has a ReLU{' and a pooling' if pooled else ''}."
         )
     known = {"0": "conv1", "1": "bn1"}
     known |= {str(number): f"layer{i + 1}" for i, number in enumerate(stages)}

@@ -151,7 +151,9 @@ def _count(state: Mapping[str, np.ndarray], pattern: str, first: int = 0) -> int
     for number in map(str, range(first, first + len(numbers))):
         if number not in numbers:
             most = max(numbers, key=lambda n: (len(n), n))
-            raise ValueError(f"it has {numbers[most]}*, and none of number {number}.")
+            raise ValueError(
+                f"it has {numbers[most][:40]}*, and none of number {number}."
+            )
     if len(numbers) > _MOST:
         raise ValueError(f"no network has {len(numbers)} blocks.")
     return len(numbers)

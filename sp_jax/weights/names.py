@@ -79,7 +79,9 @@ def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
         if name not in state:
             missing.append(name)
             return None
-        value = _turn(path, np.asarray(state[name], np.float32), back=True)
+        with np.errstate(over="ignore"):  # of float64: reported as not finite
+            value = np.asarray(state[name], np.float32)
+        value = _turn(path, value, back=True)
         if value.shape != wanted.shape:
             wrong.append(f"{name} {list(state[name].shape)}")
             return None

@@ -52,9 +52,9 @@ def load(
 
     Returns:
         The backbone. Its info has "guessed" (whether the file did not say what it holds),
-        "network" (how its names begin, where there are several), "left_out" (names in it
-        that are not of the backbone), "images" (how they are prepared: "image_size",
-        "resize"), "method" and "step" (None and 0 if not known).
+        "network" (how its names begin), "left_out" (names in it that are not of the
+        backbone), "images" (how they are prepared: "image_size", "resize"), "method" and
+        "step" (None and 0 if not known).
 
     Raises:
         UserError: the file cannot be used: it is damaged, holds no network that is known

@@ -99,7 +99,7 @@ def _read_torch(path: pathlib.Path) -> Tensors:
     floats = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
     def get(name: str) -> np.ndarray:
-        value = tensors[name].detach()
+        value = tensors[name].detach().resolve_neg()
         plain = value.layout is torch.strided and value.device.type == "cpu"
         if not plain or value.is_quantized or value.is_nested:
             kind = "sparse, nested, quantised or without values"
