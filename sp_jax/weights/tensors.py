@@ -166,7 +166,7 @@ def import_torch():
         import torch
 
         torch.serialization.safe_globals  # noqa: B018 since 2.5
-    except (ImportError, AttributeError):
+    except (ImportError, OSError, AttributeError):  # OSError: a library is missing
         raise UserError(
             "This file needs PyTorch 2.5 or newer (pip install torch); .safetensors needs "
             "nothing."
