@@ -108,7 +108,7 @@ def load(
         info={
             "path": str(path),
             "guessed": "module" not in about,
-            "network": found.prefix,
+            "network": found.prefix.removesuffix("."),
             "left_out": left_out,
             "images": images,
             "method": about.get("method"),
@@ -172,7 +172,7 @@ def describe(backbone: Backbone) -> str:
     text = f"{'Taken for a' if guessed else 'A'} {kind}; images of {backbone.size} px"
     text += ", mean ({}), deviation ({})".format(*colours)
     if network := info.get("network"):
-        text += f"; by the names that begin with {network}"
+        text += f"; its names begin with {network}"
     if left_out := info.get("left_out"):
         more = ", …" if len(left_out) > 3 else ""
         text += f"; {len(left_out)} left out: {', '.join(left_out[:3])}{more}"
