@@ -1,7 +1,6 @@
 """Options of the evaluators, from a config or from the command line."""
 
 import json
-import pathlib
 import re
 import sys
 from collections.abc import Mapping
@@ -104,9 +103,9 @@ def images_of(checkpoint: str) -> dict[str, Any]:
 
     Those of a file of weights have the size that it says, or that its network is for.
     """
-    if pathlib.Path(checkpoint).is_file():
-        from sp_jax import weights
+    from sp_jax import weights
 
+    if weights.find_file(checkpoint):
         return weights.load(checkpoint).info["images"]
     try:
         text = (run_folder(checkpoint) / "config.json").read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ def load(path: str | os.PathLike) -> "Backbone":
 
     Args:
         path: a run's folder (its newest checkpoint), one `checkpoints/STEP`, or a file of
-            weights: what `sp_jax.export` wrote, or torchvision's, timm's or transformers';
-            see `sp_jax.weights.load`.
+            weights: what `sp_jax.export` wrote (a folder, too), or torchvision's, timm's or
+            transformers'; see `sp_jax.weights.load`.
 
     Returns:
         A `sp_jax.backbone.Backbone`: `backbone(uint8 [n, S, S, 3]) -> float32 [n, D]`.
@@ -27,9 +27,11 @@ def load(path: str | os.PathLike) -> "Backbone":
         (1, 512)
     """
     # Imported here: sp_jax.losses costs no more than jax.
-    if os.path.splitext(path)[1] and not os.path.isdir(path):
-        from sp_jax import weights
+    from sp_jax import weights
 
+    if weights.find_file(path) or (
+        os.path.splitext(path)[1] and not os.path.isdir(path)
+    ):
         return weights.load(path)
     from sp_jax.train.restore import load_backbone
 

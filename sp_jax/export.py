@@ -11,8 +11,6 @@ python -m sp_jax.export --checkpoint=vit.pth --heads=6 --mean=0.5,0.5,0.5 --std=
     --out=vit.safetensors
 """
 
-import os
-
 from absl import flags
 
 import sp_jax
@@ -21,7 +19,10 @@ from sp_jax.errors import UserError
 from sp_jax.models.vit import ViT
 
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Run folder, checkpoint or file of weights.", required=True
+    "checkpoint",
+    None,
+    "Run folder, checkpoint, or file or folder of weights.",
+    required=True,
 )
 _OUT = flags.DEFINE_string(
     "out",
@@ -36,6 +37,11 @@ _FORMAT = flags.DEFINE_enum(
     "Names of the parameters; by default torchvision's for a ResNet, timm's for a ViT.",
 )
 _SAID = {
+    "network": flags.DEFINE_string(
+        "network",
+        None,
+        "Of a file that holds several: how its names begin, or a part of that.",
+    ),
     "heads": flags.DEFINE_integer("heads", None, "Of a file's ViT: heads.", 1),
     "size": flags.DEFINE_integer("size", None, "Of a file: pixels of the images.", 1),
     "mean": flags.DEFINE_list("mean", None, "Of a file: three means of the colours."),
@@ -54,9 +60,9 @@ def main() -> None:
             raise UserError(f"--{name} must be three numbers with commas.") from None
     if not said:
         backbone = sp_jax.load(_CHECKPOINT.value)
-    elif os.path.isdir(_CHECKPOINT.value):
+    elif weights.find_file(_CHECKPOINT.value) is None:
         raise UserError(
-            f"--{min(said)} is for files of other libraries: a run says it itself."
+            f"--{min(said)} is for a file of weights, and {_CHECKPOINT.value} is none."
         )
     else:
         backbone = weights.load(_CHECKPOINT.value, **said)

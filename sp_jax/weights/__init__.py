@@ -1,5 +1,6 @@
 """Weights in and out: our variables as PyTorch's state dicts, in several namings."""
 
+from sp_jax.weights.folder import find_file as find_file
 from sp_jax.weights.guess import guess_module as guess_module
 from sp_jax.weights.libraries import NAMINGS as NAMINGS
 from sp_jax.weights.libraries import from_hugging_face as from_hugging_face

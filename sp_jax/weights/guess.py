@@ -1,4 +1,4 @@
-"""Which network a state dict of another library belongs to."""
+"""The network that a state dict of another library belongs to."""
 
 import math
 import re
@@ -9,83 +9,43 @@ import numpy as np
 
 from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from sp_jax.models.vit import ViT, sincos_position
+from sp_jax.weights.find import INNER
 from sp_jax.weights.names import State
 
-# A network has one of these: a ResNet of torchvision or timm, a ViT of timm, and the two
-# of transformers.
-_FIRST = (
-    "conv1.weight",
-    "patch_embed.proj.weight",
-    "embedder.embedder.convolution.weight",
-    "embeddings.patch_embeddings.projection.weight",
-)
-HUGGING_FACE = _FIRST[2:]
-# Where a file holds several networks: the one that its authors evaluate.
-_PREFERRED = (
-    *("teacher", "encoder_q", "base_encoder", "online", "online_encoder"),
-    *("backbone", "encoder", "state_dict", "model"),
-)
-# Names that take part in the features of a network, and are no head on it.
-_INNER = re.compile(
-    r"(?!.*mask_token)((conv1|bn1|layer\d|blocks|embeddings|embedder|encoder)\.|"
-    r"patch_embed|pos_embed|norm|\w+_tokens?\b)"
-)
 # Heads of each width where not 64 numbers make a head: timm's ViT-SO400M, -H, -g and -G.
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+_MOST = 1000  # blocks: a file that counts more of them is none of a network
 
 
-def find_network(names: Collection[str]) -> tuple[str, str]:
-    """Where a backbone begins among the names of a checkpoint.
+def simplify(state: State) -> State:
+    """The same features by weights that the networks here have, too.
 
-    Returns:
-        Its prefix, such as "module.encoder_q.", and the name of its first layer.
-
-    Raises:
-        ValueError: there is no backbone, or it is not clear which one is meant.
-    """
-    found = sorted(
-        (name.removesuffix(first), first)
-        for first in _FIRST
-        for name in names
-        if name == first or name.endswith(f".{first}")
-    )
-    # The first layers of blocks are called conv1, too.
-    found = [one for one in found if not re.search(r"layer\d\.\d+\.$", one[0])]
-    if not found:
-        such = (
-            f"; it has {min(names)}, for example" if names else "; it holds no arrays"
-        )
-        raise ValueError(
-            "it has no ResNet of torchvision, timm or transformers, and no ViT of timm or "
-            f"transformers{such}."
-        )
-    if len(found) == 1:
-        return found[0]
-    for word in _PREFERRED:
-        fitting = [one for one in found if word in one[0].split(".")]
-        if len(fitting) == 1:
-            return fitting[0]
-    prefixes = ", ".join(prefix or "(none)" for prefix, _ in found)
-    raise ValueError(f"it holds several networks, {prefixes}: keep one of them.")
-
-
-def fold_layer_scale(state: State) -> State:
-    """Weights without LayerScale, which DINOv2 and DeiT III have, and the same features.
-
-    A branch's output times gamma is the output of its last layer with scaled weights.
+    - LayerScale (DINOv2, DeiT III): a branch's output times gamma is the output of its last
+      layer with scaled weights.
+    - Positions of the patches alone (DeiT III): that of the class token is zero.
 
     Args:
         state: arrays by timm's names.
     """
-    folded = dict(state)
-    for name in [name for name in state if _SCALE.match(name)]:
-        gamma = folded.pop(name).astype(np.float32)
-        block, first = _SCALE.match(name).groups()
-        layer = f"{block}.{'attn.proj' if first == '1' else 'mlp.fc2'}"
-        if f"{layer}.weight" in folded and f"{layer}.bias" in folded:
-            folded[f"{layer}.weight"] = folded[f"{layer}.weight"] * gamma[:, None]
-            folded[f"{layer}.bias"] = folded[f"{layer}.bias"] * gamma
-    return folded
+    simple = dict(state)
+    for name in state:
+        if not (match := _SCALE.match(name)):
+            continue
+        gamma = state[name].astype(np.float32)
+        layer = match[1] + (".attn.proj" if "1" in match[2] else ".mlp.fc2")
+        weight, bias = (simple.get(f"{layer}.{leaf}") for leaf in ("weight", "bias"))
+        if weight is None or bias is None:
+            continue  # check_extra refuses it
+        if not gamma.shape == bias.shape == weight.shape[:1]:
+            continue
+        del simple[name]
+        simple[f"{layer}.weight"] = weight * gamma[:, None]
+        simple[f"{layer}.bias"] = bias * gamma
+    positions = state.get("pos_embed")
+    if "cls_token" in state and positions is not None and positions.ndim == 3:
+        if math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
+            simple["pos_embed"] = np.pad(positions, ((0, 0), (1, 0), (0, 0)))
+    return simple
 
 
 def check_extra(names: Collection[str]) -> None:
@@ -97,7 +57,7 @@ def check_extra(names: Collection[str]) -> None:
     Raises:
         ValueError: one of them is no head.
     """
-    if inner := sorted(filter(_INNER.match, names)):
+    if inner := sorted(filter(INNER.match, names)):
         raise ValueError(
             f"the network has {len(inner)} parameters that ours has not, such as {inner[0]}, "
             "so its features would be others."
@@ -126,17 +86,20 @@ def guess_module(
         return _guess_vit(state, dtype, heads)
     if heads is not None:
         raise ValueError("a ResNet has no heads.")
-    if "layer1.0.conv1.weight" not in state:
+    if not {"conv1.weight", "layer1.0.conv1.weight"} <= state.keys():
         raise ValueError("it is neither a ResNet of torchvision nor a ViT of timm.")
-    stages = {}
-    for match in filter(None, map(_STAGE.match, state)):
-        stage, block = int(match[1]), int(match[2])
-        stages[stage] = max(stages.get(stage, 0), block + 1)
+    width, *_, kernel = _shape(state, "conv1.weight", 4)
+    counts = [
+        _count(state, rf"layer{stage}\.(\d+)\.")
+        for stage in range(1, 1 + _count(state, r"layer(\d+)\.", first=1))
+    ]
+    if len(counts) > 8:
+        raise ValueError(f"no ResNet has {len(counts)} stages.")
     return ResNet(
-        tuple(stages[stage] for stage in sorted(stages)),
+        tuple(counts),
         Bottleneck if "layer1.0.conv3.weight" in state else BasicBlock,
-        width=state["conv1.weight"].shape[0],
-        stem="imagenet" if state["conv1.weight"].shape[-1] == 7 else "small",
+        width=width,
+        stem="imagenet" if kernel == 7 else "small",
         dtype=dtype,
     )
 
@@ -145,9 +108,9 @@ def _guess_vit(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ViT
     needed = ("pos_embed", "cls_token", "blocks.0.mlp.fc1.weight")
     if missing := [name for name in needed if name not in state]:
         raise ValueError(f"its ViT has no {missing[0]}; ours has.")
-    dim, patch = (state["patch_embed.proj.weight"].shape[i] for i in (0, -1))
+    dim, *_, patch = _shape(state, "patch_embed.proj.weight", 4)
     positions = state["pos_embed"]
-    side = math.isqrt(positions.shape[1] - 1)
+    side = math.isqrt(_shape(state, "pos_embed", 3)[1] - 1)
     fixed = (
         positions.shape == (1, 1 + side * side, dim)
         and dim % 4 == 0
@@ -156,11 +119,17 @@ def _guess_vit(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ViT
     if heads is None:
         moco = fixed and dim == 384  # its ViT-S is the exception
         heads = 12 if moco else _HEADS.get(dim, max(1, dim // 64))
+    if type(heads) is not int or heads < 1:
+        raise ValueError(f"heads must be a whole number from 1 on, not {heads!r}.")
+    hidden = _shape(state, "blocks.0.mlp.fc1.weight", 2)[0]
+    ratio = hidden / dim
+    if int(ratio * dim) < hidden:  # as ViT rounds
+        ratio = math.nextafter(ratio, math.inf)
     return ViT(
         dim=dim,
-        depth=1 + max(int(match[1]) for match in map(_BLOCK.match, state) if match),
+        depth=_count(state, r"blocks\.(\d+)\."),
         heads=heads,
-        mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+        mlp_ratio=ratio,
         patch_size=patch,
         image_size=side * patch,
         position="sincos" if fixed else "learned",
@@ -168,6 +137,26 @@ def _guess_vit(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ViT
     )
 
 
-_SCALE = re.compile(r"(blocks\.\d+)\.ls([12])\.gamma$")
-_BLOCK = re.compile(r"blocks\.(\d+)\.")
-_STAGE = re.compile(r"layer(\d)\.(\d+)\.")
+def _shape(state: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:
+    shape = state[name].shape
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"no network has {name} of the shape {list(shape)}.")
+    return shape
+
+
+def _count(state: Mapping[str, np.ndarray], pattern: str, first: int = 0) -> int:
+    """How many numbers a pattern finds in the names, which must have no gaps."""
+    found = filter(None, (re.match(pattern, name) for name in state))
+    numbers = {match[1]: match[0] for match in found}
+    for number in map(str, range(first, first + len(numbers))):
+        if number not in numbers:
+            most = max(numbers, key=lambda n: (len(n), n))
+            raise ValueError(
+                f"it has {numbers[most][:40]}*, and none of number {number}."
+            )
+    if len(numbers) > _MOST:
+        raise ValueError(f"no network has {len(numbers)} blocks.")
+    return len(numbers)
+
+
+_SCALE = re.compile(r"(blocks\.\d+)\.(ls[12]\.gamma|gamma_[12])$")

@@ -6,7 +6,7 @@ Sources: transformers' `modeling_vit.py` and `modeling_resnet.py`
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import numpy as np
@@ -90,10 +90,19 @@ def from_hugging_face(state: Mapping[str, np.ndarray]) -> State:
     Returns:
         Arrays by timm's names. Names of other parts come out as they are, or in pieces.
     """
+    return gather(state, plain_name)
+
+
+def gather(state: Mapping[str, np.ndarray], naming: Callable[[str], str]) -> State:
+    """Arrays by other names; what becomes queries, keys and values of one name is joined.
+
+    Raises:
+        ValueError: arrays of one name do not fit to each other.
+    """
     parts: dict[str, list] = {}
     for name, value in state.items():
         place = next((i for i, part in enumerate(_QKV) if f".{part}." in name), 0)
-        parts.setdefault(plain_name(name), []).append((place, value))
+        parts.setdefault(naming(name), []).append((place, value))
     return {
         name: np.concatenate([value for _, value in sorted(found, key=lambda x: x[0])])
         if len(found) > 1

@@ -70,26 +70,32 @@ def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
         "params" and "batch_stats", float32 NumPy arrays.
 
     Raises:
-        ValueError: names are missing, or shapes differ.
+        ValueError: names are missing, shapes differ, or a number is not finite.
     """
-    missing, wrong = [], []
+    missing, wrong, broken = [], [], []
 
     def take(path, wanted):
         name = _torch_name(path)
         if name not in state:
             missing.append(name)
             return None
-        value = _turn(path, np.asarray(state[name], np.float32), back=True)
+        with np.errstate(over="ignore"):  # of float64: reported as not finite
+            value = np.asarray(state[name], np.float32)
+        value = _turn(path, value, back=True)
         if value.shape != wanted.shape:
             wrong.append(f"{name} {list(state[name].shape)}")
             return None
+        if not np.isfinite(value).all():
+            broken.append(name)
         return value
 
     variables = jax.tree_util.tree_map_with_path(take, _shapes(module))
-    if missing or wrong:
+    if missing or wrong or broken:
         found = [f"{len(missing)} are missing, such as {missing[0]}"] if missing else []
         if wrong:
             found.append(f"{len(wrong)} have another shape, such as {wrong[0]}")
+        if broken:
+            found.append(f"{len(broken)} have no finite numbers, such as {broken[0]}")
         raise ValueError(f"The weights do not fit the network: {'; '.join(found)}.")
     return {"batch_stats": {}, **variables}
 

@@ -1,31 +1,33 @@
 """Weights from files: our own, and those of torchvision, timm and transformers."""
 
-import argparse
-import json
+import math
 import os
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import safetensors
+import flax.linen as nn
 
 from sp_jax.augment.config import IMAGENET_MEAN, IMAGENET_STD
 from sp_jax.backbone import Backbone, Colour
 from sp_jax.errors import UserError
 from sp_jax.models.vit import ViT
 from sp_jax.recipe import compute_dtype
-from sp_jax.weights import guess
-from sp_jax.weights.libraries import from_hugging_face, plain_name
-from sp_jax.weights.names import State, from_torch, owned_names
-from sp_jax.weights.write import KEY, build_module, import_torch
+from sp_jax.weights.find import INNER, find_network
+from sp_jax.weights.folder import find_file, folder_says
+from sp_jax.weights.guess import check_extra, guess_module, simplify
+from sp_jax.weights.libraries import gather
+from sp_jax.weights.names import from_torch, owned_names
+from sp_jax.weights.tensors import read
+from sp_jax.weights.write import describe_module
 
-_TORCH = (".pth", ".pt", ".tar", ".bin", ".ckpt")
+_LARGEST = 10_000  # pixels of a side
 
 
 def load(
     path: str | os.PathLike,
     *,
+    network: str | None = None,
     heads: int | None = None,
     size: int | None = None,
     mean: Colour | None = None,
@@ -38,7 +40,10 @@ def load(
     what is no backbone, such as a classifier.
 
     Args:
-        path: .safetensors, or .pth, .pt, .tar, .bin and .ckpt, which need PyTorch.
+        path: .safetensors, or .pth, .pt, .tar, .bin and .ckpt, which need PyTorch; or the
+            folder of a network of transformers, as `save` and `save_pretrained` write it.
+        network: which of several networks in the file: how its names begin, or a part of
+            that, such as "teacher". By default the one that its authors evaluate.
         heads: of a ViT; see `guess_module`.
         size: side of the images in pixels. By default what the file says, else 224 for a
             ResNet, and what its positions are for, of a ViT.
@@ -47,65 +52,106 @@ def load(
 
     Returns:
         The backbone. Its info has "guessed" (whether the file did not say what it holds),
-        "left_out" (names in it that are not of the backbone), "images" (how they are
-        prepared: "image_size", "resize"), "method" and "step" (None and 0 if not known).
+        "network" (how its names begin), "left_out" (names in it that are not of the
+        backbone), "images" (how they are prepared: "image_size", "resize"), "method" and
+        "step" (None and 0 if not known).
 
     Raises:
-        UserError: the file cannot be read, or holds no network that is known here.
+        UserError: the file cannot be used: it is damaged, holds no network that is known
+            here, or several of which none is named.
+        OSError: it cannot be opened.
     """
-    path = pathlib.Path(path)
+    path = find_file(path) or pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
     try:
-        tensors, about = _read(path)
-        prefix, first = guess.find_network(tensors)
-        own = {n: n.removeprefix(prefix) for n in tensors if n.startswith(prefix)}
-        plain = {short: tensors[name] for name, short in own.items()}
-        foreign = first in guess.HUGGING_FACE
-        if foreign:
-            plain = from_hugging_face(plain)
-        state = guess.fold_layer_scale(plain)
-        dtype = compute_dtype("auto")
-        if "module" in about and heads is None:
-            module = build_module(about["module"], dtype)
-        else:
-            module = guess.guess_module(state, dtype, heads)
+        tensors = read(path)
+        about = {**folder_says(path), **tensors.about}
+        found = find_network(tensors.shapes, network)
+        names = {
+            name: found.rename(name.removeprefix(found.prefix))
+            for name in tensors.shapes
+            if name.startswith(found.prefix)
+        }
+        arrays = {
+            name.removeprefix(found.prefix): tensors.get(name)
+            for name, ours in names.items()
+            # Heads may be anything, and counters of batches are not needed.
+            if INNER.match(ours) and not ours.endswith("num_batches_tracked")
+        }
+        state = gather(arrays, found.rename)
+        simple = simplify(state)
+        said = about.get("module") if heads is None else None
+        heads = _first(heads, (said or about).get("heads"))
+        module = guess_module(simple, compute_dtype("auto"), heads)
+        if said is not None:
+            module = _as_described(module, said)
         known = owned_names(module)
-        guess.check_extra(state.keys() - known)
-        variables = from_torch(module, state)
-        size = size or about.get("size") or getattr(module, "image_size", 224)
-        _check(module, size, mean, std)
+        check_extra(simple.keys() - known)
+        variables = from_torch(module, simple)
+        side = getattr(module, "image_size", 224)
+        size = _first(size, about.get("size"), side)
+        mean = tuple(_first(mean, about.get("mean"), IMAGENET_MEAN))
+        std = tuple(_first(std, about.get("std"), IMAGENET_STD))
+        images = about.get("images") or {"image_size": size, "resize": "crop"}
+        _check(module, size, images.get("image_size", size), mean, std)
     except ValueError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
-    used = known | (plain.keys() - state.keys())
-    rename = plain_name if foreign else str
-    left_out = [
-        name
-        for name in sorted(tensors)
-        if name not in own or rename(own[name]) not in used
-    ]
+    used = known | (state.keys() - simple.keys())
+    left_out = [n for n in sorted(tensors.shapes) if names.get(n) not in used]
     return Backbone(
         module,
         variables,
         size=size,
-        mean=tuple(mean or about.get("mean") or IMAGENET_MEAN),
-        std=tuple(std or about.get("std") or IMAGENET_STD),
+        mean=mean,
+        std=std,
         info={
             "path": str(path),
             "guessed": "module" not in about,
+            "network": found.prefix.removesuffix("."),
             "left_out": left_out,
-            "images": about.get("images") or {"image_size": size, "resize": "crop"},
+            "images": images,
             "method": about.get("method"),
             "step": about.get("step") or 0,
         },
     )
 
 
-def _check(module: Any, size: int, *colours: Colour | None) -> None:
-    if size < 1 or (isinstance(module, ViT) and size % module.patch_size):
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _as_described(module: nn.Module, described: Mapping[str, Any]) -> nn.Module:
+    """The guessed network, if it is the one that the file describes."""
+    if isinstance(module, ViT) and described.get("position") == "learned":
+        module = module.clone(position="learned")
+    ours = describe_module(module)
+    if isinstance(ratio := described.get("mlp_ratio"), int | float):
+        if abs(ratio - ours.get("mlp_ratio", math.inf)) < 1 / module.dim:
+            ours["mlp_ratio"] = ratio  # whose product with the width is rounded
+    other = [k for k in described | ours if described.get(k) != ours.get(k)]
+    if other:
+        raise ValueError(
+            f"it describes a network that is not known here, or not the one whose arrays it "
+            f"holds ({', '.join(other)}); a newer sp_jax may read it."
+        )
+    return module
+
+
+def _check(
+    module: nn.Module, size: Any, images: Any, mean: Colour, std: Colour
+) -> None:
+    for side in (size, images):
+        if type(side) is not int or not 1 <= side <= _LARGEST:
+            raise ValueError(f"its network takes no images of {side} px.")
+    if isinstance(module, ViT) and size % module.patch_size:
         raise ValueError(f"its network takes no images of {size} px.")
-    if any(colour is not None and len(colour) != 3 for colour in colours):
-        raise ValueError("mean and std are three numbers each.")
+    for colour in (mean, std):
+        numbers = [x for x in colour if isinstance(x, int | float) and math.isfinite(x)]
+        if len(colour) != 3 or len(numbers) != 3 or min(std) <= 0:
+            raise ValueError(
+                "mean and std are three finite numbers each, and those of std positive."
+            )
 
 
 def describe(backbone: Backbone) -> str:
@@ -125,53 +171,9 @@ def describe(backbone: Backbone) -> str:
     guessed = info.get("guessed")
     text = f"{'Taken for a' if guessed else 'A'} {kind}; images of {backbone.size} px"
     text += ", mean ({}), deviation ({})".format(*colours)
+    if network := info.get("network"):
+        text += f"; its names begin with {network}"
     if left_out := info.get("left_out"):
         more = ", …" if len(left_out) > 3 else ""
         text += f"; {len(left_out)} left out: {', '.join(left_out[:3])}{more}"
     return f"{text}."
-
-
-def _read(path: pathlib.Path) -> tuple[State, Mapping[str, Any]]:
-    """Arrays by name, and what the file says of them."""
-    if path.suffix == ".safetensors":
-        try:
-            with safetensors.safe_open(path, "numpy") as file:
-                about = json.loads((file.metadata() or {}).get(KEY, "{}"))
-                return {name: file.get_tensor(name) for name in file.keys()}, about
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"it is damaged ({error}).") from error
-    if path.suffix not in _TORCH:
-        raise ValueError(
-            f"give a run's folder, or a file that ends in .safetensors, {', '.join(_TORCH)}."
-        )
-    torch = import_torch()
-    try:
-        # Nothing but arrays: a pickle may run any code. Official checkpoints hold their
-        # command line besides, which has none.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle raises anything
-        if found := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
-            raise ValueError(
-                f"it holds {found[1]} besides arrays, and such objects may run any code: "
-                "save its state dict alone."
-            ) from error
-        raise ValueError("it is damaged, or no file of PyTorch.") from error
-    tensors: State = {}
-    _flatten(content, "", tensors, torch)
-    return tensors, json.loads(getattr(content, KEY, "{}"))
-
-
-def _flatten(content: Any, prefix: str, tensors: State, torch: Any) -> None:
-    """Collect the arrays of nested dicts, such as {"state_dict": {"conv1.weight": …}}."""
-    if not isinstance(content, dict):
-        return
-    for name, value in content.items():
-        if isinstance(value, torch.Tensor):
-            value = value.detach()
-            value = value.float() if value.is_floating_point() else value
-            tensors[f"{prefix}{name}"] = value.numpy()
-        elif isinstance(name, str):
-            _flatten(value, f"{prefix}{name}.", tensors, torch)

@@ -1,11 +1,14 @@
 """Weights as files for other libraries: safetensors, PyTorch, Detectron2, transformers."""
 
 import collections
+import contextlib
+import io
 import json
 import os
 import pathlib
 import pickle
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,12 +17,11 @@ import safetensors.numpy
 
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
-from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from sp_jax.models.vit import ViT
 from sp_jax.weights.libraries import check_naming, hugging_face_config, rename
 from sp_jax.weights.names import State, to_torch
+from sp_jax.weights.tensors import KEY, import_torch
 
-KEY = "sp_jax"  # of what a file says of itself, as JSON
 _VIT_FIELDS = (
     *("dim", "depth", "heads", "mlp_ratio", "patch_size", "image_size", "position"),
 )
@@ -36,30 +38,6 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
         "width": module.width,
         "stem": module.stem,
     }
-
-
-def build_module(description: Mapping[str, Any], dtype: Any) -> nn.Module:
-    """The backbone that `describe_module` described.
-
-    Raises:
-        ValueError: another version of sp_jax described it.
-    """
-    fields = dict(description)
-    blocks = {"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}
-    try:
-        if fields.pop("kind") == "vit":
-            return ViT(**fields, dtype=dtype)
-        return ResNet(
-            tuple(fields.pop("stage_sizes")),
-            blocks[fields.pop("block")],
-            **fields,
-            dtype=dtype,
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"it describes a network that is not known here ({error}); a newer sp_jax may "
-            "read it."
-        ) from error
 
 
 def check_target(path: str | os.PathLike, naming: str | None = None) -> pathlib.Path:
@@ -82,10 +60,14 @@ def check_target(path: str | os.PathLike, naming: str | None = None) -> pathlib.
                 f"A folder is for transformers (huggingface): give {path} a suffix, one of "
                 f"{', '.join(_WRITERS)}."
             )
-    if path.suffix == "" and path.is_dir():
+    if path.suffix == "" and path.exists():
+        if not path.is_dir():
+            raise UserError(f"{path} is a file: give a new folder.")
         # A run's folder has a config.json, too.
         if any(path.iterdir()) and not (path / "model.safetensors").is_file():
             raise UserError(f"{path} holds other things: give a new folder.")
+    if path.suffix and path.is_dir():
+        raise UserError(f"{path} is a folder: give the name of a new file.")
     if path.suffix == ".pth":
         import_torch()
     return path
@@ -106,6 +88,7 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
 
     Raises:
         UserError: the suffix or the naming does not fit, or PyTorch is missing.
+        OSError: it cannot be written; what was there before is untouched.
     """
     path = check_target(path, naming)
     try:
@@ -129,52 +112,77 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
         or backbone.info.get("images"),
     }
     if path.suffix:
-        _write(path, lambda temporary: _WRITERS[path.suffix](temporary, state, about))
+        _write({path: _WRITERS[path.suffix](state, about)})
         return path
     settings = {
         "config.json": hugging_face_config(backbone.module),
         "preprocessor_config.json": _preprocessor(backbone),
     }
+    files = {path / "model.safetensors": _safetensors(state, about)}
     for name, content in settings.items():
-        text = json.dumps(content, indent=2) + "\n"
-        _write(path / name, lambda temporary, text=text: temporary.write_text(text))
-    weights = path / "model.safetensors"
-    _write(weights, lambda temporary: _safetensors(temporary, state, about))
+        files[path / name] = (json.dumps(content, indent=2) + "\n").encode()
+    _write(files)
     return path
 
 
-def _write(path: pathlib.Path, writer: Callable[[pathlib.Path], Any]) -> None:
-    """A temporary file beside it, then a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def _write(files: Mapping[pathlib.Path, bytes]) -> None:
+    """Temporary files beside them, and when all are whole, renames.
+
+    safetensors and PyTorch make bytes, and do not write: their errors have no cause.
+    """
+    temporary = {}
     try:
-        writer(temporary)
-        os.chmod(temporary, 0o644)  # safetensors makes it private
-        os.replace(temporary, path)
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with (
+                _about(path),
+                tempfile.NamedTemporaryFile(
+                    dir=path.parent, prefix=".", delete=False
+                ) as file,
+            ):
+                temporary[path] = file.name
+                file.write(content)
+        for path, name in temporary.items():
+            with _about(path):
+                os.chmod(name, 0o644)  # tempfile makes it private
+                os.replace(name, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for name in temporary.values():
+            pathlib.Path(name).unlink(missing_ok=True)
 
 
-def _safetensors(path: pathlib.Path, state: State, about: Mapping) -> None:
+@contextlib.contextmanager
+def _about(path: pathlib.Path) -> Iterator[None]:
+    """An error of the system names the file that is asked for, and no temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _safetensors(state: State, about: Mapping) -> bytes:
     # transformers asks for the layout of which framework it is.
     metadata = {"format": "pt", KEY: json.dumps(about)}
-    safetensors.numpy.save_file(state, path, metadata)
+    return safetensors.numpy.save(state, metadata)
 
 
-def _pth(path: pathlib.Path, state: State, about: Mapping) -> None:
+def _pth(state: State, about: Mapping) -> bytes:
     torch = import_torch()
     # An attribute of the dict is saved with it, and no library looks at it.
     tensors = collections.OrderedDict(
         (name, torch.tensor(value)) for name, value in state.items()
     )
     setattr(tensors, KEY, json.dumps(about))
-    torch.save(tensors, path)
+    file = io.BytesIO()
+    torch.save(tensors, file)
+    return file.getvalue()
 
 
-def _pkl(path: pathlib.Path, state: State, about: Mapping) -> None:
+def _pkl(state: State, about: Mapping) -> bytes:
     content = {"model": state, "__author__": "sp_jax", "matching_heuristics": True}
-    with open(path, "wb") as file:
-        _Pickler(file, protocol=4).dump(content)
+    file = io.BytesIO()
+    _Pickler(file, protocol=4).dump(content)
+    return file.getvalue()
 
 
 class _Pickler(pickle.Pickler):
@@ -206,21 +214,3 @@ def _preprocessor(backbone: Backbone) -> dict[str, Any]:
         "image_mean": list(backbone.mean),
         "image_std": list(backbone.std),
     }
-
-
-def import_torch():
-    """PyTorch, which only these files need.
-
-    Raises:
-        UserError: it is not installed, or too old.
-    """
-    try:
-        import torch
-
-        torch.serialization.safe_globals  # noqa: B018 since 2.5
-    except (ImportError, AttributeError):
-        raise UserError(
-            "This file needs PyTorch 2.5 or newer (pip install torch); .safetensors needs "
-            "nothing."
-        ) from None
-    return torch

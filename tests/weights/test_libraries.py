@@ -2,6 +2,7 @@
 
 import pickle
 import pickletools
+import re
 
 import jax
 import numpy as np
@@ -75,6 +76,56 @@ def test_timms_resnet(tmp_path):
     assert backbone.info["left_out"] == ["fc.bias", "fc.weight"]
     network.reset_classifier(0)
     assert_alike(theirs(network, backbone), backbone(images()))
+
+
+@pytest.mark.parametrize("name", ["basic", "bottleneck"])
+def test_a_resnet_in_a_sequential(name, tmp_path):
+    """Its layers have numbers: torchvision's children, and those that a SimCLR keeps."""
+    network = reference(name)
+
+    def load(content):
+        torch.save(content, tmp_path / "their.pth")
+        return weights.load(tmp_path / "their.pth")
+
+    children = torch.nn.Sequential(*network.children()).state_dict()
+    state = {f"backbone.{k}": v for k, v in children.items()}
+    head = {"backbone.9.weight": torch.zeros(3, 512), "head.0.weight": torch.zeros(3)}
+    numbered, named = load({**state, **head}), load(network.state_dict())
+    assert numbered.module == named.module
+    assert numbered.info["left_out"] == sorted(head)
+    jax.tree.map(np.testing.assert_array_equal, numbered.variables, named.variables)
+
+    network.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    named = load(network.state_dict())
+    del network.maxpool
+    numbered = load(torch.nn.Sequential(*network.children()).state_dict())
+    assert numbered.module == named.module
+    jax.tree.map(np.testing.assert_array_equal, numbered.variables, named.variables)
+
+
+def test_a_sequential_of_other_layers_is_refused(tmp_path):
+    """lightly's own ResNets have their ReLU in no layer, so there it is lost."""
+    layers = dict(reference("basic").named_children())
+    for without, message in (
+        (("maxpool",), "begin at 3: .* a ReLU and a pooling"),
+        (("relu", "maxpool"), "begin at 2"),
+        (("layer2",), "another shape, such as layer2"),
+    ):
+        kept = [layer for name, layer in layers.items() if name not in without]
+        torch.save(torch.nn.Sequential(*kept).state_dict(), tmp_path / "their.pth")
+        with pytest.raises(UserError, match=message):
+            weights.load(tmp_path / "their.pth")
+
+
+def test_a_shortcut_is_a_downsample(backbones, tmp_path):
+    """As in ResNets for CIFAR, and in lightly's."""
+    backbone = backbones["bottleneck"]
+    state = tensors(weights.to_torch(backbone.module, backbone.variables))
+    theirs = {name.replace("downsample", "shortcut"): x for name, x in state.items()}
+    torch.save(theirs, tmp_path / "their.pth")
+    again = weights.load(tmp_path / "their.pth")
+    assert again.info["left_out"] == []
+    jax.tree.map(np.testing.assert_array_equal, again.variables, backbone.variables)
 
 
 @settings(max_examples=8, deadline=None)
@@ -227,6 +278,18 @@ def test_layer_scale_is_folded_into_the_weights(tmp_path):
     assert backbone.info["left_out"] == ["embeddings.mask_token"]
     got = theirs(network, backbone, transformers_features("vit"))
     assert_alike(got, backbone(images()))
+
+
+def test_positions_without_the_class_token(tmp_path):
+    """DeiT III's, by timm's names and by those of its authors."""
+    network = randomise(timm_vit(init_values=0.5, no_embed_class=True))
+    state = network.state_dict()
+    official = {re.sub(r"ls(\d)\.gamma", r"gamma_\1", k): v for k, v in state.items()}
+    for content in (state, {"model": official}):
+        torch.save(content, tmp_path / "a.pth")
+        backbone = sp_jax.load(tmp_path / "a.pth")
+        assert backbone.size == 32 and backbone.info["left_out"] == []
+        assert_alike(theirs(network, backbone), backbone(images()))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""A folder of transformers: its file of weights, and what lies beside it."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+_FILES = ("model.safetensors", "pytorch_model.bin")
+# Of transformers' ResNets and ViTs: what ours do.
+_OURS = {
+    "hidden_act": ("gelu", "relu"),
+    "downsample_in_bottleneck": (False,),
+    "qkv_bias": (True,),
+}
+
+
+def find_file(path: str | os.PathLike) -> pathlib.Path | None:
+    """The file of weights that a path names: itself, or the one in a folder of transformers.
+
+    Returns:
+        None for a run's folder, and where there is nothing.
+    """
+    path = pathlib.Path(path)
+    if path.is_file():
+        return path
+    if (path / "checkpoints").is_dir():  # a run's
+        return None
+    return next((path / name for name in _FILES if (path / name).is_file()), None)
+
+
+def folder_says(file: pathlib.Path) -> dict[str, Any]:
+    """What the settings beside a file of transformers say: "heads", "size", "mean", "std".
+
+    Raises:
+        ValueError: they are damaged, or the network computes what none here does.
+    """
+    if file.name not in _FILES:
+        return {}
+    config = _settings(file.with_name("config.json"))
+    if config.get("model_type") not in ("vit", "resnet", "dinov2"):
+        return {}
+    for key, known in _OURS.items():
+        if config.get(key, known[0]) not in known:
+            raise ValueError(
+                f"its config.json says {key}={config[key]!r}; ours has {known[0]!r}."
+            )
+    images = _settings(file.with_name("preprocessor_config.json"))
+    said = {
+        "heads": config.get("num_attention_heads"),
+        "size": size if isinstance(size := config.get("image_size"), int) else None,
+        "mean": images.get("image_mean"),
+        "std": images.get("image_std"),
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _settings(path: pathlib.Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} beside it is damaged.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} beside it is damaged.")
+    return content
