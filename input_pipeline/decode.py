@@ -174,15 +174,17 @@ def _note_depth(image: Image.Image) -> None:
         image.info["transparency"] = tuple(part >> 8 for part in value)
 
 
-class _Budget:
+class Budget:
     """Lets threads in while what they hold together is not too much."""
 
     def __init__(self, total: int):
-        self._free, self._changed = total, threading.Condition()
+        self._total = self._free = total
+        self._changed = threading.Condition()
 
     @contextlib.contextmanager
     def hold(self, amount: int) -> Iterator[None]:
-        """Wait for an amount, and give it back afterwards."""
+        """Wait for an amount, or for all if it is more, and give it back afterwards."""
+        amount = min(amount, self._total)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= amount)
             self._free -= amount
@@ -194,7 +196,7 @@ class _Budget:
                 self._changed.notify_all()
 
 
-_in_flight = _Budget(_PIXELS_IN_FLIGHT)
+_in_flight = Budget(_PIXELS_IN_FLIGHT)
 
 
 def _rgb(opened: Image.Image, upright: bool = True) -> Image.Image:

@@ -44,6 +44,7 @@ def scan(directory: str) -> Source:
         part: [i for i, name in enumerate(ids) if name.startswith(f"{part}/")]
         for part in SPLITS
     }
+    sizes = {file.name: file.size for file in images}
     tables = [file for file in files.files if file.name in _TABLES]
 
     def meta():
@@ -63,6 +64,7 @@ def scan(directory: str) -> Source:
         key=key_of([*images, *tables]),
         meta=meta,
         open_reader=lambda: lambda row: files.read(ids[row]),
+        size_of=lambda row: sizes[ids[row]],
     )
 
 
@@ -95,7 +97,7 @@ def _classes(files: Files, ids: list[str]) -> list[str | None]:
 def _lines(files: Files, name: str, columns: int = 1) -> list[list[str]]:
     """The tab-separated fields of each line of a table: so many or more."""
     try:
-        text = files.read(name).decode("utf-8")
+        text = files.read(name).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{files.root}: cannot read {name} ({error}): {_LAYOUT}."

@@ -1,6 +1,7 @@
 """One image, whatever the file holds: every row of the list of bad input."""
 
 import concurrent.futures
+import errno
 import io
 import os
 import struct
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from input_pipeline import decode, files
+from input_pipeline import decode, files, work
 from input_pipeline.decode import BadImage
 from input_pipeline.files import SUFFIXES
-from input_pipeline.store import open_store
+from input_pipeline.store import open_source, open_store
 from sp_jax.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -96,6 +97,7 @@ def test_other_values_of_a_camera_do_not_matter(content):
     assert image[35, 20, 2] > 200 > image[35, 20, 0]
 
 
+@pytest.mark.filterwarnings("ignore:Tag data larger:UserWarning")
 def test_damaged_exif_does_not_matter():
     content = jpeg_with_exif((274, 7, 2**31, 9), (306, 2, 500, 9999))
     assert decode.decode(content, 40)[20, 5, 0] > 200
@@ -227,7 +229,7 @@ def test_crop_is_that_of_the_whole_resized_image(sides):
 
 def test_large_images_wait_for_each_other(monkeypatch):
     """Two of three fit into the memory; small ones are let in."""
-    monkeypatch.setattr(decode, "_in_flight", decode._Budget(130))
+    monkeypatch.setattr(decode, "_in_flight", decode.Budget(130))
     inside, most, convert = [], [], decode._rgb
 
     def slow(image):
@@ -372,6 +374,47 @@ def test_damaged_members_of_an_archive_are_left_out(tmp_path, monkeypatch):
     for name, reason in wanted.items():
         assert reason in reasons[f"a/{name}.png"]
         assert "cannot be read" in reasons[f"a/{name}.png"]
+
+
+def test_large_files_wait_and_leave_nothing_behind(tmp_path, monkeypatch):
+    """Two of the files fit into the memory; a reason does not keep its file."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for i in range(12):
+        (root / f"{i:02d}.png").write_bytes(bytes(100_000))
+    inside, most, opened = [], [], decode._open
+
+    def slow(content):
+        inside.append(content)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return opened(content)
+
+    monkeypatch.setattr(decode, "_open", slow)
+    monkeypatch.setattr(work, "_bytes_in_flight", decode.Budget(250_000))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    source = open_source(f"folder:{root}")
+    found = list(work.decode_rows(source, 12, 8, "crop"))
+    assert all("it is none of" in str(bad) for bad in found) and max(most) == 2
+    assert all(bad.__traceback__ is None for bad in found)
+    assert all(bad.__context__ is None for bad in found)
+
+
+@pytest.mark.parametrize(
+    "error, wanted, said",
+    [
+        (OSError(errno.EMFILE, "Too many open files"), OSError, "open files"),
+        (MemoryError(), UserError, "memory .* does not suffice.*ulimit -v"),
+    ],
+)
+def test_limits_of_the_system_are_no_fault_of_an_image(one, error, wanted, said):
+    def read(row):
+        raise error
+
+    source = open_source(f"folder:{one}")._replace(open_reader=lambda: read)
+    with pytest.raises(wanted, match=said):
+        list(work.decode_rows(source, 1, 8, "crop"))
 
 
 @pytest.fixture

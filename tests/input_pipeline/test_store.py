@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import unicodedata
 import zipfile
 
 import numpy as np
@@ -71,6 +72,86 @@ def test_split_folders_share_class_ids(tmp_path):
     _write(root / "extra" / "e.png", (0, 0, 0))
     with pytest.raises(UserError, match="extra"):
         _open(root, data)
+
+
+@pytest.mark.parametrize(
+    "folders, splits",
+    [
+        ("Train Test", "train test"),
+        ("training validation", "train val"),
+        ("TRAIN VAL", "train val"),
+        ("train valid test", "train val test"),
+        ("training_set test_set", "train test"),
+        ("train dev eval", "train dev eval"),
+        ("Testing", "test"),
+    ],
+)
+def test_split_folders_of_other_names(tmp_path, folders, splits):
+    for folder in folders.split():
+        for name in ("cat", "dog"):
+            _write(tmp_path / "pets" / folder / name / "a.png", (1, 1, 1))
+    store = _open(tmp_path / "pets", tmp_path / "data")
+    assert store.class_names == ("cat", "dog")
+    assert store.ids[0].split("/")[0] == folders.split()[0]
+    for split in splits.split():
+        part = _open(tmp_path / "pets", tmp_path / "data", split)
+        assert part.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "names", ["bus Train car", "valid invalid", "development nature"]
+)
+def test_classes_that_are_called_as_a_split(tmp_path, caplog, names):
+    for name in names.split():
+        _write(tmp_path / "things" / name / "a.png", (1, 1, 1))
+    store = _open(tmp_path / "things", tmp_path / "data")
+    assert store.class_names == tuple(sorted(names.split()))
+    assert "is taken for a class" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        ("train/a/0.png Train/a/0.png", "two folders of the split train, Train and tr"),
+        ("Train/a/0.png Test/a/0.png more/0.png", "beside them images in more/0.png"),
+        ("train_set/train_set/cat/0.png test_set/cat/0.png", "a split in a split"),
+    ],
+)
+def test_split_folders_that_are_ambiguous(tmp_path, names, said):
+    for name in names.split():
+        _write(tmp_path / "pets" / name, (1, 1, 1))
+    with pytest.raises(UserError, match=said):
+        _open(tmp_path / "pets", tmp_path / "data")
+
+
+def test_one_class_in_two_forms_of_unicode(tmp_path):
+    for split, form in (("train", "NFC"), ("val", "NFD")):
+        name = unicodedata.normalize(form, "Löwe")
+        _write(tmp_path / "pets" / split / name / "a.png", (1, 1, 1))
+    store = _open(tmp_path / "pets", tmp_path / "data")
+    assert store.class_names == (unicodedata.normalize("NFC", "Löwe"),)
+    assert len(store) == 2
+
+
+def test_files_of_other_suffixes(pictures, tmp_path, caplog):
+    for name in ("cat/e.jfif", "cat/f.jpe", "dog/without", "dog/x.apng"):
+        _write(tmp_path / "a.png", (1, 2, 3))
+        (pictures / name).write_bytes((tmp_path / "a.png").read_bytes())
+    for name in ("Thumbs.db", "desktop.ini", "list.txt", ".DS_Store", "README"):
+        (pictures / "cat" / name).write_bytes(b"no image")
+    store = _open(pictures, tmp_path / "data")
+    assert store.ids[3:5] == ("cat/f.jpe", "dog/c.jpg") and len(store) == 8
+    assert "dog/without" in store.ids and not caplog.text
+    (pictures / "fox").mkdir()
+    for i in range(3):
+        (pictures / "fox" / f"{i}.heic").write_bytes(b"other")
+    (pictures / "dog" / "empty").write_bytes(b"")
+    assert len(_open(pictures, tmp_path / "data")) == 8
+    for said in (
+        "4 files of other kinds (3 .heic, 1 without a suffix), such as dog/empty",
+        "Nothing is used of the folders fox.",
+    ):
+        assert said in caplog.text
 
 
 def test_flat_folder_is_unlabelled(tmp_path):
@@ -371,7 +452,29 @@ def test_folder_around_everything_in_an_archive(tmp_path, packed, ids, classes, 
         assert len(_open(tmp_path / "pets.zip", tmp_path / "data", split)) == 1
 
 
-@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png"])
+def test_archives_of_other_systems(tmp_path):
+    """Backslashes of Windows; macOS's copies, and its UTF-8 without the flag."""
+    _write(tmp_path / "0.png", (1, 2, 3))
+    content = (tmp_path / "0.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        archive.writestr("pets\\cat\\", b"")
+        archive.writestr("pets\\cat\\0.png", content)
+        archive.writestr("pets\\dog\\0.png", content)
+    store = _open(tmp_path / "windows.zip", tmp_path / "data")
+    assert store.ids == ("cat/0.png", "dog/0.png")
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
+        archive.writestr("pets/Low/0.png", content)
+        archive.writestr("__MACOSX/pets/Low/._0.png", b"no image")
+        archive.writestr("pets/dog/0.png", content)
+    packed = (tmp_path / "mac.zip").read_bytes().replace(b"/Low/", "/Lö/".encode())
+    (tmp_path / "mac.zip").write_bytes(packed)
+    store = _open(tmp_path / "mac.zip", tmp_path / "data")
+    assert store.class_names == ("Lö", "dog")
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.png", "/evil.png", "a/../../evil.png", "a\\..\\..\\evil.png"]
+)
 def test_archive_with_names_that_point_out_of_it(pictures, tmp_path, name):
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.write(pictures / "cat" / "a.png", "cat/a.png")
