@@ -3,6 +3,7 @@
 Both can be sent to another process, which opens the files for itself.
 """
 
+import errno
 import os
 import pathlib
 import threading
@@ -87,11 +88,17 @@ class RecordPixels:
         shards = np.searchsorted(self._starts, flat, side="right") - 1
         for shard in np.unique(shards):
             (places,) = np.nonzero(shards == shard)
-            records = self._reader(int(shard)).read(
-                (flat[places] - self._starts[shard]).tolist()
-            )
-            for place, record in zip(places, records, strict=True):
-                images[place] = np.frombuffer(record, np.uint8).reshape(self.shape[1:])
+            reader = self._reader(int(shard))
+            try:
+                records = reader.read((flat[places] - self._starts[shard]).tolist())
+                for place, record in zip(places, records, strict=True):
+                    pixels = np.frombuffer(record, np.uint8)
+                    images[place] = pixels.reshape(self.shape[1:])
+            except (ValueError, RuntimeError) as error:
+                raise UserError(
+                    f"Cannot read {self._paths[shard]} ({error}): prepare the images "
+                    "again."
+                ) from error
         return images.reshape(*rows.shape, *self.shape[1:])
 
     def __reduce__(self):
@@ -108,6 +115,10 @@ class RecordPixels:
                         str(path), options="readahead_buffer_size:0"
                     )
                 except ValueError as error:
+                    if os.strerror(errno.EMFILE) in str(error):
+                        raise OSError(
+                            errno.EMFILE, os.strerror(errno.EMFILE), str(path)
+                        ) from error
                     raise UserError(
                         f"Cannot read {path} ({error}): prepare the images again."
                     ) from error

@@ -22,6 +22,9 @@ _OUT = flags.DEFINE_string("out", None, "Folder for ArrayRecord files, instead."
 _SHARD_IMAGES = flags.DEFINE_integer(
     "shard_images", 16384, "Images a file of --out.", 1
 )
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "Compare all pixels that are there with their SHA-256."
+)
 
 
 def prepare() -> None:
@@ -37,7 +40,7 @@ def prepare() -> None:
             _SHARD_IMAGES.value,
         )
         name = f"array_record:{pathlib.Path(_OUT.value).expanduser().absolute()}"
-    store = given.open_from_flags(name)
+    store = given.open_from_flags(name, _VERIFY.value)
     print(
         f"{name}, split {store.split}: {len(store)} images of "
         f"{given.IMAGE_SIZE.value} px, {len(store.class_names)} classes"
