@@ -6,14 +6,15 @@
 Training does the same by itself where a store is new. Prepared beforehand, many runs can
 share it, and with --out the images come into ArrayRecord files, for sets of millions:
 --config.data.store=array_record:/data/imagenet64 reads them. A preparation that was killed
-goes on with the same command.
+goes on with the same command. A set of TensorFlow Datasets is downloaded, prepared or
+converted first, where TensorFlow is installed.
 """
 
 import pathlib
 
 from absl import flags
 
-from input_pipeline import records
+from input_pipeline import records, tfds_build
 from input_pipeline import store_flags as given
 from input_pipeline.store import open_source
 from sp_jax import cli
@@ -30,6 +31,8 @@ _VERIFY = flags.DEFINE_bool(
 def prepare() -> None:
     """Prepare the images, and say what there is."""
     name = given.STORE.value
+    if name.startswith("tfds:"):
+        tfds_build.build(name.removeprefix("tfds:"))
     if _OUT.value:
         records.write(
             open_source(name),
