@@ -307,6 +307,9 @@ def report_skipped(
         logging.warning(
             "%d of %d images are left out: see %s.", skipped, total, folder / _SKIPPED
         )
+        names, labels = meta["class_names"], set(meta["labels"])
+        if lost := [name for i, name in enumerate(names) if i not in labels]:
+            logging.warning("No image is left of the classes %s.", ", ".join(lost[:10]))
 
 
 def check_skipped(

@@ -3,7 +3,6 @@
 Both can be sent to another process, which opens the files for itself.
 """
 
-import errno
 import os
 import pathlib
 import threading
@@ -114,18 +113,16 @@ class RecordPixels:
                     reader = array_record_module.ArrayRecordReader(
                         str(path), options="readahead_buffer_size:0"
                     )
+                    count, reason = reader.num_records(), ""
                 except ValueError as error:
-                    if os.strerror(errno.EMFILE) in str(error):
-                        raise OSError(
-                            errno.EMFILE, os.strerror(errno.EMFILE), str(path)
-                        ) from error
+                    count, reason = 0, f" ({error})"
+                if count != self._counts[shard]:
+                    # A lack of permission or of file handles reads as no records, too.
+                    with open(path, "rb"), open(path, "rb"):
+                        pass
                     raise UserError(
-                        f"Cannot read {path} ({error}): prepare the images again."
-                    ) from error
-                if reader.num_records() != self._counts[shard]:
-                    raise UserError(
-                        f"{path} holds {reader.num_records()} images instead of "
-                        f"{self._counts[shard]}: prepare the images again."
+                        f"{path} holds {count} images instead of {self._counts[shard]}"
+                        f"{reason}: prepare the images again."
                     )
                 self._readers[shard] = reader
             return self._readers[shard]

@@ -10,7 +10,7 @@ goes on with the same command. A set of TensorFlow Datasets is downloaded, prepa
 converted first, where TensorFlow is installed.
 """
 
-import pathlib
+import os
 
 from absl import flags
 
@@ -42,7 +42,7 @@ def prepare() -> None:
             given.MAX_SKIPPED.value,
             _SHARD_IMAGES.value,
         )
-        name = f"array_record:{pathlib.Path(_OUT.value).expanduser().absolute()}"
+        name = f"array_record:{os.path.abspath(os.path.expanduser(_OUT.value))}"
     store = given.open_from_flags(name, _VERIFY.value)
     print(
         f"{name}, split {store.split}: {len(store)} images of "

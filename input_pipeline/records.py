@@ -133,7 +133,9 @@ def write(
             return
         out.parent.mkdir(parents=True, exist_ok=True)
         # Of several processes one writes; the others wait, and find what it made.
-        with filelock.FileLock(out.with_name(f".{out.name}.lock")):
+        lock = out.with_name(f".{out.name}.lock")
+        lock.touch()  # Where that fails, filelock may wait for ever.
+        with filelock.FileLock(lock):
             if out.exists():
                 _check_made_of(out, made_of)
                 return

@@ -113,6 +113,7 @@ def test_mistakes_are_one_sentence(pictures, tmp_path):
     [
         (("--out=.",), "holds something else than these images"),
         (("--out=/dev/null/out",), "Cannot write /dev/null/out"),
+        (("--out=/proc/self/out",), "Cannot write /proc/self/out"),
         (("--max_skipped=-1",), "max_skipped=-1"),
     ],
 )
@@ -303,3 +304,20 @@ def test_damaged_file_of_a_killed_preparation_is_written_again(
         [cache.digest_pixels(image) for image in store.read(np.arange(11))],
         store.digests,
     )
+
+
+def test_too_many_open_files(pictures, tmp_path):
+    """A limit of the system is not taken for damage."""
+    out = tmp_path / "out"
+    program = """
+        import resource
+        from input_pipeline import prepare
+        from sp_jax import cli
+        resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
+        cli.run(prepare.prepare)
+    """
+    records.write(open_source(f"folder:{pictures}"), out, 8, "crop", 0.1, 1)
+    words = options(pictures, out, "--shard_images=1")
+    refused = prepare(*words, program=f"-c {textwrap.dedent(program)}")
+    assert refused.returncode == 2, refused.stderr
+    assert "too many files are open: raise the limit (ulimit -n)" in refused.stderr
