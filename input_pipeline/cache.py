@@ -6,53 +6,50 @@ A prepared folder `DATA_DIR/NAME-KEY/` holds
 * `digests.npy`: uint8 [N, 32], the SHA-256 of each image's pixels (so that a
   fingerprint of any subset costs no pass over the pixels),
 * `meta.json`: ids, labels, names, splits, for people and other programs,
+* `checked.json`: see `seal`,
 * `skipped.csv`: ids of the images that could not be used, and why, if there are any.
 
 It is written as `NAME-KEY.partial` and renamed when complete. A preparation that is killed
 at any moment leaves nothing that could be taken for a complete one, and the next one goes
-on where it was.
+on where it was. A damaged folder is prepared again.
 """
 
 import contextlib
 import csv
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import filelock
 import numpy as np
 from absl import logging
 
-from input_pipeline import decode, pixels
+from input_pipeline import decode, pixels, seal
+from input_pipeline.seal import Prepared, digest_pixels, write_atomically
 from input_pipeline.source import Source
 from input_pipeline.work import decode_rows
+from sp_jax.cli import describe_os_error
 from sp_jax.errors import UserError
+from sp_jax.json_file import read_json
 
 # Part of every cache key: raise it when what is written below changes.
-FORMAT = 3
+FORMAT = 4
 _CHUNK = 2048  # Images between two notes of the progress.
 _STALE_SECONDS = 7 * 24 * 3600
 _SKIPPED = "skipped.csv"
-_HINT = "make room, or choose another folder by data_dir or $SP_JAX_DATA"
-
-
-class Prepared(NamedTuple):
-    """Prepared images, opened: pixels, their SHA-256 digests and the meta data."""
-
-    images: pixels.Pixels
-    digests: np.ndarray
-    meta: dict[str, Any]
+_HINT = "Another folder for prepared images is chosen by data_dir or $SP_JAX_DATA."
 
 
 def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """The folder for prepared images: argument, else $SP_JAX_DATA, else ~/.cache."""
     if data_dir is None:
         data_dir = os.environ.get("SP_JAX_DATA") or "~/.cache/sp_jax"
-    return pathlib.Path(data_dir).expanduser()
+    return pathlib.Path(os.path.expanduser(data_dir))
 
 
 def load_or_prepare(
@@ -61,6 +58,7 @@ def load_or_prepare(
     resize: decode.Resize = "crop",
     data_dir: str | os.PathLike[str] | None = None,
     max_skipped: float = 0.01,
+    verify: bool = False,
 ) -> Prepared:
     """Open the prepared images of a source; prepare them first where needed.
 
@@ -70,6 +68,7 @@ def load_or_prepare(
       resize: how to make them square, see `decode`.
       data_dir: see `data_root`.
       max_skipped: share of the images that may be unusable and left out.
+      verify: compare all pixels with their digests, also if nothing seems changed.
 
     Raises:
       UserError: too many images are unusable, the disk cannot hold them, or max_skipped
@@ -78,44 +77,66 @@ def load_or_prepare(
     check_share(max_skipped)
     key = f"{FORMAT} {image_size} {resize} {decode.VERSION} {source.key}"
     key = hashlib.sha256(key.encode()).hexdigest()[:16]
-    final = data_root(data_dir) / f"{source.name}-{key}"
-    prepared = _open(final)
+    # A name may have 255 bytes on most disks.
+    final = data_root(data_dir) / f"{source.name[:50]}-{key}"
+    prepared = _open(final, verify)
     if prepared is None:
         try:
             locks = final.parent / ".locks"
             locks.mkdir(parents=True, exist_ok=True)
             # Of several processes one prepares; the others wait, and use what it made.
             with filelock.FileLock(locks / final.name):
-                prepared = _open(final)
+                prepared = _open(final, verify)
                 if prepared is None:
                     _prepare(final, source, image_size, resize, max_skipped)
                     prepared = _open(final)
         except OSError as error:
             raise UserError(
-                f"Cannot prepare images in {final.parent} ({error}): {_HINT}."
+                f"Cannot prepare images in {final.parent}: {describe_os_error(error)} "
+                f"{_HINT}"
             ) from error
         if prepared is None:
             raise UserError(
                 f"The images prepared in {final} cannot be read back: check that "
-                f"disk; {_HINT}."
+                f"disk. {_HINT}"
             )
     report_skipped(prepared.meta, max_skipped, final)
     return prepared
 
 
-def _open(final: pathlib.Path) -> Prepared | None:
-    """The prepared folder, or None where it is missing, truncated or unreadable."""
+def _open(final: pathlib.Path, verify: bool = False) -> Prepared | None:
+    """The prepared folder; None where it is missing or, with a warning, damaged."""
+    if not final.exists():
+        return None
     try:
-        # np.load checks the file against its header: a truncated one raises.
+        noted = seal.read_note(final)
         images = pixels.NpyPixels(final / "images.npy")
-        digests = np.load(final / "digests.npy")
-        meta = json.loads((final / "meta.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, EOFError):
+        digests = load_digests(final / "digests.npy", len(images))
+        prepared = Prepared(images, digests, read_json(final / "meta.json"))
+        seal.check(final, noted, ["images.npy"], [len(images)], prepared, verify)
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        if isinstance(error.__cause__, OSError):  # It is there, and cannot be read.
+            raise
+        logging.warning(
+            "The prepared images in %s are not whole and are prepared again (%s).",
+            final,
+            str(error).rstrip("."),
+        )
         return None
-    count = len(meta["ids"])
-    if len(images) != count or digests.shape != (count, 32):
-        return None
-    return Prepared(images, digests, meta)
+    return prepared
+
+
+def load_digests(path: pathlib.Path, count: int) -> np.ndarray:
+    """The digests of so many images: uint8 [count, 32].
+
+    Raises:
+      ValueError, EOFError: the file is damaged, or of other images.
+    """
+    # A memory map's length is compared with the header, before memory is taken.
+    digests = np.load(path, mmap_mode="r")
+    if digests.shape != (count, 32) or digests.dtype != np.uint8:
+        raise ValueError(f"{path} does not hold the digests of {count} images")
+    return np.array(digests)
 
 
 def _prepare(
@@ -132,7 +153,7 @@ def _prepare(
     partial.mkdir(exist_ok=True)
     os.utime(partial)  # It is in use: no process may take it for a leftover.
     _remove_stale(final.parent)
-    note = _read_note(partial, count)
+    note = _read_note(partial, count, size)
     done, skipped = note["done"], {int(k): v for k, v in note["skipped"].items()}
     images = _open_array(partial / "images.npy", (count, size, size, 3), done)
     digests = _open_array(partial / "digests.npy", (count, 32), done)
@@ -162,24 +183,34 @@ def _prepare(
         meta = keep_rows(meta, np.setdiff1d(np.arange(count), list(skipped)))
     meta = {**meta, "skipped": len(skipped)}
     write_atomically(partial / "meta.json", json.dumps(meta))
+    seal.note(partial, ["images.npy"])
     (partial / "progress.json").unlink()
     if final.exists():  # A damaged one.
         shutil.rmtree(final)
     os.replace(partial, final)
 
 
-def _read_note(partial: pathlib.Path, count: int) -> dict[str, Any]:
+def _read_note(partial: pathlib.Path, count: int, size: int) -> dict[str, Any]:
     """How far an earlier preparation came, if its files are whole."""
     nothing = {"done": 0, "skipped": {}}
     try:
-        note = json.loads((partial / "progress.json").read_text())
+        note = read_json(partial / "progress.json")
+        done, skipped = note["done"], {int(row) for row in note["skipped"]}
+        if done not in range(count + 1) or not skipped <= set(range(done)):
+            return nothing
         lengths = [count]
-        if note["done"] == count:  # It was killed while, or after, they were cut.
-            lengths.append(count - len(note["skipped"]))
-        for name in ("images.npy", "digests.npy"):
-            if len(np.load(partial / name, mmap_mode="r")) not in lengths:
-                return nothing
-    except (OSError, ValueError, EOFError):
+        if done == count:  # It was killed while, or after, they were cut.
+            lengths.append(count - len(skipped))
+        images = pixels.NpyPixels(partial / "images.npy")
+        digests = np.load(partial / "digests.npy", mmap_mode="r")
+        if len(images) not in lengths or len(digests) not in lengths:
+            return nothing
+        if images.shape[1:] != (size, size, 3) or digests.shape[1:] != (32,):
+            return nothing
+        kept = np.arange(done - len(skipped))
+        if len(seal.find_damaged(images, digests, kept)):
+            return nothing
+    except (FileNotFoundError, ValueError, EOFError, TypeError, KeyError):
         return nothing
     return note
 
@@ -192,7 +223,7 @@ def _open_array(path: pathlib.Path, shape: tuple[int, ...], done: int) -> np.mem
     path.unlink(missing_ok=True)
     try:
         if need > free:
-            raise OSError(f"only {free / 1e9:.1f} GB are free")
+            raise OSError(errno.ENOSPC, f"only {free / 1e9:.1f} GB are free")
         array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
         # A memory map of a disk that fills up later would die of SIGBUS.
         if hasattr(os, "posix_fallocate"):  # macOS has none.
@@ -201,7 +232,7 @@ def _open_array(path: pathlib.Path, shape: tuple[int, ...], done: int) -> np.mem
     except OSError as error:
         path.unlink(missing_ok=True)
         raise UserError(
-            f"{path} needs {need / 1e9:.1f} GB but {error}: {_HINT}."
+            f"{path} needs {need / 1e9:.1f} GB. {describe_os_error(error)} {_HINT}"
         ) from error
     return array
 
@@ -276,6 +307,9 @@ def report_skipped(
         logging.warning(
             "%d of %d images are left out: see %s.", skipped, total, folder / _SKIPPED
         )
+        names, labels = meta["class_names"], set(meta["labels"])
+        if lost := [name for i, name in enumerate(names) if i not in labels]:
+            logging.warning("No image is left of the classes %s.", ", ".join(lost[:10]))
 
 
 def check_skipped(
@@ -283,24 +317,24 @@ def check_skipped(
 ) -> None:
     """Raise UserError if too many images were left out."""
     if skipped > max_skipped * total:
-        with open(
-            folder / _SKIPPED, newline="", encoding="utf-8", errors="surrogateescape"
-        ) as file:
-            first = next(csv.DictReader(file))
         raise UserError(
-            f"{skipped} of {total} images cannot be used, such as {first['id']} "
-            f"({first['reason']}); all are listed in {folder / _SKIPPED}: mend or "
-            "remove them, or allow it with "
+            f"{skipped} of {total} images cannot be used{_first_skipped(folder)}; all are "
+            f"listed in {folder / _SKIPPED}: mend or remove them, or allow it with "
             f"max_skipped={np.ceil(1000 * skipped / total) / 1000:g} (a share; it is "
             f"{max_skipped:g})."
         )
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Write a file that is whole or absent."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-    os.replace(temporary, path)
+def _first_skipped(folder: pathlib.Path) -> str:
+    """Name the first image that was left out; nothing if the list is damaged."""
+    try:
+        with open(
+            folder / _SKIPPED, newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
+            first = next(csv.DictReader(file))
+        return f", such as {first['id']} ({first['reason']})"
+    except (OSError, csv.Error, StopIteration, KeyError):
+        return ""
 
 
 def _remove_stale(root: pathlib.Path) -> None:
@@ -309,9 +343,3 @@ def _remove_stale(root: pathlib.Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # Another process was faster.
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def digest_pixels(image: np.ndarray) -> np.ndarray:
-    """SHA-256 of one image's bytes: uint8 [32]."""
-    digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
-    return np.frombuffer(digest, np.uint8)

@@ -1,11 +1,14 @@
 """One encoded image to pixels of a store: whatever the file holds, or a reason why not.
 
 An image is turned as its EXIF orientation says, laid on white where it is transparent,
-converted to 8-bit RGB (16-bit grayscale is scaled, CMYK and palettes are converted, of an
-animation the first frame is taken) and resized, bicubic and antialiased:
+converted to 8-bit RGB (12- and 16-bit grayscale is scaled, CMYK and palettes are converted,
+of an animation the first frame is taken) and resized, bicubic and antialiased:
 
 * "crop": the shorter side becomes the store's image size, then the centre is cropped;
 * "squash": both sides become the image size; nothing is lost, but shapes change.
+
+Only the pixels decide whether an image can be used: not its text, its colour profile or what
+else its camera wrote.
 """
 
 import contextlib
@@ -16,19 +19,31 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 Resize = Literal["crop", "squash"]
 RESIZES = ("crop", "squash")
 # What `files.SUFFIXES` name. PIL goes by the content, and may start programs for others,
 # such as Ghostscript for EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_PNG = b"\x89PNG\r\n\x1a\n"
 # A few kilobytes can claim far more.
 MAX_PIXELS = 100_000_000
 # Of all images that are being decoded. A pixel takes up to 20 bytes on the way: 4 GB.
 _PIXELS_IN_FLIGHT = 200_000_000
-# Raise it when the pixels that come out change: prepared images are made anew.
-VERSION = 2
+# Raise it when the pixels that come out, or the images that are found, change: prepared
+# images are made anew.
+VERSION = 3
+# How an image must be turned that has this EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadImage(Exception):
@@ -83,24 +98,26 @@ def _centre(side: int, scale: float, size: int) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
-    """A file that PIL may decode; others wait while large ones are in the memory."""
+    """A file that PIL has decoded; others wait while large ones are in the memory."""
     if not content:
         raise BadImage("the file is empty")
     try:
-        with _open(content) as image:
-            pixels = image.width * image.height
-            if pixels > MAX_PIXELS:
-                raise BadImage(
-                    f"{image.width} x {image.height} pixels are more than "
-                    f"{MAX_PIXELS // 10**6} megapixels"
-                )
-            with _in_flight.hold(pixels):
-                yield image
-    except BadImage:
+        image = _open(content)
+        pixels = image.width * image.height
+        if pixels > MAX_PIXELS:
+            raise BadImage(
+                f"{image.width} x {image.height} pixels are more than "
+                f"{MAX_PIXELS // 10**6} megapixels"
+            )
+        with _in_flight.hold(pixels), _loaded(image, content) as image:
+            yield image
+    except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
         kinds = ", ".join(FORMATS)
-        raise BadImage(f"cannot be decoded: it is none of {kinds}") from error
+        raise BadImage(
+            f"cannot be decoded: it is none of {kinds}, or an unusual kind of these"
+        ) from error
     except Exception as error:  # PIL's decoders raise many types.
         reason = str(error) or type(error).__name__
         raise BadImage(f"cannot be decoded: {reason}") from error
@@ -110,18 +127,64 @@ def _open(content: bytes) -> Image.Image:
     with warnings.catch_warnings():
         # PIL's own limit warns from 89 megapixels on; ours comes afterwards.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(content), formats=FORMATS)
+        try:
+            return Image.open(io.BytesIO(content), formats=FORMATS)
+        except (UnidentifiedImageError, ValueError):
+            if not content.startswith(_PNG):
+                raise
+            return Image.open(io.BytesIO(_only_pixels(content)), formats=FORMATS)
 
 
-class _Budget:
+def _loaded(image: Image.Image, content: bytes) -> Image.Image:
+    """The image with its pixels in the memory."""
+    _note_depth(image)
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError):
+        if image.format != "PNG":
+            raise
+        image = _open(_only_pixels(content))
+        _note_depth(image)
+        image.load()
+    return image
+
+
+def _only_pixels(content: bytes) -> bytes:
+    """A PNG without what stands beside the pixels, such as text of megabytes."""
+    kept, place = [_PNG], len(_PNG)
+    while place + 8 <= len(content):
+        length = int.from_bytes(content[place : place + 4], "big")
+        name, end = content[place + 4 : place + 8], place + 12 + length
+        # What is needed for the pixels begins with a capital letter.
+        if name[:1].isupper() or name in (b"tRNS", b"eXIf"):
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept)
+
+
+def _note_depth(image: Image.Image) -> None:
+    """Bring the transparent value of a PNG to the pixels' range: PIL leaves it as it is."""
+    value = image.info.get("transparency")
+    if image.format != "PNG" or not image.tile or isinstance(value, bytes | None):
+        return
+    raw = image.tile[0].args
+    if raw in ("L;2", "L;4"):  # 2 or 4 bits, which are scaled to 8.
+        image.info["transparency"] = value * (85 if raw == "L;2" else 17)
+    elif raw == "RGB;16B":  # Of 16 bits the upper 8 are read.
+        image.info["transparency"] = tuple(part >> 8 for part in value)
+
+
+class Budget:
     """Lets threads in while what they hold together is not too much."""
 
     def __init__(self, total: int):
-        self._free, self._changed = total, threading.Condition()
+        self._total = self._free = total
+        self._changed = threading.Condition()
 
     @contextlib.contextmanager
     def hold(self, amount: int) -> Iterator[None]:
-        """Wait for an amount, and give it back afterwards."""
+        """Wait for an amount, or for all if it is more, and give it back afterwards."""
+        amount = min(amount, self._total)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= amount)
             self._free -= amount
@@ -133,19 +196,46 @@ class _Budget:
                 self._changed.notify_all()
 
 
-_in_flight = _Budget(_PIXELS_IN_FLIGHT)
+_in_flight = Budget(_PIXELS_IN_FLIGHT)
 
 
 def _rgb(opened: Image.Image, upright: bool = True) -> Image.Image:
     """The first frame as 8-bit RGB."""
-    image = ImageOps.exif_transpose(opened) if upright else opened
-    if image.mode.startswith("I;16"):
-        gray = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((gray + 128) // 257).astype(np.uint8))
-    elif image.mode in ("I", "F"):
+    image = _deep_gray(opened)
+    if image.mode in ("I", "F"):
         raise BadImage(f"pixels of mode {image.mode}, whose range is unknown")
+    turn = _TURNS.get(_orientation(opened)) if upright else None
+    if turn is not None:
+        image = image.transpose(turn)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        # La has no direct way.
+        image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF or XMP say about the orientation; 1, upright, where they are damaged."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # PIL's reader raises many types.
+        return 1
+
+
+def _deep_gray(image: Image.Image) -> Image.Image:
+    """Gray of 12 or 16 bits as 8 bits; others as they are."""
+    tags = getattr(image, "tag_v2", {})
+    signed = 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ())
+    if signed and image.mode == "L":
+        raise BadImage("pixels of 8 bits with a sign, whose range is unknown")
+    if not image.mode.startswith("I;16"):
+        return image
+    gray = np.asarray(image).astype(np.uint32)
+    transparent = gray == image.info.get("transparency", -1)
+    most = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
+    gray = (gray * 255 + most // 2) // most
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # Zero is white.
+        gray = 255 - gray
+    gray = np.where(transparent, 255, gray)  # As it is laid on white.
+    return Image.fromarray(gray.astype(np.uint8))

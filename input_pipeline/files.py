@@ -2,12 +2,13 @@
 
 An archive is read in place and never unpacked, so nothing in it can be written anywhere. If
 one folder is around everything in it, that is taken for the packed folder itself and does not
-count, unless its name is train, val or test.
+count, unless its name is that of a split. Backslashes in its names are slashes.
 """
 
 import errno
 import os
 import pathlib
+import re
 import threading
 import zipfile
 from collections.abc import Callable
@@ -15,9 +16,27 @@ from typing import NamedTuple
 
 from sp_jax.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp"),
+    *(".tif", ".tiff"),
+)
 # Names of folders that are splits, in the order in which they are shown.
 SPLITS = ("train", "val", "test")
+# What people and programs call them besides.
+_SPLIT_NAMES = {
+    "train": r"train(ing)?",
+    "val": r"val(id(ation)?)?",
+    "test": r"test(ing)?",
+    "trainval": r"trainval",
+    "dev": r"dev(el(opment)?)?",
+    "eval": r"eval(uation)?",
+}
+# How a file begins that is an image, whatever it is called.
+_IMAGE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0"
+    rb"|II\*\0|MM\0\*",
+    re.DOTALL,
+)
 # A file comes into the memory as a whole; 100 megapixels of 16-bit RGBA are 800 MB.
 _MAX_BYTES = 10**9
 
@@ -42,18 +61,36 @@ class Files(NamedTuple):
     Attributes:
       root: the folder or archive.
       files: its files; hidden ones are left out.
-      read: relative name to content; several threads may call it. It raises OSError
-        for a file that is damaged, encrypted or larger than 1 GB.
+      read: relative name, and how many bytes if not all, to content; several threads may
+        call it. It raises OSError for a file that is damaged, encrypted or larger than
+        1 GB.
     """
 
     root: pathlib.Path
     files: tuple[File, ...]
-    read: Callable[[str], bytes]
+    read: Callable[..., bytes]
 
 
 def is_image(name: str) -> bool:
     """Whether a name ends as an image's."""
     return name.lower().endswith(SUFFIXES)
+
+
+def begins_as_image(files: Files, name: str) -> bool:
+    """Whether the content of a file begins as an image's."""
+    try:
+        return _IMAGE.match(files.read(name, 16)) is not None
+    except OSError:
+        return False
+
+
+def split_of(folder: str) -> str | None:
+    """The split that a folder's name means, such as train for Training_set."""
+    for split, pattern in _SPLIT_NAMES.items():
+        whole = rf"({pattern})([ _-]?(set|split|data|images))?"
+        if re.fullmatch(whole, folder, re.IGNORECASE):
+            return split
+    return None
 
 
 def list_files(path: str | os.PathLike[str], layout: str) -> Files:
@@ -69,13 +106,13 @@ def list_files(path: str | os.PathLike[str], layout: str) -> Files:
       UserError: there is nothing at the path, it cannot be read, or the archive has
         names that point out of it.
     """
-    root = pathlib.Path(path).expanduser()
+    root = pathlib.Path(os.path.expanduser(path))
     if root.is_dir():
 
-        def read(name: str) -> bytes:
+        def read(name: str, most: int = -1) -> bytes:
             with open(root / name, "rb") as file:
                 _check_size(os.fstat(file.fileno()).st_size)
-                return file.read()
+                return file.read(most)
 
         return Files(root, _in_folder(root), read)
     if root.is_file():
@@ -125,32 +162,50 @@ def _in_archive(path: pathlib.Path) -> Files:
             f"{path} is neither a folder nor a zip archive ({error}): unpack it, and "
             "give the folder."
         ) from error
-    found = []
+    members = {}
     for info in infos:
-        parts = info.filename.split("/")
-        if ".." in parts or info.filename.startswith("/") or "\\" in info.filename:
+        name = _name(info)
+        parts = name.split("/")
+        if ".." in parts or name.startswith("/"):
             raise UserError(
                 f"{path} holds the name {info.filename!r}, which points out of the "
                 "archive: do not trust it, or pack it again with relative names."
             )
-        if not any(part.startswith((".", "__MACOSX")) for part in parts):
-            found.append(File(info.filename, info.file_size, info.CRC))
-    tops = {file.name.partition("/")[0] for file in found}
-    around = len(tops) == 1 and "/" in found[0].name and tops.isdisjoint(SPLITS)
-    top = f"{tops.pop()}/" if around else ""
-    found = [file._replace(name=file.name.removeprefix(top)) for file in found]
+        # The last part is empty where backslashes name a folder.
+        hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+        if parts[-1] and not hidden:
+            members[name] = info
+    tops = {name.partition("/")[0] for name in members}
+    around = len(tops) == 1 and all("/" in name for name in members)
+    top = f"{tops.pop()}/" if around and not any(map(split_of, tops)) else ""
+    members = {name.removeprefix(top): info for name, info in members.items()}
+    files = (File(name, info.file_size, info.CRC) for name, info in members.items())
     lock = threading.Lock()
 
-    def read(name: str) -> bytes:
+    def read(name: str, most: int = _MAX_BYTES) -> bytes:
         try:
-            with lock, archive.open(top + name) as file:
-                size = archive.getinfo(top + name).file_size
-                _check_size(size)
-                return file.read(size)  # Not more, even if the archive says too little.
+            info = members[name]
+            with lock, archive.open(info) as file:
+                _check_size(info.file_size)
+                # Not more, even if the archive says too little.
+                return file.read(min(most, info.file_size))
+        except MemoryError:
+            raise
         except Exception as error:  # zipfile and its decoders raise many types.
             raise OSError(str(error) or type(error).__name__) from error
 
-    return Files(path, tuple(sorted(found)), read)
+    return Files(path, tuple(sorted(files)), read)
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name of a member, with slashes."""
+    name = info.filename
+    if not info.flag_bits & 0x800:  # zipfile took it for a code page of DOS.
+        try:
+            name = name.encode("cp437").decode("utf-8")
+        except UnicodeError:  # It was one.
+            pass
+    return name.replace("\\", "/")
 
 
 def _check_size(size: int) -> None:

@@ -87,11 +87,17 @@ class RecordPixels:
         shards = np.searchsorted(self._starts, flat, side="right") - 1
         for shard in np.unique(shards):
             (places,) = np.nonzero(shards == shard)
-            records = self._reader(int(shard)).read(
-                (flat[places] - self._starts[shard]).tolist()
-            )
-            for place, record in zip(places, records, strict=True):
-                images[place] = np.frombuffer(record, np.uint8).reshape(self.shape[1:])
+            reader = self._reader(int(shard))
+            try:
+                records = reader.read((flat[places] - self._starts[shard]).tolist())
+                for place, record in zip(places, records, strict=True):
+                    pixels = np.frombuffer(record, np.uint8)
+                    images[place] = pixels.reshape(self.shape[1:])
+            except (ValueError, RuntimeError) as error:
+                raise UserError(
+                    f"Cannot read {self._paths[shard]} ({error}): prepare the images "
+                    "again."
+                ) from error
         return images.reshape(*rows.shape, *self.shape[1:])
 
     def __reduce__(self):
@@ -107,14 +113,16 @@ class RecordPixels:
                     reader = array_record_module.ArrayRecordReader(
                         str(path), options="readahead_buffer_size:0"
                     )
+                    count, reason = reader.num_records(), ""
                 except ValueError as error:
+                    count, reason = 0, f" ({error})"
+                if count != self._counts[shard]:
+                    # A lack of permission or of file handles reads as no records, too.
+                    with open(path, "rb"), open(path, "rb"):
+                        pass
                     raise UserError(
-                        f"Cannot read {path} ({error}): prepare the images again."
-                    ) from error
-                if reader.num_records() != self._counts[shard]:
-                    raise UserError(
-                        f"{path} holds {reader.num_records()} images instead of "
-                        f"{self._counts[shard]}: prepare the images again."
+                        f"{path} holds {count} images instead of {self._counts[shard]}"
+                        f"{reason}: prepare the images again."
                     )
                 self._readers[shard] = reader
             return self._readers[shard]

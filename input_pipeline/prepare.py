@@ -6,14 +6,15 @@
 Training does the same by itself where a store is new. Prepared beforehand, many runs can
 share it, and with --out the images come into ArrayRecord files, for sets of millions:
 --config.data.store=array_record:/data/imagenet64 reads them. A preparation that was killed
-goes on with the same command.
+goes on with the same command. A set of TensorFlow Datasets is downloaded, prepared or
+converted first, where TensorFlow is installed.
 """
 
-import pathlib
+import os
 
 from absl import flags
 
-from input_pipeline import records
+from input_pipeline import records, tfds_build
 from input_pipeline import store_flags as given
 from input_pipeline.store import open_source
 from sp_jax import cli
@@ -22,11 +23,16 @@ _OUT = flags.DEFINE_string("out", None, "Folder for ArrayRecord files, instead."
 _SHARD_IMAGES = flags.DEFINE_integer(
     "shard_images", 16384, "Images a file of --out.", 1
 )
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "Compare all pixels that are there with their SHA-256."
+)
 
 
 def prepare() -> None:
     """Prepare the images, and say what there is."""
     name = given.STORE.value
+    if name.startswith("tfds:"):
+        tfds_build.build(name.removeprefix("tfds:"))
     if _OUT.value:
         records.write(
             open_source(name),
@@ -36,8 +42,8 @@ def prepare() -> None:
             given.MAX_SKIPPED.value,
             _SHARD_IMAGES.value,
         )
-        name = f"array_record:{pathlib.Path(_OUT.value).expanduser().absolute()}"
-    store = given.open_from_flags(name)
+        name = f"array_record:{os.path.abspath(os.path.expanduser(_OUT.value))}"
+    store = given.open_from_flags(name, _VERIFY.value)
     print(
         f"{name}, split {store.split}: {len(store)} images of "
         f"{given.IMAGE_SIZE.value} px, {len(store.class_names)} classes"

@@ -22,12 +22,14 @@ class Source(NamedTuple):
       meta: gives ids, labels, class_names, attributes, attribute_names and splits, by
         row. It can be slow: it is called only when the images must be prepared.
       open_reader: called only then, too.
+      size_of: row to the bytes that reading it takes, where these can be many.
     """
 
     name: str
     key: str
     meta: Callable[[], dict[str, Any]]
     open_reader: Callable[[], Reader]
+    size_of: Callable[[int], int] = lambda row: 0
 
 
 def key_of(files: Iterable[File], *others: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import cache, pixels, records
+from input_pipeline import cache, pixels, records, seal
 from input_pipeline.decode import RESIZES, Resize
 from input_pipeline.source import Source
 from sp_jax.errors import UserError
@@ -125,6 +125,7 @@ def open_store(
     resize: Resize = "crop",
     data_dir: str | os.PathLike[str] | None = None,
     max_skipped: float = 0.01,
+    verify: bool = False,
 ) -> ImageStore:
     """Open an image store; decode and resize its images when it is new.
 
@@ -143,6 +144,8 @@ def open_store(
         ~/.cache/sp_jax.
       max_skipped: share of the images that may be damaged. They are left out, and
         listed in the `skipped.csv` of the prepared folder.
+      verify: compare the pixels of all prepared images with their SHA-256, not only of
+        some and of changed files.
 
     Raises:
       UserError: unknown name or split, missing files, or too many damaged images.
@@ -152,7 +155,7 @@ def open_store(
       >>> store.read([0, 1]).shape
       (2, 64, 64, 3)
     """
-    prepared = _prepare(name, image_size, resize, data_dir, max_skipped)
+    prepared = _prepare(name, image_size, resize, data_dir, max_skipped, verify)
     return _select(name, split, prepared)
 
 
@@ -175,16 +178,19 @@ def _prepare(
     resize: Resize,
     data_dir: str | os.PathLike[str] | None,
     max_skipped: float,
-) -> cache.Prepared:
+    verify: bool = False,
+) -> seal.Prepared:
     if not isinstance(image_size, int) or image_size < 1:
         raise UserError(f"image_size must be a positive integer, not {image_size!r}.")
     if resize not in RESIZES:
         raise UserError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}.")
     scheme, _, rest = name.partition(":")
     if scheme == "array_record" and rest:
-        return records.load(rest, image_size, resize, max_skipped)
+        return records.load(rest, image_size, resize, max_skipped, verify)
     source = open_source(name)
-    return cache.load_or_prepare(source, image_size, resize, data_dir, max_skipped)
+    return cache.load_or_prepare(
+        source, image_size, resize, data_dir, max_skipped, verify
+    )
 
 
 def open_source(name: str) -> Source:
@@ -215,7 +221,7 @@ def open_source(name: str) -> Source:
     )
 
 
-def _select(name: str, split: str | None, prepared: cache.Prepared) -> ImageStore:
+def _select(name: str, split: str | None, prepared: seal.Prepared) -> ImageStore:
     """The rows of one split as a store."""
     meta, images = prepared.meta, prepared.images
     if split in (None, "all"):
@@ -225,7 +231,12 @@ def _select(name: str, split: str | None, prepared: cache.Prepared) -> ImageStor
         images = pixels.Rows(images, rows)
     else:
         known = ", ".join([*meta["splits"], "all"])
-        raise UserError(f"{name} has no split {split!r}: choose one of {known}.")
+        raise UserError(
+            f"{name} has no split {split!r}: choose one of {known}."
+            if meta["splits"]
+            else f"{name} has no split {split!r}, only 'all': set the split to all, as "
+            "in --split=all or --config.data.split=all."
+        )
     labels = np.asarray(meta["labels"], np.int32)[rows]
     ids = tuple(meta["ids"][row] for row in rows)
     return ImageStore(

@@ -23,7 +23,7 @@ DATA_DIR = flags.DEFINE_string(
 )
 
 
-def open_from_flags(name: str | None = None) -> ImageStore:
+def open_from_flags(name: str | None = None, verify: bool = False) -> ImageStore:
     """Open the store that the flags name, or another one in the same form."""
     return open_store(
         name or STORE.value,
@@ -32,4 +32,5 @@ def open_from_flags(name: str | None = None) -> ImageStore:
         resize=RESIZE.value,
         data_dir=DATA_DIR.value,
         max_skipped=MAX_SKIPPED.value,
+        verify=verify,
     )

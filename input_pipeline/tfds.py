@@ -2,13 +2,15 @@
 
 `tfds:NAME` such as tfds:cifar10, tfds:stl10, tfds:imagenet2012 or tfds:voc/2007: any set
 with a feature "image", prepared in the ArrayRecord format under $TFDS_DATA_DIR (else
-~/tensorflow_datasets). Preparing needs TensorFlow, once, on any machine; the error says how.
+~/tensorflow_datasets). `python -m input_pipeline.prepare --store=tfds:NAME` does that; it
+needs TensorFlow, once, on any machine.
 
 Splits are those of the set. Labels are its feature "label"; without one, images are
 unlabelled. Further class labels, such as CIFAR-100's "coarse_label", are attributes. Ids are
 "SPLIT/NAME" where the set names its images, else "SPLIT/NUMBER".
 """
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -46,26 +48,11 @@ def open_builder(name: str) -> Any:
     Raises:
       UserError: the set is unknown, not prepared, or has no images.
     """
-    import tensorflow_datasets as tfds  # Takes a second.
-
-    unknown = tfds.core.registered.DatasetNotFoundError
-    try:
-        plain, _ = tfds.core.naming.parse_builder_name_kwargs(name)
-        if plain.namespace:  # It would be looked for in the network.
-            raise ValueError(f"{plain.namespace}: is a collection of others")
-        builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
-    # A version that is not there is an AssertionError, an unknown option a TypeError.
-    except (unknown, ValueError, AssertionError, TypeError) as error:
+    builder = find_builder(name)
+    if not builder.is_prepared() or not is_readable(builder):
         raise UserError(
-            f"TensorFlow Datasets has no set {name!r} ({str(error).splitlines()[0]}): "
-            "choose one of https://www.tensorflow.org/datasets/catalog."
-        ) from error
-    if not builder.is_prepared():
-        raise UserError(_how_to_prepare(name, builder))
-    if builder.info.file_format.value != "array_record":
-        raise UserError(
-            f"tfds:{name} is prepared as {builder.info.file_format.value}, which only "
-            f"TensorFlow reads: {_command(name)}"
+            f"{what_is_missing(name, builder)}; then run: python -m "
+            f"input_pipeline.prepare --store=tfds:{name}"
         )
     if "image" not in builder.info.features:
         raise UserError(
@@ -75,12 +62,74 @@ def open_builder(name: str) -> Any:
     return builder
 
 
+def find_builder(name: str) -> Any:
+    """A set, prepared or not: its tfds.core.DatasetBuilder.
+
+    Raises:
+      UserError: the set is unknown.
+    """
+    import tensorflow_datasets as tfds  # Takes a second.
+
+    unknown = tfds.core.registered.DatasetNotFoundError
+    try:
+        plain, _ = tfds.core.naming.parse_builder_name_kwargs(name)
+        if plain.namespace:  # It would be looked for in the network.
+            raise ValueError(f"{plain.namespace}: is a collection of others")
+        return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
+    except Exception as error:  # What reads its files raises many types.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        # A version that is not there is an AssertionError, an unknown option a TypeError.
+        known = isinstance(error, unknown | ValueError | AssertionError | TypeError)
+        if known and "DatasetInfo" not in reason:
+            raise UserError(
+                f"TensorFlow Datasets has no set {name!r} ({reason}): "
+                "choose one of https://www.tensorflow.org/datasets/catalog."
+            ) from error
+        raise UserError(
+            f"dataset_info.json of tfds:{name}, in $TFDS_DATA_DIR (else "
+            f"~/tensorflow_datasets), is damaged ({reason}): remove its folder, and "
+            "prepare the set again."
+        ) from error
+
+
+def is_readable(builder: Any) -> bool:
+    """Whether a prepared set can be read without TensorFlow; then it is set to that."""
+    from tensorflow_datasets.core import dataset_info
+
+    info, wanted = builder.info, "array_record"
+    if info.file_format.value != wanted:
+        # A builder does not read what else is there.
+        noted = dataset_info.read_proto_from_builder_dir(builder.data_path)
+        if wanted not in noted.alternative_file_formats:
+            return False
+        info.set_file_format(wanted, override=True, override_if_initialized=True)
+    return True
+
+
 def read_examples(examples: Any) -> Iterator[dict[str, Any]]:
-    """All examples that `encoded` gives, in order."""
+    """All examples that `encoded` gives, in order.
+
+    Raises:
+      UserError: a file of the set is damaged.
+    """
     for start in range(0, len(examples), _ROWS):
-        yield from examples.__getitems__(
-            range(start, min(start + _ROWS, len(examples)))
-        )
+        rows = range(start, min(start + _ROWS, len(examples)))
+        with _reading(examples):
+            part = examples.__getitems__(rows)
+        yield from part
+
+
+@contextlib.contextmanager
+def _reading(examples: Any) -> Iterator[None]:
+    """Name the set whose files cannot be read."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError) as error:
+        folder = examples.dataset_info.data_dir
+        raise UserError(
+            f"The files in {folder} are damaged ({str(error).splitlines()[0]}): remove "
+            "that folder, and prepare the set again."
+        ) from error
 
 
 def encoded(builder: Any, split: str) -> Any:
@@ -132,33 +181,42 @@ def _open_reader(builder: Any, counts: list[tuple[str, int]]) -> Reader:
 
     def read(row: int) -> bytes:
         examples, place = rows[row]
-        return examples[place]["image"]
+        with _reading(examples):
+            return examples[place]["image"]
 
     return read
 
 
-def _command(name: str) -> str:
-    return (
-        "on a machine with TensorFlow (pip install tensorflow-cpu), run: tfds build "
-        f"{name} --file_format=array_record"
-    )
-
-
-def _how_to_prepare(name: str, builder: Any) -> str:
-    """Which files to put where, and what to run."""
+def root_of(builder: Any) -> pathlib.Path:
+    """The folder of all sets."""
     root = pathlib.Path(builder.data_dir)
     while root.name and root.name != builder.name:
         root = root.parent
-    root = root.parent
-    manual = root / "downloads" / "manual"
+    return root.parent
+
+
+def what_is_missing(name: str, builder: Any) -> str:
+    """Why a set cannot be read, and what it takes to prepare it, as half a sentence."""
+    tensorflow = (
+        "pip install tensorflow-cpu (once, on any machine; reading does not need it)"
+    )
+    if builder.is_prepared():
+        return (
+            f"tfds:{name} is prepared as {builder.info.file_format.value}, which only "
+            f"TensorFlow reads: to convert it, {tensorflow}"
+        )
+    files = files_of(builder)
+    return (
+        f"tfds:{name} is not prepared in {root_of(builder)} (or $TFDS_DATA_DIR): "
+        f"{files + '; ' if files else ''}{tensorflow}"
+    )
+
+
+def files_of(builder: Any) -> str:
+    """Which files to put where; nothing for a set without files."""
+    manual = root_of(builder) / "downloads" / "manual"
     needed = (builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").strip()
     if needed:
-        needed = f"put the files into {manual} ({' '.join(needed.split())}); then, "
-    else:
-        urls = " and ".join(builder.url_infos)
-        if urls:
-            needed = f"without a network, put {urls} into {manual}; then, "
-    return (
-        f"tfds:{name} is not prepared in {root} (or $TFDS_DATA_DIR): {needed}"
-        f"{_command(name)} --data_dir={root}"
-    )
+        return f"put the files into {manual} ({' '.join(needed.split()).rstrip('.')})"
+    urls = " and ".join(builder.url_infos)
+    return f"without a network, put {urls} into {manual}" if urls else ""

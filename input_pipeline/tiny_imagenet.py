@@ -45,6 +45,7 @@ def scan(directory: str) -> Source:
         part: [i for i, name in enumerate(ids) if name.startswith(f"{part}/")]
         for part in SPLITS
     }
+    sizes = {file.name: file.size for file in images}
     tables = [file for file in files.files if file.name in _TABLES]
 
     def meta():
@@ -64,6 +65,7 @@ def scan(directory: str) -> Source:
         key=key_of([*images, *tables]),
         meta=meta,
         open_reader=lambda: lambda row: files.read(ids[row]),
+        size_of=lambda row: sizes[ids[row]],
     )
 
 

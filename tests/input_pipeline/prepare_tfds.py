@@ -1,4 +1,5 @@
-"""Small sets of TensorFlow Datasets, prepared by the real builders: needs TensorFlow.
+"""Small sets of TensorFlow Datasets, prepared by the real builders through the program
+`input_pipeline.prepare`: needs TensorFlow.
 
     python -m tests.input_pipeline.prepare_tfds DATA_DIR
 
@@ -7,16 +8,19 @@ also in DATA_DIR/drawings.npy, uint8 [8, 96, 96, 3]; and VOC is in DATA_DIR/VOCd
 """
 
 import io
+import os
 import pathlib
 import sys
 import tarfile
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import flags
 from PIL import Image
 from tensorflow_datasets.core.download import resource
 
-from input_pipeline import emoji
+from input_pipeline import emoji, prepare
+from sp_jax import cli
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 STL10 = "airplane bird car cat deer dog horse monkey ship truck".split()
@@ -125,9 +129,9 @@ def voc(year):
     return archives
 
 
-def prepare(data_dir, name, archives):
+def put_archives(data_dir, name, archives):
     """Put the archives where the builder looks for what it has downloaded."""
-    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    builder = tfds.builder(name, data_dir=data_dir)
     downloads = data_dir / "downloads"
     downloads.mkdir(exist_ok=True)
     for url, info in builder.url_infos.items():
@@ -141,10 +145,17 @@ def prepare(data_dir, name, archives):
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
             resource.write_info_file(url, path, name, info.filename, info)
-    builder.download_and_prepare(download_dir=downloads)
+    return builder
+
+
+def run_prepare(*options):
+    """What `python -m input_pipeline.prepare` does; TensorFlow is loaded only once."""
+    flags.FLAGS(["prepare", *options])
+    return cli.guard(prepare.prepare)
 
 
 def main(data_dir):
+    os.environ["TFDS_DATA_DIR"] = str(data_dir)
     data_dir.mkdir(parents=True, exist_ok=True)
     np.save(data_dir / "drawings.npy", drawings(8, 96))
     for year in VOC:
@@ -159,7 +170,13 @@ def main(data_dir):
         "voc/2007": voc("VOC2007"),
         "voc/2012": voc("VOC2012"),
     }.items():
-        prepare(data_dir, name, archives)
+        builder = put_archives(data_dir, name, archives)
+        if name == "cifar100":  # As others prepared it; it is converted.
+            builder.download_and_prepare(download_dir=data_dir / "downloads")
+            assert builder.info.file_format.value == "tfrecord"
+        images = data_dir / "images"
+        options = (f"--store=tfds:{name}", "--image_size=8", f"--data_dir={images}")
+        assert run_prepare(*options) == 0, name
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One image, whatever the file holds: every row of the list of bad input."""
 
 import concurrent.futures
+import errno
 import io
 import os
 import struct
@@ -10,12 +11,12 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from input_pipeline import decode, files
+from input_pipeline import decode, files, work
 from input_pipeline.decode import BadImage
 from input_pipeline.files import SUFFIXES
-from input_pipeline.store import open_store
+from input_pipeline.store import open_source, open_store
 from sp_jax.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -66,26 +67,100 @@ def test_turned_photograph_is_upright():
     assert image[:4].max() == 0 and image[4:].min() == 255
 
 
+def jpeg_with_exif(*tags, extra=b""):
+    """A JPEG that is red at the left and blue at the right before it is turned."""
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[:, :20, 0] = pixels[:, 20:, 2] = 255
+    plain = encode(Image.fromarray(pixels), "JPEG", quality=95)
+    body = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags))
+    body += b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4) + extra
+    return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + plain[2:]
+
+
+TURNED = (274, 3, 1, 6)  # Clockwise by 90 degrees.
+RESOLUTION = (282, 10, 1, 8 + 2 + 2 * 12 + 4)  # A fraction with a sign, behind them.
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        jpeg_with_exif(TURNED),
+        # PIL reads these values and cannot write them.
+        jpeg_with_exif(TURNED, RESOLUTION, extra=struct.pack("<ii", -72, 1)),
+        jpeg_with_exif(TURNED, RESOLUTION, extra=struct.pack("<ii", -1, 0)),
+        jpeg_with_exif(TURNED, (0xA000, 4, 1, 2**32 - 1)),
+    ],
+)
+def test_other_values_of_a_camera_do_not_matter(content):
+    image = decode.decode(content, 40)
+    assert image[5, 20, 0] > 200 > image[5, 20, 2]
+    assert image[35, 20, 2] > 200 > image[35, 20, 0]
+
+
+@pytest.mark.filterwarnings("ignore:Tag data larger:UserWarning")
+def test_damaged_exif_does_not_matter():
+    content = jpeg_with_exif((274, 7, 2**31, 9), (306, 2, 500, 9999))
+    assert decode.decode(content, 40)[20, 5, 0] > 200
+
+
+def png_with_text(after=False, **options):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "x" * 2_000_000, **options)
+    text.chunks = [(*chunk[:2], after) for chunk in text.chunks]
+    return encode(array((9, 90, 9)), pnginfo=text)
+
+
+def test_what_stands_beside_the_pixels_of_a_png_does_not_matter():
+    damaged = bytearray(png_with_text())
+    damaged[damaged.index(b"xxx")] ^= 1
+    for content in (
+        png_with_text(zip=True),
+        png_with_text(zip=True, after=True),
+        encode(array((9, 90, 9)), icc_profile=bytes(2_000_000)),
+        bytes(damaged),
+    ):
+        assert np.array_equal(decode.decode(content, 4), np.full((4, 4, 3), (9, 90, 9)))
+
+
 def animation(kind):
     frames = [array(colour) for colour in ((255, 0, 0), (0, 255, 0))]
     more = {"lossless": True} if kind == "WEBP" else {}
     return encode(frames[0], kind, save_all=True, append_images=frames[1:], **more)
 
 
-def png(width, height, depth, rows):
-    """A PNG of RGB rows that PIL could not write."""
+def png(width, height, depth, rows, colour=2, transparent=None):
+    """A PNG that PIL could not write: RGB, or gray with colour=0."""
 
     def chunk(name, data):
         check = struct.pack(">I", zlib.crc32(name + data))
         return struct.pack(">I", len(data)) + name + data + check
 
-    header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    if transparent is not None:
+        values = struct.pack(f">{len(transparent)}H", *transparent)
+        parts.insert(1, (b"tRNS", values))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def tiff(bits, data, *more, zero_is_white=False):
+    """A gray TIFF of 8 x 8 pixels that PIL could not write."""
+    tags = [
+        *((256, 3, 8), (257, 3, 8), (258, 3, bits), (259, 3, 1)),
+        *((262, 3, 0 if zero_is_white else 1), (273, 4, 8), (277, 3, 1)),
+        *((278, 3, 8), (279, 4, len(data)), *more),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, n) for tag, kind, n in tags)
+    count, place = struct.pack("<H", len(tags)), struct.pack("<I", 8 + len(data))
+    return b"II*\0" + place + data + count + entries + bytes(4)
 
 
 # A row begins with the number of its filter.
 DEEP = png(8, 8, 16, 8 * (b"\0" + 8 * struct.pack(">HHH", 257 * 90, 0, 65535)))
+
+
+GRAY = 8 * (b"\0" + 8 * struct.pack(">H", 257 * 90))
+TWELVE = int(64 * f"{16 * 90:012b}", 2).to_bytes(96, "big")
 
 
 def palette_with_a_transparent_colour():
@@ -107,12 +182,23 @@ def palette_with_a_transparent_colour():
         (encode(array(257 * 90, mode="I;16")), (90, 90, 90), 0),
         (encode(array(65535, mode="I;16"), "TIFF"), (255, 255, 255), 0),
         (DEEP, (90, 0, 255), 0),
+        (tiff(16, 64 * b"\xc8\xc8", zero_is_white=True), (55, 55, 55), 0),
+        (tiff(8, 64 * b"\xc8", zero_is_white=True), (55, 55, 55), 0),
+        (tiff(12, TWELVE), (90, 90, 90), 0),
+        (png(8, 8, 16, GRAY, 0, (257 * 90,)), (255, 255, 255), 0),
+        (png(8, 8, 16, GRAY, 0, (257 * 90 + 1,)), (90, 90, 90), 0),
+        (png(8, 8, 4, 8 * b"\0\x33\x33\x33\x33", 0, (3,)), (255, 255, 255), 0),
+        (png(8, 8, 4, 8 * b"\0\x33\x33\x33\x33", 0, (4,)), (51, 51, 51), 0),
+        (png(8, 8, 16, 8 * (b"\0" + 24 * b"\1\2"), 2, 3 * (258,)), (255,) * 3, 0),
         *((animation(kind), (255, 0, 0), 0) for kind in ("GIF", "PNG", "WEBP")),
         (encode(array((1, 2, 3), size=(1, 300))), (1, 2, 3), 0),
     ],
     ids=[
         *("grayscale", "bits", "CMYK", "opaque", "transparent", "gray-alpha"),
         *("palette", "16-bit", "16-bit-TIFF", "16-bit-RGB"),
+        *("zero-is-white-16-bit", "zero-is-white", "12-bit"),
+        *("transparent-16-bit", "opaque-16-bit", "transparent-4-bit", "opaque-4-bit"),
+        "transparent-16-bit-RGB",
         *("GIF-animation", "PNG-animation", "WebP-animation", "narrow"),
     ],
 )
@@ -143,7 +229,7 @@ def test_crop_is_that_of_the_whole_resized_image(sides):
 
 def test_large_images_wait_for_each_other(monkeypatch):
     """Two of three fit into the memory; small ones are let in."""
-    monkeypatch.setattr(decode, "_in_flight", decode._Budget(130))
+    monkeypatch.setattr(decode, "_in_flight", decode.Budget(130))
     inside, most, convert = [], [], decode._rgb
 
     def slow(image):
@@ -186,6 +272,7 @@ BAD = {
     "bomb": (bomb(), "pixels"),
     "huge": (huge(), "more than 100 megapixels"),
     "32-bit": (encode(array(70_000, mode="I"), "TIFF"), "range is unknown"),
+    "8 bits with a sign": (tiff(8, bytes(64), (339, 3, 2)), "range is unknown"),
     "float": (encode(array(0.5, mode="F"), "TIFF"), "range is unknown"),
 }
 
@@ -212,7 +299,7 @@ def folder(tmp_path):
 
 def test_bad_images_are_left_out_and_listed(folder, tmp_path):
     name, data = f"folder:{folder}", tmp_path / "data"
-    with pytest.raises(UserError, match=r"7 of 15 .*skipped.csv.*max_skipped=0.467"):
+    with pytest.raises(UserError, match=r"8 of 16 .*skipped.csv.*max_skipped=0.5"):
         open_store(name, image_size=8, data_dir=data)
     for _ in range(2):  # Prepared, then opened.
         store = open_store(name, image_size=8, data_dir=data, max_skipped=0.5)
@@ -220,7 +307,7 @@ def test_bad_images_are_left_out_and_listed(folder, tmp_path):
         assert store.labels.tolist() == [0] * 4 + [1] * 4
         assert store.read(np.arange(8))[:, 0, 0, 0].tolist() == [0, 1, 2, 3] * 2
     # What is prepared does not make a stricter call content.
-    with pytest.raises(UserError, match="7 of 15"):
+    with pytest.raises(UserError, match="8 of 16"):
         open_store(name, image_size=8, data_dir=data)
     (listed,) = data.glob("*/skipped.csv")
     lines = listed.read_text().splitlines()
@@ -287,6 +374,47 @@ def test_damaged_members_of_an_archive_are_left_out(tmp_path, monkeypatch):
     for name, reason in wanted.items():
         assert reason in reasons[f"a/{name}.png"]
         assert "cannot be read" in reasons[f"a/{name}.png"]
+
+
+def test_large_files_wait_and_leave_nothing_behind(tmp_path, monkeypatch):
+    """Two of the files fit into the memory; a reason does not keep its file."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for i in range(12):
+        (root / f"{i:02d}.png").write_bytes(bytes(100_000))
+    inside, most, opened = [], [], decode._open
+
+    def slow(content):
+        inside.append(content)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return opened(content)
+
+    monkeypatch.setattr(decode, "_open", slow)
+    monkeypatch.setattr(work, "_bytes_in_flight", decode.Budget(250_000))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    source = open_source(f"folder:{root}")
+    found = list(work.decode_rows(source, 12, 8, "crop"))
+    assert all("it is none of" in str(bad) for bad in found) and max(most) == 2
+    assert all(bad.__traceback__ is None for bad in found)
+    assert all(bad.__context__ is None for bad in found)
+
+
+@pytest.mark.parametrize(
+    "error, wanted, said",
+    [
+        (OSError(errno.EMFILE, "Too many open files"), OSError, "open files"),
+        (MemoryError(), UserError, "memory .* does not suffice.*ulimit -v"),
+    ],
+)
+def test_limits_of_the_system_are_no_fault_of_an_image(one, error, wanted, said):
+    def read(row):
+        raise error
+
+    source = open_source(f"folder:{one}")._replace(open_reader=lambda: read)
+    with pytest.raises(wanted, match=said):
+        list(work.decode_rows(source, 1, 8, "crop"))
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ import textwrap
 
 import numpy as np
 import pytest
+from array_record.python import array_record_module
 from PIL import Image
 
 from input_pipeline import cache, records
 from input_pipeline.store import open_source, open_store
 from sp_jax.errors import UserError
+from tests.test_json_file import DAMAGED
 
 
 @pytest.fixture
@@ -57,10 +59,10 @@ def test_the_same_as_the_memory_map(pictures, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"array_record:{out}, split all: 11 images of 8 px, 2 classes" in done.stdout
     names = sorted(path.name for path in out.iterdir())
-    assert names[:5] == ["digests.npy"] + [
+    assert names[:6] == ["checked.json", "digests.npy"] + [
         f"images-{i:05d}-of-00003.array_record" for i in range(3)
     ] + ["made_of.json"]
-    assert names[5:] == ["meta.json", "skipped.csv"]
+    assert names[6:] == ["meta.json", "skipped.csv"]
     store = opened(out)
     other = open_store(
         f"folder:{pictures}", image_size=8, data_dir=tmp_path, max_skipped=0.1
@@ -99,9 +101,8 @@ def test_mistakes_are_one_sentence(pictures, tmp_path):
     shard = out / "images-00001-of-00003.array_record"
     content = shard.read_bytes()
     shard.write_bytes(content[:100])
-    store = opened(out)
     with pytest.raises(UserError, match="images-00001.*prepare the images again"):
-        store.read([6])
+        opened(out)
     shard.unlink()
     with pytest.raises(UserError, match="images-00001.*is missing"):
         opened(out)
@@ -112,6 +113,7 @@ def test_mistakes_are_one_sentence(pictures, tmp_path):
     [
         (("--out=.",), "holds something else than these images"),
         (("--out=/dev/null/out",), "Cannot write /dev/null/out"),
+        (("--out=/proc/self/out",), "Cannot write /proc/self/out"),
         (("--max_skipped=-1",), "max_skipped=-1"),
     ],
 )
@@ -207,7 +209,7 @@ def test_killed_preparation_goes_on(pictures, tmp_path):
     assert not partial.exists()
     assert (out / first.name).stat().st_mtime_ns == stamp  # It was not made again.
     assert prepare(*options(pictures, whole)).returncode == 0
-    for name in os.listdir(whole):
+    for name in set(os.listdir(whole)) - {"checked.json"}:  # It has times.
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
@@ -222,7 +224,100 @@ def test_disk_that_refuses_the_file(pictures, tmp_path):
         cli.run(prepare.prepare)
     """
     refused = prepare(*options(pictures, out), program=f"-c {textwrap.dedent(program)}")
-    assert refused.returncode == 2 and "make room" in refused.stderr, refused.stderr
+    assert refused.returncode == 2, refused.stderr
+    assert "file may not become that large" in refused.stderr
     assert not out.exists()
     # Afterwards it works.
     assert prepare(*options(pictures, out)).returncode == 0
+
+
+def flip(path, place=-1):
+    """Damage one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["now", "an older version"])
+def test_pixels_that_are_not_those_that_were_written(pictures, tmp_path, sealed):
+    out = tmp_path / "out"
+    source = open_source(f"folder:{pictures}")
+    records.write(source, out, 8, "crop", 0.1, 5)
+    if not sealed:
+        (out / "checked.json").unlink()
+    shard, other = sorted(out.glob("*.array_record"))[1:]
+    # A sound file that holds other images.
+    record = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
+    for _ in range(4):
+        record.write(bytes(8 * 8 * 3))
+    record.close()
+    match = (
+        rf"{shard.name} is damaged: the pixels of 4 of 11 .*prepare the images again"
+    )
+    with pytest.raises(UserError, match=match):
+        opened(out)
+    shard.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match=rf"{shard.name} holds 2 images instead of 4"):
+        opened(out)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "digests.npy", "images-00001-of-00003"])
+def test_one_byte_that_changed(pictures, tmp_path, name):
+    out = tmp_path / "out"
+    records.write(open_source(f"folder:{pictures}"), out, 8, "crop", 0.1, 5)
+    (path,) = out.glob(f"{name}*")
+    pixels = np.uint8([20 * 6, 0, 0]).tobytes() * 64
+    flip(path, path.read_bytes().index(pixels) if "images" in name else -5)
+    with pytest.raises(UserError, match=f"{name}.*prepare the images again"):
+        opened(out)
+
+
+@pytest.mark.parametrize("content", [*DAMAGED.values(), b"{}", b'{"counts": [11]}'])
+def test_damaged_description(pictures, tmp_path, content):
+    out = tmp_path / "out"
+    records.write(open_source(f"folder:{pictures}"), out, 8, "crop", 0.1, 5)
+    (out / "meta.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"meta\.json"):
+        opened(out)
+    (out / "made_of.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"made_of\.json"):
+        records.write(open_source(f"folder:{pictures}"), out, 8, "crop", 0.1, 5)
+
+
+def test_damaged_file_of_a_killed_preparation_is_written_again(
+    pictures, tmp_path, monkeypatch
+):
+    out, source = tmp_path / "out", open_source(f"folder:{pictures}")
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(records, "_finish", stop)
+        records.write(source, out, 8, "crop", 0.1, 5)
+    partial = tmp_path / "out.partial"
+    shard = partial / "images-00001-of-00003.array_record"
+    flip(shard, shard.read_bytes().index(np.uint8([20 * 6, 0, 0]).tobytes() * 64))
+    records.write(source, out, 8, "crop", 0.1, 5)
+    store = opened(out)
+    assert np.array_equal(
+        [cache.digest_pixels(image) for image in store.read(np.arange(11))],
+        store.digests,
+    )
+
+
+def test_too_many_open_files(pictures, tmp_path):
+    """A limit of the system is not taken for damage."""
+    out = tmp_path / "out"
+    program = """
+        import resource
+        from input_pipeline import prepare
+        from sp_jax import cli
+        resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
+        cli.run(prepare.prepare)
+    """
+    records.write(open_source(f"folder:{pictures}"), out, 8, "crop", 0.1, 1)
+    words = options(pictures, out, "--shard_images=1")
+    refused = prepare(*words, program=f"-c {textwrap.dedent(program)}")
+    assert refused.returncode == 2, refused.stderr
+    assert "too many files are open: raise the limit (ulimit -n)" in refused.stderr

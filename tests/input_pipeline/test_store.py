@@ -1,20 +1,23 @@
 """Prepared folders (whole or absent) and image folders."""
 
+import errno
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import textwrap
+import unicodedata
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import cache, pairing, pairs, work
+from input_pipeline import cache, pairing, pairs, seal, work
 from input_pipeline.store import open_store
 from sp_jax.errors import UserError
+from tests.test_json_file import DAMAGED
 
 
 def _write(path, colour, size=(8, 8)):
@@ -73,10 +76,92 @@ def test_split_folders_share_class_ids(tmp_path):
         _open(root, data)
 
 
+@pytest.mark.parametrize(
+    "folders, splits",
+    [
+        ("Train Test", "train test"),
+        ("training validation", "train val"),
+        ("TRAIN VAL", "train val"),
+        ("train valid test", "train val test"),
+        ("training_set test_set", "train test"),
+        ("train dev eval", "train dev eval"),
+        ("Testing", "test"),
+    ],
+)
+def test_split_folders_of_other_names(tmp_path, folders, splits):
+    for folder in folders.split():
+        for name in ("cat", "dog"):
+            _write(tmp_path / "pets" / folder / name / "a.png", (1, 1, 1))
+    store = _open(tmp_path / "pets", tmp_path / "data")
+    assert store.class_names == ("cat", "dog")
+    assert store.ids[0].split("/")[0] == folders.split()[0]
+    for split in splits.split():
+        part = _open(tmp_path / "pets", tmp_path / "data", split)
+        assert part.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "names", ["bus Train car", "valid invalid", "development nature"]
+)
+def test_classes_that_are_called_as_a_split(tmp_path, caplog, names):
+    for name in names.split():
+        _write(tmp_path / "things" / name / "a.png", (1, 1, 1))
+    store = _open(tmp_path / "things", tmp_path / "data")
+    assert store.class_names == tuple(sorted(names.split()))
+    assert "is taken for a class" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        ("train/a/0.png Train/a/0.png", "two folders of the split train, Train and tr"),
+        ("Train/a/0.png Test/a/0.png more/0.png", "beside them images in more/0.png"),
+        ("train_set/train_set/cat/0.png test_set/cat/0.png", "a split in a split"),
+    ],
+)
+def test_split_folders_that_are_ambiguous(tmp_path, names, said):
+    for name in names.split():
+        _write(tmp_path / "pets" / name, (1, 1, 1))
+    with pytest.raises(UserError, match=said):
+        _open(tmp_path / "pets", tmp_path / "data")
+
+
+def test_one_class_in_two_forms_of_unicode(tmp_path):
+    for split, form in (("train", "NFC"), ("val", "NFD")):
+        name = unicodedata.normalize(form, "Löwe")
+        _write(tmp_path / "pets" / split / name / "a.png", (1, 1, 1))
+    store = _open(tmp_path / "pets", tmp_path / "data")
+    assert store.class_names == (unicodedata.normalize("NFC", "Löwe"),)
+    assert len(store) == 2
+
+
+def test_files_of_other_suffixes(pictures, tmp_path, caplog):
+    for name in ("cat/e.jfif", "cat/f.jpe", "dog/without", "dog/x.apng"):
+        _write(tmp_path / "a.png", (1, 2, 3))
+        (pictures / name).write_bytes((tmp_path / "a.png").read_bytes())
+    for name in ("Thumbs.db", "desktop.ini", "list.txt", ".DS_Store", "README"):
+        (pictures / "cat" / name).write_bytes(b"no image")
+    store = _open(pictures, tmp_path / "data")
+    assert store.ids[3:5] == ("cat/f.jpe", "dog/c.jpg") and len(store) == 8
+    assert "dog/without" in store.ids and not caplog.text
+    (pictures / "fox").mkdir()
+    for i in range(3):
+        (pictures / "fox" / f"{i}.heic").write_bytes(b"other")
+    (pictures / "dog" / "empty").write_bytes(b"")
+    assert len(_open(pictures, tmp_path / "data")) == 8
+    for said in (
+        "4 files of other kinds (3 .heic, 1 without a suffix), such as dog/empty",
+        "Nothing is used of the folders fox.",
+    ):
+        assert said in caplog.text
+
+
 def test_flat_folder_is_unlabelled(tmp_path):
     _write(tmp_path / "pictures" / "a.png", (1, 2, 3))
     store = _open(tmp_path / "pictures", tmp_path / "data")
     assert store.labels.tolist() == [-1] and store.class_names == ()
+    with pytest.raises(UserError, match="no split 'train', only 'all'.*--split=all"):
+        _open(tmp_path / "pictures", tmp_path / "data", "train")
     _write(tmp_path / "pictures" / "cat" / "b.png", (1, 2, 3))
     with pytest.raises(UserError, match="a.png"):
         _open(tmp_path / "pictures", tmp_path / "data")
@@ -133,6 +218,91 @@ def test_folder_with_too_few_images_is_prepared_again(pictures, tmp_path):
     assert np.array_equal(_open(pictures, tmp_path / "data").read(np.arange(4)), pixels)
 
 
+def _flip(path, place, keep_time=False):
+    """Damage one byte of a file."""
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    if keep_time:
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "name, place", [("images.npy", -1), ("digests.npy", -1), ("meta.json", -3)]
+)
+def test_one_byte_that_changed(pictures, tmp_path, name, place, caplog):
+    first = _open(pictures, tmp_path / "data")
+    pixels = first.read(np.arange(4))
+    (prepared,) = _folders(tmp_path / "data")
+    content = (prepared / name).read_bytes()
+    _flip(prepared / name, place)
+    again = _open(pictures, tmp_path / "data")
+    assert f"{prepared} are not whole and are prepared again ({prepared / name}" in (
+        caplog.text
+    )
+    assert np.array_equal(again.read(np.arange(4)), pixels)
+    assert again.fingerprint == first.fingerprint
+    assert (prepared / name).read_bytes() == content
+
+
+def test_what_is_compared_and_when(tmp_path, monkeypatch, caplog):
+    """A few images at every opening; all when a file changed, or on demand."""
+    for i in range(40):
+        _write(tmp_path / "pictures" / f"{i:02d}.png", (i, i, i))
+    compared, compare = [], seal.find_damaged
+    monkeypatch.setattr(
+        seal,
+        "find_damaged",
+        lambda *args: compared.append(len(args[2])) or compare(*args),
+    )
+    name, data = f"folder:{tmp_path / 'pictures'}", tmp_path / "data"
+
+    def opened(**options):
+        compared.clear()
+        store = open_store(name, image_size=8, data_dir=data, **options)
+        return compared, store.read(np.arange(40))[:, 0, 0, 0].tolist()
+
+    right = list(range(40))
+    assert opened() == ([16], right) and opened() == ([16], right)
+    (images,) = data.glob("*/images.npy")
+    os.utime(images)
+    assert opened() == ([40], right) and opened() == ([16], right)
+    _flip(images, 128 + 8 * 8 * 3, keep_time=True)  # Of the second image, in secret.
+    assert opened()[0] == [16]
+    assert opened(verify=True) == ([40, 40, 16], right)  # Twice: under the lock
+    assert "the pixels of 1 of 40 images differ" in caplog.text
+    _flip(images, 128, keep_time=True)  # The first is always compared.
+    assert opened() == ([16, 16, 16], right)
+
+
+def test_check_that_cannot_be_noted(pictures, tmp_path, monkeypatch, caplog):
+    store = _open(pictures, tmp_path / "data")
+    (prepared,) = _folders(tmp_path / "data")
+    os.utime(prepared / "images.npy")
+
+    def refuse(path, text):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(seal, "write_atomically", refuse)
+    assert _open(pictures, tmp_path / "data").fingerprint == store.fingerprint
+    assert "done again at every opening" in caplog.text
+
+
+@pytest.mark.parametrize("content", [*DAMAGED.values(), b"{}", b'{"ids": 5}'])
+def test_damaged_description_is_written_again(pictures, tmp_path, content):
+    first = _open(pictures, tmp_path / "data")
+    (prepared,) = _folders(tmp_path / "data")
+    for lost in ((), ("checked.json",)):
+        (prepared / "meta.json").write_bytes(content)
+        for name in lost:
+            (prepared / name).unlink()
+        again = _open(pictures, tmp_path / "data")
+        assert again.ids == first.ids and again.fingerprint == first.fingerprint
+    for note in (content, b'{"images.npy": 3, "meta.json": []}'):
+        (prepared / "checked.json").write_bytes(note)
+        assert _open(pictures, tmp_path / "data").fingerprint == first.fingerprint
+
+
 # Decodes one image at a time and dies of SIGKILL at the last.
 KILLED = """
     import os, signal
@@ -177,6 +347,43 @@ def test_killed_preparation_is_continued(pictures, tmp_path, monkeypatch):
     assert not final.name.endswith(".partial")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        *DAMAGED.values(),
+        b"{}",
+        b'{"done": 9, "skipped": {}}',
+        b'{"done": "2", "skipped": {}}',
+        b'{"done": 2, "skipped": 5}',
+        b'{"done": 2, "skipped": {"3": "late"}}',
+        b'{"done": -1, "skipped": {}}',
+        None,
+    ],
+)
+def test_damaged_leftover_is_not_continued(pictures, tmp_path, monkeypatch, content):
+    """Its note, or its pixels."""
+    data, name = tmp_path / "data", f"folder:{pictures}"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+
+        def stop(*args):
+            raise KeyboardInterrupt
+
+        patched.setattr(cache, "_CHUNK", 2)
+        patched.setattr(cache, "check_some", stop)
+        _open(pictures, data)
+    (left,) = _folders(data)
+    if content is None:
+        _flip(left / "images.npy", -1)
+    else:
+        (left / "progress.json").write_bytes(content)
+    store = open_store(name, image_size=8, data_dir=data)
+    assert store.fingerprint == _open(pictures, tmp_path / "other").fingerprint
+    assert np.array_equal(
+        [cache.digest_pixels(image) for image in store.read(np.arange(4))],
+        store.digests,
+    )
+
+
 def test_old_leftovers_are_removed(pictures, tmp_path):
     old, new = tmp_path / "data" / "a.partial", tmp_path / "data" / "b.partial"
     for path in (old, new):
@@ -214,6 +421,14 @@ def spoiled(pictures):
     return pictures
 
 
+def test_class_of_which_no_image_is_left_is_named(spoiled, tmp_path, caplog):
+    (spoiled / "dog" / "d.webp").write_bytes(b"")
+    name = f"folder:{spoiled}"
+    store = open_store(name, image_size=8, data_dir=tmp_path / "data", max_skipped=0.8)
+    assert store.class_names == ("cat", "dog") and len(store) == 1
+    assert "No image is left of the classes dog." in caplog.text
+
+
 @pytest.mark.parametrize(
     "function, calls", [("work.decode", 2), ("cache._cut", 1), ("cache.keep_rows", 1)]
 )
@@ -248,7 +463,7 @@ def test_images_left_out_and_a_kill_on_the_way(spoiled, tmp_path, function, call
     )
     (final,) = _folders(data)
     assert sorted(path.name for path in final.iterdir()) == [
-        *("digests.npy", "images.npy", "meta.json", "skipped.csv")
+        *("checked.json", "digests.npy", "images.npy", "meta.json", "skipped.csv")
     ]
     np.save(data / "same.npy", images)  # The file is what NumPy would write.
     content = (data / "same.npy").read_bytes()
@@ -321,7 +536,7 @@ def test_disk_that_refuses_the_file(pictures, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
     )
-    assert "make room" in done.stdout, done.stderr
+    assert "file may not become that large" in done.stdout, done.stderr
     # Afterwards it works.
     assert len(_open(pictures, tmp_path / "data", size=64)) == 4
 
@@ -371,7 +586,29 @@ def test_folder_around_everything_in_an_archive(tmp_path, packed, ids, classes, 
         assert len(_open(tmp_path / "pets.zip", tmp_path / "data", split)) == 1
 
 
-@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png"])
+def test_archives_of_other_systems(tmp_path):
+    """Backslashes of Windows; macOS's copies, and its UTF-8 without the flag."""
+    _write(tmp_path / "0.png", (1, 2, 3))
+    content = (tmp_path / "0.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        archive.writestr("pets\\cat\\", b"")
+        archive.writestr("pets\\cat\\0.png", content)
+        archive.writestr("pets\\dog\\0.png", content)
+    store = _open(tmp_path / "windows.zip", tmp_path / "data")
+    assert store.ids == ("cat/0.png", "dog/0.png")
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
+        archive.writestr("pets/Low/0.png", content)
+        archive.writestr("__MACOSX/pets/Low/._0.png", b"no image")
+        archive.writestr("pets/dog/0.png", content)
+    packed = (tmp_path / "mac.zip").read_bytes().replace(b"/Low/", "/Lö/".encode())
+    (tmp_path / "mac.zip").write_bytes(packed)
+    store = _open(tmp_path / "mac.zip", tmp_path / "data")
+    assert store.class_names == ("Lö", "dog")
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.png", "/evil.png", "a/../../evil.png", "a\\..\\..\\evil.png"]
+)
 def test_archive_with_names_that_point_out_of_it(pictures, tmp_path, name):
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.write(pictures / "cat" / "a.png", "cat/a.png")

@@ -1,5 +1,7 @@
 """Sets of TensorFlow Datasets, as its own builders prepared them from small archives."""
 
+import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 
+from input_pipeline import tfds_build
 from input_pipeline.detection import open_boxes
 from input_pipeline.store import open_store
 from sp_jax.errors import UserError
@@ -156,8 +159,8 @@ def test_it_is_read_without_tensorflow(prepared, tmp_path):
     "name, wanted",
     [
         ("cifar10", "cifar-10-binary.tar.gz into .*downloads/manual.*tensorflow-cpu.*"),
-        ("imagenet2012", "ILSVRC2012_img_train.tar.*tfds build imagenet2012 --file_f"),
-        ("voc/2007", "VOCtest_06-Nov-2007.tar.*tfds build voc/2007"),
+        ("imagenet2012", "ILSVRC2012_img_train.tar.*prepare --store=tfds:imagenet2012"),
+        ("voc/2007", "VOCtest_06-Nov-2007.tar.*prepare --store=tfds:voc/2007"),
         ("cifar11", "no set 'cifar11'.*catalog"),
         ("cifar10:9.9.9", "cifar10:9.9.9.*only: 3.0.2.*catalog"),
         ("cifar10/size=3", "unexpected keyword argument 'size'.*catalog"),
@@ -170,10 +173,62 @@ def test_what_is_missing_and_where_it_belongs(name, wanted, tmp_path, monkeypatc
         open_store(f"tfds:{name}", data_dir=tmp_path / "data")
 
 
-def test_a_set_in_another_format(prepared, tmp_path, monkeypatch):
+@pytest.fixture
+def as_tfrecord(prepared, tmp_path, monkeypatch):
+    """A TFDS_DATA_DIR whose cifar10 says that it is in the form of others."""
     shutil.copytree(prepared / "cifar10", tmp_path / "cifar10")
     (info,) = tmp_path.glob("cifar10/*/dataset_info.json")
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    with pytest.raises(UserError, match="prepared as tfrecord.*--file_format=array_r"):
+    return info
+
+
+def test_a_set_in_another_format(as_tfrecord, tmp_path):
+    with pytest.raises(
+        UserError, match="prepared as tfrecord.*tensorflow-cpu.*--store=tfds:cifar10"
+    ):
         open_store("tfds:cifar10", data_dir=tmp_path / "data")
+
+
+def test_a_set_that_was_converted(prepared):
+    """Its own files are still there, and it is still what TensorFlow reads."""
+    (info,) = prepared.glob("cifar100/*/dataset_info.json")
+    noted = json.loads(info.read_text())
+    assert noted["fileFormat"] == "tfrecord"
+    assert noted["alternativeFileFormats"] == ["array_record"]
+    assert len(list(info.parent.glob("*.tfrecord-*"))) == 2
+
+
+def test_building_without_tensorflow(as_tfrecord, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == "tensorflow" else find(name, *more),
+    )
+    with pytest.raises(UserError, match="to convert it, pip install tensorflow-cpu"):
+        tfds_build.build("cifar10")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "new"))
+    with pytest.raises(UserError, match="not prepared in .*pip install tensorflow-cpu"):
+        tfds_build.build("cifar10")
+
+
+def test_a_builder_that_fails(tmp_path, monkeypatch):
+    """Its files are not there."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(UserError, match="cannot be prepared.*ILSVRC2012_img_train.tar"):
+        tfds_build.build("imagenet2012")
+
+
+def test_damaged_files_of_a_set(prepared, tmp_path, monkeypatch):
+    shutil.copytree(prepared / "cifar10", tmp_path / "cifar10")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    (shard,) = tmp_path.glob("cifar10/*/*train.array_record*")
+    shard.write_bytes(shard.read_bytes()[:200])
+    with pytest.raises(UserError, match="cifar10"):
+        open_store("tfds:cifar10", data_dir=tmp_path / "data")
+    (info,) = tmp_path.glob("cifar10/*/dataset_info.json")
+    for content in (b"", b"{", b"[]", b'{"splits": 3}'):
+        info.write_bytes(content)
+        with pytest.raises(UserError, match="cifar10"):
+            open_store("tfds:cifar10", data_dir=tmp_path / "data")
