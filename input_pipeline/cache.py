@@ -33,7 +33,7 @@ from input_pipeline import decode, pixels, seal
 from input_pipeline.seal import Prepared, digest_pixels, write_atomically
 from input_pipeline.source import Source
 from input_pipeline.work import decode_rows
-from sp_jax.cli import describe_os_error
+from sp_jax.cli import check_paths, describe_os_error
 from sp_jax.errors import UserError
 from sp_jax.json_file import read_json
 
@@ -49,6 +49,7 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """The folder for prepared images: argument, else $SP_JAX_DATA, else ~/.cache."""
     if data_dir is None:
         data_dir = os.environ.get("SP_JAX_DATA") or "~/.cache/sp_jax"
+    check_paths([os.fspath(data_dir)])
     return pathlib.Path(os.path.expanduser(data_dir))
 
 

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from absl import app, flags, logging
 
@@ -41,7 +41,7 @@ def run(program: Callable[..., int | None], positional: bool = False) -> None:
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            check_paths(argv)
+            check_paths(argv[1:])
             return flags.FLAGS(argv)
         except (flags.Error, UserError) as error:
             sys.exit(report(error))
@@ -57,13 +57,16 @@ def run(program: Callable[..., int | None], positional: bool = False) -> None:
     app.run(main, flags_parser=parse)
 
 
-def check_paths(argv: list[str]) -> None:
+def check_paths(words: Iterable[str]) -> None:
     """Refuse paths in a cloud bucket, which would become folders such as "gs:".
 
+    Args:
+        words: of a command line, or other strings that may be paths.
+
     Raises:
-        UserError: a word of the command line has one.
+        UserError: a word has one.
     """
-    for word in argv[1:]:
+    for word in words:
         if found := re.search(r"(?:^|[=:,])([a-z][a-z0-9+.-]*)://", word):
             raise UserError(
                 f"{word}: files are read and written in folders of this machine only: "

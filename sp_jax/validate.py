@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sp_jax import cli
 from sp_jax.config import flatten, get_config
 from sp_jax.domains import TRAINING, check_domains
 from sp_jax.errors import UserError
@@ -78,10 +79,13 @@ def check_training(config: Mapping[str, Any]) -> None:
     """Check the keys and the numbers of a pre-training's config.
 
     Raises:
-        UserError: a key is unknown or missing, or a number is outside of its domain.
+        UserError: a key is unknown or missing, a number is outside of its domain, or a path
+            is in a cloud bucket.
     """
     check_keys(config, get_config().to_dict())
     check_domains(config, TRAINING)
+    values = flatten(config).values()
+    cli.check_paths(value for value in values if isinstance(value, str))
     for name, options in config["evals"].items():
         if not isinstance(options, Mapping) or "type" not in options:
             raise UserError(

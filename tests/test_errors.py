@@ -78,6 +78,10 @@ CASES = {
         "remat is 'false': use True or False",
     ),
     "number out of its domain": (lambda p, f: ("epochs", math.nan), "config.epochs is"),
+    "bucket": (
+        lambda p, f: ("data.dir", "gs://bucket/data"),
+        "gs://bucket/data: files",
+    ),
     "patches": (
         lambda p, f: ("model", {"name": "vit_tiny", "patch_size": 5, "image_size": 15}),
         "views of 16 px .* patches of 5 px",

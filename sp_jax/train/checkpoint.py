@@ -186,8 +186,12 @@ class Checkpoints:
         """Check that a state can be saved: Orbax's threads would fail in tracebacks.
 
         Raises:
-            OSError: there is not enough room on the disk, or files may not become as large.
+            OSError: there is not enough room on the disk, files may not become as large, or
+                the folder is not ours to write.
         """
+        if not os.access(self.directory, os.W_OK):
+            words = os.strerror(errno.EACCES)
+            raise PermissionError(errno.EACCES, words, str(self.directory))
         arrays = [x for x in jax.tree.leaves(state) if x.is_fully_addressable]
         # Orbax collects the parts of all processes before it puts them together.
         size = 2 * sum(x.nbytes for x in arrays) + 1_000_000
