@@ -247,7 +247,7 @@ def check(study: Mapping[str, Any]) -> dict[str, str]:
                 protocols[name] = f"detection as {options['config']}"
                 load_config(options["config"])
             else:
-                protocols[name] = evaluators.get(kind).describe(**options)
+                protocols[name] = evaluators.get(kind).create(**options).protocol
         except UserError as error:
             raise UserError(f"study.evaluations.{name}: {error}") from error
     known = set(protocols).union(set.intersection(*measured) if measured else ())

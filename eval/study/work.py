@@ -22,6 +22,8 @@ from typing import Any
 
 from eval.study.plan import Command, Job
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
+from sp_jax.json_file import read_json
 
 RECORD = "study.json"
 
@@ -35,11 +37,19 @@ class Stopped(RuntimeError):
 
 
 def read_record(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """The commands of a run that ended well: words, seconds."""
-    try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    """The commands of a run that ended well: words, seconds.
+
+    Raises:
+        UserError: the record is damaged; the sentence names it.
+    """
+    path = folder / RECORD
+    record = read_json(path) if path.is_file() else {}
+    for command in record.values():
+        if not isinstance(command, dict) or not {"words", "seconds"} <= set(command):
+            raise UserError(
+                f"{path} is damaged: it is no record of a study's commands."
+            )
+    return record
 
 
 def missing(job: Job, pool: pathlib.Path) -> list[Command]:
@@ -172,9 +182,7 @@ class Worker:
         # What comes after a command that was repeated is repeated, too.
         for later in missing(job, self._pool)[1:]:
             record.pop(later.name, None)
-        temporary = folder / f".{RECORD}"
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(folder / RECORD)
+        write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _trained(folder: pathlib.Path) -> bool:
@@ -182,8 +190,8 @@ def _trained(folder: pathlib.Path) -> bool:
     steps = [int(p.name) for p in (folder / "checkpoints").glob("[0-9]*")]
     if not steps:
         return False
-    meta = folder / "checkpoints" / str(max(steps)) / "meta" / "metadata"
-    return json.loads(meta.read_text())["run"]["total_steps"] == max(steps)
+    meta = read_json(folder / "checkpoints" / str(max(steps)) / "meta" / "metadata")
+    return meta.get("run", {}).get("total_steps") == max(steps)
 
 
 def last_words(log: pathlib.Path) -> str:

@@ -88,6 +88,7 @@ def test_what_does_not_fit_is_said(colours, pixels):
         finetune.create(**FAST)(Extractor(pixels), 0)
     with pytest.raises(UserError, match="split over 8 devices"):
         finetune.create(**FAST | {"batch_size": 4})(Extractor(make(**RESNET)), 0)
-    assert "fine-tuning, 20 epochs batch 32, rate by network" in finetune.describe(
-        **FAST
+    assert (
+        "fine-tuning, 20 epochs batch 32, rate by network"
+        in finetune.create(**FAST).protocol
     )

@@ -100,7 +100,7 @@ def test_features_that_say_nothing_are_not_invariant(photographs):
 
 def test_the_protocol_names_what_is_left_out(photographs):
     assert evals.get("invariance") is invariance
-    assert invariance.describe(**OPTIONS, images=30, seed=4) == (
+    assert invariance.create(**OPTIONS, images=30, seed=4).protocol == (
         "invariance of 30 test images (64 px, crop) to occlusion (patches); texture (shuffle, "
         "amplitude); illumination (gamma, brightness, temperature, shading); without "
         "background/colour, background/gradient, background/stripes, background/noise, "

@@ -200,7 +200,7 @@ def test_protocols_and_seeds(blobs, provide, pixels):
         assert several["weight_decay"] == alone[0]["weight_decay"]
         assert "accuracy_std" not in alone[0] and min(accuracies) > 0.6
         found[protocol] = several
-        assert "3 seeds from 0" in linear_probe.describe(**options, seeds=3)
+        assert "3 seeds from 0" in linear_probe.create(**options, seeds=3).protocol
     assert found["lbfgs"]["converged"] == 1 and "learning_rate" in found["sweep"]
 
 
@@ -220,7 +220,7 @@ def test_groups_are_not_split(blobs, provide, pixels, monkeypatch):
     inside = set(groups[masks[0]])
     assert inside.isdisjoint(groups[~masks[0]])
     assert len(inside) == round(0.3 * len(set(groups)))
-    assert linear_probe.describe(**options).startswith(
+    assert linear_probe.create(**options).protocol.startswith(
         "linear probe, SGD 1 epochs batch 256, standardized/raw features, 1x5 learning "
         "rates x weight decays chosen on 30% of the training groups (seed 0), tiny label, "
         "fit train (60"
