@@ -84,7 +84,8 @@ def test_a_checkpoint_alone_gives_the_same_number(runs):
     subprocess.run(command, check=True, capture_output=True, timeout=200)
     again = json.loads((runs[0] / "eval/again.json").read_text())
     assert again["result"] == pytest.approx(during["result"], abs=2e-3)
-    assert again["step"] == during["step"]
+    for name in ("step", "weights", "images"):
+        assert again[name] == during[name] and during[name]
 
 
 def test_cka_between_two_checkpoints(runs):
