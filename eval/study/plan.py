@@ -30,10 +30,13 @@ class Command(NamedTuple):
     Attributes:
         name: "train", or of a preparation or an evaluation; its log is NAME.log.
         words: module and flags, in which `PLACES` stand for a run's own.
+        images: of an evaluation each split that it reads, and its fingerprint; None where
+            that is not known.
     """
 
     name: str
     words: tuple[str, ...]
+    images: dict[str, str] | None = None
 
 
 class Job(NamedTuple):
@@ -233,9 +236,8 @@ def check(study: Mapping[str, Any]) -> dict[str, str]:
     for name, arm in study["arms"].items():
         if not arm["config"]:
             continue
-        changes = _changes(study, arm)
         try:
-            measured.append(_check_arm(arm["config"], changes))
+            measured.append(_check_arm(config_of(study, arm)))
         except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"study.arms.{name}: {error}") from error
     protocols = {}
@@ -278,11 +280,16 @@ def load_config(text: str) -> ConfigDict:
     return make(variant) if variant else make()
 
 
-def _check_arm(text: str, changes: Mapping[str, Any]) -> set[str]:
-    """Check an arm's config and its images; the names of its evaluations."""
-    config = load_config(text)
+def config_of(study: Mapping[str, Any], arm: Mapping[str, Any]) -> ConfigDict:
+    """The config with which an arm is trained."""
+    config = load_config(arm["config"])
     with config.unlocked():
-        config.update_from_flattened_dict(changes)
+        config.update_from_flattened_dict(_changes(study, arm))
+    return config
+
+
+def _check_arm(config: ConfigDict) -> set[str]:
+    """Check an arm's config and its images; the names of its evaluations."""
     validate.check_keys(config.to_dict(), recipes.get_config().to_dict())
     data = config.data
     splits = find_splits(

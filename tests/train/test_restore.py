@@ -74,7 +74,9 @@ def saved(tmp_path_factory):
     config = json.loads(json.dumps(tiny.get_config().to_dict()))
     run = Run(total_steps=9, steps_per_epoch=3, batch_size=16, num_images=48)
     recipe = make_recipe(config, run)
-    views = [jax.ShapeDtypeStruct((2, *view.shape), jnp.float32) for view in recipe.views]
+    views = [
+        jax.ShapeDtypeStruct((2, *view.shape), jnp.float32) for view in recipe.views
+    ]
     shapes = jax.eval_shape(recipe.method.init, jax.random.key(0), views)
     params, method_state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     meta = {"config": config, "run": run._asdict(), "versions": {}}
