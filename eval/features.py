@@ -10,7 +10,6 @@ import numpy as np
 
 from eval.tokens import of_tokens
 from input_pipeline.store import ImageStore, open_store
-from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 
 FeaturesFn = Callable[[np.ndarray], Any]
@@ -67,8 +66,8 @@ class Extractor:
 
         With a state that is split over processes, all of them have to ask.
         """
-        known = isinstance(self.backbone, Backbone)
-        return self.backbone.identity() if known else None
+        identity = getattr(self.backbone, "identity", None)
+        return identity() if identity else None
 
     def of_tokens(self, tokens: str) -> "Extractor":
         """The extractor of other features of a vision transformer, see `eval.tokens`.
