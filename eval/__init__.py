@@ -1,9 +1,9 @@
 """Evaluators on frozen features.
 
-An evaluator is a function `(extractor, step) -> {name: number}`. A module of this
-package makes one with `create(**options)`, which opens the image stores and checks the
-options, so mistakes show before training starts. `describe(**options)` is the
-protocol, one line to print beside the number.
+An evaluator is called as `(extractor, step) -> {name: number}`. A module of this package
+makes one with `create(**options)`, which opens the image stores and checks the options, so
+mistakes show before training starts. It knows its `protocol`, one line to print beside the
+number, and its `stores`, the images that it reads (`eval.features.Evaluator`).
 
 Example:
   >>> import eval as evals

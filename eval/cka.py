@@ -9,7 +9,6 @@ all images at once, and products of the size of the features, not of the images.
   python -m eval.cka --checkpoint=RUN --other=RUN --dataset=emoji --split=probe_test
 """
 
-import os
 import sys
 from typing import Any, NamedTuple
 
@@ -18,7 +17,8 @@ import numpy as np
 from eval import cli
 from eval.features import Evaluator, Extractor, prepared
 from eval.metrics import gram
-from input_pipeline.store import ImageStore, open_store
+from eval.options import Count, Fraction, read_options
+from input_pipeline.store import open_store
 from sp_jax.errors import UserError
 
 
@@ -38,9 +38,9 @@ class Options(NamedTuple):
     other: str
     dataset: str
     split: str
-    image_size: int = 64
+    image_size: Count = 64
     resize: str = "crop"
-    max_skipped: float = 0.01
+    max_skipped: Fraction = 0.01
     data_dir: str | None = None
 
 
@@ -54,7 +54,8 @@ def create(**options: Any) -> Evaluator:
       UserError: the options do not fit the data, or there is no such network to compare
         with; when called: all features of one of the two are equal.
     """
-    settings, store = _open(options)
+    settings = read_options(Options, options)
+    store = open_store(settings.dataset, settings.split, **prepared(settings))
     # Imported late: the library of evaluators needs no trainer.
     import sp_jax
 
@@ -63,30 +64,13 @@ def create(**options: Any) -> Evaluator:
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         return {"cka": linear_cka(extractor.extract(store), other.extract(store))}
 
-    return evaluate
-
-
-def describe(**options: Any) -> str:
-    """The protocol in one line."""
-    from sp_jax.train.restore import find_checkpoint
-
-    settings, store = _open(options)
-    other = settings.other
-    if not os.path.isfile(other):
-        other += f", step {find_checkpoint(other).name},"
-    return (
-        f"linear CKA with {other} on {store.name} {store.split} ({len(store):,} images)"
+    # The number belongs to the weights of both.
+    protocol = (
+        f"linear CKA with {settings.other}, step {other.backbone.info['step']} "
+        f"(weights {other.fingerprint[:12]}), on {store.name} {store.split} "
+        f"({len(store):,} images)"
     )
-
-
-def _open(options: dict[str, Any]) -> tuple[Options, ImageStore]:
-    settings = cli.read_options(Options, options)
-    store = open_store(
-        settings.dataset,
-        settings.split,
-        **prepared(settings),
-    )
-    return settings, store
+    return Evaluator(evaluate, protocol, (store,))
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:

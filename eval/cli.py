@@ -1,58 +1,18 @@
-"""Options of the evaluators, from a config or from the command line."""
+"""Evaluators on the command line."""
 
 import json
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from absl import flags
 
 from eval.features import Extractor
-from eval.results import run_folder, write_result
+from eval.results import identify, null_for_nan, run_folder, write_result
 from sp_jax import cli, xla_flags
 from sp_jax.errors import UserError
-
-Options = TypeVar("Options", bound=tuple)
-
-
-def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
-    """Check the options given to an evaluator and fill in the defaults.
-
-    Args:
-      kind: the evaluator's `Options`, a NamedTuple.
-      given: option -> value.
-
-    Raises:
-      UserError: an option is unknown, missing, or of the wrong type.
-    """
-    known = ", ".join(kind._fields)
-    for name in given:
-        if name not in kind._fields:
-            raise UserError(f"Unknown option {name!r}: choose from {known}.")
-    for name in kind._fields:
-        if name not in kind._field_defaults and given.get(name) is None:
-            raise UserError(f"The option {name!r} is missing: give it a value.")
-    defaults = kind._field_defaults
-    checked = {k: _check(k, v, defaults.get(k, "")) for k, v in given.items()}
-    return kind(**checked)
-
-
-def _check(name: str, value: Any, default: Any) -> Any:
-    """The value, of the type of its default: str, int, float or a tuple of these."""
-    if isinstance(default, tuple):
-        if not isinstance(value, tuple | list) or not value:
-            raise UserError(f"{name} must be a non-empty list, not {value!r}.")
-        return tuple(_check(name, one, default[0]) for one in value)
-    if default is None:
-        default = ""
-        if value is None:
-            return None
-    allowed = (int, float) if isinstance(default, float) else type(default)
-    if not isinstance(value, allowed) or isinstance(value, bool):
-        wanted = type(default).__name__
-        raise UserError(f"{name} must be of type {wanted}, not {value!r}.")
-    return type(default)(value)
+from sp_jax.json_file import read_json
 
 
 def main(name: str, module: Any) -> None:
@@ -64,7 +24,7 @@ def main(name: str, module: Any) -> None:
 
     Args:
       name: default name of the result file.
-      module: an evaluator module: `Options`, `create`, `describe`.
+      module: an evaluator module: `Options` and `create`.
     """
     _define("checkpoint", {}, "Run folder, checkpoint or file of weights.")
     _define("name", {"name": name}, "Name of the result file, eval/NAME.json.")
@@ -102,16 +62,20 @@ def images_of(checkpoint: str) -> dict[str, Any]:
     """How the images of the run were prepared: others are evaluated alike.
 
     Those of a file of weights have the size that it says, or that its network is for.
+
+    Raises:
+      UserError: the run's config.json is damaged.
     """
     from sp_jax import weights
 
     if weights.find_file(checkpoint):
         return weights.load(checkpoint).info["images"]
-    try:
-        text = (run_folder(checkpoint) / "config.json").read_text(encoding="utf-8")
-        data = json.loads(text)["data"]
-    except (OSError, ValueError, KeyError):  # A checkpoint without its run.
+    config = run_folder(checkpoint) / "config.json"
+    if not config.is_file():  # A checkpoint without its run.
         return {}
+    data = read_json(config).get("data", {})
+    if not isinstance(data, dict):
+        raise UserError(f"{config} is damaged: its data is no object.")
     return {name: data[name] for name in ("image_size", "resize") if name in data}
 
 
@@ -151,18 +115,20 @@ def _evaluate(module: Any) -> None:
     values = flags.FLAGS
     options = read_flags(module.Options, values.checkpoint)
     evaluate = module.create(**options)
-    protocol = module.describe(**options)
     # Imported late: the library of evaluators needs no trainer, and mistakes in the
     # options show without loading it.
     import sp_jax
 
     backbone = sp_jax.load(values.checkpoint)
     step = backbone.info["step"]
-    result = evaluate(Extractor(backbone), step)
+    extractor = Extractor(backbone)
+    about = identify(evaluate, extractor, step)
+    result = evaluate(extractor, step)
+    # Printed first: a folder that cannot be written does not lose it.
+    print(f"{evaluate.protocol}, step {step}")
+    print(json.dumps(null_for_nan(result), allow_nan=False))
     folder = run_folder(values.checkpoint)
-    path = write_result(folder, values.name, result, protocol=protocol, step=step)
-    print(f"{protocol}, step {step}")
-    print(json.dumps(result))
+    path = write_result(folder, values.name, result, **about)
     if backbone.info.get("guessed"):
         from sp_jax import weights
 

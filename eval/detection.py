@@ -20,7 +20,8 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -120,7 +121,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
             _make_finder(detector, test, config.test_batch_size, data.test_size),
             test,
             workdir,
-            describe(config, train, test),
+            {
+                "protocol": describe(config, train, test),
+                "weights": backbone.identity() if checkpoint else None,
+                "images": {f"{x.name} {x.split}": x.fingerprint for x in (train, test)},
+            },
         )
         logging.info(
             "Detection on %s: %d images to train on, %d to test on, %d classes, %d steps of "
@@ -253,7 +258,7 @@ def _evaluate(
     find: Finder,
     test: BoxStore,
     workdir: pathlib.Path,
-    protocol: str,
+    about: Mapping[str, Any],
     state: TrainState,
     step: int,
 ) -> dict[str, float]:
@@ -263,7 +268,7 @@ def _evaluate(
     by_class = {f"ap50/{name}": ap for name, ap in scores.ap50_by_class.items()}
     result = {**scores.values, **by_class}
     if jax.process_index() == 0:
-        write_result(workdir, "detection", result, protocol=protocol, step=step)
+        write_result(workdir, "detection", result, step=step, **about)
         save_found(workdir / "detections.npz", found, scores)
         _draw(workdir / "detections.png", test, found)
     return {f"detection/{name}": value for name, value in result.items()}

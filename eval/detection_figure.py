@@ -11,9 +11,8 @@ Folders whose backbones have one label (their kind of pairs, or none) are seeds 
 mean and sample standard deviation in the table, mean and range in the figure.
 """
 
-import csv
-import json
 import pathlib
+import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,10 +20,12 @@ import numpy as np
 from absl import flags
 
 from eval import detection_pictures
-from eval.results import run_folder
-from eval.runs import format_table, label_of, mean_text
+from eval.results import read_result, run_folder
+from eval.runs import format_csv, format_table, label_of, mean_text
 from sp_jax import cli
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
+from sp_jax.json_file import read_json
 
 RANDOM = "random network"
 
@@ -51,17 +52,21 @@ def read_detection(folder: pathlib.Path) -> Detection:
     Raises:
       UserError: there is no finished detection.
     """
+    same = ("batch_size", "total_steps", "data", "optimizer", "detector")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        written = json.loads(
-            (folder / "eval" / "detection.json").read_text(encoding="utf-8")
-        )
+        config = read_json(folder / "config.json")
+        written = read_result(folder / "eval" / "detection.json")
         with np.load(folder / "detections.npz") as found:
             curves = dict(zip(found["names"].tolist(), found["curves"], strict=True))
         checkpoint = config["checkpoint_of_backbone"]
-    except (OSError, ValueError, KeyError) as error:
+        protocol = {name: config[name] for name in same}
+        protocol["test"] = config["fingerprints"]["test"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        why = f"{folder / 'config.json'} says no {error}"
+        if not isinstance(error, KeyError | TypeError):
+            why = str(error).rstrip(".")
         raise UserError(
-            f"{folder} holds no finished detection ({error}): make one with python -m "
+            f"{folder} holds no finished detection ({why}): make one with python -m "
             f"eval.detection --config=… --checkpoint=… --workdir={folder}."
         ) from error
     if written["step"] != config["total_steps"]:
@@ -70,9 +75,6 @@ def read_detection(folder: pathlib.Path) -> Detection:
             "eval.detection end it first."
         )
     label = label_of(run_folder(checkpoint)) if checkpoint else RANDOM
-    same = ("batch_size", "total_steps", "data", "optimizer", "detector")
-    protocol = {name: config[name] for name in same}
-    protocol["test"] = config["fingerprints"]["test"]
     return Detection(label, protocol, written["result"], curves)
 
 
@@ -109,8 +111,7 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
         ]
         table.append([name, *cells])
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / "detection.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(table)
+    write_text(out / "detection.csv", format_csv(table))
     detection_pictures.pr_figure(
         out / "detection.png",
         {label: [x.curves for x in group] for label, group in groups.items()},

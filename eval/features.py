@@ -1,5 +1,7 @@
 """Frozen features, and the labelled images on which they are judged."""
 
+import functools
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +13,6 @@ from input_pipeline.store import ImageStore, open_store
 from sp_jax.errors import UserError
 
 FeaturesFn = Callable[[np.ndarray], Any]
-Evaluator = Callable[["Extractor", int], dict[str, float]]
 
 
 def map_rows(fn: Callable[[np.ndarray], Any], count: int, batch_size: int) -> Any:
@@ -58,6 +59,15 @@ class Extractor:
         self.batch_size = batch_size
         self._memo: dict[str, np.ndarray] = {}
         self._others: dict[str, Extractor] = {}
+
+    @functools.cached_property
+    def fingerprint(self) -> str | None:
+        """`Backbone.identity`; None of a mere function of images, which tells nothing.
+
+        With a state that is split over processes, all of them have to ask.
+        """
+        identity = getattr(self.backbone, "identity", None)
+        return identity() if identity else None
 
     def of_tokens(self, tokens: str) -> "Extractor":
         """The extractor of other features of a vision transformer, see `eval.tokens`.
@@ -127,6 +137,41 @@ class Extractor:
                 f"not {list(features.shape)}."
             )
         return features
+
+
+class Evaluator(NamedTuple):
+    """A measurement that is ready; call it with an `Extractor` and the training step.
+
+    Attributes:
+      measure: (extractor, step) -> name -> number.
+      protocol: how, in one line to print beside the numbers.
+      stores: the images that it reads.
+    """
+
+    measure: Callable[[Extractor, int], dict[str, float]]
+    protocol: str
+    stores: tuple[ImageStore, ...]
+
+    def __call__(self, extractor: Extractor, step: int) -> dict[str, float]:
+        """The numbers of a network.
+
+        Raises:
+          UserError: the network does not fit the options.
+        """
+        return self.measure(extractor, step)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Each split that is read, and SHA-256 hex over its pixels, labels and attributes."""
+        return {f"{x.name} {x.split}": _fingerprint(x) for x in self.stores}
+
+
+def _fingerprint(store: ImageStore) -> str:
+    # That of a store is over pixels, labels and ids: tables of pairs know it as it is.
+    whole = hashlib.sha256(store.fingerprint.encode())
+    for name, values in sorted(store.attributes.items()):
+        whole.update(f"\0{name}\0".encode())
+        whole.update(np.ascontiguousarray(values, "<i4").tobytes())
+    return whole.hexdigest()
 
 
 def normalize(features: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ import numpy as np
 
 from eval import cli
 from eval.features import Evaluator, Extractor, Task, moments, standardize, task_of
+from eval.options import Count, Fraction, Positive, Seed, read_options
 from sp_jax.errors import UserError
 
 
@@ -47,11 +48,11 @@ class Options(NamedTuple):
     test_split: str
     target: str = "label"
     amounts: tuple[str, ...] = ("1%", "10%", "5")
-    weight_decays: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    image_size: int = 64
+    weight_decays: tuple[Positive, ...] = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
+    seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
+    image_size: Count = 64
     resize: str = "crop"
-    max_skipped: float = 0.01
+    max_skipped: Fraction = 0.01
     data_dir: str | None = None
 
 
@@ -91,12 +92,11 @@ def create(**options: Any) -> Evaluator:
                 result[f"std_{name}"] = float(np.std(accuracy, ddof=1))
         return {"accuracy": next(iter(result.values())), **result}
 
-    return evaluate
+    protocol = _describe(settings, task, numbers)
+    return Evaluator(evaluate, protocol, (task.train, task.test))
 
 
-def describe(**options: Any) -> str:
-    """The protocol in one line."""
-    settings, task, numbers = _open(options)
+def _describe(settings: Options, task: Task, numbers: list[int]) -> str:
     sizes = np.bincount(task.train_labels)
     amounts = [
         f"{amount} = {np.minimum(sizes, number).sum():,} (up to {number:,} a class)"
@@ -112,11 +112,9 @@ def describe(**options: Any) -> str:
 
 def _open(options: dict[str, Any]) -> tuple[Options, Task, list[int]]:
     """Settings, task, and the images a class of each amount."""
-    settings = cli.read_options(Options, options)
-    if min(settings.weight_decays) <= 0:
-        raise UserError("Weight decays must be above 0.")
-    if len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds) < 0:
-        raise UserError("seeds must be different numbers, 0 or above.")
+    settings = read_options(Options, options)
+    if len(set(settings.seeds)) < len(settings.seeds):
+        raise UserError("seeds must be different numbers.")
     task = task_of(settings)
     share = len(task.train_labels) / task.num_classes
     return settings, task, [_a_class(amount, share) for amount in settings.amounts]

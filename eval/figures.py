@@ -12,7 +12,6 @@ r"""What the features of a run look like: pictures in the folder `figures` of th
 `eval.report` shows them beside the runs' numbers.
 """
 
-import json
 import pathlib
 import sys
 
@@ -23,6 +22,7 @@ import sp_jax
 from eval import cli, pictures, sheets
 from eval.features import Extractor
 from eval.results import run_folder
+from eval.runs import read_config
 from input_pipeline import pairs
 from input_pipeline.store import ImageStore, open_data, open_store
 from sp_jax import cli as programs
@@ -69,8 +69,7 @@ def draw(
         maps = sheets.attention(backbone, images)
         figures["attention"] = sheets.draw_attention(images, maps)
     if run is not None:
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        shown = open_data(config["data"])
+        shown = open_data(read_config(run)["data"])
         table = pairs.load_table(run / "pairs.csv", shown)
         features = extractor.extract(shown)
         figures["neighbours"] = sheets.draw_neighbours(features, shown, table)

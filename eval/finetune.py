@@ -21,6 +21,15 @@ import optax
 
 from eval import cli
 from eval.features import Evaluator, Extractor, Task, map_rows, task_of
+from eval.options import (
+    Count,
+    CountOrZero,
+    Fraction,
+    NotNegative,
+    PositiveFraction,
+    Seed,
+    read_options,
+)
 from sp_jax import optim
 from sp_jax.augment import Augment, augment, preprocess
 from sp_jax.backbone import Backbone
@@ -71,17 +80,17 @@ class Options(NamedTuple):
     train_split: str
     test_split: str
     target: str = "label"
-    epochs: int = 30
-    warmup_epochs: int = 3
-    batch_size: int = 256
-    learning_rate: float = 0.0
-    layer_decay: float = 0.0
+    epochs: Count = 30
+    warmup_epochs: CountOrZero = 3
+    batch_size: Count = 256
+    learning_rate: NotNegative = 0.0
+    layer_decay: Fraction = 0.0
     weight_decay: float = -1.0
-    crop_scale: float = 0.2
-    seed: int = 0
-    image_size: int = 64
+    crop_scale: PositiveFraction = 0.2
+    seed: Seed = 0
+    image_size: Count = 64
     resize: str = "crop"
-    max_skipped: float = 0.01
+    max_skipped: Fraction = 0.01
     data_dir: str | None = None
 
 
@@ -109,13 +118,10 @@ def create(**options: Any) -> Evaluator:
         )
         return {"accuracy": float(np.mean(predicted == task.test_labels))}
 
-    return evaluate
+    return Evaluator(evaluate, _describe(settings, task), (task.train, task.test))
 
 
-def describe(**options: Any) -> str:
-    """The protocol in one line."""
-    settings, task = _open(options)
-
+def _describe(settings: Options, task: Task) -> str:
     def shown(value: float, automatic: bool) -> str:
         return "by network" if automatic else f"{value:g}"
 
@@ -130,18 +136,13 @@ def describe(**options: Any) -> str:
 
 
 def _open(options: dict[str, Any]) -> tuple[Options, Task]:
-    settings = cli.read_options(Options, options)
-    if settings.batch_size < 1 or not 0 <= settings.warmup_epochs < settings.epochs:
+    settings = read_options(Options, options)
+    if settings.warmup_epochs >= settings.epochs:
         raise UserError(
-            "batch_size must be at least 1, and epochs more than warmup_epochs, not "
-            f"{settings.batch_size}, {settings.epochs} and {settings.warmup_epochs}."
+            f"epochs must be more than warmup_epochs, not {settings.epochs} and "
+            f"{settings.warmup_epochs}."
         )
-    if settings.learning_rate < 0 or not 0 <= settings.layer_decay <= 1:
-        raise UserError("learning_rate must be above 0, layer_decay between 0 and 1.")
-    if not 0 < settings.crop_scale <= 1:
-        raise UserError(f"crop_scale must be in (0, 1], not {settings.crop_scale:g}.")
-    task = task_of(settings)
-    return settings, task
+    return settings, task_of(settings)
 
 
 def finetune(

@@ -23,6 +23,7 @@ import numpy as np
 
 from eval import changes, cli, linear_probe, probes
 from eval.features import Evaluator, Extractor, Task, normalize, task_of
+from eval.options import Count, Fraction, Seed, Several, read_options
 from sp_jax.errors import UserError
 
 MEASURES = ("cosine", "accuracy")
@@ -48,11 +49,11 @@ class Options(NamedTuple):
     train_split: str
     test_split: str
     target: str = "label"
-    images: int = 2048
-    seed: int = 0
-    image_size: int = 64
+    images: Several = 2048
+    seed: Seed = 0
+    image_size: Count = 64
     resize: str = "crop"
-    max_skipped: float = 0.01
+    max_skipped: Fraction = 0.01
     data_dir: str | None = None
 
 
@@ -110,12 +111,11 @@ def create(**options: Any) -> Evaluator:
             **every,
         }
 
-    return evaluate
+    protocol = _describe(settings, task, chosen)
+    return Evaluator(evaluate, protocol, (task.train, task.test))
 
 
-def describe(**options: Any) -> str:
-    """The protocol in one line."""
-    settings, task, chosen = open_images(options)
+def _describe(settings: Options, task: Task, chosen: np.ndarray) -> str:
     known = changes.families_of(changes.has_alpha(task.test))
     text = "; ".join(
         f"{family} ({', '.join(kinds)})" for family, kinds in known.items()
@@ -141,11 +141,7 @@ def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
     Raises:
       UserError: the options do not fit the data.
     """
-    settings = cli.read_options(Options, options)
-    if settings.images < 2:
-        raise UserError(f"images must be at least 2, not {settings.images}.")
-    if not 0 <= settings.seed < 2**32:
-        raise UserError(f"seed must be from 0 to {2**32 - 1}, not {settings.seed}.")
+    settings = read_options(Options, options)
     task = task_of(settings)
     count = len(task.test_rows)
     if count < 2:

@@ -15,7 +15,6 @@ Runs of one label (their kind of pairs) are seeds of one thing: mean and deviati
 table, mean and range in the figure.
 """
 
-import csv
 import math
 import pathlib
 import re
@@ -30,11 +29,12 @@ import sp_jax
 from eval import changes, cli, invariance, pictures
 from eval.features import Extractor
 from eval.results import evaluate_once, run_folder
-from eval.runs import format_table, label_of, mean_text
+from eval.runs import format_csv, format_table, label_of, mean_text
 from input_pipeline.store import ImageStore
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 
 SHOWN = 3  # images on the sheet of the changes
 
@@ -221,18 +221,17 @@ def compare(
     if not paths:
         raise UserError("Give the folders of one or more runs to compare.")
     # Mistakes show before the work: all options are checked, all checkpoints opened.
-    opened = [invariance.open_images(dict(one)) for one in options]
+    evaluators = [invariance.create(**one) for one in options]
     backbones = [sp_jax.load(path) for path in paths]
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[Result]] = {}
-    for path, backbone, one in zip(paths, backbones, options, strict=True):
-        done = evaluate_once(invariance, one, Extractor(backbone), path, name)
+    for path, backbone, evaluate in zip(paths, backbones, evaluators, strict=True):
+        done = evaluate_once(evaluate, Extractor(backbone), path, name)
         results.setdefault(label_of(run_folder(path)), []).append(done["result"])
     table = make_table(results)
-    with open(out / "invariance.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(table)
+    write_text(out / "invariance.csv", format_csv(table))
     pictures.save_figure(draw_figure(results), out / "invariance.png")
-    settings, task, _ = opened[0]
+    settings, task, _ = invariance.open_images(dict(options[0]))
     # Spread over the images, without the first and the last.
     places = np.linspace(0, len(task.test_rows) - 1, SHOWN + 2).astype(int)[1:-1]
     sheet = draw_changes(task.test, task.test_rows[places], settings.seed)
@@ -245,7 +244,7 @@ def main(paths: list[str]) -> None:
     out = pathlib.Path(flags.FLAGS.out)
     options = [cli.read_flags(invariance.Options, path) for path in paths]
     table = compare(paths, options, out, flags.FLAGS.name)
-    print(invariance.describe(**options[0]))
+    print(invariance.create(**options[0]).protocol)
     print(format_table(table))
     print(f"\nTable, figure and the changes: {out}")
 

@@ -19,8 +19,8 @@ import numpy as np
 from eval import cli
 from eval.features import Evaluator, Extractor, Task, task_of
 from eval.neighbours import fit_k, nearest
+from eval.options import Count, Fraction, Positive, read_options
 from eval.tokens import check_tokens, describe_tokens
-from sp_jax.errors import UserError
 
 # Votes of one block of queries, in elements (128 MiB of float64).
 _BUDGET = 2**24
@@ -48,11 +48,11 @@ class Options(NamedTuple):
     test_split: str
     target: str = "label"
     tokens: str = "cls"
-    k: tuple[int, ...] = (10, 20, 100, 200)
-    temperature: float = 0.07
-    image_size: int = 64
+    k: tuple[Count, ...] = (10, 20, 100, 200)
+    temperature: Positive = 0.07
+    image_size: Count = 64
     resize: str = "crop"
-    max_skipped: float = 0.01
+    max_skipped: Fraction = 0.01
     data_dir: str | None = None
 
 
@@ -69,7 +69,7 @@ def create(**options: Any) -> Evaluator:
     Raises:
       UserError: the options do not fit the data; when called: there are no such tokens.
     """
-    settings, task, _ = _open(options)
+    settings, task, left_out = _open(options)
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor.of_tokens(settings.tokens))
@@ -88,12 +88,11 @@ def create(**options: Any) -> Evaluator:
         result = {f"accuracy_k{k}": value for k, value in accuracy.items()}
         return {"accuracy": accuracy[_headline(settings.k)], **result}
 
-    return evaluate
+    protocol = _describe(settings, task, left_out)
+    return Evaluator(evaluate, protocol, (task.train, task.test))
 
 
-def describe(**options: Any) -> str:
-    """The protocol in one line."""
-    settings, task, left_out = _open(options)
+def _describe(settings: Options, task: Task, left_out: str) -> str:
     several = ",".join(map(str, settings.k)) + left_out
     if len(settings.k) > 1:
         several += f", accuracy is that of k={_headline(settings.k)},"
@@ -109,12 +108,8 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task, str]:
     """Settings, task, and which of the default k are too many."""
     if "k" in options and not isinstance(options["k"], tuple | list):
         options = {**options, "k": (options["k"],)}
-    settings = cli.read_options(Options, options)
+    settings = read_options(Options, options)
     check_tokens(settings.tokens)
-    if settings.temperature <= 0:
-        raise UserError(
-            f"temperature must be positive, not {settings.temperature:g}: try 0.07."
-        )
     task = task_of(settings)
     default = Options._field_defaults["k"]
     k, left_out = fit_k(settings.k, default, len(task.train_rows), "training images")

@@ -24,6 +24,16 @@ import numpy as np
 
 from eval import cli
 from eval.features import Evaluator, Extractor, Task, map_rows, task_of
+from eval.options import (
+    Count,
+    CountOrZero,
+    Fraction,
+    NotNegative,
+    Positive,
+    ProperFraction,
+    Seed,
+    read_options,
+)
 from eval.probe_lbfgs import fit_lbfgs
 from eval.probe_paper import RECIPES, find_recipe, fit_paper
 from eval.probes import SCALINGS, choose, fit_probes, hold_out, score
@@ -69,16 +79,16 @@ class Options(NamedTuple):
     tokens: str = "cls"
     recipe: str | None = None
     scalings: tuple[str, ...] = SCALINGS
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-    weight_decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    epochs: int = 0
-    batch_size: int = 0
-    validation: float = 0.2
-    seed: int = 0
-    seeds: int = 1
-    image_size: int = 64
+    learning_rates: tuple[Positive, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    weight_decays: tuple[NotNegative, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    epochs: CountOrZero = 0
+    batch_size: CountOrZero = 0
+    validation: ProperFraction = 0.2
+    seed: Seed = 0
+    seeds: Count = 1
+    image_size: Count = 64
     resize: str = "crop"
-    max_skipped: float = 0.01
+    max_skipped: Fraction = 0.01
     data_dir: str | None = None
 
 
@@ -118,7 +128,7 @@ def create(**options: Any) -> Evaluator:
             found["accuracy_std"] = float(np.std(accuracies, ddof=1))
         return found
 
-    return evaluate
+    return Evaluator(evaluate, _describe(settings, task), (task.train, task.test))
 
 
 def _untouched(backbone: Any) -> contextlib.AbstractContextManager[None]:
@@ -212,9 +222,7 @@ _PROTOCOLS: dict[str, Callable[..., dict[str, float]]] = {
 }
 
 
-def describe(**options: Any) -> str:
-    """The protocol in one line."""
-    settings, task = _open(options)
+def _describe(settings: Options, task: Task) -> str:
     unit = "groups" if "group" in task.train.attributes else "images"
     rates, decays = len(settings.learning_rates), len(settings.weight_decays)
     seeds = f"seed {settings.seed}"
@@ -238,7 +246,7 @@ def describe(**options: Any) -> str:
 
 
 def _open(options: dict[str, Any]) -> tuple[Options, Task]:
-    settings = cli.read_options(Options, options)
+    settings = read_options(Options, options)
     if settings.protocol not in PROTOCOLS:
         raise UserError(
             f"There is no protocol {settings.protocol!r}: choose one of "
@@ -253,16 +261,8 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task]:
         raise UserError(
             f"There is no scaling {min(unknown)!r}: choose {' or '.join(SCALINGS)}."
         )
-    if not 0 < settings.validation < 1:
-        raise UserError(
-            f"validation must be between 0 and 1, not {settings.validation:g}: try 0.2."
-        )
-    if settings.seeds < 1 or min(settings.epochs, settings.batch_size) < 0:
-        raise UserError("seeds must be at least 1, epochs and batch_size not below 0.")
-    if min(settings.learning_rates) <= 0 or min(settings.weight_decays) < 0:
-        raise UserError("Learning rates must be above 0, weight decays not below 0.")
     if settings.protocol == "lbfgs" and min(settings.weight_decays) == 0:
-        raise UserError("lbfgs needs weight decays above 0: without one it has no end.")
+        raise UserError("lbfgs needs weight_decays above 0: without one it has no end.")
     task = task_of(settings)
     if settings.protocol != "paper" and len(np.unique(task.groups)) < 2:
         raise UserError(

@@ -31,6 +31,7 @@ import numpy as np
 
 from eval import cli
 from eval.features import Evaluator, Extractor, map_rows, normalize, prepared
+from eval.options import Count, Fraction, Positive, read_options
 from input_pipeline.store import ImageStore, open_store
 from sp_jax import losses
 from sp_jax.errors import UserError
@@ -56,10 +57,10 @@ class Options(NamedTuple):
     dataset: str
     split: str
     target: str = "label"
-    delta: float = 1e-4
-    image_size: int = 64
+    delta: Positive = 1e-4
+    image_size: Count = 64
     resize: str = "crop"
-    max_skipped: float = 0.01
+    max_skipped: Fraction = 0.01
     data_dir: str | None = None
 
 
@@ -88,12 +89,10 @@ def create(**options: Any) -> Evaluator:
             result["feature_std"] = float(losses.feature_std(unit))
         return result | distances(unit, groups)
 
-    return evaluate
+    return Evaluator(evaluate, _describe(settings, store), (store,))
 
 
-def describe(**options: Any) -> str:
-    """The protocol in one line."""
-    settings, store = _open(options)
+def _describe(settings: Options, store: ImageStore) -> str:
     groups = _pairable(store.target(settings.target)[0])
     text = f"representation of {store.name} {store.split} ({len(store):,} images)"
     if len(groups) < 2:
@@ -105,9 +104,7 @@ def describe(**options: Any) -> str:
 
 
 def _open(options: dict[str, Any]) -> tuple[Options, ImageStore]:
-    settings = cli.read_options(Options, options)
-    if settings.delta <= 0:
-        raise UserError(f"delta must be positive, not {settings.delta:g}: try 0.0001.")
+    settings = read_options(Options, options)
     store = open_store(
         settings.dataset,
         settings.split,

@@ -8,7 +8,6 @@ Writes `report.html` (self-contained), `curves.png` and `retrieval.png` in the f
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -26,6 +25,7 @@ from eval.runs import Run, format_table, group_runs, mean_text, read_run
 from input_pipeline.store import open_store
 from sp_jax import cli
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 
 QUERIES = 10
 NEIGHBOURS = 5
@@ -295,9 +295,7 @@ def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
         speeds=[f"{np.median(s):.0f}" if s else "?" for s in speeds],
     )
     path = out / "report.html"
-    temporary = out / f".report.{os.getpid()}"
-    temporary.write_text(page)
-    os.replace(temporary, path)
+    write_text(path, page)
     return path
 
 

@@ -2,12 +2,20 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
-import tempfile
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from sp_jax.errors import UserError
+from sp_jax.files import write_text
+from sp_jax.json_file import read_json
+
+if TYPE_CHECKING:  # Reading results needs no jax.
+    from eval.features import Evaluator, Extractor
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 RESULTS = ".results"  # what a folder has behind the name of the file it is about
@@ -40,6 +48,18 @@ def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
+def identify(
+    evaluate: "Evaluator", extractor: "Extractor", step: int
+) -> dict[str, Any]:
+    """What a result belongs to, beside its numbers: the arguments of `write_result`."""
+    return {
+        "protocol": evaluate.protocol,
+        "step": int(step),
+        "weights": extractor.fingerprint,
+        "images": evaluate.fingerprints(),
+    }
+
+
 def write_result(
     workdir: str | os.PathLike[str],
     name: str,
@@ -47,69 +67,104 @@ def write_result(
     *,
     protocol: str,
     step: int,
+    weights: str | None,
+    images: Mapping[str, str],
 ) -> pathlib.Path:
     """Write `eval/NAME.json` in the run's folder, whole or not at all.
 
     Args:
       workdir: the run's folder.
       name: name of the evaluation, e.g. "knn_subcategory".
-      result: what the evaluator returned.
-      protocol: what `describe` says about it.
+      result: what the evaluator returned; what is NaN or infinite becomes null.
+      protocol: how it was measured, in one line.
       step: training step of the backbone.
+      weights: fingerprint of the backbone; None: not known.
+      images: each split that was read, and its fingerprint.
 
     Returns:
       The path of the file.
+
+    Raises:
+      OSError: it cannot be written.
     """
     path = pathlib.Path(workdir) / "eval" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
-        "result": {key: float(value) for key, value in result.items()},
+        "result": null_for_nan(result),
         "protocol": protocol,
         "step": int(step),
+        "weights": weights,
+        "images": dict(images),
         "versions": versions(),
     }
-    # A temporary file beside it, then a rename: a killed run leaves no half file.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
-        # mkstemp makes the file private; results are as readable as the run.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path
 
 
+def null_for_nan(result: Mapping[str, float]) -> dict[str, float | None]:
+    """The numbers as JSON has them, which knows no NaN and nothing infinite."""
+    numbers = {key: float(value) for key, value in result.items()}
+    return {k: v if math.isfinite(v) else None for k, v in numbers.items()}
+
+
+def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `write_result` wrote; null is NaN again.
+
+    Returns:
+      "result", "protocol", "step", "versions"; "weights" and "images" if the file has them.
+
+    Raises:
+      UserError: names the file: it is missing, damaged, or holds no result.
+    """
+    content = read_json(path)
+    result = content.get("result")
+    sound = (
+        isinstance(result, dict)
+        and all(v is None or _is_number(v) for v in result.values())
+        and isinstance(content.get("protocol"), str)
+        and isinstance(content.get("step"), int)
+        and isinstance(content.setdefault("versions", {}), dict)
+    )
+    if not sound:
+        raise UserError(
+            f"{path} holds no result of an evaluation: move it away, or evaluate again."
+        )
+    numbers = {k: math.nan if v is None else float(v) for k, v in result.items()}
+    return content | {"result": numbers}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def evaluate_once(
-    module: Any,
-    options: Mapping[str, Any],
-    extractor: Any,
+    evaluate: "Evaluator",
+    extractor: "Extractor",
     checkpoint: str | os.PathLike[str],
     name: str,
 ) -> dict[str, Any]:
-    """What eval/NAME.json says of a checkpoint, if it was measured the same way, or anew.
+    """What eval/NAME.json says of these weights and these images, or a new measurement.
 
-    That of a file of weights is measured each time: nothing tells one file from another.
+    It is measured again unless protocol, step, weights and images are those of the file.
 
     Args:
-      module: an evaluator module.
-      options: its options.
-      extractor: an `eval.features.Extractor` of the loaded checkpoint.
+      evaluate: an evaluator.
+      extractor: of the loaded checkpoint.
       checkpoint: its path.
       name: of the result.
 
     Returns:
-      The content of the file: "result", "protocol", "step", "versions".
+      See `read_result`.
     """
     folder, step = run_folder(checkpoint), extractor.backbone.info["step"]
-    path, protocol = folder / "eval" / f"{name}.json", module.describe(**options)
-    if path.is_file() and not pathlib.Path(checkpoint).is_file():
-        written = json.loads(path.read_text(encoding="utf-8"))
-        if (written["protocol"], written["step"]) == (protocol, step):
-            return written
-    result = module.create(**options)(extractor, step)
-    write_result(folder, name, result, protocol=protocol, step=step)
-    return json.loads(path.read_text(encoding="utf-8"))
+    path, about = folder / "eval" / f"{name}.json", identify(evaluate, extractor, step)
+    if path.is_file() and about["weights"] is not None:
+        try:
+            written = read_result(path)
+        except UserError as error:
+            print(f"{error} It is measured again.", file=sys.stderr)
+        else:
+            if all(written.get(key) == value for key, value in about.items()):
+                return written
+    result = evaluate(extractor, step)
+    return read_result(write_result(folder, name, result, **about))

@@ -25,6 +25,7 @@ import numpy as np
 
 from eval import cli, neighbours, ranking
 from eval.features import Evaluator, Extractor, prepared
+from eval.options import Count, Fraction, read_options
 from input_pipeline.store import ImageStore, open_store
 from sp_jax.errors import UserError
 
@@ -50,10 +51,10 @@ class Options(NamedTuple):
     match: str = "label"
     across: str = "artist"
     protocol: str = "across"
-    k: tuple[int, ...] = (1, 5, 10)
-    image_size: int = 64
+    k: tuple[Count, ...] = (1, 5, 10)
+    image_size: Count = 64
     resize: str = "crop"
-    max_skipped: float = 0.01
+    max_skipped: Fraction = 0.01
     data_dir: str | None = None
 
 
@@ -102,16 +103,11 @@ def create(**options: Any) -> Evaluator:
             "map": float(precision.mean(dtype=np.float64)),
         }
 
-    return evaluate
-
-
-def describe(**options: Any) -> str:
-    """The protocol in one line."""
-    return _open(options).text
+    return Evaluator(evaluate, search.text, tuple(search.stores))
 
 
 def _open(options: dict[str, Any]) -> Search:
-    settings = cli.read_options(Options, options)
+    settings = read_options(Options, options)
     if len(set(settings.splits)) < len(settings.splits):
         raise UserError(f"splits names one twice: {', '.join(settings.splits)}.")
     if settings.protocol not in ("across", "leave_one_out"):

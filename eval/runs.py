@@ -1,6 +1,7 @@
 """Runs to compare: what their folders say, and tables of it."""
 
-import json
+import csv
+import io
 import os
 import pathlib
 from collections.abc import Sequence
@@ -8,8 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.results import RESULTS
+from eval.results import RESULTS, read_result
 from sp_jax.errors import UserError
+from sp_jax.json_file import read_json
+from sp_jax.train.folders import explain_no_run
 
 LABELS = {"semantic": "SP (semantic pairs)", "augmented": "AP (augmentation pairs)"}
 
@@ -28,32 +31,59 @@ def read_run(workdir: str | os.PathLike) -> Run:
     """Read config.json, metrics.jsonl and eval/*.json.
 
     Raises:
-        UserError: the folder holds no finished run.
+        UserError: the folder holds no finished run, or one of its files is damaged.
     """
     # Imported here: pictures of other things than runs need no trainer.
     from sp_jax.train.writer import read_metrics
 
     workdir = pathlib.Path(workdir)
-    lines = read_metrics(workdir)
+    if not (workdir / "config.json").is_file():
+        raise UserError(explain_no_run(workdir))
+    config, lines = read_config(workdir), read_metrics(workdir)
     results = {
-        path.stem: json.loads(path.read_text())
+        path.stem: read_result(path)
         for path in sorted((workdir / "eval").glob("*.json"))
     }
-    if not (workdir / "config.json").is_file() or not lines or not results:
+    if not lines or not results:
         raise UserError(
-            f"{workdir} holds no evaluated run: train it first, with "
-            f"python -m sp_jax.main --config=… --workdir={workdir}."
+            f"{workdir} holds no evaluated run: let it end first, with python -m "
+            f"sp_jax.main --config=… --workdir={workdir}."
         )
-    config = json.loads((workdir / "config.json").read_text())
     return Run(workdir, label_of(workdir), config, lines, results)
 
 
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """The config of a pre-training from its folder.
+
+    Raises:
+        UserError: config.json is not there, damaged, or of another program.
+    """
+    path = workdir / "config.json"
+    config = read_json(path)
+    # What the pages speak of.
+    needed = {"data": ("store", "image_size", "dir"), "model": ("name",), "evals": ()}
+    for section, keys in needed.items():
+        if not isinstance(config.get(section), dict) or set(keys) - set(
+            config[section]
+        ):
+            raise UserError(
+                f"{path} is no config of sp_jax.main, or damaged: look at its {section}."
+            )
+    if "seed" not in config or "method" not in config:
+        raise UserError(f"{path} is no config of sp_jax.main: it names no method.")
+    return config
+
+
 def label_of(workdir: pathlib.Path) -> str:
-    """The kind of pairs that a run trained on; or the folder's, or the file's, name."""
-    try:
-        config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-        pairing = config["data"]["pairing"]
-    except (OSError, ValueError, KeyError):
+    """The kind of pairs that a run trained on; or the folder's, or the file's, name.
+
+    Raises:
+        UserError: the run's config.json is damaged.
+    """
+    path = workdir / "config.json"
+    data = read_json(path).get("data") if path.is_file() else None
+    pairing = data.get("pairing") if isinstance(data, dict) else None
+    if not isinstance(pairing, str):
         return workdir.name.removesuffix(RESULTS)
     return LABELS.get(pairing, pairing)
 
@@ -72,6 +102,13 @@ def mean_text(values: Sequence[float], digits: int = 3) -> str:
         return ""
     spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{np.mean(values):.{digits}f}{spread}"
+
+
+def format_csv(table: Sequence[Sequence[Any]]) -> str:
+    """The table as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(table)
+    return text.getvalue()
 
 
 def format_table(table: Sequence[Sequence[str]]) -> str:

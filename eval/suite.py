@@ -4,7 +4,8 @@ r"""All evaluations of some checkpoints on some datasets, and one page that show
     --out=runs/suite
 
 Each result is written to `eval/NAME.json` of its run as soon as it is there, and is used
-again if it was measured the same way: a suite that was stopped goes on. In --out:
+again if it was measured the same way, with the same weights and on the same images: a suite
+that was stopped goes on. In --out:
 
 * `suite.html`: tables with protocols, and pictures; it needs no network,
 * `suite.csv`: every number,
@@ -15,12 +16,11 @@ standard deviation. A dataset needs the splits probe_train and probe_test, or tr
 test, val or validation.
 """
 
-import csv
-import os
+import itertools
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
@@ -31,11 +31,19 @@ import sp_jax
 from eval import cli, figures, invariance_figure, pictures, report
 from eval.features import Extractor
 from eval.results import evaluate_once, run_folder
-from eval.runs import format_table, group_runs, label_of, mean_text, read_run
+from eval.runs import (
+    format_csv,
+    format_table,
+    group_runs,
+    label_of,
+    mean_text,
+    read_run,
+)
 from input_pipeline.store import find_splits, open_store
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 
 EVALUATIONS = (
     *("knn", "linear_probe", "logistic", "few_labels", "finetune"),
@@ -163,25 +171,6 @@ def make_table(
     return table
 
 
-def evaluate(
-    checkpoints: Sequence[Checkpoint], entries: Sequence[Entry]
-) -> Iterator[tuple[Checkpoint, Entry, dict[str, Any]]]:
-    """Measure what is missing, one checkpoint after the other."""
-    for checkpoint in checkpoints:
-        for entry in entries:
-            yield (
-                checkpoint,
-                entry,
-                evaluate_once(
-                    entry.module,
-                    entry.options,
-                    checkpoint.extractor,
-                    checkpoint.path,
-                    entry.name,
-                ),
-            )
-
-
 def draw(
     checkpoints: Sequence[Checkpoint],
     entries: Sequence[Entry],
@@ -304,9 +293,10 @@ def run(
         )
     # Mistakes in any dataset show before the first hour of work.
     plans = {dataset: plan(dataset, kinds, prepared[0]) for dataset in datasets}
-    for entries in plans.values():
-        for entry in entries:
-            entry.module.describe(**entry.options)
+    evaluators = {
+        dataset: [entry.module.create(**entry.options) for entry in entries]
+        for dataset, entries in plans.items()
+    }
     checkpoints = [
         Checkpoint(path, label_of(run_folder(path)), Extractor(sp_jax.load(path)))
         for path in paths
@@ -316,8 +306,15 @@ def run(
     sections, tables, numbers = [], [], []
     for dataset, entries in plans.items():
         results: list[list[dict]] = [[] for _ in checkpoints]
-        for checkpoint, entry, content in evaluate(checkpoints, entries):
-            results[checkpoints.index(checkpoint)].append(content)
+        work = itertools.product(
+            zip(checkpoints, results, strict=True),
+            zip(entries, evaluators[dataset], strict=True),
+        )
+        for (checkpoint, row), (entry, evaluate) in work:
+            content = evaluate_once(
+                evaluate, checkpoint.extractor, checkpoint.path, entry.name
+            )
+            row.append(content)
             result = content["result"]
             key = next(iter(result))
             print(
@@ -352,13 +349,9 @@ def run(
         versions=", ".join(f"{k} {v}" for k, v in content["versions"].items()),
         curves=_curves(paths, out),
     )
-    with open(out / "suite.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        header = ["checkpoint", "label", "dataset", "evaluation", "measure", "value"]
-        writer.writerows([header, *numbers])
-    temporary = out / f".suite.{os.getpid()}"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, out / "suite.html")
+    header = ["checkpoint", "label", "dataset", "evaluation", "measure", "value"]
+    write_text(out / "suite.csv", format_csv([header, *numbers]))
+    write_text(out / "suite.html", page)
     return tables
 
 

@@ -30,11 +30,12 @@ import numpy as np
 from absl import logging
 
 from input_pipeline import decode, pixels, seal
-from input_pipeline.seal import Prepared, digest_pixels, write_atomically
+from input_pipeline.seal import Prepared, digest_pixels
 from input_pipeline.source import Source
 from input_pipeline.work import decode_rows
 from sp_jax.cli import check_paths, describe_os_error
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 
 # Part of every cache key: raise it when what is written below changes.
@@ -175,7 +176,7 @@ def _prepare(
         write_skipped(partial, meta["ids"], skipped)
         check_skipped(len(skipped), count, max_skipped, partial)
         note = {"done": min(start + _CHUNK, count), "skipped": skipped}
-        write_atomically(partial / "progress.json", json.dumps(note))
+        write_text(partial / "progress.json", json.dumps(note))
     check_some(len(skipped), count, partial)
     del images, digests  # Closed before they are cut.
     if skipped:
@@ -183,7 +184,7 @@ def _prepare(
         _cut(partial / "digests.npy", end)
         meta = keep_rows(meta, np.setdiff1d(np.arange(count), list(skipped)))
     meta = {**meta, "skipped": len(skipped)}
-    write_atomically(partial / "meta.json", json.dumps(meta))
+    write_text(partial / "meta.json", json.dumps(meta))
     seal.note(partial, ["images.npy"])
     (partial / "progress.json").unlink()
     if final.exists():  # A damaged one.

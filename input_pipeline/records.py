@@ -28,6 +28,7 @@ from input_pipeline.source import Source
 from input_pipeline.work import decode_rows
 from sp_jax.cli import describe_os_error
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 
 FORMAT = 1
@@ -143,7 +144,7 @@ def write(
             partial.mkdir(exist_ok=True)
             if set(os.listdir(partial)) - {"made_of.json", ".made_of.json.tmp"}:
                 _check_made_of(partial, made_of)
-            seal.write_atomically(partial / "made_of.json", json.dumps(made_of))
+            write_text(partial / "made_of.json", json.dumps(made_of))
             _write(source, partial, image_size, resize, shard_images, max_skipped)
             os.replace(partial, out)
             for path in [*out.glob("digests-*.npy"), *out.glob("skipped-*.json")]:
@@ -217,7 +218,7 @@ def _write(
         cache.check_skipped(len(skipped), count, max_skipped, folder)
         np.save(folder / f"digests-{shard:05d}.npy", np.reshape(digests, (-1, 32)))
         os.replace(temporary, folder / _shard_name(shard, shards))
-        seal.write_atomically(_note(folder, shard), json.dumps(bad))
+        write_text(_note(folder, shard), json.dumps(bad))
     cache.check_some(len(skipped), count, folder)
     _finish(folder, meta, skipped, shard_images, size, resize)
 
@@ -285,5 +286,5 @@ def _finish(
         "image_size": image_size,
         "resize": resize,
     }
-    seal.write_atomically(folder / "meta.json", json.dumps(meta))
+    write_text(folder / "meta.json", json.dumps(meta))
     seal.note(folder, [_shard_name(i, len(counts)) for i in range(len(counts))])

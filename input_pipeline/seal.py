@@ -18,6 +18,7 @@ from absl import logging
 
 from input_pipeline.pixels import Pixels
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 
 _NOTE = "checked.json"
@@ -38,7 +39,7 @@ def note(folder: pathlib.Path, names: Sequence[str]) -> None:
     """Note that files of pixels are right, and the files that describe them."""
     content = {name: _stamp(folder / name) for name in names}
     content |= {name: _digest_file(folder / name) for name in _WHOLE}
-    write_atomically(folder / _NOTE, json.dumps(content))
+    write_text(folder / _NOTE, json.dumps(content))
 
 
 def read_note(folder: pathlib.Path) -> dict[str, Any]:
@@ -165,13 +166,6 @@ def _check_meta(path: pathlib.Path, meta: dict[str, Any], count: int) -> None:
     )
     if not fine:
         raise UserError(f"{path} is damaged: it does not describe {count} images")
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Write a file that is whole or absent."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-    os.replace(temporary, path)
 
 
 def _stamp(path: pathlib.Path) -> list[int]:

@@ -70,6 +70,20 @@ class Backbone:
             whole.update(np.ascontiguousarray(value).view(np.uint8))
         return whole.hexdigest()
 
+    def identity(self) -> str:
+        """SHA-256 hex over all that makes the features: variables, network and colours.
+
+        Not over the type in which a device computes, nor over what only saves its memory.
+        """
+        network = {
+            field.name: getattr(self.module, field.name)
+            for field in dataclasses.fields(self.module)
+            if field.name not in ("dtype", "remat", "parent", "name")
+        }
+        colours = [tuple(map(float, values)) for values in (self.mean, self.std)]
+        about = type(self.module).__name__, network, int(self.size), *colours
+        return hashlib.sha256(f"{self.fingerprint()} {about!r}".encode()).hexdigest()
+
     @contextlib.contextmanager
     def untouched(self) -> Iterator[None]:
         """A block that evaluates: afterwards the variables are proved to be the same.

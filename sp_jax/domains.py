@@ -56,7 +56,8 @@ class Domain(NamedTuple):
 _LARGEST = 2**31 - 1  # of the numbers that a device counts with
 
 
-def _whole(low: int, high: float = _LARGEST) -> Domain:
+def whole(low: int, high: float = _LARGEST) -> Domain:
+    """The whole numbers from `low` to `high`."""
     return Domain(low, high, whole=True)
 
 
@@ -64,25 +65,27 @@ FINITE = Domain(-math.inf, math.inf)
 POSITIVE = Domain(0, math.inf, above=True)
 NOT_NEGATIVE = Domain(0, math.inf)
 SHARE = Domain(0, 1)
+POSITIVE_SHARE = Domain(0, 1, above=True)
 BELOW_ONE = Domain(0, 1, below=True)
-COUNT, COUNT_OR_NONE = _whole(1), _whole(0)
-PIXELS = _whole(1, 4096)
+COUNT, COUNT_OR_NONE = whole(1), whole(0)
+PIXELS = whole(1, 4096)
+SEED = whole(0, 2**32 - 1)
 
 # Of every program that trains in the loop.
 LOOP = {
-    "seed": _whole(0, 2**32 - 1),
+    "seed": SEED,
     "data.prefetch": COUNT_OR_NONE,
-    "data.workers": _whole(0, 1024),
+    "data.workers": whole(0, 1024),
     "log_every": COUNT,
     "checkpoint.every": COUNT,
-    "checkpoint.keep_last": _whole(2),  # one is left if the newest is damaged
+    "checkpoint.keep_last": whole(2),  # one is left if the newest is damaged
     "checkpoint.keep_every": COUNT_OR_NONE,
     "profile.first_step": COUNT_OR_NONE,
     "profile.steps": COUNT_OR_NONE,
-    "model.width": _whole(1, 2**14),
-    "model.dim": _whole(1, 2**14),
-    "model.depth": _whole(1, 1024),
-    "model.heads": _whole(1, 1024),
+    "model.width": whole(1, 2**14),
+    "model.dim": whole(1, 2**14),
+    "model.depth": whole(1, 1024),
+    "model.heads": whole(1, 1024),
     "model.mlp_ratio": Domain(0, 64, above=True),
     "model.patch_size": PIXELS,
     "model.image_size": PIXELS,
@@ -97,15 +100,15 @@ LOOP = {
 TRAINING = LOOP | {
     "image_size": PIXELS,
     # All methods compare the pairs of a batch, or normalise over them.
-    "batch_size": _whole(2),
+    "batch_size": whole(2),
     "epochs": Domain(0, 1e6, above=True),
     "fsdp": COUNT,
-    "steps_per_call": _whole(0, 100_000),
+    "steps_per_call": whole(0, 100_000),
     "data.image_size": PIXELS,
     "data.max_skipped": SHARE,
     "data.semantic_fraction": SHARE,
     "data.rounds": COUNT,
-    "augment.crop_scale": Domain(0, 1, above=True),
+    "augment.crop_scale": POSITIVE_SHARE,
     "augment.crop_ratio": POSITIVE,
     "augment.flip": SHARE,
     "augment.jitter": SHARE,
@@ -119,8 +122,8 @@ TRAINING = LOOP | {
     "augment.blur_kernel": COUNT,
     "augment.solarize": SHARE,
     "augment.solarize_threshold": SHARE,
-    "augment.local_crops": _whole(0, 64),
-    "augment.local_crop_scale": Domain(0, 1, above=True),
+    "augment.local_crops": whole(0, 64),
+    "augment.local_crop_scale": POSITIVE_SHARE,
     "augment.mean": FINITE,
     "augment.std": POSITIVE,
     "optimizer.warmup_epochs": NOT_NEGATIVE,
@@ -142,15 +145,15 @@ TRAINING = LOOP | {
     "method_options.variance": NOT_NEGATIVE,
     "method_options.covariance": NOT_NEGATIVE,
     "method_options.projection_dim": COUNT,
-    "method_options.projection_layers": _whole(1, 64),
+    "method_options.projection_layers": whole(1, 64),
     "method_options.predictor_dim": COUNT,
     "method_options.hidden_dim": COUNT,
     "pirl.hidden_dim": COUNT_OR_NONE,
     "method_options.bottleneck_dim": COUNT,
-    "method_options.out_dim": _whole(2),
-    "method_options.num_clusters": _whole(2),
-    "method_options.num_heads": _whole(1, 64),
-    "method_options.num_prototypes": _whole(2),
+    "method_options.out_dim": whole(2),
+    "method_options.num_clusters": whole(2),
+    "method_options.num_heads": whole(1, 64),
+    "method_options.num_prototypes": whole(2),
     "method_options.num_negatives": COUNT,
     "method_options.kmeans_iterations": COUNT,
     "method_options.sinkhorn_iterations": COUNT,
@@ -168,7 +171,7 @@ DETECTION = LOOP | {
     "test_every": COUNT_OR_NONE,
     "data.sizes": PIXELS,
     "data.test_size": PIXELS,
-    "data.max_boxes": _whole(1, 10_000),
+    "data.max_boxes": whole(1, 10_000),
     "optimizer.warmup_steps": COUNT_OR_NONE,
     "optimizer.drops": COUNT_OR_NONE,
 }

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 import eval as evaluators
 from eval.features import Extractor
 from eval.pictures import save_views
-from eval.results import versions, write_result
+from eval.results import identify, versions, write_result
 from input_pipeline import pairing, pairs, resident, store, stream
 from input_pipeline.sampling import Sampler
 from sp_jax import distributed, program, validate
@@ -198,10 +198,12 @@ def _make_evaluations(
             shared[step] = Extractor(backbone)
         return shared[step]
 
-    def measure(name, evaluate, protocol, state, step):
-        result = evaluate(extractor(state, step), step)
+    def measure(name, evaluate, state, step):
+        features = extractor(state, step)
+        result = evaluate(features, step)
+        about = identify(evaluate, features, step)
         if jax.process_index() == 0:
-            write_result(workdir, name, result, protocol=protocol, step=step)
+            write_result(workdir, name, result, **about)
         return {f"{name}/{key}": value for key, value in result.items()}
 
     evaluations = []
@@ -213,14 +215,12 @@ def _make_evaluations(
             options.setdefault(option, config.data[option])
         options.setdefault("data_dir", config.data.dir or None)
         try:
-            module = evaluators.get(kind)
-            evaluate = module.create(**options)
-            protocol = module.describe(**options)
+            evaluate = evaluators.get(kind).create(**options)
         except UserError as error:
             raise UserError(f"config.evals.{name}: {error}") from error
         evaluations.append(
             Evaluation(
-                functools.partial(measure, name, evaluate, protocol),
+                functools.partial(measure, name, evaluate),
                 round(every_epochs * steps_per_epoch),
             )
         )

@@ -26,6 +26,7 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from eval.study import page, plan, work
+from eval.study.images import add_images, find_outdated
 from sp_jax import cli, program
 from sp_jax.errors import UserError
 
@@ -41,15 +42,20 @@ def run() -> int:
             raise UserError(
                 f"There is no arm {unknown[0]!r}: {', '.join(sorted(known))}."
             )
-    chosen = [job for job in jobs if not values.arms or job.arm in values.arms]
     workdir = pathlib.Path(values.workdir).absolute()
     pool = workdir / "runs"
     file = pathlib.Path(values["study"].config_filename).name
     name = re.sub(r"\W+", "_", file.replace(".py", ""))
-    if values.launcher == "show":
+    show_only = values.launcher == "show"
+    if not show_only:
+        protocols = plan.check(study)
+        jobs = add_images(study, jobs)
+    chosen = [job for job in jobs if not values.arms or job.arm in values.arms]
+    if show_only:
         show(chosen, pool)
         return 0
-    protocols = plan.check(study)
+    for sentence in find_outdated(study, chosen, pool):
+        print(f"warning: {sentence}", file=sys.stderr)
     todo = [job for job in chosen if work.missing(job, pool)]
     print(
         f"{study['title']}: {len(chosen)} runs, {len(todo)} of them to do.", flush=True

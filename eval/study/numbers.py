@@ -1,7 +1,5 @@
 """What the runs of a study measured, and what that says of its claims."""
 
-import csv
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,8 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from eval import results
+from eval.runs import format_csv
 from eval.study.plan import Job
 from eval.study.work import missing
+from sp_jax.files import write_text
 from sp_jax.train.writer import read_metrics
 
 # title of a measure -> arm -> seed -> number
@@ -41,7 +42,7 @@ def read_result(folder: pathlib.Path, name: str) -> dict[str, Any] | None:
     for path in (folder, folder / "detection" / name):
         file = path / "eval" / f"{name if path == folder else 'detection'}.json"
         if file.is_file():
-            return json.loads(file.read_text(encoding="utf-8"))
+            return results.read_result(file)
     return None
 
 
@@ -120,7 +121,4 @@ def write_csv(path: pathlib.Path, study: Mapping[str, Any], values: Values) -> N
                 [arm, *known, seed, title, round(value, 6), paper]
                 for seed, value in sorted(seeds.items())
             ]
-    temporary = path.with_name(f".{path.name}")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-    temporary.replace(path)
+    write_text(path, format_csv(rows))

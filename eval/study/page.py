@@ -13,6 +13,7 @@ from eval.runs import mean_text
 from eval.study import figures, numbers
 from eval.study.plan import Job
 from eval.study.work import last_words, missing, read_record
+from sp_jax.files import write_text
 
 _PAGE = jinja2.Template(
     """<!doctype html>
@@ -227,7 +228,5 @@ def write(
         versions=", ".join(f"{name} {value}" for name, value in versions().items()),
     )
     for name, template in (("study.md", _MARKDOWN), ("study.html", _PAGE)):
-        temporary = out / f".{name}"
-        temporary.write_text(template.render(filled), encoding="utf-8")
-        temporary.replace(out / name)
+        write_text(out / name, template.render(filled))
     return out / "study.html"

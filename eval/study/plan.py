@@ -4,7 +4,6 @@ import hashlib
 import json
 import pathlib
 import re
-import runpy
 import string
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,8 +13,8 @@ from ml_collections import ConfigDict
 import eval as evaluators
 from configs.studies import common
 from input_pipeline.store import find_splits
-from sp_jax import config as recipes
 from sp_jax import validate
+from sp_jax.config import load_config
 from sp_jax.errors import UserError
 
 DETECTION = "detection"  # the type of evaluation that trains
@@ -30,10 +29,13 @@ class Command(NamedTuple):
     Attributes:
         name: "train", or of a preparation or an evaluation; its log is NAME.log.
         words: module and flags, in which `PLACES` stand for a run's own.
+        images: of an evaluation each split that it reads, and its fingerprint; None where
+            that is not known.
     """
 
     name: str
     words: tuple[str, ...]
+    images: dict[str, str] | None = None
 
 
 class Job(NamedTuple):
@@ -233,9 +235,8 @@ def check(study: Mapping[str, Any]) -> dict[str, str]:
     for name, arm in study["arms"].items():
         if not arm["config"]:
             continue
-        changes = _changes(study, arm)
         try:
-            measured.append(_check_arm(arm["config"], changes))
+            measured.append(_check_arm(config_of(study, arm)))
         except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"study.arms.{name}: {error}") from error
     protocols = {}
@@ -247,7 +248,7 @@ def check(study: Mapping[str, Any]) -> dict[str, str]:
                 protocols[name] = f"detection as {options['config']}"
                 load_config(options["config"])
             else:
-                protocols[name] = evaluators.get(kind).describe(**options)
+                protocols[name] = evaluators.get(kind).create(**options).protocol
         except UserError as error:
             raise UserError(f"study.evaluations.{name}: {error}") from error
     known = set(protocols).union(set.intersection(*measured) if measured else ())
@@ -265,25 +266,17 @@ def check(study: Mapping[str, Any]) -> dict[str, str]:
     return protocols
 
 
-def load_config(text: str) -> ConfigDict:
-    """The config of FILE or FILE:VARIANT.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    path, _, variant = text.partition(":")
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"There is no config file {path!r}.")
-    make = runpy.run_path(path)["get_config"]
-    return make(variant) if variant else make()
-
-
-def _check_arm(text: str, changes: Mapping[str, Any]) -> set[str]:
-    """Check an arm's config and its images; the names of its evaluations."""
-    config = load_config(text)
+def config_of(study: Mapping[str, Any], arm: Mapping[str, Any]) -> ConfigDict:
+    """The config with which an arm is trained."""
+    config = load_config(arm["config"])
     with config.unlocked():
-        config.update_from_flattened_dict(changes)
-    validate.check_keys(config.to_dict(), recipes.get_config().to_dict())
+        config.update_from_flattened_dict(_changes(study, arm))
+    return config
+
+
+def _check_arm(config: ConfigDict) -> set[str]:
+    """Check an arm's config and its images; the names of its evaluations."""
+    validate.check_training(config.to_dict())
     data = config.data
     splits = find_splits(
         data.store,

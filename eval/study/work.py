@@ -1,13 +1,15 @@
 """Making the runs of a study: what is missing, each by one process at a time.
 
 A run's folder holds `study.json`, the commands that ended well. A command that stands there
-is not repeated. While a run is made its folder is locked; the lock belongs to the process
-that works and its children, so that it goes with them, however they end.
+is not repeated, unless the checkpoint or the images that it read became others. While a run is
+made its folder is locked; the lock belongs to the process that works and its children, so that
+it goes with them, however they end.
 """
 
 import concurrent.futures
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -22,6 +24,8 @@ from typing import Any
 
 from eval.study.plan import Command, Job
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
+from sp_jax.json_file import read_json
 
 RECORD = "study.json"
 
@@ -35,20 +39,54 @@ class Stopped(RuntimeError):
 
 
 def read_record(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """The commands of a run that ended well: words, seconds."""
-    try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    """The commands of a run that ended well: words, seconds, checkpoint, images.
+
+    Raises:
+        UserError: the record is damaged; the sentence names it.
+    """
+    path = folder / RECORD
+    record = read_json(path) if path.is_file() else {}
+    for command in record.values():
+        if not isinstance(command, dict) or not {"words", "seconds"} <= set(command):
+            raise UserError(
+                f"{path} is damaged: it is no record of a study's commands."
+            )
+    return record
 
 
 def missing(job: Job, pool: pathlib.Path) -> list[Command]:
     """The commands of a run that are still to do: from the first that is not there."""
     record = read_record(pool / job.folder)
     for number, command in enumerate(job.commands):
-        if record.get(command.name, {}).get("words") != list(command.words):
+        done = record.get(command.name, {})
+        if (
+            done.get("words") != list(command.words)
+            or done.get("checkpoint") != _checkpoint_of(job.words(command, pool))
+            or command.images not in (None, done.get("images"))
+        ):
             return list(job.commands[number:])
     return []
+
+
+def _checkpoint_of(words: Sequence[str]) -> str | None:
+    """SHA-256 hex of the newest checkpoint that a command reads; None if it reads none.
+
+    It is that of the list of its files, in which each stands with its own.
+    """
+    for word in words:
+        name, _, value = word.partition("=")
+        folder = pathlib.Path(value) / "checkpoints"
+        if name == "--checkpoint" and (steps := _steps(folder)):
+            manifest = folder / str(steps[-1]) / "MANIFEST.sha256"
+            if manifest.is_file():
+                return hashlib.sha256(manifest.read_bytes()).hexdigest()
+    return None
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+    """The steps of a folder of checkpoints, rising."""
+    names = (path.name for path in folder.glob("[0-9]*"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 class Worker:
@@ -168,22 +206,22 @@ class Worker:
         record[command.name] = {
             "words": list(command.words),
             "seconds": round(time.monotonic() - started, 1),
+            "checkpoint": _checkpoint_of(job.words(command, self._pool)),
+            "images": command.images,
         }
         # What comes after a command that was repeated is repeated, too.
         for later in missing(job, self._pool)[1:]:
             record.pop(later.name, None)
-        temporary = folder / f".{RECORD}"
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(folder / RECORD)
+        write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _trained(folder: pathlib.Path) -> bool:
     """Whether the newest checkpoint is that of the last step: SIGTERM ends a run early."""
-    steps = [int(p.name) for p in (folder / "checkpoints").glob("[0-9]*")]
+    steps = _steps(folder / "checkpoints")
     if not steps:
         return False
-    meta = folder / "checkpoints" / str(max(steps)) / "meta" / "metadata"
-    return json.loads(meta.read_text())["run"]["total_steps"] == max(steps)
+    meta = read_json(folder / "checkpoints" / str(steps[-1]) / "meta" / "metadata")
+    return meta.get("run", {}).get("total_steps") == steps[-1]
 
 
 def last_words(log: pathlib.Path) -> str:

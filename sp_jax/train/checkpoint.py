@@ -24,6 +24,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 
 PyTree = Any
@@ -39,9 +40,7 @@ def write_manifest(step_dir: pathlib.Path) -> None:
     """Write the SHA-256 of every file below a finished step, atomically."""
     files = sorted(p for p in step_dir.rglob("*") if p.is_file())
     lines = [f"{_sha256(p)}  {p.relative_to(step_dir).as_posix()}\n" for p in files]
-    temporary = step_dir / f".{MANIFEST}.{os.getpid()}"
-    temporary.write_text("".join(lines))
-    os.replace(temporary, step_dir / MANIFEST)
+    write_text(step_dir / MANIFEST, "".join(lines))
 
 
 def find_damage(step_dir: pathlib.Path) -> str | None:

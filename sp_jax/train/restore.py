@@ -1,8 +1,11 @@
 """A checkpoint explains itself: from a path to the backbone in it."""
 
-import json
+import dataclasses
 import os
 import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +13,15 @@ import orbax.checkpoint as ocp
 
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.json_file import read_json
 from sp_jax.methods import Run
-from sp_jax.recipe import make_recipe
+from sp_jax.recipe import Recipe, make_recipe
 from sp_jax.train import checkpoint
+from sp_jax.train.folders import explain_no_run
+from sp_jax.validate import flatten
+
+# Options that are numbers of parts, each with arrays of its own or with a view.
+_PARTS = re.compile(r"depth|num_heads|\w+_layers|local_crops")
 
 
 def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
@@ -24,20 +33,37 @@ def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
     Raises:
         UserError: there is no checkpoint, or the one asked for is damaged.
     """
-    path = pathlib.Path(path).absolute()
+    given, path = pathlib.Path(path), pathlib.Path(path).absolute()
     if path.parent.name == "checkpoints" and path.name.isdecimal():
         damage = checkpoint.find_damage(path) if path.is_dir() else "it does not exist"
         if damage:
+            steps = checkpoint.find_steps(path.parent)
+            others = ", ".join(str(s) for s in reversed(steps) if str(s) != path.name)
             raise UserError(
-                f"Checkpoint {path} cannot be used ({damage}): choose another step."
+                f"Checkpoint {given} cannot be used ({damage}): "
+                + (
+                    f"choose another step: {others}."
+                    if others
+                    else "there is no other."
+                )
             )
         return path
-    steps = path if path.name == "checkpoints" else path / "checkpoints"
+    folder = path.parent if path.name == "checkpoints" else path
+    steps = folder / "checkpoints"
+    if not checkpoint.find_steps(steps):
+        if steps.is_file():
+            raise UserError(
+                f"{steps} is a file, but has to be a folder of checkpoints."
+            )
+        if (folder / "config.json").is_file():
+            raise UserError(
+                f"The run in {given} has not saved a checkpoint yet: let it train on."
+            )
+        raise UserError(explain_no_run(given))
     step = checkpoint.newest_sound_step(steps)
     if step is None:
         raise UserError(
-            f"There is no intact checkpoint in {steps}: give --checkpoint the folder of "
-            "a run, as made by python -m sp_jax.main."
+            f"There is no intact checkpoint in {steps}: restore it, or train again."
         )
     return steps / str(step)
 
@@ -53,22 +79,37 @@ def load_backbone(path: str | os.PathLike) -> Backbone:
         and "step".
 
     Raises:
-        UserError: there is no checkpoint, or it is damaged, or no pre-training's.
+        UserError: there is no checkpoint, or it is damaged, no pre-training's, or of a
+            version whose description this one does not understand.
     """
     directory = find_checkpoint(path)
-    meta = json.loads((directory / "meta" / "metadata").read_text())
-    if "method" not in meta["config"]:
+    meta = read_json(directory / "meta" / "metadata")
+    config, run = meta.get("config"), meta.get("run")
+    if isinstance(config, dict) and "method" not in config and "classes" in meta:
         raise UserError(
             f"{directory} is a detector's: give the run that its backbone came from."
         )
-    recipe = make_recipe(meta["config"], Run(**meta["run"]))
-    images = [jnp.zeros((2, *view.shape)) for view in recipe.views]
-    params, method_state = jax.eval_shape(recipe.method.init, jax.random.key(0), images)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    part = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-        {"params": params, "method_state": method_state},
-    )
+    try:
+        if not isinstance(config, dict) or not isinstance(run, dict):
+            raise ValueError("it says no config and no lengths of its run")
+        tree = ocp.PyTreeCheckpointHandler().metadata(directory / "state").tree
+        saved = _shapes(tree)
+        _check_size(config, saved)
+        recipe = make_recipe(config, Run(**run))
+        part = _abstract(recipe)
+        for name, shape in _shapes(part).items():
+            if saved.get(name) != shape:
+                there = f"it has {saved[name]}" if name in saved else "there is none"
+                raise ValueError(
+                    f"by its config {name} has the shape {shape}, but {there}"
+                )
+    except Exception as error:  # Another version's description may break anything.
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        why = str(why or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"Checkpoint {directory} does not fit this version of sp_jax ({why}): use the "
+            "version that wrote it, see the versions in its meta/metadata."
+        ) from error
     with ocp.PyTreeCheckpointer() as reader:
         loaded = reader.restore(
             directory / "state",
@@ -78,5 +119,50 @@ def load_backbone(path: str | os.PathLike) -> Backbone:
                 restore_args=ocp.checkpoint_utils.construct_restore_args(part),
             ),
         )
-    step = int(directory.name)
-    return recipe.freeze(loaded["params"], loaded["method_state"], **meta, step=step)
+    backbone = recipe.freeze(loaded["params"], loaded["method_state"])
+    info = meta | {"step": int(directory.name)}
+    return dataclasses.replace(backbone, info=info)
+
+
+def _abstract(recipe: Recipe) -> dict[str, Any]:
+    """Shapes and types of what a method has, for one device."""
+    images = [
+        jax.ShapeDtypeStruct((2, *view.shape), jnp.float32) for view in recipe.views
+    ]
+    params, method_state = jax.eval_shape(recipe.method.init, jax.random.key(0), images)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+        {"params": params, "method_state": method_state},
+    )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of a tree, by its path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def _check_size(
+    config: Mapping[str, Any], saved: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse the description of a network that is far larger than what was saved.
+
+    Building it, if only its shapes, could take for ever.
+
+    Raises:
+        ValueError: a number is too large.
+    """
+    sides = [side for shape in saved.values() for side in shape]
+    most = max([4096, *sides])
+    sections = ("model", "method_options", "augment")
+    for name, value in flatten({key: config[key] for key in sections}).items():
+        parts = _PARTS.fullmatch(name.rpartition(".")[2])
+        limit = len(saved) if parts else most
+        large = isinstance(value, int | float) and value > limit
+        if large and (parts or name.startswith("model.")):
+            raise ValueError(f"config.{name} is {value}, for {len(saved)} arrays")
+    if config["image_size"] > most:
+        raise ValueError(f"config.image_size is {config['image_size']}")

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import filelock
 
 from sp_jax.config import flatten
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 from sp_jax.train.checkpoint import newest_sound_step, read_meta
 from sp_jax.train.writer import read_metrics
@@ -81,13 +81,7 @@ def claim_workdir(
             check_same_run(read_json(path), new, workdir)
         elif meta is not None:
             check_same_run(meta["config"], new, workdir)
-        temporary = workdir / f".config.json.{os.getpid()}"
-        try:
-            temporary.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_text(path, json.dumps(new, indent=2) + "\n")
         yield meta
 
 

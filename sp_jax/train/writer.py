@@ -11,6 +11,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -79,13 +80,7 @@ class MetricsWriter:
         if cut:
             with open(workdir / "metrics.cut.jsonl", "a") as file:
                 file.writelines(map(_json_line, cut))
-        temporary = path.with_suffix(".tmp")
-        try:
-            temporary.write_text("".join(map(_json_line, kept)))
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_text(path, "".join(map(_json_line, kept)))
         self._file = open(path, "a")
         shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
         self._events = SummaryWriter(str(workdir / "tensorboard"))

@@ -18,14 +18,14 @@ LAUNCH = """
 import runpy, sys, types
 import numpy as np
 
-def backbone(images):
+def features(images):
     print("images of", images.shape[1], "px", file=sys.stderr)
     cell = images.shape[1] // 8
     return images.reshape(-1, 8, cell, 8, cell, 3).mean((2, 4)).reshape(len(images), -1)
 
 restore = types.ModuleType("sp_jax.train.restore")
-backbone.info = {"config": {}, "step": 70}
-restore.load_backbone = lambda path: backbone
+features.info = {"config": {}, "step": 70}
+restore.load_backbone = lambda path: features
 sys.modules["sp_jax.train.restore"] = restore
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
@@ -98,7 +98,7 @@ def test_images_are_prepared_as_those_of_the_run(launch, tmp_path):
     "options, message",
     [
         ((*SPLITS, "--dataset=nothing"), "Unknown image store 'nothing'"),
-        ((*SPLITS, "--dataset=emoji", "--k=0"), "k=0 neighbours"),
+        ((*SPLITS, "--dataset=emoji", "--k=0"), "k must be 1 or above"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(launch, tmp_path, options, message):
@@ -129,17 +129,3 @@ def test_run_folder_of_a_run_its_checkpoints_and_a_step(tmp_path, monkeypatch):
     (tmp_path / "checkpoints").mkdir()
     monkeypatch.chdir(tmp_path / "checkpoints")
     assert results.run_folder("30") == tmp_path
-
-
-def test_a_killed_write_leaves_the_old_result(tmp_path, monkeypatch):
-    path = results.write_result(tmp_path, "knn", {"accuracy": 1}, protocol="", step=1)
-    before = path.read_text()
-
-    def crash(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(json, "dump", crash)
-    with pytest.raises(KeyboardInterrupt):
-        results.write_result(tmp_path, "knn", {"accuracy": 0}, protocol="", step=2)
-    assert path.read_text() == before
-    assert os.listdir(path.parent) == ["knn.json"]

@@ -84,7 +84,7 @@ def test_evaluator_and_its_protocol(blobs, provide, pixels):
     assert evaluate(Extractor(pixels), 0) == pytest.approx(
         {"accuracy": seven, "accuracy_k7": seven, "accuracy_k30": thirty}
     )
-    assert knn.describe(**SPLITS, k=(7, 30)) == (
+    assert knn.create(**SPLITS, k=(7, 30)).protocol == (
         "kNN k=7,30, accuracy is that of k=7, T=0.07 cosine, tiny label, "
         "fit train (60 images, 3 classes) -> test test (60)"
     )
@@ -98,11 +98,13 @@ def test_of_the_default_what_fits(blobs, provide, pixels):
     assert found["accuracy"] == found["accuracy_k20"] != found["accuracy_k10"]
     one = knn.create(**SPLITS, k=20)(Extractor(pixels), 0)
     assert one == {key: found["accuracy"] for key in ("accuracy", "accuracy_k20")}
-    assert knn.describe(**SPLITS).startswith(
+    assert knn.create(**SPLITS).protocol.startswith(
         "kNN k=10,20 (100, 200 are more than the 60 training images), accuracy is that "
         "of k=20, T=0.07 cosine"
     )
-    assert knn.describe(**SPLITS, k=20).startswith("kNN k=20 T=0.07 cosine, tiny")
+    assert knn.create(**SPLITS, k=20).protocol.startswith(
+        "kNN k=20 T=0.07 cosine, tiny"
+    )
 
 
 def test_options_that_do_not_fit(blobs, make_store, provide):
@@ -110,7 +112,7 @@ def test_options_that_do_not_fit(blobs, make_store, provide):
     for k in (61, (20, 61)):
         with pytest.raises(UserError, match="k=61 neighbours of 60 training images"):
             knn.create(**SPLITS, k=k)
-    with pytest.raises(UserError, match="temperature must be positive"):
+    with pytest.raises(UserError, match="temperature must be above 0"):
         knn.create(**SPLITS, temperature=0.0)
     few = make_store(np.eye(12)[:9], np.arange(9) % 3, "train")
     provide(few, blobs("test", 1))

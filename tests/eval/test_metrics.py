@@ -97,18 +97,18 @@ def test_a_collapse_of_many_dimensions_shows(evaluate):
 def test_without_groups_there_is_what_needs_none(evaluate):
     found = evaluate(X, np.full(len(X), -1))
     assert set(found) == {"rankme", "uniformity", "feature_std"}
-    assert metrics.describe(**OPTIONS) == (
+    assert metrics.create(**OPTIONS).protocol == (
         "representation of tiny train (34 images), without groups"
     )
 
 
 def test_protocol_and_options_that_do_not_fit(make_store, provide):
     provide(make_store(np.eye(12), np.arange(12) // 3, artist=[0] * 12))
-    assert metrics.describe(**OPTIONS) == (
+    assert metrics.create(**OPTIONS).protocol == (
         "representation of tiny train (12 images), groups by label, LiDAR of 4 groups "
         "with two images or more, delta=0.0001"
     )
-    with pytest.raises(UserError, match="delta must be positive"):
+    with pytest.raises(UserError, match="delta must be above 0"):
         metrics.create(**OPTIONS, delta=0.0)
     with pytest.raises(UserError, match="no target 'style'"):
         metrics.create(**OPTIONS, target="style")

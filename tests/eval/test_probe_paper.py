@@ -110,7 +110,7 @@ def test_it_learns_by_the_recipe(colours, backbone, monkeypatch):
     assert result["accuracy"] > 0.8  # chance is 1 / 3
     assert (result["epochs"], result["batch_size"]) == (30, 16)
     assert result["learning_rate"] == pytest.approx(0.2 * 16 / 256)
-    text = linear_probe.describe(**options)
+    text = linear_probe.create(**options).protocol
     assert "crops and flips as byol does, 30 epochs, 16 images a batch (seed 0)" in text
     (view,) = views  # compiled once
     assert (view.crop_scale, view.flip, view.size) == ((0.08, 1.0), 0.5, 16)

@@ -71,7 +71,7 @@ def test_report(runs, tmp_path):
 
 
 def test_report_of_nothing(tmp_path):
-    with pytest.raises(UserError, match="holds no evaluated run"):
+    with pytest.raises(UserError, match="holds no run"):
         read_run(tmp_path)
 
 
@@ -84,7 +84,8 @@ def test_a_checkpoint_alone_gives_the_same_number(runs):
     subprocess.run(command, check=True, capture_output=True, timeout=200)
     again = json.loads((runs[0] / "eval/again.json").read_text())
     assert again["result"] == pytest.approx(during["result"], abs=2e-3)
-    assert again["step"] == during["step"]
+    for name in ("step", "weights", "images"):
+        assert again[name] == during[name] and during[name]
 
 
 def test_cka_between_two_checkpoints(runs):
@@ -94,8 +95,10 @@ def test_cka_between_two_checkpoints(runs):
     found = [evaluate(Extractor(sp_jax.load(runs[i])), 0)["cka"] for i in (0, 1)]
     assert 0.01 < found[0] < 0.9
     assert found[1] == pytest.approx(1, abs=1e-5)
-    assert cka.describe(**options).startswith(f"linear CKA with {runs[1]}, step 7, on")
-    with pytest.raises(UserError, match="no intact checkpoint"):
+    assert cka.create(**options).protocol.startswith(
+        f"linear CKA with {runs[1]}, step 7 (weights "
+    )
+    with pytest.raises(UserError, match="a folder of runs: give one of .*augmented0"):
         cka.create(**options | {"other": str(runs[0].parent)})
 
 

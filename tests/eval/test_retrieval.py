@@ -33,7 +33,7 @@ def test_known_answer_over_two_splits(make_store, provide, pixels):
         "recall_k1": 0.75,
         "map": (3 * 1 + 1 / 2) / 4,
     }
-    assert retrieval.describe(**OPTIONS) == (
+    assert retrieval.create(**OPTIONS).protocol == (
         "retrieval by cosine, recall@1 (5, 10 are more than the 2 images to find) and "
         "mAP, tiny one+two: the label of an image among 2 of another artist, mean over 2 "
         "ordered pairs of artists"
@@ -110,7 +110,7 @@ def test_leave_one_out_as_an_evaluator(make_store, provide, pixels):
             "map": (1 + 1 + (1 / 2 + 2 / 3) / 2) / 3,
         }
     )
-    assert retrieval.describe(**options) == (
+    assert retrieval.create(**options).protocol == (
         "retrieval by cosine, recall@1,2 and mAP, tiny one: images of the label of an "
         "image among all 4 others, 3 queries"
     )

@@ -111,39 +111,6 @@ def test_everything_on_one_page(folder, networks, tmp_path, monkeypatch):
     assert float(found) == written["result"]["accuracy"]
 
 
-class _Counting:
-    """An evaluator that counts how often it measures."""
-
-    calls = 0
-
-    def describe(self, **options):
-        return f"counting {options['k']}"
-
-    def create(self, **options):
-        def evaluate(extractor, step):
-            self.calls += 1
-            return {"accuracy": 0.5}
-
-        return evaluate
-
-
-def test_what_was_measured_the_same_way_is_not_measured_again(tmp_path):
-    run, module = tmp_path / "run", _Counting()
-    run.mkdir()
-
-    class extractor:
-        class backbone:
-            info = {"step": 7}
-
-    def once(**options):
-        return suite.evaluate_once(module, options, extractor, run, "counting")
-
-    assert once(k=1) == once(k=1) and module.calls == 1
-    assert once(k=2)["protocol"] == "counting 2" and module.calls == 2
-    extractor.backbone.info = {"step": 8}
-    assert once(k=2)["step"] == 8 and module.calls == 3
-
-
 def test_targets_of_the_drawings():
     entries = suite.plan("emoji", suite.EVALUATIONS, {})
     assert len({entry.name for entry in entries}) == len(entries)
@@ -151,7 +118,7 @@ def test_targets_of_the_drawings():
     assert targets == ["category", "subcategory"]
     assert {entry.kind for entry in entries} == set(suite.EVALUATIONS)
     for entry in entries:
-        entry.module.describe(**entry.options)
+        entry.module.create(**entry.options)
 
 
 def test_what_is_not_there_is_said(folder, tmp_path, monkeypatch):

@@ -61,8 +61,8 @@ def test_evaluators_take_them(blobs, provide, module, monkeypatch):
     monkeypatch.setattr(Extractor, "of_tokens", spy)
     result = module.create(**options)(Extractor(make()), 0)
     assert 0 <= result["accuracy"] <= 1 and asked == ["cls4"]
-    assert "class tokens of the last 4 blocks" in module.describe(**options)
-    assert "token" not in module.describe(**SPLITS)
+    assert "class tokens of the last 4 blocks" in module.create(**options).protocol
+    assert "token" not in module.create(**SPLITS).protocol
     with pytest.raises(
         UserError, match="no tokens 'all': choose one of cls, cls4, mean"
     ):

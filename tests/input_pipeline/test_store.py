@@ -283,7 +283,7 @@ def test_check_that_cannot_be_noted(pictures, tmp_path, monkeypatch, caplog):
     def refuse(path, text):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(seal, "write_atomically", refuse)
+    monkeypatch.setattr(seal, "write_text", refuse)
     assert _open(pictures, tmp_path / "data").fingerprint == store.fingerprint
     assert "done again at every opening" in caplog.text
 

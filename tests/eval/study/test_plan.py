@@ -6,7 +6,8 @@ import pathlib
 import pytest
 
 from configs.studies import common
-from eval.study import plan
+from eval import linear_probe, results
+from eval.study import images, plan
 from sp_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -108,6 +109,47 @@ def test_commands_are_those_one_would_type():
     assert {"--name=probe_images", "--dataset=emoji"} <= set(probe.words)
     pool = pathlib.Path("/runs")
     assert ap.words(train, pool)[-1] == f"--workdir=/runs/{ap.folder}"
+
+
+def test_evaluations_know_the_images_that_they_read():
+    study = tiny()
+    study.seeds = (0,)
+    study.arms.AP.changes.data.image_size = 32
+    study.changes.epochs = 1.0
+    study = plan.read_study(study)
+    sp, ap = images.add_images(study, plan.make_jobs(study))
+    assert sp.commands[0].images is None  # of the training
+    found = [job.commands[1].images for job in (sp, ap)]
+    assert list(found[0]) == ["emoji probe_train", "emoji probe_test"]
+    assert found[0] != found[1]  # other pixels
+    options = dict(study["evaluations"]["probe_images"], image_size=32)
+    del options["type"]
+    assert found[1] == linear_probe.create(**options).fingerprints()
+
+
+def test_a_result_of_the_training_on_other_images_is_said(tmp_path):
+    study = tiny()
+    study.seeds = (0,)
+    study.changes.epochs = 1.0
+    study.measures.nearest = common.measure("retrieval/top1")
+    study.arms.SP.config = "configs/quickstart.py"
+    del study.arms.AP, study.claims.better
+    study = plan.read_study(study)
+    (job,) = jobs = plan.make_jobs(study)
+    config = images.config_of(study, study["arms"][job.arm])
+    own = images._read_by(config, config.evals.retrieval.to_dict())
+    about = {"protocol": "", "step": 1, "weights": None}
+
+    def write(images):
+        results.write_result(
+            tmp_path / job.folder, "retrieval", {}, images=images, **about
+        )
+
+    write(own)
+    assert not images.find_outdated(study, jobs, tmp_path)
+    write(own | {"emoji probe_test": "0a"})
+    (said,) = images.find_outdated(study, jobs, tmp_path)
+    assert f"{job.folder}/eval/retrieval.json is not of the images" in said
 
 
 def test_a_run_has_one_folder_in_all_studies():

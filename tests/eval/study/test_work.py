@@ -52,6 +52,42 @@ def test_what_is_done_is_not_repeated(tmp_path):
     assert calls(tmp_path, "b", "second") == 3
 
 
+def test_an_evaluation_belongs_to_its_checkpoint_and_images(tmp_path):
+    train = command("first")
+    evaluation = command("second", 0.0, "--checkpoint={folder}")
+    here = job("a", train, evaluation._replace(images={"pets test": "0a"}))
+    steps = tmp_path / "a/seed0/checkpoints"
+
+    def save(step, text):
+        (steps / step).mkdir(parents=True, exist_ok=True)
+        (steps / step / "MANIFEST.sha256").write_text(text)
+
+    def todo(job):
+        return [one.name for one in missing(job, tmp_path)]
+
+    save("10", "first")
+    make([here], tmp_path)
+    save("9", "older")
+    (steps / "20.orbax-checkpoint-tmp").mkdir()
+    assert not todo(here) and not todo(job("a", train, evaluation))
+    other = job("a", train, evaluation._replace(images={"pets test": "0b"}))
+    assert todo(other) == ["second"]
+    for step, text in (("10", "another"), ("12", "newer")):
+        save(step, text)
+        assert todo(here) == ["second"]
+        make([here], tmp_path)
+        assert not todo(here)
+    assert calls(tmp_path, "a", "first") == 1 and calls(tmp_path, "a", "second") == 3
+
+
+@pytest.mark.parametrize("text", ['{"first', "[]", '{"first": ["words"]}'])
+def test_a_damaged_record_is_named(tmp_path, text):
+    make([job("a")], tmp_path)
+    (tmp_path / "a/seed0/study.json").write_text(text)
+    with pytest.raises(UserError, match=r"a/seed0/study\.json is damaged"):
+        missing(job("a"), tmp_path)
+
+
 def test_a_failure_is_reported_and_stops_that_run_only(tmp_path):
     jobs = [
         job("bad", command("first", 0.0, "fail"), command("second")),

@@ -1,0 +1,86 @@
+"""Options of the evaluators: their types, and which numbers they may be."""
+
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from sp_jax import domains
+from sp_jax.domains import Domain, whole
+from sp_jax.errors import UserError
+
+Options = TypeVar("Options", bound=tuple)
+
+
+# The types of numbers in an evaluator's `Options`; others have to be finite.
+Positive = Annotated[float, domains.POSITIVE]
+NotNegative = Annotated[float, domains.NOT_NEGATIVE]
+Fraction = Annotated[float, domains.SHARE]
+PositiveFraction = Annotated[float, domains.POSITIVE_SHARE]
+ProperFraction = Annotated[float, Domain(0, 1, above=True, below=True)]
+Count = Annotated[int, domains.COUNT]
+CountOrZero = Annotated[int, domains.COUNT_OR_NONE]
+Several = Annotated[int, whole(2)]
+Seed = Annotated[int, domains.SEED]
+
+
+def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """Check the options given to an evaluator and fill in the defaults.
+
+    Args:
+      kind: the evaluator's `Options`, a NamedTuple.
+      given: option -> value.
+
+    Raises:
+      UserError: an option is unknown, missing, of the wrong type or outside of its domain.
+    """
+    known = ", ".join(kind._fields)
+    for name in given:
+        if name not in kind._fields:
+            raise UserError(f"Unknown option {name!r}: choose from {known}.")
+    for name in kind._fields:
+        if name not in kind._field_defaults and given.get(name) is None:
+            raise UserError(f"The option {name!r} is missing: give it a value.")
+    defaults, domains = kind._field_defaults, _domains(kind)
+    checked = {}
+    for name, value in given.items():
+        checked[name] = _typed(name, value, defaults.get(name, ""))
+        several = checked[name] if isinstance(checked[name], tuple) else [checked[name]]
+        for number in several:
+            _check(name, number, domains.get(name))
+    return kind(**checked)
+
+
+def _domains(kind: type[tuple]) -> dict[str, Domain]:
+    """The domain of each field that has one; of a tuple, that of its elements."""
+    found = {}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if typing.get_origin(hint) is tuple:
+            hint = typing.get_args(hint)[0]
+        if typing.get_origin(hint) is Annotated:
+            found[name] = hint.__metadata__[0]
+    return found
+
+
+def _check(name: str, value: Any, domain: Domain | None) -> None:
+    """Check that a number is finite and in its domain; other values pass."""
+    if domain is None and isinstance(value, float):
+        domain = domains.FINITE
+    if domain is not None and value is not None and value not in domain:
+        raise UserError(f"{name} must be {domain}, not {value}.")
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """The value, of the type of its default: str, int, float or a tuple of these."""
+    if isinstance(default, tuple):
+        if not isinstance(value, tuple | list) or not value:
+            raise UserError(f"{name} must be a non-empty list, not {value!r}.")
+        return tuple(_typed(name, one, default[0]) for one in value)
+    if default is None:
+        default = ""
+        if value is None:
+            return None
+    allowed = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        wanted = type(default).__name__
+        raise UserError(f"{name} must be of type {wanted}, not {value!r}.")
+    return type(default)(value)

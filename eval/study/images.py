@@ -1,0 +1,80 @@
+"""The images that a study's evaluations read: measured on others, a number is made anew."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import eval as evaluators
+from eval.study.numbers import read_result
+from eval.study.plan import DETECTION, Command, Job, config_of
+
+
+def add_images(study: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:
+    """The runs, whose evaluations know the fingerprints of the splits that they read.
+
+    Images are prepared as those of each run. Detection reads them by itself.
+
+    Args:
+        study: see `plan.read_study`; it is checked.
+        jobs: its runs.
+    """
+
+    def of(job: Job, command: Command) -> Command:
+        options = study["evaluations"].get(command.name, {"type": DETECTION})
+        if options["type"] == DETECTION:
+            return command
+        config = config_of(study, study["arms"][job.arm])
+        return command._replace(images=_read_by(config, options))
+
+    return [
+        job._replace(commands=tuple(of(job, command) for command in job.commands))
+        for job in jobs
+    ]
+
+
+def find_outdated(
+    study: Mapping[str, Any], jobs: Sequence[Job], pool: pathlib.Path
+) -> list[str]:
+    """Say which results of the runs' own evaluations are of other images than now.
+
+    They were measured by the training, which the study does not repeat.
+
+    Args:
+        study: see `plan.read_study`; it is checked.
+        jobs: its runs.
+        pool: folder of all runs.
+    """
+    names = {one["of"].partition("/")[0] for one in study["measures"].values()}
+    found = []
+    for job in jobs:
+        arm = study["arms"][job.arm]
+        if not arm["config"]:
+            continue
+        config = config_of(study, arm)
+        for name in sorted(names & set(config.evals) - set(study["evaluations"])):
+            result = read_result(pool / job.folder, name)
+            own = {"data_dir": config.data.dir or None}
+            own["max_skipped"] = config.data.max_skipped
+            options = own | config.evals[name].to_dict()
+            if result and result.get("images") != _read_by(config, options):
+                found.append(
+                    f"{pool / job.folder}/eval/{name}.json is not of the images that "
+                    f"there are now: python -m eval.{options['type']} --name={name} "
+                    "measures them."
+                )
+    return found
+
+
+def _read_by(config: Any, options: Mapping[str, Any]) -> dict[str, str]:
+    """The splits of an evaluation, with images prepared as a run's."""
+    data = config.data
+    options = {"image_size": data.image_size, "resize": data.resize, **options}
+    options.pop("every_epochs", None)
+    return _fingerprints(options.pop("type"), json.dumps(options, sort_keys=True))
+
+
+@functools.cache
+def _fingerprints(kind: str, options: str) -> dict[str, str]:
+    return evaluators.get(kind).create(**json.loads(options)).fingerprints()

@@ -1,0 +1,150 @@
+"""Results on disk: to what they belong, and what becomes of damaged ones."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eval import results
+from eval.features import Evaluator, Extractor
+from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
+
+
+class Shift(nn.Module):
+    """Features are pixels times a factor, and a parameter."""
+
+    factor: float = 1.0
+    dtype: type = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        shift = self.param("shift", nn.initializers.zeros, (1,))
+        return x.reshape(len(x), -1) * self.factor + shift
+
+
+HALF = (0.5, 0.5, 0.5)
+BACKBONE = Backbone(
+    Shift(), {"params": {"shift": np.zeros(1)}}, 2, HALF, HALF, {"step": 7}
+)
+
+
+@pytest.fixture
+def once(tmp_path, make_store):
+    """Function (backbone, protocol, changes of the store) -> whether it measured anew."""
+    values = np.arange(36).reshape(3, 12)
+    store = make_store(values, [0, 1, 1], artist=[0, 1, 0])
+
+    def run(backbone=BACKBONE, protocol="nearest", path=tmp_path / "run", **changes):
+        calls = []
+        own = dataclasses.replace(store, **changes)
+        evaluate = Evaluator(
+            lambda extractor, step: calls.append(step) or {"accuracy": 0.5},
+            protocol,
+            (own,),
+        )
+        found = results.evaluate_once(evaluate, Extractor(backbone), path, "knn")
+        assert found["result"] == {"accuracy": 0.5} and found["protocol"] == protocol
+        return bool(calls)
+
+    return run
+
+
+CHANGES = {
+    "protocol": {"protocol": "farthest"},
+    "step": {"backbone": dataclasses.replace(BACKBONE, info={"step": 8})},
+    "weights": {
+        "backbone": dataclasses.replace(
+            BACKBONE, variables={"params": {"shift": np.ones(1)}}
+        )
+    },
+    "network": {"backbone": dataclasses.replace(BACKBONE, module=Shift(2.0))},
+    "colours": {"backbone": dataclasses.replace(BACKBONE, mean=(0.4, 0.5, 0.5))},
+    "size": {"backbone": dataclasses.replace(BACKBONE, size=4)},
+    "labels": {"labels": np.array([0, 0, 1], np.int32)},
+    "attribute": {"attributes": {"artist": np.array([1, 1, 0], np.int32)}},
+    "pixels": {"digests": np.zeros((3, 32), np.uint8)},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_result_belongs_to_its_weights_and_images(once, change):
+    assert once() and not once()
+    assert once(**CHANGES[change]) and not once(**CHANGES[change])
+
+
+def test_what_only_changes_the_speed_is_not_measured_again(once):
+    fast = dataclasses.replace(BACKBONE, module=Shift(dtype=jnp.bfloat16))
+    assert once() and not once(fast)
+    # Colours of a config that was read from JSON.
+    assert not once(dataclasses.replace(BACKBONE, mean=list(HALF)))
+
+
+def test_a_file_of_weights_keeps_its_results_too(once, tmp_path):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(b"")
+    assert once(path=path) and not once(path=path)
+
+
+def test_a_mere_function_is_measured_each_time(once):
+    def pixels(images):
+        return images.reshape(len(images), -1)
+
+    pixels.info = {"step": 7}
+    assert once(pixels) and once(pixels)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"half', "[]", "", "\x00", "{}"]
+    + ['{"result": {"accuracy": "high"}, "protocol": "nearest", "step": 7}']
+    + ['{"result": {"accuracy": 0.5}, "protocol": "nearest", "step": 7}'],  # an old one
+)
+def test_a_damaged_or_old_result_is_measured_again(once, tmp_path, text, capsys):
+    assert once()
+    path = tmp_path / "run/eval/knn.json"
+    path.write_text(text)
+    if '0.5}, "pro' not in text:
+        with pytest.raises(UserError, match=r"knn\.json"):
+            results.read_result(path)
+    assert once() and not once()
+    if '0.5}, "pro' not in text:
+        assert "knn.json" in capsys.readouterr().err
+
+
+NUMBERS = {"good": 0.5, "bad": math.nan, "far": math.inf}
+ABOUT = {"protocol": "", "step": 1, "weights": None, "images": {}}
+
+
+def test_nan_is_null_in_the_file_and_nan_again(tmp_path):
+    path = results.write_result(tmp_path, "knn", NUMBERS, **ABOUT)
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    text = path.read_text()
+    written = json.loads(text, parse_constant=refuse)
+    assert written["result"] == {"good": 0.5, "bad": None, "far": None}
+    found = results.read_result(path)["result"]
+    assert found["good"] == 0.5 and math.isnan(found["bad"])
+
+
+def test_a_failed_write_leaves_the_old_result(tmp_path, monkeypatch):
+    path = results.write_result(tmp_path, "knn", NUMBERS, **ABOUT)
+    before = path.read_text()
+
+    def stop(*args):
+        raise OSError(28, "No space left on device", str(args[0]))
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(OSError) as error:
+        results.write_result(tmp_path, "knn", {"accuracy": 0}, **ABOUT)
+    assert pathlib.Path(error.value.filename) == path  # not that of the temporary file
+    assert path.read_text() == before
+    assert os.listdir(path.parent) == ["knn.json"]
