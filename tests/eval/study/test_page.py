@@ -39,7 +39,7 @@ def made(tmp_path):
         result = {"result": {"top1": value}, "protocol": "nearest", "step": 100}
         (folder / "eval/retrieval.json").write_text(json.dumps(result))
         lines = [
-            {"step": step, "epoch": step / 50, "loss": 5 - step / 50}
+            {"step": step, "time": 1.0, "epoch": step / 50, "loss": 5 - step / 50}
             | {"effective_rank": 9.0, "step_ms": 600.0, "images_per_sec": 250.0 + step}
             for step in (25, 50, 100)
         ]
