@@ -1,11 +1,14 @@
 """What `pip install .` installs, and that it works beside a user's own modules."""
 
 import ast
+import importlib.metadata
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 
 import jax
@@ -124,3 +127,17 @@ def test_evaluate_beside_modules_of_the_same_names(folder):
     (folder / "eval.py").unlink()  # the others are no obstacle
     done = python(folder, *words)
     assert done.returncode == 2, done.stderr
+
+
+def test_torchvision_is_changed_only_where_it_cannot_be_imported(monkeypatch):
+    torchvision_ref = pytest.importorskip("tests.torchvision_ref")
+    torch = torchvision_ref.torch
+    needs = " ".join(importlib.metadata.requires("torchvision"))
+    pins = (ROOT / "requirements-test.txt").read_text().splitlines()
+    (version,) = (p.partition("==")[2] for p in pins if p.startswith("torch=="))
+    assert re.search(rf"torch ?\(?=={re.escape(version)}\b", needs)
+
+    sound, declared = types.ModuleType("torchvision"), []
+    monkeypatch.setitem(sys.modules, "torchvision", sound)
+    monkeypatch.setattr(torch.library, "define", lambda *words: declared.append(words))
+    assert torchvision_ref.load() is sound and not declared
