@@ -4,7 +4,8 @@
         --config.data.store=folder:/data/imagenet187
     python -m sp_jax.main --config=configs/moco_v3_resnet50.py:quick  # drawings, CPU
 
-The paper does not train this method; its result on semantic pairs is not known yet.
+The paper does not train this method. Its results on drawings are in docs/results.md; on the
+paper's data there are none yet.
 Of the paper (arXiv 2510.08722) are the data, the size of the images, the batch, the epochs
 and the backbone. It leaves open the stem and the optimiser: here the standard stem
 (--config.model.stem=small switches it) and the official LARS of 100 epochs.

@@ -13,8 +13,9 @@ the standard stem (--config.model.stem=small switches it), the official LARS wit
 scaled linearly (0.3 x batch / 256; the square root, 0.075 x sqrt(batch), would be 1.2), and
 the official temperature and head for ImageNet.
 
-Cost: the paper needed 4.5 h on one A100 (arXiv 2510.08722) for 29,359 pairs; this code has
-not been timed on a GPU yet. Ablations of the paper:
+Cost: the paper needed 4.5 h on one A100 (arXiv 2510.08722) for 29,359 pairs, 363 pairs/s; an
+earlier commit of this code made 25,181 pairs/s on one H200 (docs/performance.md).
+Ablations of the paper:
     no grayscale: --config.augment.grayscale=0
     crop only:    --config.augment.jitter=0 --config.augment.grayscale=0 \
                   --config.augment.blur=0

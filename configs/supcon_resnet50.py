@@ -8,7 +8,8 @@ The labels are those of the pairs, so it is not self-supervised: what semantic p
 reach if all images of a class in the batch were positives. As the method is published, each
 pair is two views of one image: --config.data.pairing=augmented.
 
-The paper does not train this method; its result on semantic pairs is not known yet.
+The paper does not train this method. Its results on drawings are in docs/results.md; on the
+paper's data there are none yet.
 Of the paper (arXiv 2510.08722) are the data, the size of the images, the batch, the epochs
 and the backbone. It leaves open the stem and the optimiser: here the standard stem
 (--config.model.stem=small switches it) and all that configs/simclr_resnet50.py has, so that

@@ -16,9 +16,13 @@ Example:
 """
 
 import importlib
+import sys
 import types
 
 from sp_jax.errors import UserError
+from sp_jax.siblings import FOLDER
+
+sys.path.insert(0, FOLDER)  # the user may have a folder input_pipeline/ or configs/
 
 NAMES = (
     "cka",

@@ -11,11 +11,16 @@ import functools
 import logging
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
+
+from sp_jax.siblings import FOLDER
+
+sys.path.insert(0, FOLDER)  # the user may have an eval.py
 
 import eval as evaluators
 from eval.features import Extractor

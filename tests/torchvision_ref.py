@@ -1,14 +1,16 @@
 """Imports torchvision as the reference of the parity tests, also beside a CPU torch.
 
-A torchvision wheel that was built for CUDA cannot load its compiled operators beside a
-CPU build of torch, and then stops in its import, since it wants to describe operators
-that do not exist. Its transforms and models need none of them: declaring their
-signatures is enough. A test module that imports this one is skipped where torch is not
-installed: `from tests.torchvision_ref import torch, torchvision`.
+A torchvision that was built for CUDA cannot load its compiled operators beside a CPU
+build of torch, and then stops in its import, since it wants to describe operators that do
+not exist; requirements-test.txt says what to install. Only there, as a last resort, their
+signatures are declared: its transforms and models need no more. A test module that imports
+this one is skipped where one of the two is not installed:
+`from tests.torchvision_ref import torch, torchvision`.
 """
 
 import importlib
 import sys
+import warnings
 
 import pytest
 
@@ -17,12 +19,17 @@ torch = pytest.importorskip("torch")
 _NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
-def _load():
+def load():
+    """torchvision, as it is if it can be imported."""
     try:
-        return importlib.import_module("torchvision")
+        return pytest.importorskip("torchvision")
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
+    warnings.warn(
+        "torch and torchvision are of different builds: see requirements-test.txt.",
+        stacklevel=2,
+    )
     for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
     for operator in ("nms", "qnms"):
@@ -30,6 +37,6 @@ def _load():
     return importlib.import_module("torchvision")
 
 
-torchvision = _load()
+torchvision = load()
 torch.set_num_threads(1)  # its threads would fight with jax's for a test's cores
 importlib.import_module("torchvision.transforms.v2")  # not imported by torchvision

@@ -140,6 +140,10 @@ def batch_norm(x, scale, bias, eps):
 
     The backward pass is written by hand: it reads the activations fewer times than the
     one that autodiff derives, and a ResNet is bound by memory.
+
+    The variance is E[x^2] - E[x]^2 in float32, as flax's default. Its relative error stays
+    below 2^-20 (1 + (mean / standard deviation)^2): 9e-4 at a ratio of 30, and at 1000 the
+    variance is of no use. docs/performance.md says what an exact one would cost.
     """
     return _batch_norm_forward(x, scale, bias, eps)[0]
 

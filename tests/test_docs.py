@@ -1,0 +1,88 @@
+"""What the documents name is there: files, headings, programs, flags, keys of a config."""
+
+import pathlib
+import re
+
+import pytest
+
+from configs.eval import voc_faster_rcnn_c4
+from sp_jax import methods
+from sp_jax.config import get_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+RECIPES = [ROOT / "Makefile", *(ROOT / "configs").rglob("*.py")]
+CODE = "\n".join(
+    path.read_text()
+    for folder in ("benchmarks", "eval", "input_pipeline", "sp_jax")
+    for path in (ROOT / folder).rglob("*.py")
+)
+# Defined by name, or fields of the options of an evaluator.
+FLAGS = set(re.findall(r'"(?:--)?([a-z_]+)"', CODE))
+FLAGS |= set(re.findall(r"^ {2,4}([a-z_]+): ", CODE, re.MULTILINE))
+SCHEMAS = [get_config().to_dict(), voc_faster_rcnn_c4.get_config().to_dict()]
+OPEN_GROUPS = (
+    "method_options",
+    "model",
+    "evals",
+    "detector",
+)  # arguments of a function
+# Modules and flags of other programs.
+FOREIGN = {
+    *("venv", "pip", "pytest", "http", "slow"),
+    *("quiet", "logdir", "nodes", "signal", "requeue", "dist", "fix", "check"),
+}
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def anchors(path):
+    """GitHub's: a heading in lower case, dashes for spaces, punctuation dropped."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"\w+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        path = page.parent / file if file else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+@pytest.mark.parametrize("page", PAGES + RECIPES, ids=name)
+def test_programs_flags_and_keys_are_there(page):
+    """Words in capitals, as METHOD, stand for others."""
+    text = page.read_text()
+    for module in (
+        set(re.findall(r"-m ([a-z_]\w*(?:\.[a-z_]+)*)\b(?!\.)", text)) - FOREIGN
+    ):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or path.is_dir(), module
+    for file in re.findall(
+        r"\b(?:configs|sp_jax|eval|benchmarks)/[a-z0-9_/]+\.py", text
+    ):
+        assert (ROOT / file).exists(), file
+    flags = set(re.findall(r"(?<![\w-])--([a-z_]+)\b(?!-)", text)) - FOREIGN
+    unknown = {flag for flag in flags - FLAGS if not flag.startswith("xla_")}
+    assert not unknown
+    for key in re.findall(r"--config\.([a-z][\w.]*)", text):
+        group, *rest = key.rstrip(".").split(".")
+        found = [plain[group] for plain in SCHEMAS if group in plain]
+        assert found, key
+        if rest and group not in OPEN_GROUPS:
+            assert any(rest[0] in keys for keys in found), key
+
+
+def test_tables_are_whole():
+    readme, studies = PAGES[0].read_text(), (ROOT / "docs" / "studies.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| \[(\w+)\]\(sp_jax/methods", readme, re.MULTILINE)
+    assert sorted(rows) == sorted(methods.NAMES)
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+\? \|", studies, re.MULTILINE)
+    files = {path.stem for path in (ROOT / "configs" / "studies").glob("*.py")}
+    assert set(rows) == files - {"__init__", "common"}

@@ -1,0 +1,143 @@
+"""What `pip install .` installs, and that it works beside a user's own modules."""
+
+import ast
+import importlib.metadata
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import types
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from sp_jax import models, weights
+from sp_jax.backbone import Backbone
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGES = ("configs", "eval", "input_pipeline", "sp_jax")
+
+
+def tracked(*folders):
+    """The files of these folders that git knows: not what a user left there."""
+    command = ["git", "ls-files", "-z", *folders]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this is no checkout of git")
+    return [name for name in done.stdout.decode().split("\0") if name]
+
+
+def test_the_wheel_holds_every_file(tmp_path):
+    """Modules and pages, pictures, archives: a new one cannot be forgotten."""
+    files = tracked(*PACKAGES)
+    for name in (*files, *tracked(":(top,glob)*")):
+        copy = tmp_path / "source" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy)
+    build = "from setuptools import build_meta; build_meta.build_wheel('..')"
+    subprocess.run(
+        [sys.executable, "-c", build],
+        cwd=tmp_path / "source",
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        found = {n for n in archive.namelist() if n.partition("/")[0] in PACKAGES}
+    assert found == set(files)
+    assert any(not name.endswith(".py") for name in files)
+
+
+def test_the_library_imports_no_other_package_of_ours():
+    """A user's own `eval.py` or `configs/` is nothing to `import sp_jax`."""
+    others = set(PACKAGES) - {"sp_jax"}
+    for path in (ROOT / "sp_jax").rglob("*.py"):
+        if path == ROOT / "sp_jax" / "main.py":
+            continue  # the command that trains puts the packages together
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            found = others & {name.partition(".")[0] for name in names}
+            assert not found, f"{path}:{node.lineno} imports {found}"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A user's folder, with modules that have the names of ours."""
+    for name in ("configs/__init__.py", "eval.py", "input_pipeline/__init__.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("raise RuntimeError('this is the file of the user')\n")
+    (tmp_path / "mine.py").write_text("STORE = 'folder:nowhere'\n")
+    (tmp_path / "recipe.py").write_text(
+        "import mine\n"
+        "from configs import common\n\n"
+        "def get_config():\n"
+        "    config = common.get_config()\n"
+        "    config.data.store = mine.STORE\n"
+        "    return config\n"
+    )
+    return tmp_path
+
+
+def python(folder, *words):
+    """Run Python there, with the packages installed: they are found after the folder."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_load_beside_modules_of_the_same_names(folder):
+    module = models.get("resnet18", width=4, zero_init_residual=False)
+    images = jnp.zeros((1, 32, 32, 3))
+    variables = jax.jit(lambda key: module.init(key, images, False))(jax.random.key(0))
+    backbone = Backbone(module, variables, 32, (0.5,) * 3, (0.2,) * 3)
+    weights.save(backbone, folder / "a.safetensors", "torchvision")
+    done = python(
+        folder, "-c", "import sp_jax; print(sp_jax.load('a.safetensors').size)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "32\n"
+
+
+def test_train_beside_modules_of_the_same_names(folder):
+    """A config gets our `configs`, and still what else lies beside it."""
+    done = python(folder, "-m", "sp_jax.main", "--config=recipe.py")
+    assert done.returncode == 2, done.stderr
+    assert "nowhere" in done.stderr
+
+
+def test_evaluate_beside_modules_of_the_same_names(folder):
+    """Python itself finds the user's `eval.py` first, unless -P forbids it."""
+    words = ("-m", "eval.knn", "--checkpoint=a", "--dataset=folder:nowhere")
+    done = python(folder, "-P", *words)
+    assert done.returncode == 2, done.stderr
+    (folder / "eval.py").unlink()  # the others are no obstacle
+    done = python(folder, *words)
+    assert done.returncode == 2, done.stderr
+
+
+def test_torchvision_is_changed_only_where_it_cannot_be_imported(monkeypatch):
+    torchvision_ref = pytest.importorskip("tests.torchvision_ref")
+    torch = torchvision_ref.torch
+    needs = " ".join(importlib.metadata.requires("torchvision"))
+    pins = (ROOT / "requirements-test.txt").read_text().splitlines()
+    (version,) = (p.partition("==")[2] for p in pins if p.startswith("torch=="))
+    assert re.search(rf"torch ?\(?=={re.escape(version)}\b", needs)
+
+    sound, declared = types.ModuleType("torchvision"), []
+    monkeypatch.setitem(sys.modules, "torchvision", sound)
+    monkeypatch.setattr(torch.library, "define", lambda *words: declared.append(words))
+    assert torchvision_ref.load() is sound and not declared
