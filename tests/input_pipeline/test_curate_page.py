@@ -1,6 +1,7 @@
 """The curation page: requests, pictures, and a person at the keyboard."""
 
 import contextlib
+import functools
 import io
 import json
 import re
@@ -266,7 +267,11 @@ def test_a_person_with_a_keyboard(folder, browser):
 
     path, store, table = folder
     program = command(path, store)
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
+    # A shell's background jobs ignore Ctrl-C, and hand that on.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as server:
         try:
             address = re.search(r"http://[\d.:]+", server.stdout.readline())[0]
             page = Page(browser, address)
@@ -325,7 +330,11 @@ def test_the_end_and_a_port_that_is_taken(folder):
     kept = log.read_bytes()
     log.write_bytes(kept + b"time,0,acc")
     program = command(path, store)
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
+    # A shell's background jobs ignore Ctrl-C, and hand that on.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as server:
         assert "was cut off ('time,0,acc')" in server.stdout.readline()
         assert "4 pairs: open http" in server.stdout.readline()
         server.send_signal(signal.SIGINT)

@@ -44,6 +44,12 @@ def backbones():
     return {name: make(module) for name, module in MODULES.items()}
 
 
+@pytest.fixture(autouse=True)
+def _same_start():
+    """Libraries draw the values of a new network from this generator."""
+    torch.manual_seed(0)
+
+
 def images():
     return np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
 
