@@ -42,8 +42,8 @@ test: .venv/tested ## run the test suite
 slow: .venv/tested ## the long tests: every full-size recipe, two processes (needs about 16 GiB)
 	$(BIN)/python -m pytest -m slow $(SLOW)
 
-lint: .venv/tested ## check style
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: .venv/tested ## check style and the order of imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 
 format: .venv/tested ## apply style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -24,7 +24,7 @@ from absl import app, flags
 from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
 from eval import detection
 from sp_jax import xla_flags
-from sp_jax.train.mesh import by_batch, make_mesh
+from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.step import compile_step, step_of
 
 CONFIGS = {"voc": voc_faster_rcnn_c4, "scenes": scenes_faster_rcnn_c4}

@@ -59,7 +59,7 @@ def make_target():
     """
     from jax.experimental import topologies
 
-    from sp_jax.train.mesh import make_mesh
+    from sp_jax.sharding import make_mesh
 
     try:
         topology = topologies.get_topology_desc(

@@ -26,10 +26,11 @@ import sys
 import time
 from typing import NamedTuple
 
-from input_pipeline import pairing, records, stream
-from input_pipeline.sampling import Sampler
-from input_pipeline.source import Source, make_meta
-from input_pipeline.store import ImageStore, open_store
+from input_pipeline.pairs import pairing, stream
+from input_pipeline.pairs.sampling import Sampler
+from input_pipeline.stores import records
+from input_pipeline.stores.source import Source, make_meta
+from input_pipeline.stores.store import ImageStore, open_store
 
 CLASS_SIZE = 1280
 WARM_UP = 5  # batches

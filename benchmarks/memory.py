@@ -33,7 +33,7 @@ from benchmarks.training import kept_bytes
 from configs import simclr_resnet50, simclr_vit
 from sp_jax.methods import Run
 from sp_jax.recipe import make_optimizer, make_recipe
-from sp_jax.train.mesh import by_batch, make_mesh
+from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.step import compile_step, init_state, make_step
 
 MODELS = {"resnet50": simclr_resnet50, "vit_small": simclr_vit}

@@ -77,8 +77,8 @@ def jax_side(config: Any, steps: int) -> Iterator[Side]:
     import jax
 
     from benchmarks.training import open_images, prepare
+    from sp_jax.sharding import make_mesh
     from sp_jax.train.feed import steps_per_call
-    from sp_jax.train.mesh import make_mesh
 
     calls = min(steps_per_call(0), steps)
     images = open_images(config)
@@ -102,7 +102,7 @@ def torch_side(work: Any, names: list[str]) -> Iterator[Side]:
 def make_work(config: Any, images: Any) -> Any:
     """A config as a `peers_torch.Work`, with the same pairs of a store's images."""
     from benchmarks.peers_torch import Work
-    from input_pipeline.pairing import semantic_pairs
+    from input_pipeline.pairs.pairing import semantic_pairs
     from sp_jax import methods
     from sp_jax.optim import linear_scaling
     from sp_jax.recipe import make_views

@@ -101,7 +101,8 @@ def open_backbone(args: argparse.Namespace) -> Any:
 
 def extraction(args: argparse.Namespace) -> Callable[[], Data]:
     """Function that runs all images through the backbone, each time anew."""
-    from eval.features import Extractor, open_task
+    from eval.task import open_task
+    from sp_jax.features import Extractor
 
     backbone = open_backbone(args)
     if args.store:

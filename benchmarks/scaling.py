@@ -70,7 +70,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def compile_text(flags: argparse.Namespace) -> tuple[str, float]:
     """The step, compiled for `DEVICES` devices; the bytes of its arguments on each."""
     from benchmarks.training import lower_step, make_config
-    from sp_jax.train.mesh import make_mesh
+    from sp_jax.sharding import make_mesh
 
     config = make_config(flags.method, flags.model, DEVICES * flags.batch_size)
     config.dtype = "float32"

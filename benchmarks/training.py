@@ -15,15 +15,15 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from input_pipeline import pairing, resident, stream
-from input_pipeline.sampling import Sampler
-from input_pipeline.store import ImageStore, open_data
+from input_pipeline.pairs import pairing, resident, stream
+from input_pipeline.pairs.sampling import Sampler
+from input_pipeline.stores.store import ImageStore, open_data
 from sp_jax import methods, xla_flags
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
+from sp_jax.sharding import by_size, make_mesh, replicated
 from sp_jax.train import feed as feeds
 from sp_jax.train.loop import MAX_CALLS_AHEAD
-from sp_jax.train.mesh import by_size, make_mesh, replicated
 from sp_jax.train.step import TrainState, compile_step, init_state, make_step
 
 xla_flags.set_cpu_flags()  # before a program that imports this asks for a device

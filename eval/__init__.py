@@ -3,7 +3,7 @@
 An evaluator is called as `(extractor, step) -> {name: number}`. A module of this package
 makes one with `create(**options)`, which opens the image stores and checks the options, so
 mistakes show before training starts. It knows its `protocol`, one line to print beside the
-number, and its `stores`, the images that it reads (`eval.features.Evaluator`).
+number, and its `stores`, the images that it reads (`eval.task.Evaluator`).
 
 Example:
   >>> import eval as evals

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, prepared
 from eval.metrics import gram
 from eval.options import Count, Fraction, read_options
-from input_pipeline.store import open_store
+from eval.task import Evaluator, prepared
+from input_pipeline.stores.store import open_store
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 
 class Options(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any
 
 from absl import flags
 
-from eval.features import Extractor
 from eval.results import identify, null_for_nan, run_folder, write_result
 from sp_jax import cli, xla_flags
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 from sp_jax.json_file import read_json
 
 

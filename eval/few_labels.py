@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, Task, moments, standardize, task_of
 from eval.options import Count, Fraction, Positive, Seed, read_options
+from eval.task import Evaluator, Task, moments, standardize, task_of
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 
 class Options(NamedTuple):

@@ -20,14 +20,14 @@ from absl import flags
 
 import sp_jax
 from eval import cli, pictures, sheets
-from eval.features import Extractor
 from eval.results import run_folder
 from eval.runs import read_config
 from input_pipeline import pairs
-from input_pipeline.store import ImageStore, open_data, open_store
+from input_pipeline.stores.store import ImageStore, open_data, open_store
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 
 def draw(

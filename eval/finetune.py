@@ -20,7 +20,6 @@ import numpy as np
 import optax
 
 from eval import cli
-from eval.features import Evaluator, Extractor, Task, map_rows, task_of
 from eval.options import (
     Count,
     CountOrZero,
@@ -30,12 +29,14 @@ from eval.options import (
     Seed,
     read_options,
 )
+from eval.task import Evaluator, Task, task_of
 from sp_jax import optim
 from sp_jax.augment import Augment, augment, preprocess
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor, map_rows
 from sp_jax.optim.rules import Rule
-from sp_jax.train.mesh import by_batch, make_mesh, replicated
+from sp_jax.sharding import by_batch, make_mesh, replicated
 
 Optimiser = dict[str, Any]
 

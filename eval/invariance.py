@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import changes, cli, linear_probe, probes
-from eval.features import Evaluator, Extractor, Task, normalize, task_of
 from eval.options import Count, Fraction, Seed, Several, read_options
+from eval.task import Evaluator, Task, task_of
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor, normalize
 
 MEASURES = ("cosine", "accuracy")
 

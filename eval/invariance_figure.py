@@ -27,13 +27,13 @@ from matplotlib import pyplot as plt
 
 import sp_jax
 from eval import changes, cli, invariance, pictures
-from eval.features import Extractor
 from eval.results import evaluate_once, run_folder
 from eval.runs import format_csv, format_table, label_of, mean_text
-from input_pipeline.store import ImageStore
+from input_pipeline.stores.store import ImageStore
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 from sp_jax.files import write_text
 
 SHOWN = 3  # images on the sheet of the changes

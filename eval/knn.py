@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, Task, task_of
-from eval.neighbours import fit_k, nearest
 from eval.options import Count, Fraction, Positive, read_options
-from eval.tokens import check_tokens, describe_tokens
+from eval.task import Evaluator, Task, task_of
+from sp_jax.features import Extractor
+from sp_jax.neighbours import fit_k, nearest
+from sp_jax.tokens import check_tokens, describe_tokens
 
 # Votes of one block of queries, in elements (128 MiB of float64).
 _BUDGET = 2**24
@@ -34,7 +35,7 @@ class Options(NamedTuple):
       train_split: images that vote.
       test_split: images to classify.
       target: "label" or an attribute of the store.
-      tokens: of a ViT: "cls", "cls4" or "mean" (`eval.tokens`).
+      tokens: of a ViT: "cls", "cls4" or "mean" (`sp_jax.tokens`).
       k: numbers of neighbours that vote, each for itself.
       temperature: of the votes' weights.
       image_size: side of the stored images in pixels; that of the run.

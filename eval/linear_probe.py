@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, Task, map_rows, task_of
 from eval.options import (
     Count,
     CountOrZero,
@@ -37,9 +36,11 @@ from eval.options import (
 from eval.probe_lbfgs import fit_lbfgs
 from eval.probe_paper import RECIPES, find_recipe, fit_paper
 from eval.probes import SCALINGS, choose, fit_probes, hold_out, score
-from eval.tokens import check_tokens, describe_tokens
+from eval.task import Evaluator, Task, task_of
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor, map_rows
+from sp_jax.tokens import check_tokens, describe_tokens
 
 PROTOCOLS = ("sweep", "lbfgs", "paper")
 # Of the sweep; a recipe has its own.
@@ -55,7 +56,7 @@ class Options(NamedTuple):
       test_split: images to report on, once a seed.
       target: "label" or an attribute of the store.
       protocol: "sweep", "lbfgs" or "paper".
-      tokens: of a ViT: "cls", "cls4" or "mean" (`eval.tokens`).
+      tokens: of a ViT: "cls", "cls4" or "mean" (`sp_jax.tokens`).
       recipe: whose evaluation, such as "simclr" (paper); that of the run's method.
       scalings: of the features, to try: "standardized", "raw" (sweep; lbfgs standardises).
       learning_rates: the peak learning rates to try (sweep).

@@ -30,11 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from eval import cli
-from eval.features import Evaluator, Extractor, map_rows, normalize, prepared
 from eval.options import Count, Fraction, Positive, read_options
-from input_pipeline.store import ImageStore, open_store
+from eval.task import Evaluator, prepared
+from input_pipeline.stores.store import ImageStore, open_store
 from sp_jax import losses
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor, map_rows, normalize
 
 # Largest block of similarities, in elements (64 MiB of float32; a few exist at once).
 _BUDGET = 2**24

@@ -39,15 +39,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eval.features import Task
 from eval.finetune import crop_and_flip, whole_batch
+from eval.task import Task
 from sp_jax import optim
 from sp_jax.augment import augment
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.models.vit import ViT
 from sp_jax.optim.transforms import scale_by_larc
-from sp_jax.train.mesh import by_batch, local_copy, make_mesh, replicated
+from sp_jax.sharding import by_batch, local_copy, make_mesh, replicated
 
 MOMENTUM = 0.9
 SMALLEST_CROP = 0.08  # of the image's area, torchvision's default

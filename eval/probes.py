@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eval.features import map_rows, moments, standardize
+from eval.task import moments, standardize
 from sp_jax.errors import UserError
+from sp_jax.features import map_rows
 
 SCALINGS = ("standardized", "raw")
 # Largest array of logits of one scoring call, in elements (64 MiB of float32).

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eval.features import map_rows, normalize
+from sp_jax.features import map_rows, normalize
 
 # Largest similarity matrix of one call, in elements (64 MiB of float32; sorted beside it).
 _BUDGET = 2**24

@@ -18,13 +18,13 @@ from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 
 from eval import invariance_figure, pictures
-from eval.features import Extractor
 from eval.retrieval import Options as RetrievalOptions
 from eval.retrieval import nearest
 from eval.runs import Run, format_table, group_runs, mean_text, read_run
-from input_pipeline.store import open_store
+from input_pipeline.stores.store import open_store
 from sp_jax import cli
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 from sp_jax.files import write_text
 
 QUERIES = 10

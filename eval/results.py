@@ -15,7 +15,8 @@ from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 
 if TYPE_CHECKING:  # Reading results needs no jax.
-    from eval.features import Evaluator, Extractor
+    from eval.task import Evaluator
+    from sp_jax.features import Extractor
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 RESULTS = ".results"  # what a folder has behind the name of the file it is about

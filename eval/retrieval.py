@@ -23,11 +23,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from eval import cli, neighbours, ranking
-from eval.features import Evaluator, Extractor, prepared
+from eval import cli, ranking
 from eval.options import Count, Fraction, read_options
-from input_pipeline.store import ImageStore, open_store
+from eval.task import Evaluator, prepared
+from input_pipeline.stores.store import ImageStore, open_store
+from sp_jax import neighbours
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 
 class Options(NamedTuple):

@@ -11,12 +11,12 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from eval import pictures
-from eval.features import normalize
 from eval.retrieval import nearest
-from input_pipeline.pairs import PairTable
-from input_pipeline.store import ImageStore
+from input_pipeline.pairs.table import PairTable
+from input_pipeline.stores.store import ImageStore
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.features import normalize
 
 # Colours that can still be told apart (matplotlib's tab20); all other classes are grey.
 COLOURED = 20

@@ -29,7 +29,6 @@ from absl import flags
 import eval as evals
 import sp_jax
 from eval import cli, figures, invariance_figure, pictures, report
-from eval.features import Extractor
 from eval.results import evaluate_once, run_folder
 from eval.runs import (
     format_csv,
@@ -39,10 +38,11 @@ from eval.runs import (
     mean_text,
     read_run,
 )
-from input_pipeline.store import find_splits, open_store
+from input_pipeline.stores.store import find_splits, open_store
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 from sp_jax.files import write_text
 
 EVALUATIONS = (

@@ -20,9 +20,9 @@ from absl import flags
 from werkzeug import serving
 
 from input_pipeline import pairs
-from input_pipeline.curate_page import make_app, original_pictures
-from input_pipeline.curation import Curation
-from input_pipeline.store_flags import open_from_flags
+from input_pipeline.curation.decisions import Curation
+from input_pipeline.curation.page import make_app, original_pictures
+from input_pipeline.stores.flags import open_from_flags
 from sp_jax import cli
 from sp_jax.errors import UserError
 

@@ -17,10 +17,12 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from input_pipeline import handmade, mining, pairs, summary
-from input_pipeline.pairs import PairTable
-from input_pipeline.store import ImageStore
-from input_pipeline.store_flags import open_from_flags
+from input_pipeline import pairs
+from input_pipeline.mining import handmade, mutual
+from input_pipeline.pairs import summary
+from input_pipeline.pairs.table import PairTable
+from input_pipeline.stores.flags import open_from_flags
+from input_pipeline.stores.store import ImageStore
 from sp_jax import cli
 from sp_jax.errors import UserError
 
@@ -59,11 +61,11 @@ def mine() -> None:
     # Unlabelled images are of no class, not of one; and a blank one has no pair.
     alone = np.flatnonzero((groups < 0) | blank)
     groups[alone] = groups.max() + 1 + np.arange(len(alone))
-    from eval.neighbours import nearest_others  # Starts jax: late.
+    from sp_jax.neighbours import nearest_others  # Starts jax: late.
 
     k = min(_NEIGHBOURS.value, len(store) - 1)
     neighbours, similarity = nearest_others(features, k, groups)
-    first, second, score = mining.mutual_pairs(
+    first, second, score = mutual.mutual_pairs(
         neighbours, similarity, band=(_LEAST.value, _MOST.value)
     )
     copies = summary.near_duplicates(store, first, second)
@@ -73,7 +75,7 @@ def mine() -> None:
             "remove the copies from the images."
         )
     first, second, score = first[~copies], second[~copies], score[~copies]
-    taken = mining.limit_uses(first, second, _USES.value)
+    taken = mutual.limit_uses(first, second, _USES.value)
     table, score = make_table(store, first[taken], second[taken]), score[taken]
     pairs.save_table(out, table, store, score=score)
     numbers = {
@@ -86,7 +88,7 @@ def mine() -> None:
     if known.any():
         same = (target[table.first] == target[table.second])[known]
         numbers["precision"] = float(same.mean())
-        numbers["chance"] = mining.chance(target[(target >= 0) & ~blank])
+        numbers["chance"] = mutual.chance(target[(target >= 0) & ~blank])
         picture = out.with_name(f"{out.stem}-precision.png")
         draw_precision(picture, score[known], same, numbers["chance"])
     summary.write_numbers(out, numbers)
@@ -98,9 +100,9 @@ def find_features(store: ImageStore) -> np.ndarray:
     if _CHECKPOINT.value and _FEATURES.value:
         raise UserError("Give --checkpoint or --features, not both.")
     if _CHECKPOINT.value:
-        # The encoder lives in the rooms that read pairs: imported by this program only.
+        # Starts jax, which only an encoder needs.
         import sp_jax
-        from eval.features import Extractor
+        from sp_jax.features import Extractor
 
         return Extractor(sp_jax.load(_CHECKPOINT.value)).extract(store)
     if not _FEATURES.value:
@@ -117,7 +119,7 @@ def find_features(store: ImageStore) -> np.ndarray:
                 for start in starts
             ]
         )
-    return mining.read_features(_FEATURES.value, len(store))
+    return mutual.read_features(_FEATURES.value, len(store))
 
 
 def make_table(store: ImageStore, first: np.ndarray, second: np.ndarray) -> PairTable:
@@ -141,7 +143,7 @@ def draw_precision(
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.plot(np.arange(1, len(same) + 1), mining.precision_curve(same))
+    left.plot(np.arange(1, len(same) + 1), mutual.precision_curve(same))
     left.set(xlabel="pairs taken, the best first", ylabel="precision", ylim=(0, 1))
     # Twenty groups of as many pairs.
     groups = [g for g in np.array_split(np.arange(len(same)), 20) if len(g)]

@@ -14,9 +14,9 @@ import os
 
 from absl import flags
 
-from input_pipeline import records, tfds_build
-from input_pipeline import store_flags as given
-from input_pipeline.store import open_source
+from input_pipeline.stores import flags as given
+from input_pipeline.stores import records, tfds_build
+from input_pipeline.stores.store import open_source
 from sp_jax import cli
 
 _OUT = flags.DEFINE_string("out", None, "Folder for ArrayRecord files, instead.")

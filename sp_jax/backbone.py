@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from sp_jax.augment import preprocess
-from sp_jax.train.mesh import by_batch, local_copy, make_mesh, replicated
+from sp_jax.sharding import by_batch, local_copy, make_mesh, replicated
 
 PyTree = Any
 Colour = tuple[float, float, float]

@@ -23,19 +23,21 @@ from sp_jax.siblings import FOLDER
 sys.path.insert(0, FOLDER)  # the user may have an eval.py
 
 import eval as evaluators
-from eval.features import Extractor
 from eval.pictures import save_views
 from eval.results import identify, versions, write_result
-from input_pipeline import pairing, pairs, resident, store, stream
-from input_pipeline.sampling import Sampler
+from input_pipeline import pairs
+from input_pipeline.pairs import pairing, resident, stream
+from input_pipeline.pairs.sampling import Sampler
+from input_pipeline.stores import store
 from sp_jax import distributed, program, validate
 from sp_jax.augment import make_views
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
+from sp_jax.sharding import make_mesh, replicated
 from sp_jax.train.feed import Resident, Streamed, steps_per_call
 from sp_jax.train.loop import Evaluation, Settings, fit
-from sp_jax.train.mesh import make_mesh, replicated
 from sp_jax.train.step import init_state, make_observe_step, make_step
 from sp_jax.train.workdir import claim_workdir
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from sp_jax import methods, validate
+from sp_jax import sharding as mesh_module
 from sp_jax.recipe import make_optimizer, make_recipe
-from sp_jax.train import mesh as mesh_module
+from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.checkpoint import Checkpoints
-from sp_jax.train.mesh import by_batch, make_mesh
 from sp_jax.train.step import compile_step, init_state, make_observe_step, make_step
 from tests.methods.build import leaves, shallow_resnet
 

@@ -46,7 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.prefetch = 2  # batches read ahead, by each worker; 0 for none
     data.workers = 0  # processes that read; 0 for one thread of this one
 
-    # Options of the network: fields of sp_jax.detection.Settings.
+    # Options of the network: fields of eval.detection.network.Settings.
     config.detector = ml_collections.ConfigDict()
 
     config.optimizer = optimizer = ml_collections.ConfigDict()

@@ -33,7 +33,7 @@ import numpy as np
 
 from eval.changes import background, illumination, occlusion, texture
 from eval.changes.scene import Scene, check_images, has_alpha, make_scene
-from eval.features import map_rows
+from sp_jax.features import map_rows
 
 __all__ = [
     "FAMILIES",

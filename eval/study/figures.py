@@ -8,7 +8,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 
-from eval import detection_figure, detection_pictures, invariance_figure, pictures
+from eval import invariance_figure, pictures
+from eval.detection import figure as detection_figure
+from eval.detection import pictures as detection_pictures
 from eval.study.numbers import Values, read_result
 from eval.study.plan import Job
 from sp_jax.train.writer import read_metrics

@@ -51,7 +51,7 @@ def get(name: str, **options) -> nn.Module:
         raise ValueError(f"There is no backbone {name!r}; choose one of: {known}.")
     make = _BACKBONES[name]
     fields = {field.name for field in dataclasses.fields(make.func)}
-    # "tokens" are chosen by evaluations (`eval.tokens`); training is on the class token.
+    # "tokens" are chosen by evaluations (`sp_jax.tokens`); training is on the class token.
     known = fields - {"stage_sizes", "block", "parent", "name", "tokens"}
     for option in options:
         if option not in known:

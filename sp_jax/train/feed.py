@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sp_jax.train.mesh import by_batch, replicated
+from sp_jax.sharding import by_batch, replicated
 from sp_jax.train.step import Step, TrainState, compile_step
 
 Batch = dict[str, Any]
@@ -42,7 +42,7 @@ class Advance(NamedTuple):
 
 
 class Source(Protocol):
-    """A store in device memory; `input_pipeline.resident.Resident` is one."""
+    """A store in device memory; `input_pipeline.pairs.resident.Resident` is one."""
 
     arrays: dict[str, jax.Array]
 

@@ -18,9 +18,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from sp_jax.sharding import replicated
 from sp_jax.train.checkpoint import Checkpoints
 from sp_jax.train.feed import Resident, Streamed
-from sp_jax.train.mesh import replicated
 from sp_jax.train.step import TrainState, make_health_fn
 from sp_jax.train.writer import MetricsWriter, from_json, to_json
 

@@ -14,7 +14,7 @@ from sp_jax import losses
 from sp_jax.augment import Augment, Jigsaw, make_views
 from sp_jax.methods import Method, Output
 from sp_jax.optim.transforms import leaf_norms
-from sp_jax.train.mesh import (
+from sp_jax.sharding import (
     by_batch,
     by_size,
     gather,

@@ -14,8 +14,8 @@ from configs import swav_resnet50
 from sp_jax import methods
 from sp_jax.errors import UserError
 from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.sharding import make_mesh
 from sp_jax.train import step
-from sp_jax.train.mesh import make_mesh
 from tests.methods.build import shallow_resnet
 
 BODY = "jit(step)/while/body"

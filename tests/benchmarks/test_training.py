@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import training
-from sp_jax.train.mesh import make_mesh
+from sp_jax.sharding import make_mesh
 from tests.train import tiny
 
 

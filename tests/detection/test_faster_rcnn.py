@@ -9,14 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from sp_jax.detection.anchors import make_anchors
-from sp_jax.detection.detector import make_detector, normalize
-from sp_jax.detection.faster_rcnn import FasterRCNN
-from sp_jax.detection.roi_align import roi_align
-from sp_jax.detection.selection import Settings, propose
+from eval.detection.network.anchors import make_anchors
+from eval.detection.network.detector import make_detector, normalize
+from eval.detection.network.faster_rcnn import FasterRCNN
+from eval.detection.network.roi_align import roi_align
+from eval.detection.network.selection import Settings, propose
 from sp_jax.models.resnet import BasicBlock, ResNet
 from sp_jax.models.vit import ViT
-from sp_jax.train.mesh import by_batch, make_mesh, replicated
+from sp_jax.sharding import by_batch, make_mesh, replicated
 from tests.detection import plain
 
 CLASSES = 3

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from eval.detection.network.detector import load_backbone, make_detector
+from eval.detection.network.faster_rcnn import FasterRCNN
+from eval.detection.network.selection import Settings
 from sp_jax import models
-from sp_jax.detection.detector import load_backbone, make_detector
-from sp_jax.detection.faster_rcnn import FasterRCNN
-from sp_jax.detection.selection import Settings
 from sp_jax.models.resnet import BasicBlock, ResNet
 
 BACKBONE = ResNet((1, 1, 1, 1), BasicBlock, width=8)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sp_jax.detection import nms
+from eval.detection.network import nms
 from tests.detection.test_parts import iou_loop, random_boxes
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sp_jax.detection import anchors, boxes, losses, matching
+from eval.detection.network import anchors, boxes, losses, matching
 from tests.torchvision_ref import torch, torchvision
 
 reference = torchvision.models.detection._utils

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sp_jax.detection.roi_align import roi_align
+from eval.detection.network.roi_align import roi_align
 from tests.torchvision_ref import torch
 
 BOXES = np.array(

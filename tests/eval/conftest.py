@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from eval import features, metrics, retrieval
-from input_pipeline.cache import digest_pixels
-from input_pipeline.store import ImageStore
+from eval import metrics, retrieval, task
+from input_pipeline.stores.cache import digest_pixels
+from input_pipeline.stores.store import ImageStore
 from sp_jax.errors import UserError
 
 
@@ -54,7 +54,7 @@ def provide(monkeypatch):
                 raise UserError(f"{name} has no split {split!r}.")
             return known[split]
 
-        for module in (features, metrics, retrieval):
+        for module in (task, metrics, retrieval):
             monkeypatch.setattr(module, "open_store", open_store)
 
     return install

@@ -14,7 +14,7 @@ from skimage import color
 from eval import changes
 from eval.changes import illumination, occlusion, patterns, texture
 from eval.changes.scene import Scene
-from input_pipeline import emoji
+from input_pipeline.stores import emoji
 from sp_jax.errors import UserError
 
 KINDS = [(f, k) for f, kinds in changes.FAMILIES.items() for k in kinds]

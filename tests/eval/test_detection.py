@@ -8,8 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
-from eval import detection, detection_figure
-from input_pipeline.detection import scenes
+from eval import detection
+from eval.detection import figure as detection_figure
+from eval.detection.data import scenes
 from sp_jax.errors import UserError
 from sp_jax.train.feed import Streamed
 from sp_jax.train.writer import read_metrics

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from eval.detection_ap import IOUS, Detections, average_precision
+from eval.detection.average_precision import IOUS, Detections, average_precision
 from sp_jax.errors import UserError
 
 FAR = (500, 500, 510, 510)

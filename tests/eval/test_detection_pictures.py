@@ -8,9 +8,9 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from eval import detection_pictures
-from eval.detection_ap import Detections
-from eval.detection_pictures import COLOURS, draw_curves, draw_detections, place_label
+from eval.detection import pictures as detection_pictures
+from eval.detection.average_precision import Detections
+from eval.detection.pictures import COLOURS, draw_curves, draw_detections, place_label
 
 NAMES = ("cat", "dog", "sheep")
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import eval as evals
-from eval.features import Extractor, moments, open_task, standardize
+from eval.task import moments, open_task, standardize
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 

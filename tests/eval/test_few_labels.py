@@ -5,8 +5,8 @@ import pytest
 from sklearn.linear_model import RidgeClassifier
 
 from eval import few_labels
-from eval.features import Extractor
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 DECAYS = (1e-3, 0.1, 10.0)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from eval import finetune
-from eval.features import Extractor
 from sp_jax import models, optim
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 FAST = dict(**SPLITS, epochs=20, warmup_epochs=2, batch_size=32, crop_scale=0.9)

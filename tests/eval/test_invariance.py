@@ -9,9 +9,9 @@ from PIL import Image
 
 import eval as evals
 from eval import changes, invariance, invariance_figure, linear_probe, report
-from eval.features import Extractor, normalize
 from eval.runs import Run
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor, normalize
 
 OPTIONS = dict(dataset="tiny", train_split="train", test_split="test")
 

@@ -5,8 +5,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from eval import knn
-from eval.features import Extractor
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 

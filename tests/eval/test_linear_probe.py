@@ -7,9 +7,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from eval import linear_probe, probes
-from eval.features import Extractor, standardize
 from eval.probe_lbfgs import fit_lbfgs
+from eval.task import standardize
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 

@@ -5,9 +5,9 @@ import pytest
 from sklearn.metrics import pairwise_distances
 
 from eval import cka, metrics
-from eval.features import Extractor
 from sp_jax import losses
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 OPTIONS = dict(dataset="tiny", split="train")
 RNG = np.random.default_rng(0)

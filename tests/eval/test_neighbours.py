@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from eval import neighbours
+from sp_jax import neighbours
 
 GIB = 2**30
 

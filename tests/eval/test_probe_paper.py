@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from eval import linear_probe
-from eval.features import Extractor
 from eval.probe_paper import RECIPES, find_recipe, make_optimizer
-from input_pipeline.store import ImageStore
+from input_pipeline.stores.store import ImageStore
 from sp_jax import methods, models
 from sp_jax.augment import augment
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 PAPER = dict(**SPLITS, protocol="paper")

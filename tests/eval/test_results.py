@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from eval import results
-from eval.features import Evaluator, Extractor
+from eval.task import Evaluator
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 
 class Shift(nn.Module):

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from eval import ranking, retrieval
-from eval.features import Extractor
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 OPTIONS = dict(dataset="tiny", splits=("one", "two"))
 

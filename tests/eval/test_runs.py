@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from eval import detection_figure, report, suite
+from eval import report, suite
+from eval.detection import figure as detection_figure
 from eval.results import write_result
 from eval.runs import label_of, read_run
 from sp_jax.errors import UserError

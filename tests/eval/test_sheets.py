@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from eval import figures, pictures, sheets
-from eval.features import Extractor
-from input_pipeline.pairing import augmented_pairs, semantic_pairs
+from input_pipeline.pairs.pairing import augmented_pairs, semantic_pairs
 from sp_jax import models
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from eval import knn, linear_probe
-from eval.features import Extractor
-from eval.tokens import of_tokens
 from sp_jax import models
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
+from sp_jax.tokens import of_tokens
 from tests.models.test_vit import timm_vit, to_timm, variables_of
 
 HALF = (0.5, 0.5, 0.5)

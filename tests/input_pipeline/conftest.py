@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from input_pipeline import cache
-from input_pipeline import store as stores
+from input_pipeline.stores import cache
+from input_pipeline.stores import store as stores
 
 
 def _make_store(labels, size: int = 4, name: str = "tiny") -> stores.ImageStore:

@@ -19,7 +19,8 @@ from absl import flags
 from PIL import Image
 from tensorflow_datasets.core.download import resource
 
-from input_pipeline import emoji, prepare
+from input_pipeline import prepare
+from input_pipeline.stores import emoji
 from sp_jax import cli
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()

@@ -18,9 +18,12 @@ import pytest
 from PIL import Image
 from werkzeug import serving
 
-from input_pipeline import curate_page, pairing, pairs, records
-from input_pipeline.curation import ACCEPTED, REJECTED, UNDECIDED, Curation
-from input_pipeline.store import open_source, open_store
+from input_pipeline import pairs
+from input_pipeline.curation import page as curate_page
+from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
+from input_pipeline.pairs import pairing
+from input_pipeline.stores import records
+from input_pipeline.stores.store import open_source, open_store
 
 
 @pytest.fixture

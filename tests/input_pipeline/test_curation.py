@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from input_pipeline import pairing, pairs
-from input_pipeline.curation import ACCEPTED, REJECTED, UNDECIDED, Curation
-from input_pipeline.store import open_store
+from input_pipeline import pairs
+from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
+from input_pipeline.pairs import pairing
+from input_pipeline.stores.store import open_store
 from sp_jax.errors import UserError
 
 
@@ -202,9 +203,9 @@ def test_a_kill_loses_no_decision(tmp_path):
     program = """
         import os, signal, sys
         import numpy as np
-        from input_pipeline import pairing
-        from input_pipeline.curation import Curation
-        from input_pipeline.store import open_store
+        from input_pipeline.pairs import pairing
+        from input_pipeline.curation.decisions import Curation
+        from input_pipeline.stores.store import open_store
         store = open_store("emoji", "pretrain", data_dir=sys.argv[1])
         table = pairing.semantic_pairs(store, seed=0)
         curation = Curation(table, store, sys.argv[2])

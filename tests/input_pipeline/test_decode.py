@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from input_pipeline import decode, files, work
-from input_pipeline.decode import BadImage
-from input_pipeline.files import SUFFIXES
-from input_pipeline.store import open_source, open_store
+from input_pipeline.stores import decode, files, work
+from input_pipeline.stores.decode import BadImage
+from input_pipeline.stores.files import SUFFIXES
+from input_pipeline.stores.store import open_source, open_store
 from sp_jax.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

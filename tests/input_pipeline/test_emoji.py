@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import emoji
-from input_pipeline.decode import fit
-from input_pipeline.pixels import NpyPixels
-from input_pipeline.store import open_store
+from input_pipeline.stores import emoji
+from input_pipeline.stores.decode import fit
+from input_pipeline.stores.pixels import NpyPixels
+from input_pipeline.stores.store import open_store
 from sp_jax.errors import UserError
 
 

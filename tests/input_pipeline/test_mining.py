@@ -11,10 +11,11 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from eval.neighbours import nearest_others
-from input_pipeline import handmade, mining, pairs
-from input_pipeline.store import open_store
+from input_pipeline import pairs
+from input_pipeline.mining import handmade, mutual
+from input_pipeline.stores.store import open_store
 from sp_jax.errors import UserError
+from sp_jax.neighbours import nearest_others
 
 
 def brute_force(features, groups, k):
@@ -65,9 +66,9 @@ def test_mutual_pairs(count, k, max_uses, low, high, seed):
     allowed = [x for x in allowed if low <= -x[0] <= high]
     if not allowed:
         with pytest.raises(UserError, match="widen the band"):
-            mining.mutual_pairs(rows, cosines, band=(low, high))
+            mutual.mutual_pairs(rows, cosines, band=(low, high))
         return
-    first, second, score = mining.mutual_pairs(rows, cosines, band=(low, high))
+    first, second, score = mutual.mutual_pairs(rows, cosines, band=(low, high))
     got = list(zip(first.tolist(), second.tolist(), strict=True))
     assert got == [(a, b) for _, a, b in allowed]
     np.testing.assert_allclose(score, [-x[0] for x in allowed], rtol=1e-5)
@@ -76,7 +77,7 @@ def test_mutual_pairs(count, k, max_uses, low, high, seed):
         if max(uses[a], uses[b]) < max_uses:
             uses[[a, b]] += 1
             want.append((a, b))
-    taken = mining.limit_uses(first, second, max_uses)
+    taken = mutual.limit_uses(first, second, max_uses)
     assert [pair for pair, t in zip(got, taken, strict=True) if t] == want
 
 
@@ -84,8 +85,8 @@ def test_chance_and_precision():
     labels = np.array([0, 0, 0, 1])
     draws = [(a, b) for a in range(4) for b in range(4) if a != b]
     same = np.mean([labels[a] == labels[b] for a, b in draws])
-    assert mining.chance(labels) == pytest.approx(same)
-    curve = mining.precision_curve(np.array([True, True, False, True]))
+    assert mutual.chance(labels) == pytest.approx(same)
+    curve = mutual.precision_curve(np.array([True, True, False, True]))
     assert curve.tolist() == pytest.approx([1, 1, 2 / 3, 3 / 4])
 
 
@@ -118,7 +119,7 @@ def test_features_of_other_types(change, tmp_path):
     """The same directions, whatever the type; also where float32 has no such numbers."""
     given = change(np.random.default_rng(0).integers(1, 9, (5, 3)).astype(float))
     np.save(tmp_path / "f.npy", given)
-    features = mining.read_features(tmp_path / "f.npy", 5)
+    features = mutual.read_features(tmp_path / "f.npy", 5)
     assert features.dtype == np.float32 and features.flags.c_contiguous
     given = given.astype(float)
     want = given / np.maximum(given.max(axis=1, keepdims=True), 1e-310)
@@ -156,7 +157,7 @@ def test_features_that_cannot_be_used(message, given, tmp_path):
     else:
         np.save(path, given)
     with pytest.raises(UserError, match=f"f.npy.*{message}"):
-        mining.read_features(path, 5)
+        mutual.read_features(path, 5)
 
 
 def mine(*options):

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from input_pipeline import cache, pairing, pairs, summary
-from input_pipeline.pairs import PairTable
-from input_pipeline.store import open_store
+from input_pipeline import pairs
+from input_pipeline.pairs import pairing, summary
+from input_pipeline.pairs.table import PairTable
+from input_pipeline.stores import cache
+from input_pipeline.stores.store import open_store
 from sp_jax.errors import UserError
 
 

@@ -12,8 +12,8 @@ import pytest
 from array_record.python import array_record_module
 from PIL import Image
 
-from input_pipeline import cache, records
-from input_pipeline.store import open_source, open_store
+from input_pipeline.stores import cache, records
+from input_pipeline.stores.store import open_source, open_store
 from sp_jax.errors import UserError
 from tests.test_json_file import DAMAGED
 
@@ -145,7 +145,8 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
     out = tmp_path / "out"
     program = """
         import time
-        from input_pipeline import prepare, work
+        from input_pipeline import prepare
+        from input_pipeline.stores import work
         from sp_jax import cli
         decode = work.decode
         def slow(*args):
@@ -188,7 +189,8 @@ def test_killed_preparation_goes_on(pictures, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
     program = """
         import os, signal, sys
-        from input_pipeline import prepare, work
+        from input_pipeline import prepare
+        from input_pipeline.stores import work
         from sp_jax import cli
         decode, left = work.decode, [8]
         work._AHEAD = 1

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from input_pipeline import resident
-from input_pipeline.pairing import semantic_pairs
-from input_pipeline.sampling import Sampler
-from input_pipeline.stream import make_dataset
+from input_pipeline.pairs import resident
+from input_pipeline.pairs.pairing import semantic_pairs
+from input_pipeline.pairs.sampling import Sampler
+from input_pipeline.pairs.stream import make_dataset
 from sp_jax.errors import UserError
 
 

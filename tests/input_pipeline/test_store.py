@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import cache, pairing, pairs, seal, work
-from input_pipeline.store import open_store
+from input_pipeline import pairs
+from input_pipeline.pairs import pairing
+from input_pipeline.stores import cache, seal, work
+from input_pipeline.stores.store import open_store
 from sp_jax.errors import UserError
 from tests.test_json_file import DAMAGED
 
@@ -306,8 +308,8 @@ def test_damaged_description_is_written_again(pictures, tmp_path, content):
 # Decodes one image at a time and dies of SIGKILL at the last.
 KILLED = """
     import os, signal
-    from input_pipeline import cache, work
-    from input_pipeline.store import open_store
+    from input_pipeline.stores import cache, work
+    from input_pipeline.stores.store import open_store
     cache._CHUNK, decode, left = 2, work.decode, [3]
     os.cpu_count = lambda: 1
     work._AHEAD = 1
@@ -437,8 +439,8 @@ def test_images_left_out_and_a_kill_on_the_way(spoiled, tmp_path, function, call
     data, name = tmp_path / "data", f"folder:{spoiled}"
     program = f"""
         import os, signal
-        from input_pipeline import cache, work
-        from input_pipeline.store import open_store
+        from input_pipeline.stores import cache, work
+        from input_pipeline.stores.store import open_store
         cache._CHUNK, work._AHEAD, left = 2, 1, [{calls}]
         def once(*args, function={function}):
             done = function(*args)
@@ -475,8 +477,8 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
     data = tmp_path / "data"
     program = """
         import sys, time
-        from input_pipeline import work
-        from input_pipeline.store import open_store
+        from input_pipeline.stores import work
+        from input_pipeline.stores.store import open_store
         decode, count = work.decode, [0]
         def slow(*args):
             count[0] += 1
@@ -525,7 +527,7 @@ def test_disk_that_refuses_the_file(pictures, tmp_path):
     program = f"""
         import resource
         from sp_jax.errors import UserError
-        from input_pipeline.store import open_store
+        from input_pipeline.stores.store import open_store
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         try:
             open_store({f"folder:{pictures}"!r}, image_size=64,

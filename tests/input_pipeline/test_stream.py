@@ -6,10 +6,10 @@ import grain
 import numpy as np
 import pytest
 
-from input_pipeline.pairing import augmented_pairs, own_pairs, semantic_pairs
-from input_pipeline.sampling import Sampler, threefry
-from input_pipeline.stream import iterate
-from input_pipeline.stream import make_dataset as make_stream
+from input_pipeline.pairs.pairing import augmented_pairs, own_pairs, semantic_pairs
+from input_pipeline.pairs.sampling import Sampler, threefry
+from input_pipeline.pairs.stream import iterate
+from input_pipeline.pairs.stream import make_dataset as make_stream
 from sp_jax.errors import UserError
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.source import make_meta
-from input_pipeline.store import open_store
+from input_pipeline.stores.source import make_meta
+from input_pipeline.stores.store import open_store
 from sp_jax.errors import UserError
 
 TOP = "tiny-imagenet-200"

@@ -6,7 +6,7 @@ import numpy as np
 
 from sp_jax import methods
 from sp_jax.recipe import make_optimizer, make_recipe
-from sp_jax.train.mesh import by_batch, make_mesh
+from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.step import compile_step, init_state, make_step
 
 IMAGES = 64

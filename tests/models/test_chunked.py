@@ -17,7 +17,7 @@ from sp_jax.errors import UserError
 from sp_jax.methods.base import features_by_size
 from sp_jax.models import Chunked, resnet
 from sp_jax.models.vit import ViT
-from sp_jax.train.mesh import by_batch, make_mesh, replicated
+from sp_jax.sharding import by_batch, make_mesh, replicated
 from sp_jax.validate import check_devices
 from tests.methods.build import apart, shallow_resnet
 

@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline.pairing import semantic_pairs
-from input_pipeline.sampling import Sampler
-from input_pipeline.store import open_store
-from input_pipeline.stream import make_dataset
+from input_pipeline.pairs.pairing import semantic_pairs
+from input_pipeline.pairs.sampling import Sampler
+from input_pipeline.pairs.stream import make_dataset
+from input_pipeline.stores.store import open_store
 from sp_jax.methods import Run
 from sp_jax.recipe import make_optimizer, make_recipe
-from sp_jax.train.mesh import by_batch, make_mesh
+from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.step import compile_step, init_state, make_health_fn, make_step
 from tests.train import tiny
 

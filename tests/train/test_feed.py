@@ -4,15 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline.pairing import semantic_pairs
-from input_pipeline.resident import Resident as Pixels
-from input_pipeline.sampling import Sampler
-from input_pipeline.store import open_store
-from input_pipeline.stream import iterate, make_dataset
+from input_pipeline.pairs.pairing import semantic_pairs
+from input_pipeline.pairs.resident import Resident as Pixels
+from input_pipeline.pairs.sampling import Sampler
+from input_pipeline.pairs.stream import iterate, make_dataset
+from input_pipeline.stores.store import open_store
 from sp_jax.methods import Run
 from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.sharding import make_mesh, replicated
 from sp_jax.train.feed import Resident, Streamed
-from sp_jax.train.mesh import make_mesh, replicated
 from sp_jax.train.step import init_state, make_step
 from tests.train import tiny
 

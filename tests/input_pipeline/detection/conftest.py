@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.detection import BoxStore
+from eval.detection.data import BoxStore
 
 
 def _jpeg(image):

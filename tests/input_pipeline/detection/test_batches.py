@@ -7,9 +7,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from input_pipeline.detection import Batches, make_dataset
-from input_pipeline.detection import test_batches as batches_of
-from input_pipeline.stream import iterate
+from eval.detection.data import Batches, make_dataset
+from eval.detection.data import test_batches as batches_of
+from input_pipeline.pairs.stream import iterate
 from sp_jax.errors import UserError
 
 # 7 landscape and 5 portrait images with one or two white boxes, and one image without.

@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from input_pipeline import emoji
-from input_pipeline.detection import open_boxes, scenes
-from input_pipeline.detection.backgrounds import Draws, background
+from eval.detection.data import open_boxes, scenes
+from eval.detection.data.backgrounds import Draws, background
+from input_pipeline.stores import emoji
 from sp_jax.errors import UserError
 
 
@@ -135,7 +135,7 @@ def test_the_store_is_made_once(composer, tmp_path, monkeypatch):
 
 
 def _make(out, *flags):
-    command = [sys.executable, "-m", "input_pipeline.make_scenes", f"--out={out}"]
+    command = [sys.executable, "-m", "eval.detection.make_scenes", f"--out={out}"]
     return subprocess.Popen(
         [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

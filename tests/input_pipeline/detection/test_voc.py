@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.detection import open_boxes
+from eval.detection.data import open_boxes
 from sp_jax.errors import UserError
 
 

@@ -1,0 +1,149 @@
+"""Stores of images with boxes, opened by name. Images keep their own sizes."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from input_pipeline.stores.decode import BadImage, open_rgb
+from sp_jax.errors import UserError
+
+
+class Annotation(NamedTuple):
+    """What is in an image.
+
+    Attributes:
+      id: names the image in words of an error.
+      size: its height and width.
+      names: class of each object.
+      boxes: float32 [n, 4], x1, y1, x2, y2 in pixels; a box is x2 - x1 wide.
+      difficult: bool [n].
+    """
+
+    id: str
+    size: tuple[int, int]
+    names: list[str]
+    boxes: np.ndarray
+    difficult: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoxStore:
+    """N images with boxes.
+
+    Attributes:
+      name: as given to `open_boxes`.
+      split: as given to `open_boxes`.
+      class_names: of C classes.
+      ids: one an image.
+      sizes: int32 [N, 2], height and width.
+      boxes: of each image float32 [n, 4]: x1, y1, x2, y2 in its pixels, x2 > x1.
+      labels: of each image int32 [n], from 0.
+      difficult: of each image bool [n]: hard to see. They are trained on, and they need
+        not be found.
+      encoded: row to the encoded image. Several threads may call it; it raises OSError.
+    """
+
+    name: str
+    split: str
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
+    sizes: np.ndarray
+    boxes: Sequence[np.ndarray]
+    labels: Sequence[np.ndarray]
+    difficult: Sequence[np.ndarray]
+    encoded: Callable[[int], bytes]
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.ids)
+
+    def read(self, row: int) -> np.ndarray:
+        """Decode an image: uint8 [h, w, 3].
+
+        It is not turned as EXIF says: boxes are those of the pixels as they are stored.
+
+        Raises:
+          UserError: the file is missing or damaged, or has another size than its
+            annotation says.
+        """
+        try:
+            image = open_rgb(self.encoded(row), upright=False)
+        except (OSError, BadImage) as error:
+            raise UserError(
+                f"{self.name}: image {self.ids[row]} cannot be used ({error}): restore "
+                "it, or take it out of the split."
+            ) from error
+        height, width = (int(n) for n in self.sizes[row])
+        if image.size != (width, height):
+            raise UserError(
+                f"{self.name}: image {self.ids[row]} is {image.width} x {image.height} "
+                f"pixels, but its annotation says {width} x {height}: its boxes would "
+                "be wrong, so correct one of them."
+            )
+        return np.asarray(image)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 hex over ids, sizes, boxes and classes; not over the pixels."""
+        whole = hashlib.sha256("\0".join((*self.class_names, "", *self.ids)).encode())
+        whole.update(np.asarray(self.sizes, "<i4").tobytes())
+        for parts, dtype in (
+            (self.boxes, "<f4"),
+            (self.labels, "<i4"),
+            (self.difficult, "u1"),
+        ):
+            for part in parts:
+                whole.update(len(part).to_bytes(4, "little"))
+                whole.update(np.ascontiguousarray(part, dtype).tobytes())
+        return whole.hexdigest()
+
+
+def make_store(
+    name: str,
+    split: str,
+    class_names: Sequence[str],
+    annotations: Sequence[Annotation],
+    encoded: Callable[[int], bytes],
+) -> BoxStore:
+    """Put annotations together.
+
+    Raises:
+      UserError: there is no image, or a box is empty or outside of its image.
+    """
+    if not annotations:
+        raise UserError(f"{name} has no images in {split}.")
+    number = {class_name: i for i, class_name in enumerate(class_names)}
+    return BoxStore(
+        name=name,
+        split=split,
+        class_names=tuple(class_names),
+        ids=tuple(one.id for one in annotations),
+        sizes=np.array([one.size for one in annotations], np.int32).reshape(-1, 2),
+        boxes=[_inside(name, one) for one in annotations],
+        labels=[
+            np.array([number[n] for n in one.names], np.int32) for one in annotations
+        ],
+        difficult=[one.difficult for one in annotations],
+        encoded=encoded,
+    )
+
+
+def _inside(name: str, annotation: Annotation) -> np.ndarray:
+    """The boxes, cut at the borders of the image: fractions may be rounded beyond."""
+    height, width = annotation.size
+    boxes = annotation.boxes
+    if (boxes <= -1).any() or (boxes[:, 2:] >= (width + 1, height + 1)).any():
+        raise UserError(
+            f"{name}: image {annotation.id} of {width} x {height} pixels has a box "
+            "that reaches out of it (VOC counts pixels from 1): correct its annotation."
+        )
+    boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    if (boxes[:, 2:] <= boxes[:, :2]).any():
+        raise UserError(
+            f"{name}: image {annotation.id} has an empty box: correct its annotation."
+        )
+    return boxes

@@ -1,0 +1,179 @@
+"""PASCAL VOC's folders: JPEGImages, Annotations, ImageSets/Main.
+
+An image may have another suffix than .jpg, and its name may hold spaces. Hidden files are left
+alone.
+
+Source: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
+"""
+
+import pathlib
+import re
+from collections.abc import Sequence
+
+from PIL import Image
+
+from eval.detection.data.boxes import BoxStore, make_store
+from eval.detection.data.voc_annotation import read_annotation
+from input_pipeline.stores.decode import FORMATS
+from input_pipeline.stores.files import list_files
+from input_pipeline.text_files import finder, read_lines
+from sp_jax.errors import UserError
+
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
+    *("sheep", "sofa", "train", "tvmonitor"),
+)
+_HIDDEN = (".", "__MACOSX")  # what a Mac adds
+_LAYOUT = "it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt"
+
+
+def open_folder(name: str, path: str, split: str) -> BoxStore:
+    """Open splits of a folder in VOC's layout.
+
+    The classes are VOC's twenty; where any annotation of the folder has another one, those
+    of all annotations, in alphabetical order. So they are the same in every split.
+
+    Args:
+      name: of the store.
+      path: VOCdevkit, with folders of years in it; or one of these.
+      split: YEAR/SPLIT, or SPLIT where there is one year; several with + between.
+
+    Raises:
+      UserError: a file is missing or wrong.
+    """
+    root = pathlib.Path(path).expanduser().absolute()
+    years = _find_years(root)
+    known = {
+        year: {id: read_annotation(path) for id, path in _annotations(folder).items()}
+        for year, folder in years.items()
+    }
+    annotations, images = [], []
+    for part in split.split("+"):
+        year, slash, own = part.strip().rpartition("/")
+        if not slash:
+            year = min(years)
+        if not slash and len(years) > 1:
+            raise UserError(
+                f"{root} holds {', '.join(years)}: say which one, such as {year}/{part}."
+            )
+        if year not in years:
+            raise UserError(f"{root} has no {year}, but {', '.join(years)}.")
+        ids = _read_split(years[year], own, list(known[year]))
+        annotations += [known[year][id] for id in ids]
+        images += _find_images(years[year], ids)
+    if len(set(images)) < len(images):
+        raise UserError(f"{split} has images of {root} twice: name splits apart.")
+    for image, annotation in zip(images, annotations, strict=True):
+        _check_size(image, annotation.size)
+    names = {
+        name for year in known.values() for one in year.values() for name in one.names
+    }
+    classes = CLASSES if names <= set(CLASSES) else tuple(sorted(names))
+    return make_store(
+        name, split, classes, annotations, lambda row: images[row].read_bytes()
+    )
+
+
+def _find_years(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Folders in VOC's layout by name, sorted: those in a folder, or the folder itself."""
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root}: give the one with VOC's images.")
+    if (root / "Annotations").is_dir():
+        return {root.name: root}
+    years = {
+        path.name: path
+        for path in sorted(root.iterdir())
+        if (path / "Annotations").is_dir() and not path.name.startswith(_HIDDEN)
+    }
+    if not years:
+        raise UserError(
+            f"{root} is not in VOC's layout, nor is a folder in it: {_LAYOUT}."
+        )
+    return years
+
+
+def _by_id(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Files below a folder by their names without the suffix; hidden ones are left alone."""
+    found: dict[str, list[pathlib.Path]] = {}
+    for file in list_files(folder, _LAYOUT).files:
+        found.setdefault(file.name.rpartition(".")[0], []).append(folder / file.name)
+    return found
+
+
+def _annotations(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    return {
+        id: path
+        for id, paths in _by_id(folder / "Annotations").items()
+        for path in paths
+        if path.suffix.lower() == ".xml"
+    }
+
+
+def _read_split(folder: pathlib.Path, split: str, known: Sequence[str]) -> list[str]:
+    """The names of a split's images, which are among those that have annotations."""
+    sets = folder / "ImageSets" / "Main"
+    path = sets / f"{split}.txt"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        # Beside them are lists of each class, such as dog_train.
+        names = [p.stem for p in sorted(sets.glob("*.txt"))]
+        others = [x for x in names if "_" not in x and not x.startswith(_HIDDEN)]
+        raise UserError(
+            f"{folder} has no split {split!r}, but {', '.join(others) or 'none'}: "
+            f"{_LAYOUT}."
+        ) from None
+    find, ids = finder(known), []
+    for line in map(str.strip, read_lines(content, path)):
+        place = find(line)
+        if place is not None:
+            ids.append(known[place])
+        elif re.fullmatch(r"\S+\s+(-1|0|1)", line):  # Those lists have all images.
+            raise UserError(
+                f"{path} has a line {line!r} instead of the name of an image: choose a "
+                "split such as trainval."
+            )
+        elif line:
+            raise UserError(
+                f"{folder / 'Annotations' / line}.xml is missing: restore it, or take "
+                f"{line!r} out of {path}."
+            )
+    return ids
+
+
+def _find_images(folder: pathlib.Path, ids: Sequence[str]) -> list[pathlib.Path]:
+    """The image of each name: NAME.jpg, or the only one with another suffix."""
+    files = _by_id(folder / "JPEGImages")
+    names, found = list(files), []
+    find = finder(names)
+    for id in ids:
+        place = find(id)
+        paths = [] if place is None else files[names[place]]
+        images = [p for p in paths if p.suffix.lower() in Image.registered_extensions()]
+        usual = [path for path in images if path.suffix == ".jpg"]
+        if len(usual or images) > 1:
+            raise UserError(
+                f"{folder / 'JPEGImages'} holds {' and '.join(p.name for p in images)}: "
+                "keep the one that the annotation belongs to."
+            )
+        found += usual or images or [folder / "JPEGImages" / f"{id}.jpg"]
+    return found
+
+
+def _check_size(path: pathlib.Path, size: tuple[int, int]) -> None:
+    """Read the header of an image: missing files and wrong ones are found early."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+    except Exception as error:  # PIL raises many types.
+        missing, kinds = isinstance(error, FileNotFoundError), ", ".join(FORMATS)
+        raise UserError(
+            f"{path} is {'missing' if missing else f'none of {kinds}'}: restore it, or "
+            "take it out of the split."
+        ) from error
+    if (height, width) != size:
+        raise UserError(
+            f"{path} is {width} x {height} pixels, but its annotation says {size[1]} x "
+            f"{size[0]}: its boxes would be wrong, so correct one of them."
+        )

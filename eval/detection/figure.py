@@ -1,0 +1,132 @@
+r"""Detection from several backbones, SP beside AP: a table and the precision over recall.
+
+  python -m eval.detection.figure --out=FOLDER RUN/detection/CONFIG RUN/detection/CONFIG ...
+
+reads what `eval.detection` has written into these folders. Prints the table and writes
+
+* `detection.csv`: the table,
+* `detection.png`: precision over recall at an IoU of 0.5.
+
+Folders whose backbones have one label (their kind of pairs, or none) are seeds of one thing:
+mean and sample standard deviation in the table, mean and range in the figure.
+"""
+
+import pathlib
+import zipfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from eval.detection import pictures as detection_pictures
+from eval.results import read_result, run_folder
+from eval.runs import format_csv, format_table, label_of, mean_text
+from sp_jax import cli
+from sp_jax.errors import UserError
+from sp_jax.files import write_text
+from sp_jax.json_file import read_json
+
+RANDOM = "random network"
+
+
+class Detection(NamedTuple):
+    """A finished detection.
+
+    Attributes:
+      label: of its backbone.
+      protocol: what all of a table have to share but the seed.
+      result: name -> number.
+      curves: class name -> precision at 101 recalls.
+    """
+
+    label: str
+    protocol: dict[str, Any]
+    result: dict[str, float]
+    curves: dict[str, np.ndarray]
+
+
+def read_detection(folder: pathlib.Path) -> Detection:
+    """Read the result of a folder of `eval.detection`.
+
+    Raises:
+      UserError: there is no finished detection.
+    """
+    same = ("batch_size", "total_steps", "data", "optimizer", "detector")
+    try:
+        config = read_json(folder / "config.json")
+        written = read_result(folder / "eval" / "detection.json")
+        with np.load(folder / "detections.npz") as found:
+            curves = dict(zip(found["names"].tolist(), found["curves"], strict=True))
+        checkpoint = config["checkpoint_of_backbone"]
+        protocol = {name: config[name] for name in same}
+        protocol["test"] = config["fingerprints"]["test"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        why = f"{folder / 'config.json'} says no {error}"
+        if not isinstance(error, KeyError | TypeError):
+            why = str(error).rstrip(".")
+        raise UserError(
+            f"{folder} holds no finished detection ({why}): make one with python -m "
+            f"eval.detection --config=… --checkpoint=… --workdir={folder}."
+        ) from error
+    if written["step"] != config["total_steps"]:
+        raise UserError(
+            f"{folder} is at step {written['step']} of {config['total_steps']}: let "
+            "eval.detection end it first."
+        )
+    label = label_of(run_folder(checkpoint)) if checkpoint else RANDOM
+    return Detection(label, protocol, written["result"], curves)
+
+
+def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
+    """Write the table and the figure.
+
+    Args:
+      folders: of finished detections.
+      out: folder of what is written.
+
+    Returns:
+      Rows of text: a column for each label, a row for each number.
+
+    Raises:
+      UserError: nothing to compare, or different protocols.
+    """
+    if not folders:
+        raise UserError("Give the folders of one or more detections to compare.")
+    groups: dict[str, list[Detection]] = {}
+    found = [read_detection(pathlib.Path(folder)) for folder in folders]
+    for folder, one in zip(folders, found, strict=True):
+        for name, value in one.protocol.items():
+            if value != found[0].protocol[name]:
+                raise UserError(
+                    f"{folders[0]} and {folder} differ in config.{name}: only detections "
+                    "of one protocol can be compared."
+                )
+        groups.setdefault(one.label, []).append(one)
+    header = [f"{label} ({len(group)})" for label, group in groups.items()]
+    table = [["measure", *header]]
+    for name in found[0].result:
+        cells = [
+            mean_text([x.result[name] for x in group]) for group in groups.values()
+        ]
+        table.append([name, *cells])
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "detection.csv", format_csv(table))
+    detection_pictures.pr_figure(
+        out / "detection.png",
+        {label: [x.curves for x in group] for label, group in groups.items()},
+        by_class=True,
+    )
+    return table
+
+
+def main(paths: list[str]) -> None:
+    """Compare the folders given as arguments."""
+    out = pathlib.Path(flags.FLAGS.out)
+    print(format_table(compare(paths, out)))
+    print(f"\nTable and figure: {out}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("out", "runs", "Folder of the table and the figure.")
+    cli.run(main, positional=True)

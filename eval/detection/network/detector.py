@@ -1,0 +1,280 @@
+"""Faster R-CNN as pure functions of parameters, state and a batch.
+
+The protocol is Detectron2's R50-C4. Deviations: an image with fewer boxes to sample than are
+asked for repeats some of them. They have no weight in the losses, but the head's batch
+normalisation sees them. In testing at most `Settings.candidates` pairs of box and class go
+into the last suppression.
+
+Source: https://arxiv.org/abs/1506.01497; Detectron2 for what the paper leaves open.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eval.detection.network.anchors import make_anchors
+from eval.detection.network.faster_rcnn import FasterRCNN
+from eval.detection.network.losses import box_head_loss, rpn_loss
+from eval.detection.network.matching import FOREGROUND
+from eval.detection.network.roi_align import roi_align
+from eval.detection.network.selection import (
+    Settings,
+    choose_detections,
+    head_targets,
+    propose,
+    rpn_targets,
+)
+from sp_jax.methods.base import Output
+from sp_jax.models.vit import ViT
+
+PyTree = Any
+Colour = tuple[float, float, float]
+
+# RoIs of each image that are cut out of its map at a time. The loop is over parts of the
+# RoIs and not over images, so that every device works on its own images.
+ROIS_AT_ONCE = 32
+
+
+class Detector(NamedTuple):
+    """A detector, in the form of `sp_jax.methods.Method`.
+
+    A training batch has "image" uint8 [B, H, W, 3], each image in the top left corner;
+    "size" int32 [B, 2], its height and width; "boxes" float32 [B, M, 4] in pixels; and
+    "label" int32 [B, M], -1 where there is no box.
+
+    Attributes:
+        init: `init(key, images) -> (params, state)`; of the images [B, H, W, 3] only the
+            shape matters. The state is `{"batch_stats": ...}`.
+        loss: `loss(params, state, batch, step, key) -> (loss, Output)`: the float32 loss
+            of the global batch, without features. All randomness comes from key.
+        detect: `detect(params, state, images, size) -> (boxes, scores, classes)`: of
+            images uint8 [B, H, W, 3] and their sizes int32 [B, 2] boxes float32
+            [B, K, 4] in pixels, scores float32 [B, K] in falling order and classes int32
+            [B, K]; where there are fewer than K, the classes are -1 and all else is 0.
+    """
+
+    init: Callable[[jax.Array, jax.Array], tuple[PyTree, PyTree]]
+    loss: Callable[..., tuple[jax.Array, Output]]
+    detect: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
+
+
+def make_detector(
+    backbone: nn.Module,
+    num_classes: int,
+    mean: Colour,
+    std: Colour,
+    settings: Settings,
+) -> Detector:
+    """Make Faster R-CNN around a backbone.
+
+    Args:
+        backbone: a `ResNet` or a `ViT` of `sp_jax.models`.
+        num_classes: classes of objects, without the background.
+        mean: of each channel of values in [0, 1], subtracted from the images.
+        std: of each channel, divided by.
+        settings: what is matched, sampled and kept.
+
+    Raises:
+        ValueError: the backbone is of another type.
+    """
+    if isinstance(backbone, ViT):
+        backbone = backbone.clone(tokens="map")
+    anchors = len(settings.anchor_sizes) * len(settings.anchor_ratios)
+    network = FasterRCNN(backbone, num_classes, anchors)
+
+    def init(key, images):
+        variables = network.init(key, images[:1].astype(jnp.float32), False)
+        return variables["params"], {"batch_stats": variables.get("batch_stats", {})}
+
+    def anchors_of(features):
+        height, width = features.shape[1:3]
+        sizes, ratios = settings.anchor_sizes, settings.anchor_ratios
+        return jnp.asarray(make_anchors(height, width, network.stride, sizes, ratios))
+
+    def crop(features, rois):
+        """Parts [B, n, s, s, C] of maps [B, H, W, C] in rois [B, n, 4]."""
+
+        def one(features, rois):
+            return roi_align(features, rois, 1 / network.stride, network.pool_size)
+
+        return jax.vmap(one)(features, rois)
+
+    def loss(params, state, batch, step, key):
+        del step
+        rpn_key, head_key, drop_key = jax.random.split(key, 3)
+        size, boxes, label = batch["size"], batch["boxes"], batch["label"]
+        count = len(label)
+
+        def in_train_mode(stats, x, method):
+            outputs, new = network.apply(
+                {"params": params, "batch_stats": stats},
+                x,
+                True,
+                method=method,
+                mutable=["batch_stats"],
+                rngs={"drop_path": drop_key},
+            )
+            return outputs, new.get("batch_stats", {})
+
+        with jax.named_scope("features"):
+            images = normalize(batch["image"], size, mean, std)
+            features, stats = in_train_mode(state["batch_stats"], images, "features")
+
+        with jax.named_scope("rpn"):
+            logits, deltas = network.apply(
+                {"params": params}, features, method="propose"
+            )
+            anchors = anchors_of(features)
+            index, kind, targets = jax.vmap(
+                lambda *own: rpn_targets(*own, anchors, settings)
+            )(jax.random.split(rpn_key, count), boxes, label)
+            rpn_classes, rpn_boxes = rpn_loss(
+                jnp.take_along_axis(logits, index, axis=1),
+                jnp.take_along_axis(deltas, index[..., None], axis=1),
+                kind,
+                targets,
+            )
+
+        with jax.named_scope("proposals"):
+            proposals, valid = jax.vmap(
+                lambda *own: propose(*own, anchors, settings, True)
+            )(logits, deltas, size)
+            targets = jax.vmap(lambda *own: head_targets(*own, settings))(
+                jax.random.split(head_key, count), proposals, valid, boxes, label
+            )
+
+        with jax.named_scope("head"):
+            # The loop adds up the gradients of the map, so they have to be float32.
+            wide = features.astype(jnp.float32)
+            crops = by_parts(
+                lambda rois: crop(wide.astype(features.dtype), rois), targets.rois
+            )
+            # Of all images at once: normalisation has to see the whole batch.
+            crops = crops.reshape(-1, *crops.shape[2:])
+            (logits, deltas), stats = in_train_mode(stats, crops, "classify")
+            head_classes, head_boxes = box_head_loss(
+                logits,
+                deltas,
+                targets.kind.reshape(-1),
+                targets.classes.reshape(-1),
+                targets.deltas.reshape(-1, 4),
+            )
+
+        true = jnp.sum(label >= 0)
+        metrics = {
+            "rpn_classes": rpn_classes,
+            "rpn_boxes": rpn_boxes,
+            "head_classes": head_classes,
+            "head_boxes": head_boxes,
+            "foreground": jnp.sum(targets.kind == FOREGROUND) / count,
+            "rpn_recall": jnp.sum(targets.found) / jnp.maximum(true, 1),
+        }
+        total = rpn_classes + rpn_boxes + head_classes + head_boxes
+        return total, Output({"batch_stats": stats}, metrics, None)
+
+    def detect(params, state, images, size):
+        variables = {"params": params, **state}
+        images = normalize(images, size, mean, std)
+        features = network.apply(variables, images, False, method="features")
+        logits, deltas = network.apply(variables, features, method="propose")
+        anchors = anchors_of(features)
+        rois, valid = jax.vmap(lambda *own: propose(*own, anchors, settings, False))(
+            logits, deltas, size
+        )
+
+        def classify(rois):
+            crops = crop(features, rois)
+            flat = crops.reshape(-1, *crops.shape[2:])
+            outputs = network.apply(variables, flat, False, method="classify")
+            return jax.tree.map(
+                lambda x: x.reshape(*rois.shape[:2], *x.shape[1:]), outputs
+            )
+
+        logits, deltas = by_parts(classify, rois)
+        return jax.vmap(lambda *own: choose_detections(*own, settings))(
+            logits, deltas, rois, valid, size
+        )
+
+    return Detector(init, loss, detect)
+
+
+def normalize(images: jax.Array, size: jax.Array, mean: Colour, std: Colour):
+    """Normalise padded images; the padding becomes 0, the mean colour.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        size: height and width of what is not padding, int32 [B, 2].
+        mean: of each channel of values in [0, 1].
+        std: of each channel.
+
+    Returns:
+        float32 [B, H, W, 3].
+    """
+    height, width = images.shape[1:3]
+    x = (images.astype(jnp.float32) / 255 - np.float32(mean)) / np.float32(std)
+    inside = jnp.arange(height) < size[:, :1], jnp.arange(width) < size[:, 1:]
+    return jnp.where(inside[0][:, :, None, None] & inside[1][:, None, :, None], x, 0)
+
+
+def by_parts(function: Callable[[jax.Array], PyTree], rois: jax.Array) -> PyTree:
+    """Call a function of RoIs [B, n, 4] for a part of [B, R, 4] after the other.
+
+    Args:
+        function: gives arrays [B, n, ...].
+        rois: float32 [B, R, 4].
+
+    Returns:
+        Arrays [B, R, ...].
+    """
+    batch, count = rois.shape[:2]
+    n = min(count, ROIS_AT_ONCE)
+    parts = -(-count // n)
+    rois = jnp.pad(rois, ((0, 0), (0, parts * n - count), (0, 0)))
+    outputs = jax.lax.map(function, rois.reshape(batch, parts, n, 4).swapaxes(0, 1))
+
+    def whole(x):
+        return x.swapaxes(0, 1).reshape(batch, parts * n, *x.shape[3:])[:, :count]
+
+    return jax.tree.map(whole, outputs)
+
+
+def load_backbone(
+    params: PyTree, state: PyTree, variables: PyTree
+) -> tuple[PyTree, PyTree]:
+    """Put a trained backbone into a new detector.
+
+    Args:
+        params: from `Detector.init`.
+        state: from `Detector.init`.
+        variables: "params" and "batch_stats" of the backbone of a checkpoint.
+
+    Returns:
+        The parameters and the state with the backbone's variables.
+
+    Raises:
+        ValueError: a variable is missing, unknown or has another shape.
+    """
+    stats = state["batch_stats"]
+    own = {"params": params["backbone"], "batch_stats": stats.get("backbone", {})}
+    new = {name: variables.get(name, {}) for name in own}
+    wanted, given = (
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): np.shape(value)
+            for path, value in jax.tree.leaves_with_path(tree)
+        }
+        for tree in (own, new)
+    )
+    for name in sorted(wanted.keys() | given.keys()):
+        if wanted.get(name) != given.get(name):
+            raise ValueError(
+                f"The backbone does not fit: {name} is {given.get(name, 'missing')} in "
+                f"the checkpoint and {wanted.get(name, 'missing')} in the detector."
+            )
+    params = {**params, "backbone": new["params"]}
+    if new["batch_stats"]:
+        stats = {**stats, "backbone": new["batch_stats"]}
+    return params, {**state, "batch_stats": stats}

@@ -1,0 +1,96 @@
+"""The losses of Faster R-CNN, normalised as Detectron2 does.
+
+Source: Ren et al. 2015, https://arxiv.org/abs/1506.01497
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from eval.detection.network.matching import FOREGROUND, IGNORED
+
+
+def smooth_l1(x: jax.Array, y: jax.Array, beta: float = 0.0) -> jax.Array:
+    """|x - y|, or with `beta` > 0 a parabola where that is smaller than beta.
+
+    The Huber loss over beta. Detectron2's R50-C4 has beta = 0.
+
+    Source: Girshick 2015, https://arxiv.org/abs/1504.08083
+    """
+    if beta == 0:
+        return jnp.abs(x - y)
+    return optax.losses.huber_loss(x, y, delta=beta) / beta
+
+
+def rpn_loss(
+    logits: jax.Array,
+    deltas: jax.Array,
+    kind: jax.Array,
+    targets: jax.Array,
+    beta: float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
+    """Losses of the sampled anchors of all images.
+
+    Args:
+        logits: float32 [..., n], of being an object.
+        deltas: float32 [..., n, 4].
+        kind: int32 [..., n], of `matching`; ignored ones count only in the denominator.
+        targets: float32 [..., n, 4], the deltas of the matched objects.
+        beta: of `smooth_l1`.
+
+    Returns:
+        Cross-entropy of the objectness, and smooth L1 of the foreground's deltas; both are
+        sums over the number of samples, with what is ignored.
+    """
+    foreground = kind == FOREGROUND
+    entropy = optax.sigmoid_binary_cross_entropy(
+        logits, foreground.astype(logits.dtype)
+    )
+    entropy = jnp.where(kind == IGNORED, 0, entropy)
+    return jnp.sum(entropy) / kind.size, _box_loss(
+        deltas, targets, foreground, beta
+    ) / kind.size
+
+
+def box_head_loss(
+    logits: jax.Array,
+    deltas: jax.Array,
+    kind: jax.Array,
+    classes: jax.Array,
+    targets: jax.Array,
+    beta: float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
+    """Losses of the sampled proposals of all images.
+
+    Args:
+        logits: float32 [R, K + 1], of K classes and the background.
+        deltas: float32 [R, K, 4], of each class.
+        kind: int32 [R], of `matching`.
+        classes: int32 [R], of the matched objects; only those of the foreground count.
+        targets: float32 [R, 4], the deltas of the matched objects.
+        beta: of `smooth_l1`.
+
+    Returns:
+        Cross-entropy of the classes, and smooth L1 of the deltas of the foreground's class.
+        Both are sums over the number of proposals that are not ignored.
+    """
+    count = jnp.maximum(jnp.sum(kind != IGNORED), 1)
+    foreground = kind == FOREGROUND
+    background = logits.shape[-1] - 1
+    wanted = jnp.where(foreground, classes, background)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, wanted)
+    entropy = jnp.where(kind == IGNORED, 0, entropy)
+    own = jnp.where(foreground, classes, 0)
+    # A product instead of a gather: its gradient is no scatter.
+    one_hot = jax.nn.one_hot(own, background, dtype=deltas.dtype)
+    chosen = jnp.einsum("rk,rkd->rd", one_hot, deltas, precision="highest")
+    return jnp.sum(entropy) / count, _box_loss(
+        chosen, targets, foreground, beta
+    ) / count
+
+
+def _box_loss(deltas, targets, foreground, beta) -> jax.Array:
+    # Selected before the loss: a target of padding may be large, and its gradient as well.
+    targets = jnp.where(foreground[..., None], targets, 0)
+    deltas = jnp.where(foreground[..., None], deltas, 0)
+    return jnp.sum(smooth_l1(deltas, targets, beta))

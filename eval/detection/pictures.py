@@ -1,0 +1,320 @@
+"""What a detector sees: boxes on images, and precision over recall."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib import patheffects
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
+
+from eval import pictures
+from eval.detection.average_precision import Detections
+
+WIDTH, GAP = 12.0, 0.06  # of a sheet and between its images, in inches
+_FONT, _PAD = 7.5, 1.5  # of a label, in points
+_DASHES = (0, (4, 3))
+
+# Seven colours that the colour-blind can tell apart (https://jfly.uni-koeln.de/color/), then
+# the same paler and darker. matplotlib's first is black.
+_HUES = np.array([to_rgb(c) for c in matplotlib.color_sequences["okabe_ito"][1:]])
+COLOURS = np.concatenate([_HUES, 0.5 + 0.5 * _HUES, 0.55 * _HUES])
+
+
+def detection_sheet(
+    path: str | os.PathLike,
+    images: Sequence[np.ndarray],
+    detections: Sequence[Detections],
+    truth: Sequence[tuple[np.ndarray, np.ndarray]],
+    class_names: Sequence[str],
+    threshold: float = 0.5,
+) -> None:
+    """Draw what was found in some images, and what is there, as a PNG.
+
+    Args:
+      path: of the PNG.
+      images: uint8 [h, w, 3] each; of any sizes, drawn equally high in a row.
+      detections: of each image; `Detections.of_image` selects them.
+      truth: of each image the boxes float32 [n, 4] and the labels int32 [n].
+      class_names: of all classes.
+      threshold: detections with a lower score are not drawn.
+
+    Raises:
+      ValueError: no image, or not as many detections or objects as images.
+    """
+    figure = draw_detections(images, detections, truth, class_names, threshold)
+    pictures.save_figure(figure, path)
+
+
+def draw_detections(
+    images: Sequence[np.ndarray],
+    detections: Sequence[Detections],
+    truth: Sequence[tuple[np.ndarray, np.ndarray]],
+    class_names: Sequence[str],
+    threshold: float = 0.5,
+    columns: int = 4,
+) -> plt.Figure:
+    """See `detection_sheet`; `columns` images in a row."""
+    if not images:
+        raise ValueError("There is no image to draw.")
+    colours = _class_colours(detections, truth, threshold)
+    places, height = _justify([x.shape[1] / x.shape[0] for x in images], columns)
+    figure = plt.figure(figsize=(WIDTH, height))
+    for image, found, (boxes, _), (x, y, w, h) in zip(
+        images, detections, truth, places, strict=True
+    ):
+        axis = figure.add_axes((x / WIDTH, 1 - (y + h) / height, w / WIDTH, h / height))
+        shown = _surest(found, threshold)
+        _draw_image(axis, image, shown, boxes, class_names, colours, 72 * w)
+    line = Line2D([], [], color="white", lw=1.2, ls=_DASHES, path_effects=_outline(2.4))
+    frame = Line2D([], [], color=COLOURS[0], lw=2)
+    figure.legend(
+        [line, frame],
+        ["object", f"detection with class and score, at least {threshold:g}"],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.01),
+        ncols=2,
+        fontsize=9,
+        # As on an image: a white line has to show.
+        facecolor="#666666",
+        labelcolor="white",
+        framealpha=1,
+    )
+    return figure
+
+
+def _justify(
+    aspects: Sequence[float], columns: int
+) -> tuple[list[tuple[float, float, float, float]], float]:
+    """Places of images in rows of the sheet's width, as in a photo album.
+
+    Args:
+      aspects: width / height of each image.
+      columns: images in a row.
+
+    Returns:
+      left, top, width and height of each image, and the height of all, in inches.
+    """
+    places, top = [], 0.0
+    for start in range(0, len(aspects), columns):
+        row = aspects[start : start + columns]
+        # A row that is not full, or only of upright images, need not fill the width.
+        height = min((WIDTH - GAP * (len(row) - 1)) / sum(row), 1.2 * WIDTH / columns)
+        left = 0.0
+        for aspect in row:
+            places.append((left, top, aspect * height, height))
+            left += aspect * height + GAP
+        top += height + GAP
+    return places, top - GAP
+
+
+def _surest(found: Detections, threshold: float) -> Detections:
+    """Those with a score of at least the threshold, by falling score."""
+    order = np.argsort(-found.scores, kind="stable")
+    order = order[found.scores[order] >= threshold]
+    return Detections(*(field[order] for field in found))
+
+
+def _class_colours(
+    detections: Sequence[Detections],
+    truth: Sequence[tuple[np.ndarray, np.ndarray]],
+    threshold: float,
+) -> dict[int, np.ndarray]:
+    """A colour for each class of the sheet, the clearest for those with most objects.
+
+    So the sheets of several detectors on the same images have the same colours, as far
+    as the classes are there.
+    """
+    there = np.concatenate([labels for _, labels in truth])
+    found = np.concatenate([_surest(x, threshold).classes for x in detections])
+    classes, counts = np.unique(there, return_counts=True)
+    order = [
+        *classes[np.argsort(-counts, kind="stable")],
+        *np.setdiff1d(found, there),
+    ]
+    return {int(c): COLOURS[i % len(COLOURS)] for i, c in enumerate(order)}
+
+
+def _draw_image(
+    axis: plt.Axes,
+    image: np.ndarray,
+    found: Detections,
+    boxes: np.ndarray,
+    class_names: Sequence[str],
+    colours: Mapping[int, np.ndarray],
+    width: float,
+) -> None:
+    """One image that is `width` points wide, with its boxes; the surest come first."""
+    h, w = image.shape[:2]
+    axis.imshow(image, extent=(0, w, h, 0))
+    axis.set_axis_off()
+    for box in boxes:
+        axis.add_patch(_frame(box, "white", 1.2, 2.4, linestyle=_DASHES))
+    # The surest are drawn over the others, and choose the place of their label first.
+    for box, label in zip(found.boxes[::-1], found.classes[::-1], strict=True):
+        axis.add_patch(_frame(box, colours[int(label)], 1.8, 2.8))
+    point = w / width  # in pixels of the image
+    covered, labels = np.concatenate([boxes, found.boxes]), np.zeros((0, 4))
+    for _, box, score, label in zip(*found, strict=True):
+        name, colour = pictures.drawable(class_names[label]), colours[int(label)]
+        text = f"{name} {score:.2f}"
+        size = point * (_text_size(text) + 2 * _PAD)
+        x, y = place_label(size, box, (w, h), covered, labels)
+        labels = np.append(labels, [[x, y, x + size[0], y + size[1]]], axis=0)
+        axis.add_patch(Rectangle((x, y), *size, color=colour, lw=0, zorder=3))
+        axis.text(
+            x + point * _PAD,
+            y + size[1] - point * (_PAD + 0.2 * _FONT),
+            text,
+            fontsize=_FONT,
+            color="white" if colour @ (0.299, 0.587, 0.114) < 0.5 else "black",
+            zorder=4,
+        )
+
+
+def _outline(width: float) -> list[patheffects.AbstractPathEffect]:
+    """A dark line behind a light one, so that it shows on any image."""
+    behind = patheffects.Stroke(linewidth=width, foreground="black", alpha=0.7)
+    return [behind, patheffects.Normal()]
+
+
+def _frame(box: np.ndarray, colour, width: float, outline: float, **style) -> Rectangle:
+    x1, y1, x2, y2 = box
+    return Rectangle(
+        (x1, y1),
+        x2 - x1,
+        y2 - y1,
+        fill=False,
+        edgecolor=colour,
+        linewidth=width,
+        path_effects=_outline(outline),
+        **style,
+    )
+
+
+def _text_size(text: str) -> np.ndarray:
+    """Width and height of a line of text in points, the same height for any letters."""
+    font = FontProperties(size=_FONT)
+    width, _, _ = text_to_path.get_text_width_height_descent(text, font, False)
+    # On pixels letters are a little wider than on paper.
+    return np.array([1.04 * width, _FONT])
+
+
+def place_label(
+    size: np.ndarray,
+    box: np.ndarray,
+    image_size: tuple[int, int],
+    boxes: np.ndarray,
+    labels: np.ndarray,
+) -> tuple[float, float]:
+    """Where the label of a box covers least: around it, or else inside.
+
+    Args:
+      size: width and height of the label, in pixels of the image.
+      box: float [4], x1, y1, x2, y2, whose label it is.
+      image_size: width and height.
+      boxes: float [n, 4] of what should stay visible.
+      labels: float [m, 4], that are there already. Covering these is worse.
+
+    Returns:
+      Left and top of the label.
+    """
+    w, h = size
+    x1, y1, x2, y2 = box
+    # The first of equal ones is taken.
+    corners = [
+        *[(x1, y1 - h), (x2 - w, y1 - h), (x1, y2), (x2 - w, y2)],
+        *[(x2, y1), (x1 - w, y1), (x2, y2 - h), (x1 - w, y2 - h)],
+        *[(x1, y1), (x2 - w, y1), (x1, y2 - h), (x2 - w, y2 - h)],
+    ]
+    limit = np.maximum(np.array(image_size) - size, 0)
+    corners = np.clip(corners, 0, limit)
+    places = np.concatenate([corners, corners + size], axis=1)
+    cost = _overlap(places, boxes).sum(1) + 10 * _overlap(places, labels).sum(1)
+    return tuple(corners[cost.argmin()])
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Common area of boxes [n, 4] and [m, 4]: [n, m]."""
+    sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])
+    return np.maximum(sides, 0).prod(-1)
+
+
+def pr_figure(
+    path: str | os.PathLike,
+    curves: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    by_class: bool = False,
+) -> None:
+    """Draw precision over recall at an IoU of 0.5, as a PNG; seeds as a band.
+
+    Args:
+      path: of the PNG.
+      curves: label -> for each seed the `Scores.curves` of its detections.
+      by_class: draws each class, too; without it only the mean over the classes.
+
+    Raises:
+      ValueError: nothing to draw.
+    """
+    pictures.save_figure(draw_curves(curves, by_class), path)
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[Mapping[str, np.ndarray]]], by_class: bool = False
+) -> plt.Figure:
+    """See `pr_figure`."""
+    if not curves:
+        raise ValueError("There is no curve to draw.")
+    names = next(iter(curves.values()))[0]
+    panels = {"mean over classes": list(names)}
+    if by_class:
+        panels |= {name: [name] for name in names}
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    side = 4.6 if len(panels) == 1 else 2.9
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(side * columns, 0.85 * side * rows),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for number, (title, classes) in enumerate(panels.items()):
+        axis = axes.flat[number]
+        for i, group in enumerate(curves.values()):
+            # [seeds, 101], a mean over the classes.
+            lines = np.array([[seed[c] for c in classes] for seed in group]).mean(1)
+            recall = np.linspace(0, 1, lines.shape[1])
+            axis.fill_between(
+                recall, lines.min(0), lines.max(0), color=f"C{i}", alpha=0.2, lw=0
+            )
+            axis.plot(
+                recall, lines.mean(0), f"C{i}", lw=1.6, label=f"{lines.mean():.3f}"
+            )
+        axis.set_title(pictures.drawable(title), fontsize=10)
+        axis.set(xlim=(0, 1), ylim=(0, 1.02))
+        lowest = number + columns >= len(panels)
+        axis.tick_params(labelsize=8, labelbottom=lowest)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        # The names stand once, above all: here they would cover curves.
+        axis.legend(
+            title="AP50",
+            title_fontsize=8,
+            fontsize=8,
+            frameon=False,
+            loc="upper right",
+            borderaxespad=0,
+        )
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    pictures.legend_above(figure, axes.flat[0].lines, list(curves), 2 * columns)
+    figure.supxlabel("recall", fontsize=10)
+    figure.supylabel("precision at IoU 0.5", fontsize=10)
+    return figure

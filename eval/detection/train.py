@@ -1,0 +1,295 @@
+"""The training of a detector: a run like a pre-training, in the same loop."""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+import sp_jax
+from configs.eval import voc_faster_rcnn_c4
+from eval.detection import average_precision, pictures
+from eval.detection.data import Batches, BoxStore, make_dataset, open_boxes
+from eval.detection.data import test_batches as batches_of
+from eval.detection.network import Detector, Settings, load_backbone, make_detector
+from eval.results import versions, write_result
+from input_pipeline.pairs import stream
+from sp_jax import distributed, models, optim, validate
+from sp_jax.augment import Augment
+from sp_jax.backbone import Backbone
+from sp_jax.domains import DETECTION, check_domains
+from sp_jax.errors import UserError
+from sp_jax.recipe import compute_dtype
+from sp_jax.sharding import by_batch, by_size, local_copy, make_mesh, replicated
+from sp_jax.train.feed import Streamed
+from sp_jax.train.loop import Evaluation, fit
+from sp_jax.train.loop import Settings as Lengths
+from sp_jax.train.step import TrainState, state_of, step_of
+from sp_jax.train.workdir import claim_workdir
+
+RULES = (
+    optim.Rule(r"/(bn\d|downsample_1|\w*norm\d?)/(scale|bias)$", decay=False),
+    optim.Rule(""),
+)
+PICTURES = 12  # test images in detections.png
+
+
+def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None:
+    """Check everything, train, and write the average precision.
+
+    Args:
+      config: as `configs/eval/voc_faster_rcnn_c4.py` makes it.
+      workdir: the run's folder; a run in it goes on from its newest checkpoint.
+      checkpoint: a run of a pre-training, a checkpoint or a file of weights; "" for a
+        random network.
+
+    Raises:
+      UserError: the config, the data, the backbone or the folder does not fit.
+      NonFiniteLossError: the loss became infinite or not a number.
+    """
+    plain = config.to_dict()
+    schema = voc_faster_rcnn_c4.get_config().to_dict()
+    validate.check_keys(plain, schema, base="configs.eval.voc_faster_rcnn_c4")
+    check_domains(plain, DETECTION)
+    validate.check_devices(config.batch_size, jax.device_count())
+
+    data = config.data
+    train, test = (
+        open_boxes(data.store, split, data_dir=data.dir or None)
+        for split in (data.train_split, data.test_split)
+    )
+    if train.class_names != test.class_names:
+        raise UserError(
+            f"The splits {data.train_split} and {data.test_split} have different classes."
+        )
+    batches = Batches(train, config.batch_size, config.seed, data.sizes, data.max_boxes)
+    backbone = open_backbone(config, checkpoint)
+    detector = detector_of(config, backbone, len(train.class_names))
+    schedule, tx = optimizer_of(config)
+    dataset = make_dataset(batches, jax.process_index(), jax.process_count())
+
+    # Where the backbone lies may change, but not what it is.
+    path = str(pathlib.Path(checkpoint).absolute()) if checkpoint else ""
+    plain["checkpoint_of_backbone"] = path
+    plain["fingerprints"] = {
+        "backbone": backbone.fingerprint() if checkpoint else "",
+        "train": train.fingerprint,
+        "test": test.fingerprint,
+    }
+    distributed.check_equal({"config": plain})
+    first = jax.process_index() == 0
+    meta = {"config": plain, "classes": train.class_names, "versions": versions()}
+
+    # Of several processes the first one writes.
+    with claim_workdir(workdir, plain) if first else contextlib.nullcontext():
+        mesh = make_mesh()
+        state = first_state(
+            detector, backbone if checkpoint else None, tx, config, mesh
+        )
+        feed = Streamed(
+            step_of(detector.loss, tx, schedule, mesh),
+            lambda start: stream.iterate(
+                dataset, start, config.total_steps, data.prefetch, data.workers
+            ),
+            mesh,
+        )
+        evaluate = functools.partial(
+            _evaluate,
+            _make_finder(detector, test, config.test_batch_size, data.test_size),
+            test,
+            workdir,
+            {
+                "protocol": describe(config, train, test),
+                "weights": backbone.identity() if checkpoint else None,
+                "images": {f"{x.name} {x.split}": x.fingerprint for x in (train, test)},
+            },
+        )
+        logging.info(
+            "Detection on %s: %d images to train on, %d to test on, %d classes, %d steps of "
+            "%d.",
+            f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            *(len(train), len(test), len(train.class_names)),
+            *(config.total_steps, config.batch_size),
+        )
+        lengths = Lengths.from_config(
+            config,
+            total_steps=config.total_steps,
+            steps_per_epoch=batches.steps_per_epoch,
+            images_per_step=config.batch_size,
+        )
+        evaluations = [Evaluation(evaluate, config.test_every)]
+        fit(workdir, state, feed, evaluations, mesh, lengths, meta)
+
+
+def describe(config: ConfigDict, train: BoxStore, test: BoxStore) -> str:
+    """The protocol in one line."""
+    sizes = ", ".join(f"{h}x{w}" for h, w in config.data.sizes)
+    return (
+        f"Faster R-CNN, all layers trained, {config.total_steps} steps of "
+        f"{config.batch_size} images ({config.optimizer.name}, rate "
+        f"{config.optimizer.learning_rate:g}, seed {config.seed}) on {train.name} "
+        f"{train.split} ({len(train)} images within {sizes}), tested on {test.split} "
+        f"({len(test)} within {config.data.test_size[0]}x{config.data.test_size[1]})"
+    )
+
+
+def open_backbone(config: ConfigDict, checkpoint: str) -> Backbone:
+    """The network and how it wants its images; without a checkpoint it has no variables."""
+    own = {
+        "dtype": validate.or_user_error(compute_dtype, config.dtype),
+        "remat": config.remat,
+    }
+    if checkpoint:
+        loaded = sp_jax.load(checkpoint)
+        return dataclasses.replace(loaded, module=loaded.module.clone(**own))
+    module = validate.or_user_error(models.get, **config.model.to_dict(), **own)
+    colours = Augment(size=64)
+    return Backbone(module, {}, colours.size, colours.mean, colours.std)
+
+
+def detector_of(config: ConfigDict, backbone: Backbone, classes: int) -> Detector:
+    """Faster R-CNN around a backbone, with the config's settings."""
+    settings = validate.or_user_error(Settings, **config.detector.to_dict())
+    colours = backbone.mean, backbone.std
+    return validate.or_user_error(
+        make_detector, backbone.module, classes, *colours, settings
+    )
+
+
+def optimizer_of(
+    config: ConfigDict,
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """The schedule of the rate, and the transformation."""
+    recipe = config.optimizer
+    peak = recipe.learning_rate * config.batch_size / 16
+    schedule = validate.or_user_error(
+        optim.warmup_drops,
+        *(peak, recipe.warmup_steps, recipe.drops),
+        first=1e-3,  # Detectron2 begins at a thousandth.
+    )
+    return schedule, validate.or_user_error(
+        optim.get,
+        *(recipe.name, schedule),
+        peak=peak,
+        rules=RULES,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+    )
+
+
+def first_state(detector, backbone, tx, config, mesh) -> TrainState:
+    """The state of step 0, with the variables of a checkpoint in it if there is one."""
+    images = np.zeros((1, *config.data.sizes[0], 3), np.uint8)
+    state = state_of(lambda key: detector.init(key, images), tx, config.seed, mesh)
+    if backbone is None:
+        return state
+    try:
+        params, stats = load_backbone(
+            state.params, state.method_state, backbone.variables
+        )
+    except ValueError as error:
+        raise UserError(f"The checkpoint does not fit: {error}") from error
+    state = state.replace(params=params, method_state=stats)
+    return jax.device_put(state, by_size(state, mesh))
+
+
+Finder = Callable[[TrainState], average_precision.Detections]
+
+
+def _make_finder(
+    detector: Detector, test: BoxStore, batch_size: int, size: tuple[int, int]
+) -> Finder:
+    """Compile the detector for the test images; each process looks at all of them."""
+    mesh = make_mesh(jax.local_devices())
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    rows, whole = by_batch(mesh), replicated(mesh)
+    detect = jax.jit(detector.detect, in_shardings=(whole, whole, rows, rows))
+
+    def find(state: TrainState) -> average_precision.Detections:
+        params, stats = jax.device_put(
+            local_copy((state.params, state.method_state)), whole
+        )
+        found = []
+        for batch in batches_of(test, batch_size, size):
+            boxes, scores, classes = jax.device_get(
+                detect(params, stats, batch["image"], batch["size"])
+            )
+            image, slot = np.nonzero((classes >= 0) & (batch["index"][:, None] >= 0))
+            index = batch["index"][image]
+            # Back to the pixels of the image as it is stored.
+            factor = (test.sizes[index] / batch["size"][image])[:, [1, 0, 1, 0]]
+            found.append(
+                average_precision.Detections(
+                    image=index,
+                    boxes=boxes[image, slot] * factor.astype(np.float32),
+                    scores=scores[image, slot],
+                    classes=classes[image, slot],
+                )
+            )
+        return average_precision.Detections(
+            *map(np.concatenate, zip(*found, strict=True))
+        )
+
+    return find
+
+
+def _evaluate(
+    find: Finder,
+    test: BoxStore,
+    workdir: pathlib.Path,
+    about: Mapping[str, Any],
+    state: TrainState,
+    step: int,
+) -> dict[str, float]:
+    with jax.transfer_guard("allow"):
+        found = find(state)
+    scores = average_precision.average_precision(test, found)
+    by_class = {f"ap50/{name}": ap for name, ap in scores.ap50_by_class.items()}
+    result = {**scores.values, **by_class}
+    if jax.process_index() == 0:
+        write_result(workdir, "detection", result, step=step, **about)
+        save_found(workdir / "detections.npz", found, scores)
+        _draw(workdir / "detections.png", test, found)
+    return {f"detection/{name}": value for name, value in result.items()}
+
+
+def _draw(
+    path: pathlib.Path, test: BoxStore, found: average_precision.Detections
+) -> None:
+    """Some test images, evenly spread, with what was found in them."""
+    count = min(PICTURES, len(test))
+    rows = np.linspace(0, len(test) - 1, count).astype(int)
+    pictures.detection_sheet(
+        path,
+        [test.read(row) for row in rows],
+        [found.of_image(row) for row in rows],
+        [(test.boxes[row], test.labels[row]) for row in rows],
+        test.class_names,
+    )
+
+
+def save_found(
+    path: pathlib.Path,
+    found: average_precision.Detections,
+    scores: average_precision.Scores,
+) -> None:
+    """All detections (`average_precision.Detections`), and precision at 101 recalls by class.
+
+    The latter are `curves` float64 [C, 101] of the classes `names`, at an IoU of 0.5.
+    """
+    temporary = path.with_name(f".{path.name}")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            **found._asdict(),
+            names=np.array(list(scores.curves)),
+            curves=np.stack(list(scores.curves.values())),
+        )
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""Pairs looked at by a person: what `input_pipeline.curate` is made of."""

@@ -1,0 +1,1 @@
+"""Pairs without labels: what `input_pipeline.mine_pairs` is made of."""

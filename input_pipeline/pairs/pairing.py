@@ -1,0 +1,363 @@
+"""Making pair tables: from labels, from folders of two images, from other tables."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from input_pipeline import text_files
+from input_pipeline.pairs.table import PairTable
+from input_pipeline.stores.store import ImageStore
+from sp_jax.errors import UserError
+
+
+def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTable:
+    """Pair different images of the same class.
+
+    The k images of a class are laid on a circle in random order; round r pairs each
+    image with the one r places on. So in every full round each image is `first` once
+    and `second` once, and no unordered pair occurs in two rounds: round r runs for
+    r < k, r <= k/2, and at r = k/2 > 1 takes half of the circle. (For k = 2, round 1
+    gives (a, b) and (b, a).)
+
+    Args:
+      store: labelled images; unlabelled ones (-1) are left out.
+      rounds: how many partners each image gets, where its class is large enough.
+      seed: the table is a function of the store and this number.
+
+    Returns:
+      The pairs, round by round, within a round by class. Images that are alone in
+      their class are left out, counted in `source`.
+
+    Raises:
+      UserError: rounds < 1, or no class has two images.
+    """
+    if rounds < 1:
+        raise UserError(f"rounds must be at least 1, not {rounds}.")
+    circles, alone = [], 0
+    order = np.argsort(store.labels, kind="stable")
+    classes, starts = np.unique(store.labels[order], return_index=True)
+    for label, members in zip(classes, np.split(order, starts[1:]), strict=True):
+        if label < 0:
+            continue
+        if len(members) < 2:
+            alone += len(members)
+            continue
+        circles.append((label, _circle(members, int(label), seed)))
+    if not circles:
+        raise UserError(
+            f"No class of {store.name!r}, split {store.split!r}, has two images, so "
+            "there are no semantic pairs: sort the images into class folders, or train "
+            "on augmentation pairs."
+        )
+    first, second, label = [], [], []
+    for step in range(1, rounds + 1):
+        for name, circle in circles:
+            count = len(circle)
+            if step > count // 2:
+                continue
+            used = count // 2 if 1 < step == count / 2 else count
+            first.append(circle[:used])
+            second.append(np.roll(circle, -step)[:used])
+            label.append(np.full(used, name))
+    source = f"semantic pairs, rounds={rounds}, seed={seed}"
+    if alone:
+        source += f"; {alone} images alone in their class left out"
+    return _table(store, first, second, label, source)
+
+
+def own_pairs(store: ImageStore) -> PairTable:
+    """Pair each image with itself: augmentation pairs of a store without labels."""
+    rows = np.arange(len(store), dtype=np.int32)
+    return _table(store, [rows], [rows], [store.labels], "each image with itself")
+
+
+def augmented_pairs(table: PairTable) -> PairTable:
+    """The matched augmentation pairs: same first images, each paired with itself.
+
+    As many pairs, from the same images: what a semantic table must be compared with.
+    """
+    return dataclasses.replace(
+        table,
+        second=table.first,
+        source=f"augmentation pairs matched to: {table.source}",
+    )
+
+
+def only_shown(
+    store: ImageStore, table: PairTable, pairing: str
+) -> tuple[ImageStore, PairTable]:
+    """The store and the table without the images that training never shows.
+
+    For methods with a memory of each image: the row of one that is not shown would keep
+    its random start.
+
+    Args:
+      store: the images of the table.
+      table: pairs of the store.
+      pairing: as in `stream.index_batches`; "augmented" shows the first images only.
+
+    Returns:
+      The same two if all images are shown, else both with new row numbers.
+    """
+    second = table.first if pairing == "augmented" else table.second
+    shown, rows = np.unique(np.stack([table.first, second]), return_inverse=True)
+    if len(shown) == len(store):
+        return store, table
+    store = store.take(shown)
+    first, second = rows.reshape(2, -1).astype(np.int32)
+    fingerprint = store.fingerprint
+    return store, dataclasses.replace(
+        table, first=first, second=second, fingerprint=fingerprint
+    )
+
+
+def class_pairs(
+    store: ImageStore,
+    pairs_per_class: int,
+    *,
+    seed: int,
+    classes: Iterable[int] | None = None,
+    allow_small: bool = False,
+) -> PairTable:
+    """The same number of semantic pairs in each class: the frame of the paper.
+
+    The images of a class are laid on a circle in random order. The first pairs are
+    neighbours that share no image, so that every image is used at most once until the
+    class runs out: with 2n images or more, n pairs hold 2n different images. Then come
+    the pairs between these, then those two places on, and so on; no pair comes twice.
+
+    Args:
+      store: labelled images.
+      pairs_per_class: n; 0 for as many as use each image once.
+      seed: the table is a function of the store and the arguments.
+      classes: class ids to use; None for all that have images.
+      allow_small: whether a class with fewer than n different pairs gives what it has;
+        `source` names how many did.
+
+    Returns:
+      The pairs, class by class in the order given.
+
+    Raises:
+      UserError: a class is too small, or a number is negative.
+    """
+    if pairs_per_class < 0:
+        raise UserError(f"pairs_per_class must not be negative: {pairs_per_class}.")
+    if classes is None:
+        classes = np.unique(store.labels[store.labels >= 0])
+    first, second, label, small = [], [], [], []
+    for c in classes:
+        circle = _circle(np.flatnonzero(store.labels == c), int(c), seed)
+        count = len(circle)
+        wanted = pairs_per_class or count // 2
+        most = count * (count - 1) // 2
+        if most < max(wanted, 1):
+            if not allow_small:
+                raise UserError(
+                    f"Class {store.class_names[c]!r} has {count} images, too few for "
+                    f"{max(wanted, 1)} different pairs: lower --pairs_per_class, leave "
+                    "it out of --classes, or take what there is with --allow_small."
+                )
+            small.append(c)
+        a, b = _around(circle, min(wanted, most))
+        first.append(a)
+        second.append(b)
+        label.append(np.full(len(a), c))
+    if not first:
+        raise UserError(f"{store.name!r}, split {store.split!r}, has no labels.")
+    wanted = f"{pairs_per_class} pairs" if pairs_per_class else "pairs"
+    source = f"{wanted} a class, {len(first)} classes, seed={seed}"
+    if small:
+        source += f"; {len(small)} classes have fewer"
+    return _table(store, first, second, label, source)
+
+
+def _circle(members: np.ndarray, label: int, seed: int) -> np.ndarray:
+    """The members of a class in random order."""
+    # Raw bits: NumPy promises that these, not its permutations, never change.
+    sequence = np.random.SeedSequence(seed, spawn_key=(label,))
+    bits = np.random.PCG64(sequence).random_raw(len(members))
+    return members[np.argsort(bits, kind="stable")]
+
+
+def _around(circle: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first pairs on a circle: neighbours that share nothing before all others."""
+    count = len(circle)
+    first, second = [circle[:0]], [circle[:0]]
+    for step in range(1, count // 2 + 1):
+        start = np.arange(count)
+        if step == count / 2:
+            start = start[: count // 2]
+        elif step == 1:  # (0, 1), (2, 3) ..., one that is left over, (1, 2), (3, 4) ...
+            left = start[count - count % 2 :]
+            start = np.concatenate([start[:-1:2], left, start[1::2]])
+        first.append(circle[start])
+        second.append(circle[(start + step) % count])
+        if sum(map(len, first)) >= wanted:
+            break
+    return np.concatenate(first)[:wanted], np.concatenate(second)[:wanted]
+
+
+def folder_pairs(store: ImageStore) -> PairTable:
+    """Pair the two images of each folder: curated pairs that lie in folders of two.
+
+    Args:
+      store: of a folder; ids are relative paths.
+
+    Raises:
+      UserError: a folder holds another number of images.
+    """
+    groups: dict[str, list[int]] = {}
+    for row, name in enumerate(store.ids):
+        groups.setdefault(name.rpartition("/")[0], []).append(row)
+    for name, rows in groups.items():
+        if len(rows) != 2:
+            raise UserError(
+                f"The folder {name!r} of {store.name!r} holds {len(rows)} images, not "
+                "2: put the two images of each pair into a folder of their own."
+            )
+    pairs = np.array(list(groups.values()))
+    labels = store.labels[pairs]
+    return _table(
+        store, [pairs[:, 0]], [pairs[:, 1]], [labels[:, 0]], "two images a folder"
+    )
+
+
+def of_classes(table: PairTable, classes: Iterable[int]) -> PairTable:
+    """The pairs of some classes."""
+    which = np.isin(table.label, list(classes))
+    return _select(table, which, "the pairs of chosen classes")
+
+
+def subset(
+    table: PairTable, pairs_per_class: int, *, allow_small: bool = False
+) -> PairTable:
+    """The first pairs of each class: smaller subsets lie within larger ones.
+
+    Raises:
+      UserError: a class has fewer pairs, and `allow_small` is false.
+    """
+    order = np.argsort(table.label, kind="stable")
+    classes, starts, counts = np.unique(
+        table.label[order], return_index=True, return_counts=True
+    )
+    for c, count in zip(classes, counts, strict=True):
+        if count < pairs_per_class and not allow_small:
+            which = f"of class number {c}" if c >= 0 else "without a label"
+            raise UserError(
+                f"There are {count} pairs {which}, not {pairs_per_class}: ask for "
+                "fewer, or take what there is with --allow_small."
+            )
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(starts, counts)
+    return _select(
+        table, rank < pairs_per_class, f"the first {pairs_per_class} pairs a class"
+    )
+
+
+def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> PairTable:
+    """Make some of the pairs augmentation pairs, the same share of each class.
+
+    The choice is fixed in the table; `data.pairing = "mixed"` tosses a coin for each
+    pair in each epoch instead.
+
+    Args:
+      table: semantic pairs.
+      semantic_fraction: share of the pairs of each class that stay semantic, rounded.
+      seed: chooses which.
+
+    Raises:
+      UserError: the fraction is not between 0 and 1.
+    """
+    if not 0.0 <= semantic_fraction <= 1.0:
+        raise UserError(
+            f"semantic_fraction must be between 0 and 1, not {semantic_fraction}."
+        )
+    second = np.array(table.first)
+    for c in np.unique(table.label):
+        members = _circle(np.flatnonzero(table.label == c), int(c) + 1, seed)
+        kept = members[: round(semantic_fraction * len(members))]
+        second[kept] = table.second[kept]
+    return dataclasses.replace(
+        table,
+        second=second,
+        source=f"{semantic_fraction:g} semantic, seed={seed}, of: {table.source}",
+    )
+
+
+def read_classes(path: str, store: ImageStore) -> list[int]:
+    """Class ids of a file with one class a line: its name, or the first word of it.
+
+    Empty lines and those that begin with # are passed over.
+
+    Raises:
+      UserError: the file is missing or no text, or names a class twice or one that is not
+        there.
+    """
+    try:
+        lines = text_files.read_lines(pathlib.Path(path).read_bytes(), path)
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the class list {path} ({error}): give a text file with one "
+            "class a line."
+        ) from error
+    words = [name.split(" ")[0] for name in store.class_names]
+    counts = collections.Counter(words)
+    find = text_files.finder(store.class_names)
+    # With the whole name as its own word where the word is that of several.
+    unique = (
+        word if counts[word] == 1 else name
+        for word, name in zip(words, store.class_names, strict=True)
+    )
+    find_word = text_files.finder(unique)
+    chosen = []
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        found = find(line)
+        if found is None:
+            found = find_word(line)
+        if found is None and counts[line] > 1:
+            raise UserError(
+                f"{path}, line {number}: {counts[line]} classes of {store.name!r} begin "
+                f"with {line!r}: write the whole name."
+            )
+        if found is None:
+            raise UserError(
+                f"{path}, line {number}: {store.name!r} has no class {line!r}."
+            )
+        if found in chosen:
+            raise UserError(f"{path}, line {number}: class {line!r} comes twice.")
+        chosen.append(found)
+    return chosen
+
+
+def _select(table: PairTable, which: np.ndarray, how: str) -> PairTable:
+    return dataclasses.replace(
+        table,
+        first=table.first[which],
+        second=table.second[which],
+        label=table.label[which],
+        source=f"{how} of: {table.source}",
+    )
+
+
+def _table(
+    store: ImageStore,
+    first: list[np.ndarray],
+    second: list[np.ndarray],
+    label: list[np.ndarray],
+    source: str,
+) -> PairTable:
+    """A table for a store from parts of its columns."""
+    return PairTable(
+        first=np.concatenate(first),
+        second=np.concatenate(second),
+        label=np.concatenate(label),
+        store=store.name,
+        split=store.split,
+        fingerprint=store.fingerprint,
+        source=source,
+    )

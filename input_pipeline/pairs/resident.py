@@ -1,0 +1,130 @@
+"""Pixels and pairs in the memory of the accelerator, for stores that fit there.
+
+The only module of this room that needs jax. The batches are those of the stream.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from input_pipeline.pairs.sampling import Sampler
+from input_pipeline.stores.store import ImageStore
+from sp_jax.errors import UserError
+
+PLACEMENTS = ("auto", "device", "stream")
+
+# Of the memory that is free before the network is made: the rest is for activations.
+SHARE = 0.25
+
+
+class Resident:
+    """A store and its pairs on every device of a sharding.
+
+    Attributes:
+      arrays: "image" uint8 [N, S, S, 3], and "first", "second", "label" int32 [P]. They
+        are handed to compiled functions as arguments: a constant would be copied.
+    """
+
+    def __init__(
+        self, store: ImageStore, sampler: Sampler, sharding: jax.sharding.Sharding
+    ):
+        """Copy the pixels to the devices.
+
+        Args:
+          store: the images that the sampler's table points into.
+          sampler: draws the batches.
+          sharding: replicates an array over the devices of all processes.
+        """
+        images = store.images[np.arange(len(store))]
+        self.arrays = {
+            name: jax.make_array_from_process_local_data(sharding, x)
+            for name, x in {"image": images, **sampler.columns}.items()
+        }
+        self._sampler = sampler
+
+    def batches(
+        self, arrays: dict[str, jax.Array], first_step: jax.Array, count: int
+    ) -> dict[str, jax.Array]:
+        """The batches of `count` steps without pixels; call it inside of `jax.jit`.
+
+        Args:
+          arrays: of this object.
+          first_step: int32 scalar.
+          count: how many steps.
+
+        Returns:
+          "index" int32 [count, B, V] and "label" int32 [count, B].
+        """
+        per_epoch = self._sampler.steps_per_epoch
+        first_epoch = first_step // per_epoch
+        # As many epochs as that many steps can touch: an order is sorted once, not
+        # once a step.
+        epochs = (count + 2 * per_epoch - 2) // per_epoch
+        orders = jax.vmap(lambda e: self._sampler.order(e, jnp))(
+            first_epoch + jnp.arange(epochs)
+        )
+
+        def rows(step):
+            order = orders[step // per_epoch - first_epoch]
+            return self._sampler.rows(arrays, step, order, jnp)
+
+        return jax.vmap(rows)(first_step + jnp.arange(count))
+
+    def read(
+        self, arrays: dict[str, jax.Array], batch: dict[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        """Add the pixels to the batch of one step: "image" uint8 [B, V, S, S, 3]."""
+        return {"image": arrays["image"][batch["index"]], **batch}
+
+
+def place(
+    asked: Literal["auto", "device", "stream"], store: ImageStore
+) -> tuple[Literal["device", "stream"], str]:
+    """Decide where the pixels of a run live.
+
+    "auto" is the device if it is an accelerator and the pixels take at most a quarter of
+    its free memory.
+
+    Args:
+      asked: what the config says.
+      store: the images.
+
+    Returns:
+      The place, and the reason in words.
+
+    Raises:
+      UserError: an unknown placement, or pixels that do not fit into the device that was
+        asked for.
+    """
+    if asked not in PLACEMENTS:
+        raise UserError(
+            f"config.data.placement is {asked!r}: use one of {', '.join(PLACEMENTS)}."
+        )
+    size = float(np.prod(store.images.shape, dtype=np.float64))
+    free = _free_memory()
+    if free is None:
+        words = f"{size / 1e9:.2f} GB; this kind of device does not tell its memory"
+        return ("device" if asked == "device" else "stream"), words
+    words = f"{size / 1e9:.2f} GB of pixels, {free / 1e9:.1f} GB of free device memory"
+    if asked == "device" and size > free:
+        raise UserError(
+            f"config.data.placement=device, but there are {words}: use "
+            "config.data.placement=stream."
+        )
+    if asked == "auto":
+        return ("device" if size <= SHARE * free else "stream"), words
+    return asked, words
+
+
+def _free_memory() -> float | None:
+    """Bytes of the fullest device of all processes; None where that is not known."""
+    stats: list[dict[str, Any] | None] = [d.memory_stats() for d in jax.local_devices()]
+    if not all(s and "bytes_limit" in s for s in stats):
+        return None
+    free = min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
+    if jax.process_count() > 1:  # all of them have to choose the same place
+        free = multihost_utils.process_allgather(np.float32(free)).min()
+    return float(free)

@@ -1,0 +1,171 @@
+"""Which pairs a step sees: a function of (seed, step), the same on a host and a device.
+
+The random bits are Threefry's, a counter-based generator that is a few additions,
+rotations and exclusive ors. So one text serves NumPy, which feeds a stream, and jax.numpy,
+which draws the same batches on an accelerator.
+"""
+
+import dataclasses
+import functools
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from input_pipeline.pairs.table import PairTable
+from sp_jax.errors import UserError
+
+Pairing = Literal["semantic", "augmented", "mixed"]
+
+_ORDER, _COIN = 0, 1  # Keep the two uses of a seed apart.
+_COIN_BITS = 24
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampler:
+    """Draws the batch of a step without its pixels.
+
+    The order of epoch e is a permutation drawn from (seed, e), cut into batches; what is
+    left of it is dropped. The coins of mixed pairs are drawn from (seed, step).
+
+    Attributes:
+      table: P pairs.
+      batch_size: pairs B of the global batch, over all processes.
+      seed: at least 0 and below 2^32.
+      pairing: "semantic": both images of each pair, V = 2. "augmented": the first image
+        only, V = 1. "mixed": a coin for each pair of each step; where it says augmented
+        the second image is the first again, V = 2.
+      semantic_fraction: probability that "mixed" keeps a pair semantic.
+
+    Raises:
+      UserError: at construction, if a value is out of range.
+    """
+
+    table: PairTable
+    batch_size: int
+    seed: int
+    pairing: Pairing = "semantic"
+    semantic_fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {self.batch_size}.")
+        if self.batch_size > len(self.table):
+            raise UserError(
+                f"batch_size {self.batch_size} exceeds the {len(self.table)} pairs of "
+                "the table: choose a smaller batch, or make more pairs (rounds)."
+            )
+        if self.pairing not in ("semantic", "augmented", "mixed"):
+            raise UserError(
+                f"pairing must be semantic, augmented or mixed, not {self.pairing!r}."
+            )
+        if not 0.0 <= self.semantic_fraction <= 1.0:
+            raise UserError(
+                "semantic_fraction must be between 0 and 1, not "
+                f"{self.semantic_fraction}."
+            )
+        check_seed(self.seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """P // B."""
+        return len(self.table) // self.batch_size
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns of the table by name, int32 [P]."""
+        return {k: getattr(self.table, k) for k in ("first", "second", "label")}
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """The global batch of a step >= 0, without end.
+
+        Returns:
+          "index" int32 [B, V], rows of the store, and "label" int32 [B].
+        """
+        order = self._order_on_host(step // self.steps_per_epoch)
+        return self.rows(self.columns, step, order, np)
+
+    def order(self, epoch: Any, xp: ModuleType) -> Any:
+        """The permutation of the pairs in an epoch: integers [P].
+
+        Args:
+          epoch: a number; on a device, also a traced one.
+          xp: numpy or jax.numpy.
+        """
+        bits = random_bits(self.seed, _ORDER, epoch, len(self.table), xp)
+        return xp.argsort(bits, stable=True)
+
+    def rows(self, columns: dict[str, Any], step: Any, order: Any, xp: ModuleType):
+        """The batch of a step, given the order of its epoch.
+
+        Args:
+          columns: those of the table; on a device, copies of them.
+          step: a number; on a device, also a traced one.
+          order: of the epoch of this step.
+          xp: numpy or jax.numpy.
+
+        Returns:
+          As `batch`.
+        """
+        start = step % self.steps_per_epoch * self.batch_size
+        pairs = order[start + xp.arange(self.batch_size)]
+        first, second = columns["first"][pairs], columns["second"][pairs]
+        if self.pairing == "augmented":
+            index = first[:, None]
+        else:
+            if self.pairing == "mixed":
+                bits = random_bits(self.seed, _COIN, step, self.batch_size, xp)
+                most = round(self.semantic_fraction * 2**_COIN_BITS)
+                keep = (bits >> (32 - _COIN_BITS)) < most
+                second = xp.where(keep, second, first)
+            index = xp.stack([first, second], axis=1)
+        return {"index": index, "label": columns["label"][pairs]}
+
+    # Two epochs: prefetching runs ahead over the border. A worker keeps its own.
+    @functools.lru_cache(maxsize=2)  # noqa: B019 one sampler a run
+    def _order_on_host(self, epoch: int) -> np.ndarray:
+        return self.order(epoch, np)
+
+
+def check_seed(seed: int) -> None:
+    """Check what `random_bits` takes.
+
+    Raises:
+      UserError: the seed is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed must be at least 0 and below 2^32, but is {seed}.")
+
+
+def random_bits(seed: int, use: int, number: Any, count: int, xp: ModuleType) -> Any:
+    """uint32 [count] from (seed, use, number).
+
+    Args:
+      seed: below 2^32.
+      use: keeps different uses of one seed apart.
+      number: of the epoch or step, below 2^31; on a device, also a traced one.
+      count: how many.
+      xp: numpy or jax.numpy.
+    """
+    words = functools.partial(xp.asarray, dtype=xp.uint32)
+    key = threefry(words([0]), words([seed]), words([use]), words(number).reshape(1))
+    return threefry(*key, words([0]), xp.arange(count, dtype=xp.uint32))[0]
+
+
+def threefry(key0: Any, key1: Any, x0: Any, x1: Any) -> tuple[Any, Any]:
+    """Threefry-2x32 with 20 rounds: two words of key and two of counter to two of bits.
+
+    Arrays of uint32 of at least one axis, of NumPy or jax; sums wrap around.
+
+    Source: Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405
+    """
+    keys = (key0, key1, key0 ^ key1 ^ 0x1BD11BDA)
+    x0, x1 = x0 + keys[0], x1 + keys[1]
+    for group in range(5):
+        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            x0 = x0 + x1
+            x1 = ((x1 << turn) | (x1 >> (32 - turn))) ^ x0
+        x0 = x0 + keys[(group + 1) % 3]
+        x1 = x1 + keys[(group + 2) % 3] + (group + 1)
+    return x0, x1

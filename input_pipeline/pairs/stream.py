@@ -1,0 +1,114 @@
+"""The stream of batches: a Grain dataset whose element `step` is the batch of a step.
+
+The step number is the whole random state (`sampling`). So a run resumes by starting at a
+step, on any number of processes.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from input_pipeline.pairs.sampling import Sampler
+from input_pipeline.pairs.table import check_table
+from input_pipeline.stores.store import ImageStore
+from sp_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def make_dataset(
+    store: ImageStore,
+    sampler: Sampler,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """The stream of batches: `dataset[step]` is this process's share of that step.
+
+    Args:
+      store: the images that the sampler's table points into.
+      sampler: draws the batches, of B pairs with V images.
+      process_index: this process p: rows [p B/n, (p+1) B/n) of the global batch.
+      process_count: number of processes n.
+
+    Returns:
+      An endless dataset of {"image": uint8 [B/n, V, S, S, 3], "index": int32
+      [B/n, V], "label": int32 [B/n]}. Each element is newly allocated.
+
+    Raises:
+      UserError: the table was made for another store, or the processes cannot share the
+        batch.
+    """
+    check_table(sampler.table, store)
+    mine = share_of(sampler.batch_size, process_index, process_count)
+    images = store.images  # Worker processes get this, and not the names of all images.
+
+    def read(step: int) -> Batch:
+        batch = {name: x[mine] for name, x in sampler.batch(int(step)).items()}
+        return {"image": images[batch["index"]], **batch}
+
+    # Not MapDataset.shuffle().batch().repeat(), which does reshuffle each epoch:
+    # it walks the pipeline once a record, where one indexing operation reads the
+    # whole batch four times faster; and its epochs take the seeds seed + e, so the
+    # second epoch of seed 0 would be the first of seed 1.
+    return grain.MapDataset.range(sys.maxsize).map(read)
+
+
+def share_of(batch_size: int, process_index: int, process_count: int) -> slice:
+    """The rows of a global batch that a process reads.
+
+    Raises:
+      UserError: there is no such process, or the processes cannot share the batch.
+    """
+    if not 0 <= process_index < process_count:
+        raise UserError(f"There is no process {process_index} of {process_count}.")
+    if batch_size % process_count:
+        raise UserError(
+            f"batch_size {batch_size} cannot be shared by {process_count} processes: "
+            "choose a multiple."
+        )
+    share = batch_size // process_count
+    return slice(process_index * share, (process_index + 1) * share)
+
+
+def iterate(
+    dataset: grain.MapDataset,
+    start_step: int,
+    total_steps: int,
+    prefetch: int = 2,
+    workers: int = 0,
+) -> Iterator[Any]:
+    """Batches of steps start_step .. total_steps - 1, read ahead.
+
+    One thread reads, or several processes do; the batches are the same. They end when the
+    iterator is used up, closed or collected.
+
+    Args:
+      dataset: from `make_dataset`.
+      start_step: first step; that of a run that resumes.
+      total_steps: one past the last step.
+      prefetch: how many batches to hold ready, of each worker; 0 reads in the calling
+        thread.
+      workers: processes that read. None are needed for pixels in memory or in a memory
+        map; they help where a single reader of ArrayRecord files is too slow.
+    """
+    options = grain.ReadOptions(
+        num_threads=1 if prefetch else 0, prefetch_buffer_size=prefetch
+    )
+    steps = dataset[start_step:total_steps].to_iter_dataset(options)
+    if workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads its own, also in a library.
+        steps = steps.mp_prefetch(
+            grain.multiprocessing.MultiprocessingOptions(
+                num_workers=workers, per_worker_buffer_size=max(1, prefetch)
+            )
+        )
+    batches = iter(steps)
+    try:
+        yield from batches
+    finally:
+        batches.close()

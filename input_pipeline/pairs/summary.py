@@ -1,0 +1,188 @@
+"""What a pair table holds, in numbers and as a picture to look at."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from input_pipeline.pairs.table import PairTable, check_table
+from input_pipeline.stores.store import ImageStore
+from sp_jax.errors import UserError
+
+_CHUNK = 4096  # Pairs that are read at a time.
+_IMAGES = 256  # Images whose contrast is taken at a time.
+_THUMBNAIL = 16
+# Standard deviations in levels of 255: an image with less is blank, up to the noise of a
+# scanner; a thumbnail with less holds rounding, and its correlation means nothing.
+_BLANK, _ROUNDING = 3.0, 0.1
+# Correlation of two thumbnails from which on they count as one picture: docs/data.md says
+# what lies above it.
+NEAR = 0.95
+
+
+def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
+    """Count what can go wrong with pairs.
+
+    Args:
+      table: P pairs of the store.
+      store: its images.
+
+    Returns:
+      pairs: P.
+      augmentation_pairs: those of an image with itself.
+      classes: number of labels.
+      pairs_a_class: the smallest and the largest number.
+      images: different images in the table.
+      images_used_again: those that stand in more than one pair.
+      blank_images: those without contrast, see `blank`.
+      duplicate_images: those whose pixels another image of the table has, too.
+      identical_pairs: semantic pairs of two images with the same pixels.
+      near_duplicate_pairs: semantic pairs, not identical, see `near_duplicates`.
+      repeated_pairs: pairs that stand in the table before, in either order.
+      pairs_across_classes: those whose images and whose own label are not all the same.
+
+    Raises:
+      UserError: the table was made for another store.
+    """
+    check_table(table, store)
+    semantic = table.first != table.second
+    used, times = np.unique(
+        np.concatenate([table.first, table.second[semantic]]), return_counts=True
+    )
+    _, content, copies = np.unique(
+        store.digests[used], axis=0, return_inverse=True, return_counts=True
+    )
+    same = _identical(store, table.first, table.second)
+    near = near_duplicates(store, table.first, table.second)
+    classes, counts = np.unique(table.label, return_counts=True)
+    both = np.stack([table.first, table.second], axis=1)
+    labels = np.stack([store.labels[table.first], store.labels[table.second]])
+    return {
+        "pairs": len(table),
+        "augmentation_pairs": int((~semantic).sum()),
+        "classes": len(classes),
+        "pairs_a_class": [int(counts.min()), int(counts.max())],
+        "images": len(used),
+        "images_used_again": int((times > 1).sum()),
+        "blank_images": int(blank(store, used).sum()),
+        "duplicate_images": int((copies[content.reshape(-1)] > 1).sum()),
+        "identical_pairs": int((same & semantic).sum()),
+        "near_duplicate_pairs": int((near & semantic & ~same).sum()),
+        "repeated_pairs": len(table) - len(np.unique(np.sort(both, axis=1), axis=0)),
+        "pairs_across_classes": int((labels != table.label).any(0).sum()),
+    }
+
+
+def blank(store: ImageStore, rows: np.ndarray) -> np.ndarray:
+    """Which images have no contrast, bool [n]: no channel deviates by 3 of 255 levels.
+
+    A pair of two of them teaches nothing.
+
+    Args:
+      store: the images.
+      rows: int [n].
+    """
+    found = np.empty(len(rows), bool)
+    for start in range(0, len(rows), _IMAGES):
+        part = slice(start, start + _IMAGES)
+        pixels = store.read(rows[part])
+        deviation = pixels.std((1, 2), dtype=np.float32)
+        found[part] = deviation.max(axis=1) < _BLANK
+    return found
+
+
+def near_duplicates(
+    store: ImageStore, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """Which pairs of rows show one picture, bool [P].
+
+    Their pixels are the same, or their 16 x 16 gray thumbnails correlate by more than `NEAR`.
+    """
+    alike = similarity(store, first, second) > NEAR
+    return alike | _identical(store, first, second)
+
+
+def _identical(store: ImageStore, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return (store.digests[first] == store.digests[second]).all(axis=1)
+
+
+def similarity(store: ImageStore, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Correlation of the gray thumbnails of pairs of rows: float32 [P], from -1 to 1.
+
+    NaN where a thumbnail has no contrast: its correlation is undefined.
+    """
+    found = np.empty(len(first), np.float32)
+    for start in range(0, len(first), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        a = _thumbnails(store.read(first[rows]))
+        b = _thumbnails(store.read(second[rows]))
+        found[rows] = (a * b).sum(1)
+    return found
+
+
+def _thumbnails(images: np.ndarray) -> np.ndarray:
+    """Gray thumbnails of mean 0 and norm 1: float32 [n, up to 256]; NaN without contrast."""
+    size = images.shape[1]
+    side = min(size, _THUMBNAIL)
+    gray = images.mean(-1, dtype=np.float32)
+    edges = np.linspace(0, size, side + 1).astype(int)
+    small = np.add.reduceat(np.add.reduceat(gray, edges[:-1], 1), edges[:-1], 2)
+    small /= np.outer(np.diff(edges), np.diff(edges))  # Not every block is as large.
+    small = small.reshape(len(images), -1)
+    small = small - small.mean(1, keepdims=True)
+    norm = np.linalg.norm(small, axis=1, keepdims=True)
+    return small / np.where(norm < _ROUNDING * side, np.nan, norm)
+
+
+def contact_sheet(
+    table: PairTable, store: ImageStore, pairs: int = 80, columns: int = 8
+) -> Image.Image:
+    """Draw pairs that are spread evenly over the table, with the names of their classes.
+
+    Args:
+      table: pairs of the store.
+      store: its images.
+      pairs: how many to draw, if the table has as many.
+      columns: pairs in a line.
+    """
+    count = min(pairs, len(table))
+    chosen = np.linspace(0, len(table) - 1, count).astype(int)
+    size = store.images.shape[1]
+    scale = max(1, round(96 / size))
+    side, text, gap = size * scale, 14, 10
+    width, height = 2 * side + gap, side + text + gap
+    lines = -(-count // columns)
+    sheet = Image.new(
+        "RGB", (min(columns, count) * width + gap, lines * height), "white"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for place, row in enumerate(chosen):
+        x = gap + place % columns * width
+        y = place // columns * height
+        label = table.label[row]
+        name = store.class_names[label] if label >= 0 else ""
+        draw.text((x, y), name[: side // 4], "black", font)
+        images = store.read([table.first[row], table.second[row]])
+        for i, image in enumerate(images):
+            tile = Image.fromarray(image).resize((side, side), Image.NEAREST)
+            sheet.paste(tile, (x + i * side, y + text))
+    return sheet
+
+
+def csv_path(text: str) -> pathlib.Path:
+    """Check where a table is to be written, before the work is done."""
+    path = pathlib.Path(text).expanduser()
+    if path.suffix != ".csv" or not path.parent.is_dir():
+        raise UserError(f"--out={text} must name a .csv file in a folder that exists.")
+    return path
+
+
+def write_numbers(out: pathlib.Path, numbers: dict[str, Any]) -> None:
+    """Print what a table holds, and write it beside the table."""
+    for name, value in numbers.items():
+        print(f"{name.replace('_', ' ')}: {value}")
+    path = out.with_suffix(".json")
+    path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {out}; some of the pairs are in {out.with_suffix('.png')}")

@@ -1,0 +1,265 @@
+"""Pair tables: which two images of a store make a positive pair.
+
+A table is data, not code: it can be saved as a CSV file, looked at, curated by hand
+and loaded again. `second == first` is an augmentation pair (two views of one image).
+`pairing` makes tables.
+"""
+
+import dataclasses
+import hashlib
+import io
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from input_pipeline import text_files
+from input_pipeline.stores.store import ImageStore
+from sp_jax.errors import UserError
+
+_COLUMNS = ("first", "second", "label")
+_WITH_ROOT = ("folder", "tiny_imagenet")  # Stores whose ids are paths in a folder.
+_SHOWN = 200  # characters of a wrong name, which may be half of a file
+_HEADER = ("store", "split", "fingerprint", "source")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairTable:
+    """Positive pairs of images.
+
+    Attributes:
+      first: int32 [P], rows of the store.
+      second: int32 [P], rows of the store.
+      label: int32 [P], class id of the pair; -1: none.
+      store: name of the store that the rows point into.
+      split: its split.
+      fingerprint: its fingerprint.
+      source: how the table was made, in words.
+
+    Raises:
+      UserError: the columns differ in length, are empty, or hold negative rows.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    label: np.ndarray
+    store: str
+    split: str
+    fingerprint: str
+    source: str
+
+    def __post_init__(self) -> None:
+        """Check the columns and make them int32, read-only."""
+        for name in _COLUMNS:
+            given = np.asarray(getattr(self, name))
+            if given.ndim != 1 or given.dtype.kind not in "iu":
+                raise UserError(
+                    f"Column {name!r} of a pair table must be one-dimensional whole "
+                    f"numbers, not {given.dtype} {list(given.shape)}."
+                )
+            column = given.astype(np.int32)  # A copy: safe to freeze.
+            column.setflags(write=False)
+            object.__setattr__(self, name, column)
+        lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
+        if len(set(lengths.values())) > 1:
+            raise UserError(f"The columns of a pair table differ in length: {lengths}.")
+        if not len(self.first):
+            raise UserError(f"The pair table ({self.source}) holds no pairs.")
+        if min(self.first.min(), self.second.min()) < 0:
+            raise UserError("A pair table must not hold negative image indices.")
+
+    def __len__(self) -> int:
+        """The number of pairs P."""
+        return len(self.first)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 hex over the pairs and the fingerprint of their store."""
+        whole = hashlib.sha256(self.fingerprint.encode())
+        for name in _COLUMNS:
+            whole.update(getattr(self, name).astype("<i4").tobytes())
+        return whole.hexdigest()
+
+
+def check_table(table: PairTable, store: ImageStore) -> None:
+    """Raise UserError unless the table was made for this very store."""
+    if table.fingerprint != store.fingerprint:
+        raise UserError(
+            f"The pair table was made for store {table.store!r}, split "
+            f"{table.split!r} (fingerprint {table.fingerprint[:12]}), not for "
+            f"{store.name!r}, split {store.split!r} ({store.fingerprint[:12]}): open "
+            "that store, or make a new table for this one."
+        )
+    largest = max(table.first.max(), table.second.max())
+    if largest >= len(store):
+        raise UserError(
+            f"The pair table points to image {largest}, but {store.name!r} has only "
+            f"{len(store)} images: make a new table for it."
+        )
+
+
+def save_table(
+    path: str | os.PathLike[str],
+    table: PairTable,
+    store: ImageStore,
+    score: np.ndarray | None = None,
+) -> None:
+    """Write a table as CSV: comment lines on its origin, then ids and class names.
+
+    Args:
+      path: of the file; it is whole or absent.
+      table: pairs of the store.
+      store: gives ids and class names.
+      score: float [P], a further column: how sure each pair is.
+
+    Raises:
+      UserError: the table was made for another store.
+    """
+    check_table(table, store)
+    text = io.StringIO()
+    for key in _HEADER:
+        text.write(f"# {key}={' '.join(str(getattr(table, key)).split())}\n")
+    text.write(text_files.csv_line(_COLUMNS if score is None else (*_COLUMNS, "score")))
+    columns = (table.first, table.second, table.label)
+    for row, (first, second, label) in enumerate(zip(*columns, strict=True)):
+        name = store.class_names[label] if label >= 0 else ""
+        more = () if score is None else (f"{score[row]:.6f}",)
+        text.write(
+            text_files.csv_line((store.ids[first], store.ids[second], name, *more))
+        )
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # surrogateescape: file names that are not UTF-8.
+    try:
+        content = text.getvalue().encode("utf-8", "surrogateescape")
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
+    """Read a table that `save_table` wrote or that a person made.
+
+    Images are named by their ids; those of a folder also by absolute paths. Further
+    columns are ignored, and so are lines that begin with #. The comment lines at the top
+    may be missing; with a fingerprint, the store must match it. An empty
+    label stands for the class of the first image.
+
+    Raises:
+      UserError: the file is missing or no table, lacks a column, was made for another
+        store, or names an image or a class that the store does not have (with the line
+        number).
+    """
+    path = pathlib.Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the pair table {path} ({error}): give a CSV file with "
+            f"the columns {', '.join(_COLUMNS)}."
+        ) from error
+    header, rows = _read_rows(path, text_files.decode(content, path, "surrogateescape"))
+    made_for = header.get("fingerprint", store.fingerprint)
+    if made_for != store.fingerprint:
+        raise UserError(
+            f"{path} was made for store {header.get('store')!r}, split "
+            f"{header.get('split')!r} (fingerprint {made_for[:12]}), not for "
+            f"{store.name!r}, split {store.split!r} ({store.fingerprint[:12]}): open "
+            "that store, with the same image size and way to resize; or, if the images "
+            "were changed on purpose, delete the file's fingerprint line."
+        )
+    _, columns = next(rows, (0, []))
+    columns = [name.strip() for name in columns]
+    missing = [name for name in _COLUMNS if name not in columns]
+    if missing:
+        raise UserError(
+            f"{path} lacks the column {', '.join(missing)}: its first line after the "
+            f"comments must be {','.join(_COLUMNS)}."
+        )
+    places = [columns.index(name) for name in _COLUMNS]
+    find = text_files.finder(store.ids)
+    find_class = text_files.finder(store.class_names)
+    scheme, _, directory = store.name.partition(":")
+    root = pathlib.Path(directory).expanduser() if scheme in _WITH_ROOT else None
+    first, second, label = [], [], []
+    for number, row in rows:
+        where = f"{path}, line {number}"
+        if row[0].startswith("#") and find(row[0]) is None:
+            continue  # A pair that a person has taken out.
+        if len(row) <= max(places):
+            lacks = [columns[place] for place in places if place >= len(row)]
+            raise UserError(
+                f"{where}: the row has no column {', '.join(lacks)}: complete or remove "
+                "it."
+            )
+        *images, class_name = (row[place] for place in places)
+        for column, name, found in zip(_COLUMNS, images, (first, second), strict=False):
+            image = find(name)
+            if image is None and root and name:
+                image = find(_relative(name, root, where))
+            if image is None:
+                raise UserError(
+                    f"{where}: {store.name!r}, split {store.split!r}, has no image "
+                    f"{name[:_SHOWN]!r} (column {column}): {_advice(name)}."
+                )
+            found.append(image)
+        label.append(find_class(class_name) if class_name else store.labels[first[-1]])
+        if label[-1] is None:
+            raise UserError(
+                f"{where}: {store.name!r} has no class {class_name[:_SHOWN]!r}: "
+                f"{_advice(class_name)}, or leave the label empty."
+            )
+    return PairTable(
+        first=np.asarray(first, np.int32),
+        second=np.asarray(second, np.int32),
+        label=np.asarray(label, np.int32),
+        store=store.name,
+        split=store.split,
+        fingerprint=store.fingerprint,
+        source=header.get("source", f"file {path.name}"),
+    )
+
+
+def _read_rows(
+    path: pathlib.Path, text: str
+) -> tuple[dict[str, str], Iterator[tuple[int, list[str]]]]:
+    """The comment lines at the top, and the rows behind them, each with its line number."""
+    # Line ends stay as they are: names in quotation marks may hold some.
+    lines = list(io.StringIO(text, newline=""))
+    header, start = {}, 0
+    for line in lines:
+        # Spreadsheet programs quote comment lines and pad them with commas.
+        stripped = line.strip().rstrip(",").strip('"')
+        if stripped and not stripped.startswith("#"):
+            break
+        start += 1
+        key, equals, value = stripped.lstrip("# ").partition("=")
+        if equals:
+            header[key.strip()] = value.strip()
+    return header, text_files.read_csv(lines, path, start)
+
+
+def _advice(name: str) -> str:
+    """What to do about a name that is not found."""
+    if "\n" in name or "\r" in name:
+        return 'look for a quotation mark (") without its other half'
+    if any("\udc80" <= character <= "\udcff" for character in name):
+        return "if the name looks right in your editor, save the file as UTF-8"
+    return "correct or remove the line"
+
+
+def _relative(name: str, root: pathlib.Path, where: str) -> str:
+    """The id of an image that a person has named by another path to it."""
+    path = os.path.normpath(root.absolute() / name)
+    try:
+        return (
+            pathlib.Path(path).relative_to(os.path.normpath(root.absolute())).as_posix()
+        )
+    except ValueError:
+        raise UserError(
+            f"{where}: {name[:_SHOWN]!r} lies outside of the store's folder {root}: move "
+            "the image into it, or open a store that holds both."
+        ) from None

@@ -1,0 +1,178 @@
+"""Image folders: `DIR/CLASS/*.jpg`, `DIR/{train,val,test}/CLASS/*.jpg`, `DIR/*.jpg`.
+
+* Sub-folders are classes; deeper folders belong to the class above them.
+* Folders named train, val or test are the splits, each with class folders (or with
+  unlabelled images) in it. A class keeps its id in all of them. Other names of splits, such
+  as Training, Validation or test_set, mean the same if nothing else holds images; dev, eval
+  and trainval are splits of these names.
+* Images without class folders are unlabelled: label -1.
+* Of a file without a suffix the content says whether it is an image.
+
+DIR may also be a zip archive of such a folder; `files` says what a folder around everything
+in it means.
+"""
+
+import collections
+import os
+import unicodedata
+
+from absl import logging
+
+from input_pipeline.stores.files import (
+    SPLITS,
+    SUFFIXES,
+    File,
+    Files,
+    begins_as_image,
+    is_image,
+    list_files,
+    split_of,
+)
+from input_pipeline.stores.source import Source, key_of, make_meta
+from sp_jax.errors import UserError
+
+# Files that stand beside images and of which nobody expects that they are used.
+_ASIDE = (
+    *(".txt", ".md", ".rst", ".pdf", ".doc", ".docx", ".rtf", ".html", ".htm", ".url"),
+    *(".csv", ".tsv", ".xls", ".xlsx", ".json", ".jsonl", ".xml", ".yaml", ".yml"),
+    *(".ini", ".cfg", ".toml", ".db", ".log", ".lst", ".md5", ".sha1", ".sha256"),
+    *(".mat", ".npy", ".npz", ".h5", ".pkl", ".parquet", ".py", ".ipynb", ".sh", ".m"),
+    *(".zip", ".gz", ".tar", ".tgz", ".rar", ".7z", ".bib", ".lnk"),
+    *("readme", "license", "licence", "copying", "notice", "citation", "icon\r"),
+)
+_LAYOUT = (
+    "put images into class folders (DIR/CLASS/x.jpg), class folders into "
+    "DIR/train, DIR/val, DIR/test, or unlabelled images straight into DIR"
+)
+
+
+def scan(directory: str) -> Source:
+    """The images of a folder.
+
+    Raises:
+      UserError: the folder is missing, empty or ambiguous.
+    """
+    files = list_files(directory, _LAYOUT)
+    images, others = _find_images(files)
+    if not images:
+        raise UserError(
+            f"{files.root} holds no images ({', '.join(SUFFIXES)})"
+            f"{', but ' + _describe(others) if others else ''}: {_LAYOUT}."
+        )
+    ids = [file.name for file in images]
+    parts = _find_splits(files, ids)
+    classes = {}
+    for folder in parts or [""]:
+        inside = [name for name in ids if name.startswith(folder)]
+        classes |= _classes(files, inside, folder)
+    ids = list(classes)
+    if others:
+        _warn(files, others, ids)
+    splits = {
+        split: [i for i, name in enumerate(ids) if name.startswith(folder)]
+        for folder, split in parts.items()
+    }
+    sizes = {file.name: file.size for file in images}
+    return Source(
+        name=f"folder-{files.root.resolve().name}",
+        key=key_of(images),
+        meta=lambda: make_meta(ids, list(classes.values()), splits),
+        open_reader=lambda: lambda row: files.read(ids[row]),
+        size_of=lambda row: sizes[ids[row]],
+    )
+
+
+def _find_images(files: Files) -> tuple[list[File], list[str]]:
+    """The images, and the names of other files that somebody may take for images."""
+    images, others = [], []
+    for file in files.files:
+        if is_image(file.name):
+            images.append(file)
+        elif not file.name.lower().endswith(_ASIDE):
+            has_suffix = os.path.splitext(file.name)[1]
+            if not has_suffix and begins_as_image(files, file.name):
+                images.append(file)
+            else:
+                others.append(file.name)
+    return images, others
+
+
+def _describe(others: list[str]) -> str:
+    """How many files of which kinds."""
+    kinds = collections.Counter(os.path.splitext(name)[1] for name in others)
+    kinds = ", ".join(
+        f"{count} {suffix or 'without a suffix'}"
+        for suffix, count in kinds.most_common(5)
+    )
+    return f"{len(others)} files of other kinds ({kinds}), such as {others[0]}"
+
+
+def _warn(files: Files, others: list[str], ids: list[str]) -> None:
+    """Name the files that are passed over, and the folders of which nothing is used."""
+    used = {os.path.dirname(name) for name in ids}
+    lost = sorted({os.path.dirname(name) for name in others} - used)
+    logging.warning(
+        "%s: %s, are not used: convert them to JPEG or PNG, or remove them.%s",
+        files.root,
+        _describe(others),
+        f" Nothing is used of the folders {', '.join(lost[:10])}." if lost else "",
+    )
+
+
+def _find_splits(files: Files, ids: list[str]) -> dict[str, str]:
+    """The folders that are splits, with "/", and the names of these; {} without splits."""
+    tops = {name.partition("/")[0] if "/" in name else "" for name in ids}
+    found = {top: split_of(top) for top in tops if split_of(top)}
+    if len(found) == 1 and len(tops) > 1 and not set(found) & set(SPLITS):
+        (top,) = found  # Perhaps the means of transport.
+        logging.warning(
+            "%s: the folder %s is taken for a class, as there are others beside it.",
+            files.root,
+            top,
+        )
+        return {}
+    if not found:
+        return {}
+    if beside := tops - set(found):
+        images = [name for name in ids if name.partition("/")[0] in beside]
+        images += [name for name in ids if "/" not in name]
+        raise UserError(
+            f"{files.root} has the split folders {', '.join(sorted(found))} and beside "
+            f"them images in {images[0]}: move these into a split or elsewhere."
+        )
+    folders = {}
+    for top, split in sorted(found.items()):
+        if split in folders:
+            raise UserError(
+                f"{files.root} has two folders of the split {split}, {folders[split]} "
+                f"and {top}: put the images of both into one."
+            )
+        folders[split] = top
+    order = [*(s for s in SPLITS if s in folders), *sorted(set(folders) - set(SPLITS))]
+    return {f"{folders[split]}/": split for split in order}
+
+
+def _classes(files: Files, ids: list[str], prefix: str) -> dict[str, str | None]:
+    """The class of each image of a split: the folder that it lies in; None without one."""
+    inside = {name: name.removeprefix(prefix) for name in ids}
+    flat = [name for name, rest in inside.items() if "/" not in rest]
+    if flat and len(flat) < len(ids):
+        raise UserError(
+            f"{files.root / prefix} holds both class folders and images outside of them "
+            f"(e.g. {inside[flat[0]]}): move these into a class folder or elsewhere."
+        )
+    classes = {
+        # A name written on macOS may have another form than the same one on Linux.
+        name: unicodedata.normalize("NFC", rest.partition("/")[0])
+        if "/" in rest
+        else None
+        for name, rest in inside.items()
+    }
+    deeper = any(rest.count("/") > 1 for rest in inside.values())
+    only = set(classes.values())
+    if prefix and deeper and len(only) == 1 and split_of(*only):
+        raise UserError(
+            f"{files.root / prefix} holds nothing but the folder {only.pop()}, a split "
+            "in a split: move the class folders of this one up."
+        )
+    return classes

@@ -1,0 +1,257 @@
+"""Image stores: pixels with labels, opened by name and read by whole batches."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.stores import cache, pixels, records, seal
+from input_pipeline.stores.decode import RESIZES, Resize
+from input_pipeline.stores.source import Source
+from sp_jax.errors import UserError
+
+KNOWN = ("emoji", "folder:DIR", "tiny_imagenet:DIR", "tfds:NAME", "array_record:DIR")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageStore:
+    """Images of one size with labels; pixels are read, never decoded.
+
+    Attributes:
+      name: as given to `open_store`, e.g. "emoji".
+      split: e.g. "pretrain"; "all" for everything.
+      images: pixels uint8 [N, S, S, 3] on disk, to be indexed by rows.
+      labels: int32 [N], the class whose images may be paired; -1: unlabelled.
+      class_names: names of the class ids. They are those of all splits, so that a
+        class id means the same in every split.
+      ids: one stable id an image: relative file name, or "artist/codepoint".
+      attributes: further labels, int32 [N] each, e.g. category, artist.
+      attribute_names: names of each attribute's values.
+      digests: uint8 [N, 32], SHA-256 of the pixels of each image.
+    """
+
+    name: str
+    split: str
+    images: pixels.Pixels
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
+    attributes: dict[str, np.ndarray]
+    attribute_names: dict[str, tuple[str, ...]]
+    digests: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.ids)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 hex over pixels, labels and ids of this split."""
+        shape = tuple(int(n) for n in self.images.shape)
+        whole = hashlib.sha256(repr(shape).encode())
+        whole.update(np.ascontiguousarray(self.digests).tobytes())
+        whole.update(np.asarray(self.labels, "<i4").tobytes())
+        whole.update("\0".join(self.ids).encode("utf-8", "surrogateescape"))
+        return whole.hexdigest()
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Pixels of the given images.
+
+        Args:
+          indices: integers in [0, len(store)), of any shape [...].
+
+        Returns:
+          A new uint8 array [..., S, S, 3].
+
+        Raises:
+          IndexError: an index is negative or too large.
+        """
+        indices = np.asarray(indices)
+        if indices.size and indices.min() < 0:
+            raise IndexError(f"Image index {indices.min()} is negative.")
+        return self.images[indices]
+
+    def take(self, rows: np.ndarray) -> "ImageStore":
+        """The store of some images, in the order of the rows; pixels are not copied."""
+        return dataclasses.replace(
+            self,
+            images=pixels.Rows(self.images, rows),
+            labels=self.labels[rows],
+            ids=tuple(self.ids[row] for row in rows),
+            attributes={name: x[rows] for name, x in self.attributes.items()},
+            digests=self.digests[rows],
+        )
+
+    def target(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Labels to predict: "label" or the name of an attribute.
+
+        Returns:
+          int32 [N] and the names of its values.
+
+        Raises:
+          UserError: the store has no such attribute.
+        """
+        if name == "label":
+            return self.labels, self.class_names
+        if name not in self.attributes:
+            known = ", ".join(["label", *self.attributes])
+            raise UserError(
+                f"{self.name} has no target {name!r}: choose one of {known}."
+            )
+        return self.attributes[name], self.attribute_names[name]
+
+
+def open_data(data: Mapping[str, Any]) -> ImageStore:
+    """Open the images that the section `data` of a config names; see `open_store`."""
+    return open_store(
+        data["store"],
+        data["split"],
+        image_size=data["image_size"],
+        resize=data["resize"],
+        data_dir=data["dir"] or None,
+        max_skipped=data["max_skipped"],
+    )
+
+
+def open_store(
+    name: str,
+    split: str | None = None,
+    *,
+    image_size: int = 64,
+    resize: Resize = "crop",
+    data_dir: str | os.PathLike[str] | None = None,
+    max_skipped: float = 0.01,
+    verify: bool = False,
+) -> ImageStore:
+    """Open an image store; decode and resize its images when it is new.
+
+    Args:
+      name: one of
+        "emoji": the drawings that are shipped with the project;
+        "folder:DIR": class folders of images, or a zip archive of them;
+        "tiny_imagenet:DIR": the official archive, packed or unpacked;
+        "tfds:NAME": a set of TensorFlow Datasets, such as tfds:cifar10;
+        "array_record:DIR": what `python -m input_pipeline.prepare` wrote.
+      split: one of the store's splits; None or "all" for every image.
+      image_size: side in pixels of the stored images.
+      resize: "crop": the shorter side becomes image_size, then the centre is cropped;
+        "squash": both sides become image_size.
+      data_dir: where prepared images are kept; default $SP_JAX_DATA, else
+        ~/.cache/sp_jax.
+      max_skipped: share of the images that may be damaged. They are left out, and
+        listed in the `skipped.csv` of the prepared folder.
+      verify: compare the pixels of all prepared images with their SHA-256, not only of
+        some and of changed files.
+
+    Raises:
+      UserError: unknown name or split, missing files, or too many damaged images.
+
+    Example:
+      >>> store = open_store("emoji", "pretrain")
+      >>> store.read([0, 1]).shape
+      (2, 64, 64, 3)
+    """
+    prepared = _prepare(name, image_size, resize, data_dir, max_skipped, verify)
+    return _select(name, split, prepared)
+
+
+def find_splits(
+    name: str,
+    *,
+    image_size: int = 64,
+    resize: Resize = "crop",
+    data_dir: str | os.PathLike[str] | None = None,
+    max_skipped: float = 0.01,
+) -> list[str]:
+    """The names of a store's splits; it is prepared as by `open_store`, if it is new."""
+    prepared = _prepare(name, image_size, resize, data_dir, max_skipped)
+    return list(prepared.meta["splits"])
+
+
+def _prepare(
+    name: str,
+    image_size: int,
+    resize: Resize,
+    data_dir: str | os.PathLike[str] | None,
+    max_skipped: float,
+    verify: bool = False,
+) -> seal.Prepared:
+    if not isinstance(image_size, int) or image_size < 1:
+        raise UserError(f"image_size must be a positive integer, not {image_size!r}.")
+    if resize not in RESIZES:
+        raise UserError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}.")
+    scheme, _, rest = name.partition(":")
+    if scheme == "array_record" and rest:
+        return records.load(rest, image_size, resize, max_skipped, verify)
+    source = open_source(name)
+    return cache.load_or_prepare(
+        source, image_size, resize, data_dir, max_skipped, verify
+    )
+
+
+def open_source(name: str) -> Source:
+    """The images of a store before they are prepared.
+
+    Raises:
+      UserError: the name is unknown, or the images are not there.
+    """
+    scheme, _, rest = name.partition(":")
+    if name == "emoji":
+        from input_pipeline.stores import emoji
+
+        return emoji.scan()
+    if scheme == "folder" and rest:
+        from input_pipeline.stores import folder
+
+        return folder.scan(rest)
+    if scheme == "tiny_imagenet" and rest:
+        from input_pipeline.stores import tiny_imagenet
+
+        return tiny_imagenet.scan(rest)
+    if scheme == "tfds" and rest:
+        from input_pipeline.stores import tfds
+
+        return tfds.scan(rest)
+    raise UserError(
+        f"Unknown image store {name!r}: the known ones are {', '.join(KNOWN)}."
+    )
+
+
+def _select(name: str, split: str | None, prepared: seal.Prepared) -> ImageStore:
+    """The rows of one split as a store."""
+    meta, images = prepared.meta, prepared.images
+    if split in (None, "all"):
+        split, rows = "all", np.arange(len(meta["ids"]))
+    elif split in meta["splits"]:
+        rows = np.asarray(meta["splits"][split], np.int64)
+        images = pixels.Rows(images, rows)
+    else:
+        known = ", ".join([*meta["splits"], "all"])
+        raise UserError(
+            f"{name} has no split {split!r}: choose one of {known}."
+            if meta["splits"]
+            else f"{name} has no split {split!r}, only 'all': set the split to all, as "
+            "in --split=all or --config.data.split=all."
+        )
+    labels = np.asarray(meta["labels"], np.int32)[rows]
+    ids = tuple(meta["ids"][row] for row in rows)
+    return ImageStore(
+        name=name,
+        split=split,
+        images=images,
+        labels=labels,
+        class_names=tuple(meta["class_names"]),
+        ids=ids,
+        attributes={
+            key: np.asarray(values, np.int32)[rows]
+            for key, values in meta["attributes"].items()
+        },
+        attribute_names={
+            key: tuple(names) for key, names in meta["attribute_names"].items()
+        },
+        digests=prepared.digests[rows],
+    )

@@ -1,0 +1,113 @@
+"""Tiny-ImageNet as Stanford's CS231n packed it: `tiny-imagenet-200.zip`, or its folder.
+
+    wnids.txt                      200 class ids (WordNet)
+    words.txt                      "n01443537<TAB>goldfish, Carassius auratus"
+    train/n01443537/images/*.JPEG  500 an id
+    val/images/*.JPEG              10,000, their ids in val/val_annotations.txt
+    test/images/*.JPEG             10,000, unlabelled
+
+The archive can be read as it is. A part of the set will do: train, val and test are the
+splits, as far as they are there. A class is named by its id and the first of its words, such
+as "n01443537 goldfish".
+
+Source: http://cs231n.stanford.edu/tiny-imagenet-200.zip
+"""
+
+from input_pipeline import text_files
+from input_pipeline.stores.files import SPLITS, Files, is_image, list_files
+from input_pipeline.stores.source import Source, key_of, make_meta
+from sp_jax.errors import UserError
+
+_TABLES = ("wnids.txt", "words.txt", "val/val_annotations.txt")
+_LAYOUT = (
+    "download http://cs231n.stanford.edu/tiny-imagenet-200.zip, and give the path of the "
+    "archive, or of its unpacked folder with wnids.txt and train/"
+)
+
+
+def scan(directory: str) -> Source:
+    """The images of Tiny-ImageNet.
+
+    Raises:
+      UserError: the folder or the archive is missing, or has another layout.
+    """
+    files = list_files(directory, _LAYOUT)
+    images = [
+        file
+        for file in files.files
+        if is_image(file.name) and file.name.partition("/")[0] in SPLITS
+    ]
+    names = {file.name for file in files.files}
+    if "wnids.txt" not in names or not images:
+        raise UserError(f"{files.root} is not Tiny-ImageNet: {_LAYOUT}.")
+    ids = sorted((file.name for file in images), key=_by_split)
+    splits = {
+        part: [i for i, name in enumerate(ids) if name.startswith(f"{part}/")]
+        for part in SPLITS
+    }
+    sizes = {file.name: file.size for file in images}
+    tables = [file for file in files.files if file.name in _TABLES]
+
+    def meta():
+        lines = _lines(files, "words.txt") if "words.txt" in names else []
+        words = {
+            fields[0]: f"{fields[0]} {fields[-1].partition(',')[0]}" for fields in lines
+        }
+        return make_meta(
+            ids,
+            _classes(files, ids),
+            {part: rows for part, rows in splits.items() if rows},
+            words,
+        )
+
+    return Source(
+        name=f"tiny_imagenet-{files.root.resolve().name}",
+        key=key_of([*images, *tables]),
+        meta=meta,
+        open_reader=lambda: lambda row: files.read(ids[row]),
+        size_of=lambda row: sizes[ids[row]],
+    )
+
+
+def _by_split(name: str) -> tuple[int, str]:
+    return SPLITS.index(name.partition("/")[0]), name
+
+
+def _classes(files: Files, ids: list[str]) -> list[str | None]:
+    """The WordNet id of each image; None for those of the test split."""
+    of_val = {}
+    if any(name.startswith("val/") for name in ids):
+        of_val = {
+            f"val/images/{fields[0]}": fields[1]
+            for fields in _lines(files, "val/val_annotations.txt", columns=2)
+        }
+    known = {fields[0] for fields in _lines(files, "wnids.txt")}
+    classes = []
+    for name in ids:
+        part, _, rest = name.partition("/")
+        found = rest.partition("/")[0] if part == "train" else of_val.get(name)
+        if part != "test" and found not in known:
+            raise UserError(
+                f"{files.root}: {name} is of class {found!r}, which wnids.txt does not "
+                f"have: {_LAYOUT}."
+            )
+        classes.append(found)
+    return classes
+
+
+def _lines(files: Files, name: str, columns: int = 1) -> list[list[str]]:
+    """The tab-separated fields of each line of a table: so many or more."""
+    try:
+        content = files.read(name)
+    except OSError as error:
+        raise UserError(
+            f"{files.root}: cannot read {name} ({error}): {_LAYOUT}."
+        ) from error
+    text = text_files.read_lines(content, f"{files.root}: {name}")
+    lines = [line.split("\t") for line in text if line.strip()]
+    for fields in lines:
+        if len(fields) < columns:
+            raise UserError(
+                f"{files.root}: the line {fields[0]!r} of {name} has no tab: {_LAYOUT}."
+            )
+    return lines

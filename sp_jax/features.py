@@ -1,0 +1,157 @@
+"""Features of many images: a frozen backbone, run over whole stores."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from sp_jax.errors import UserError
+from sp_jax.tokens import of_tokens
+
+FeaturesFn = Callable[[np.ndarray], Any]
+
+
+def map_rows(fn: Callable[[np.ndarray], Any], count: int, batch_size: int) -> Any:
+    """Call a function on blocks of row numbers of one size; join what it returns.
+
+    The last block is filled up with its last row, so a jitted function compiles once;
+    the filling is cut off again. A block is fetched while the next one is computed.
+
+    Args:
+      fn: int64 [batch_size] row numbers -> array(s) with leading axis batch_size.
+      count: number of rows, at least 1.
+      batch_size: rows a call.
+
+    Returns:
+      NumPy array(s) with leading axis count.
+    """
+    blocks, waiting = [], None
+    # A training loop may forbid implicit transfers; here they are meant.
+    with jax.transfer_guard("allow"):
+        for start in range(0, count, batch_size):
+            rows = np.minimum(np.arange(start, start + batch_size), count - 1)
+            started = fn(rows)
+            if waiting is not None:
+                blocks.append(jax.device_get(waiting))
+            waiting = started
+        blocks.append(jax.device_get(waiting))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *blocks)
+
+
+class Images(Protocol):
+    """Stored images; `input_pipeline.stores.store.ImageStore` is a store of them."""
+
+    name: str
+    split: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Pixels uint8 [len(rows), S, S, 3]."""
+
+
+class Extractor:
+    """Features of whole image stores, each store run through the backbone once.
+
+    Make a new one whenever the backbone's parameters have changed.
+
+    Attributes:
+      backbone: uint8 [batch_size, S, S, 3] -> float [batch_size, D], the frozen network
+        in evaluation mode: a `sp_jax.backbone.Backbone`, or any such function.
+      batch_size: images a call; the last call is filled up to it.
+    """
+
+    def __init__(self, backbone: FeaturesFn, batch_size: int = 256) -> None:
+        """See the class."""
+        self.backbone = backbone
+        self.batch_size = batch_size
+        self._memo: dict[str, np.ndarray] = {}
+        self._others: dict[str, Extractor] = {}
+
+    @functools.cached_property
+    def fingerprint(self) -> str | None:
+        """`Backbone.identity`; None of a mere function of images, which tells nothing.
+
+        With a state that is split over processes, all of them have to ask.
+        """
+        identity = getattr(self.backbone, "identity", None)
+        return identity() if identity else None
+
+    def of_tokens(self, tokens: str) -> "Extractor":
+        """The extractor of other features of a vision transformer, see `sp_jax.tokens`.
+
+        Args:
+          tokens: "cls", which gives this one, "cls4" or "mean".
+
+        Raises:
+          UserError: the backbone has no such tokens.
+        """
+        if tokens == "cls":
+            return self
+        if tokens not in self._others:
+            backbone = of_tokens(self.backbone, tokens)
+            self._others[tokens] = Extractor(backbone, self.batch_size)
+        return self._others[tokens]
+
+    def extract(self, store: Images) -> np.ndarray:
+        """Features of every image of a store.
+
+        Returns:
+          float32 [len(store), D], read-only because evaluators share it.
+
+        Raises:
+          ValueError: the backbone returns another shape than [batch_size, D].
+          UserError: a feature is NaN or infinite.
+        """
+        if store.fingerprint not in self._memo:
+            name = f"{store.name} {store.split}"
+            features = self._map(store.read, len(store), name)
+            features.flags.writeable = False
+            self._memo[store.fingerprint] = features
+        return self._memo[store.fingerprint]
+
+    def map(self, images: np.ndarray) -> np.ndarray:
+        """Features of images that are in no store, and are not remembered.
+
+        Args:
+          images: uint8 [n, S, S, 3], any n from 1.
+
+        Returns:
+          float32 [n, D].
+
+        Raises:
+          ValueError: the backbone returns another shape than [batch_size, D].
+          UserError: a feature is NaN or infinite.
+        """
+        return self._map(lambda rows: images[rows], len(images), "these images")
+
+    def _map(
+        self, read: Callable[[np.ndarray], np.ndarray], count: int, name: str
+    ) -> np.ndarray:
+        features = map_rows(lambda rows: self._call(read(rows)), count, self.batch_size)
+        features = np.array(features, np.float32)
+        if not np.isfinite(features).all():
+            raise UserError(
+                f"The backbone gives NaN or infinite features on {name}: evaluate an "
+                "earlier checkpoint, or train with a lower learning rate."
+            )
+        return features
+
+    def _call(self, images: np.ndarray) -> Any:
+        features = self.backbone(images)
+        if features.ndim != 2 or len(features) != len(images):
+            raise ValueError(
+                f"A backbone must return [{len(images)}, D] for {len(images)} images, "
+                f"not {list(features.shape)}."
+            )
+        return features
+
+
+def normalize(features: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1, float32 [N, D]; rows of zeros stay zero."""
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return (features / np.maximum(length, 1e-12)).astype(np.float32)
