@@ -141,7 +141,7 @@ def _quiet_threads() -> None:
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
         words = str(args.exc_value).split("\n")[0][:200]
-        logging.debug("A thread ended by %s: %s", args.exc_type.__name__, words)
+        logging.warning("A thread ended by %s: %s", args.exc_type.__name__, words)
 
     def elsewhere(kind: type, error: BaseException, trace: Any) -> None:
         if "Event loop is closed" not in str(error):
