@@ -41,8 +41,7 @@ def run(program: Callable[..., int | None], positional: bool = False) -> None:
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            check_paths(argv[1:])
-            return flags.FLAGS(argv)
+            return flags.FLAGS(read_paths(argv))
         except (flags.Error, UserError) as error:
             sys.exit(report(error))
 
@@ -55,6 +54,19 @@ def run(program: Callable[..., int | None], positional: bool = False) -> None:
         return guard(program)
 
     app.run(main, flags_parser=parse)
+
+
+def read_paths(argv: list[str]) -> list[str]:
+    """A command line with the user's folder in the place of each ~, as in --out=~/a.
+
+    Shells replace it only at the beginning of a word, and a folder "~" would be made.
+
+    Raises:
+        UserError: a path is in a cloud bucket.
+    """
+    check_paths(argv[1:])
+    home = os.path.expanduser("~")
+    return [re.sub(r"(?<=[=:,])~(?=/|,|$)", lambda _: home, word) for word in argv]
 
 
 def check_paths(words: Iterable[str]) -> None:

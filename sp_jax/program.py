@@ -167,7 +167,7 @@ def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
         example: a config file, for the words of an error.
     """
     try:
-        cli.check_paths(argv[1:])
+        argv = cli.read_paths(argv)
         if not any("help" in arg for arg in argv):
             _check_config(argv, name, example)
         return flags.FLAGS(argv)

@@ -63,6 +63,24 @@ def test_paths_of_buckets_are_refused(word):
     cli.check_paths(["--coordinator=host:8000", "--store=folder:/a//b"])
 
 
+def test_the_users_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    argv = [
+        "program",
+        "--out=~/a",
+        "--store=folder:~/b",
+        "--checkpoint=~/c,~",
+        "--x=a~/b",
+    ]
+    assert cli.read_paths(argv) == [
+        "program",
+        "--out=/home/me/a",
+        "--store=folder:/home/me/b",
+        "--checkpoint=/home/me/c,/home/me",
+        "--x=a~/b",
+    ]
+
+
 @pytest.mark.parametrize(
     "text, words",
     [
