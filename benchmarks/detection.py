@@ -22,7 +22,7 @@ import numpy as np
 from absl import app, flags
 
 from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
-from eval import detection
+from eval.detection import train
 from sp_jax import xla_flags
 from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.step import compile_step, step_of
@@ -60,10 +60,10 @@ def main(argv: list[str]) -> None:
         config.batch_size = values.batch_size
     config.remat = values.remat
     mesh, rng = make_mesh(), np.random.default_rng(0)
-    backbone = detection.open_backbone(config, "")
-    detector = detection.detector_of(config, backbone, CLASSES)
-    schedule, tx = detection.optimizer_of(config)
-    state = detection.first_state(detector, None, tx, config, mesh)
+    backbone = train.open_backbone(config, "")
+    detector = train.detector_of(config, backbone, CLASSES)
+    schedule, tx = train.optimizer_of(config)
+    state = train.first_state(detector, None, tx, config, mesh)
     step = step_of(detector.loss, tx, schedule, mesh)
     device = jax.devices()[0]
     print(

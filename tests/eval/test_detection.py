@@ -8,8 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
-from eval import detection
-from eval.detection import figure as detection_figure
+from eval.detection import figure, train
 from eval.detection.data import scenes
 from sp_jax.errors import UserError
 from sp_jax.train.feed import Streamed
@@ -51,7 +50,7 @@ def make_config(folder, **changes) -> ConfigDict:
 def test_it_learns_scenes_that_it_has_seen(folder, tmp_path, monkeypatch):
     trained = tmp_path / "trained"
     with shallow_resnet():
-        detection.run(make_config(folder), trained)
+        train.run(make_config(folder), trained)
     lines = [line for line in read_metrics(trained) if "loss" in line]
     assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
     written = json.loads((trained / "eval/detection.json").read_text())
@@ -63,7 +62,7 @@ def test_it_learns_scenes_that_it_has_seen(folder, tmp_path, monkeypatch):
     check_comparison(trained, tmp_path)
     check_the_folder_belongs_to_it(folder, trained, tmp_path, monkeypatch)
     with pytest.raises(UserError, match="is a detector's"):
-        detection.run(make_config(folder), tmp_path / "new", str(trained))
+        train.run(make_config(folder), tmp_path / "new", str(trained))
 
 
 class Killed(Exception):
@@ -87,12 +86,12 @@ def test_stopped_is_uninterrupted(folder, tmp_path, monkeypatch):
         return advance(self, state, most)
 
     with shallow_resnet():
-        detection.run(config, tmp_path / "whole")
+        train.run(config, tmp_path / "whole")
         with monkeypatch.context() as patch:
             patch.setattr(Streamed, "advance", until)
             with pytest.raises(Killed):
-                detection.run(config, tmp_path / "stopped")
-        detection.run(config, tmp_path / "stopped")
+                train.run(config, tmp_path / "stopped")
+        train.run(config, tmp_path / "stopped")
 
     def numbers(name):
         timing = ("time", "step_ms", "images_per_sec")
@@ -111,7 +110,7 @@ def test_stopped_is_uninterrupted(folder, tmp_path, monkeypatch):
 
 def check_comparison(trained, tmp_path):
     folders = [str(trained)] * 2
-    table = detection_figure.compare(folders, tmp_path / "out")
+    table = figure.compare(folders, tmp_path / "out")
     assert table[0] == ["measure", "random network (2)"]
     ap = json.loads((trained / "eval/detection.json").read_text())["result"]["ap"]
     assert table[1] == ["ap", f"{ap:.3f} ± 0.000"]
@@ -124,17 +123,17 @@ def check_comparison(trained, tmp_path):
     config["optimizer"]["learning_rate"] = 1.0
     path.write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"differ in config\.optimizer"):
-        detection_figure.compare([folders[0], str(tmp_path / "other")], tmp_path)
+        figure.compare([folders[0], str(tmp_path / "other")], tmp_path)
     with pytest.raises(UserError, match="holds no finished detection"):
-        detection_figure.compare([str(tmp_path)], tmp_path)
+        figure.compare([str(tmp_path)], tmp_path)
 
 
 def test_mistakes_show_before_training(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(detection, "fit", lambda *a: pytest.fail("it trained"))
+    monkeypatch.setattr(train, "fit", lambda *a: pytest.fail("it trained"))
 
     def check(words, checkpoint="", **changes):
         with pytest.raises(UserError, match=words):
-            detection.run(make_config(folder, **changes), tmp_path / "run", checkpoint)
+            train.run(make_config(folder, **changes), tmp_path / "run", checkpoint)
 
     with shallow_resnet():
         check("There is no config.speed", speed=1)
@@ -149,14 +148,14 @@ def test_mistakes_show_before_training(folder, tmp_path, monkeypatch):
     config = voc_faster_rcnn_c4.get_config()
     config.data.store = "folder:/nowhere"
     with pytest.raises(UserError, match="There is no folder"):
-        detection.run(config, tmp_path / "run")
+        train.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def check_the_folder_belongs_to_it(folder, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(detection, "fit", lambda *a: None)
+    monkeypatch.setattr(train, "fit", lambda *a: None)
     shutil.copytree(trained, tmp_path / "run")
     with shallow_resnet():
-        detection.run(make_config(folder, test_batch_size=4), tmp_path / "run")
+        train.run(make_config(folder, test_batch_size=4), tmp_path / "run")
         with pytest.raises(UserError, match=r"config\.seed = 0, but now it is 1"):
-            detection.run(make_config(folder, seed=1), tmp_path / "run")
+            train.run(make_config(folder, seed=1), tmp_path / "run")
