@@ -129,6 +129,18 @@ def test_evaluate_beside_modules_of_the_same_names(folder):
     assert done.returncode == 2, done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval.detection_figure", "nowhere"),
+        ("input_pipeline.make_scenes", "--out=/dev"),
+    ],
+)
+def test_commands_have_their_old_names_too(tmp_path, words):
+    done = python(tmp_path, "-m", *words)
+    assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
+
+
 def test_torchvision_is_changed_only_where_it_cannot_be_imported(monkeypatch):
     torchvision_ref = pytest.importorskip("tests.torchvision_ref")
     torch = torchvision_ref.torch
