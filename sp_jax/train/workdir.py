@@ -1,6 +1,7 @@
 """The folder of a run: one program at a time trains in it, and always the same run."""
 
 import contextlib
+import errno
 import json
 import logging
 import pathlib
@@ -35,6 +36,8 @@ FREE_TO_CHANGE = (
     "test_every",
     "checkpoint_of_backbone",
 )
+# What a file system says that knows none.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _FOLDERS = ("checkpoints", "damaged", "eval", "profile", "tensorboard")
 
 
@@ -96,7 +99,9 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
             f"Another program is training in {workdir}: wait for its end, or use another "
             "--workdir."
         ) from None
-    except NotImplementedError:
+    except (NotImplementedError, OSError) as error:
+        if getattr(error, "errno", None) not in (None, *_NO_LOCKS):
+            raise
         logging.warning(
             "The file system of %s knows no locks: see to it yourself that only one program "
             "trains there.",

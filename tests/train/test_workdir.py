@@ -1,8 +1,10 @@
 """A run's folder: held by one program, always the same run, and nothing in it is lost."""
 
+import errno
 import json
 import math
 
+import filelock
 import jax.numpy as jnp
 import pytest
 
@@ -33,6 +35,15 @@ def test_one_program_at_a_time(tmp_path):
             claim(tmp_path)
         assert (tmp_path / "config.json").read_bytes() == before
     claim(tmp_path)
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+    def refuse(lock):
+        raise OSError(errno.ENOLCK, "No locks available", str(tmp_path))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    claim(tmp_path)
+    assert "knows no locks" in caplog.text and (tmp_path / "config.json").is_file()
 
 
 def test_where_the_images_lie_may_change(tmp_path):
