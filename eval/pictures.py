@@ -1,6 +1,7 @@
 """Pictures that a researcher looks at before believing a number."""
 
 import base64
+import io
 import math
 import os
 import pathlib
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+
+from sp_jax.files import write_bytes
 
 matplotlib.use("Agg")  # no display is needed
 from matplotlib import pyplot as plt
@@ -17,11 +20,10 @@ plt.rcParams["text.parse_math"] = False  # Names may hold dollar signs.
 
 def save_figure(figure: plt.Figure, path: str | os.PathLike) -> None:
     """Write a PNG, whole or not at all."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120, bbox_inches="tight")
     plt.close(figure)
-    os.replace(temporary, path)
+    write_bytes(path, content.getvalue())
 
 
 def drawable(name: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from input_pipeline import text_files
 from input_pipeline.stores.store import ImageStore
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 
 _COLUMNS = ("first", "second", "label")
 _WITH_ROOT = ("folder", "tiny_imagenet")  # Stores whose ids are paths in a folder.
@@ -128,16 +129,7 @@ def save_table(
         text.write(
             text_files.csv_line((store.ids[first], store.ids[second], name, *more))
         )
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # surrogateescape: file names that are not UTF-8.
-    try:
-        content = text.getvalue().encode("utf-8", "surrogateescape")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    write_text(path, text.getvalue())
 
 
 def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:

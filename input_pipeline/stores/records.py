@@ -142,12 +142,15 @@ def write(
                 return
             partial = out.with_name(f"{out.name}.partial")
             partial.mkdir(exist_ok=True)
-            if set(os.listdir(partial)) - {"made_of.json", ".made_of.json.tmp"}:
+            # What a program left that was killed before the first image.
+            begun = ("made_of.json", ".made_of.json.")
+            if not all(name.startswith(begun) for name in os.listdir(partial)):
                 _check_made_of(partial, made_of)
             write_text(partial / "made_of.json", json.dumps(made_of))
             _write(source, partial, image_size, resize, shard_images, max_skipped)
             os.replace(partial, out)
-            for path in [*out.glob("digests-*.npy"), *out.glob("skipped-*.json")]:
+            left = ("digests-*.npy", "skipped-*.json", ".*.tmp")
+            for path in [path for pattern in left for path in out.glob(pattern)]:
                 path.unlink()
     except OSError as error:
         raise UserError(
