@@ -75,8 +75,9 @@ class MetricsWriter:
         workdir = pathlib.Path(workdir)
         path = workdir / "metrics.jsonl"
         lines = read_metrics(workdir)
-        kept = [line for line in lines if 0 < resume_step >= line["step"]]
-        cut = [line for line in lines if line not in kept]
+        kept, cut = [], []
+        for line in lines:
+            (kept if 0 < resume_step >= line["step"] else cut).append(line)
         if cut:
             with open(workdir / "metrics.cut.jsonl", "a") as file:
                 file.writelines(map(_json_line, cut))
