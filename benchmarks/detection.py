@@ -25,7 +25,7 @@ from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
 from eval.detection import train
 from sp_jax import xla_flags
 from sp_jax.sharding import by_batch, make_mesh
-from sp_jax.train.step import compile_step, step_of
+from sp_jax.train.step import compile_step, make_step
 
 CONFIGS = {"voc": voc_faster_rcnn_c4, "scenes": scenes_faster_rcnn_c4}
 CLASSES, BOXES = 20, 20
@@ -62,9 +62,9 @@ def main(argv: list[str]) -> None:
     mesh, rng = make_mesh(), np.random.default_rng(0)
     backbone = train.open_backbone(config, "")
     detector = train.detector_of(config, backbone, CLASSES)
-    schedule, tx = train.optimizer_of(config)
-    state = train.first_state(detector, None, tx, config, mesh)
-    step = step_of(detector.loss, tx, schedule, mesh)
+    recipe = train.recipe_of(config, backbone, detector)
+    state = train.first_state(recipe, None, config, mesh)
+    step = make_step(recipe, mesh)
     device = jax.devices()[0]
     print(
         f"{jax.device_count()} x {device.device_kind}, {config.model.name}, batch "

@@ -31,8 +31,8 @@ from ml_collections import ConfigDict
 
 from benchmarks.training import kept_bytes
 from configs import simclr_resnet50, simclr_vit
-from sp_jax.methods import Run
-from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.methods import RunSize
+from sp_jax.recipe import make_recipe
 from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.step import compile_step, init_state, make_step
 
@@ -80,15 +80,11 @@ def measure(model: str) -> list[dict[str, Any]]:
     configs = {name: make_config(model, name) for name in _SETTINGS.value}
     state, lowered = None, []
     for config in configs.values():
-        run = Run(batch_size=size, **RUN)
-        plain = config.to_dict()
-        recipe, optimizer = make_recipe(plain, run), make_optimizer(plain, run)
+        recipe = make_recipe(config.to_dict(), RunSize(batch_size=size, **RUN))
         if state is None:  # the same for all
-            state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
-        step = make_step(
-            recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
-        )
-        lowered.append(compile_step(step, mesh).lower(state, batch))
+            state = init_state(recipe, 0, mesh)
+        step = compile_step(make_step(recipe, mesh), mesh)
+        lowered.append(step.lower(state, batch))
     with concurrent.futures.ThreadPoolExecutor() as pool:
         compiled = list(pool.map(lambda step: step.compile(), lowered))
 
@@ -100,7 +96,7 @@ def measure(model: str) -> list[dict[str, Any]]:
             {
                 "model": model,
                 "setting": name,
-                "kept_mb": kept_bytes(config, Run(batch_size=size, **RUN)) / 1e6,
+                "kept_mb": kept_bytes(config, RunSize(batch_size=size, **RUN)) / 1e6,
                 "temporary_mb": memory.temp_size_in_bytes / 1e6,
                 "argument_mb": memory.argument_size_in_bytes / 1e6,
                 "ms": [],

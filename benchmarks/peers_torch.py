@@ -317,7 +317,7 @@ class PairData(torch.utils.data.Dataset):
         return len(self.pairs)
 
     def __getitem__(self, i: int) -> Views:
-        """The views of pair i; a coin decides which image gets which transform."""
+        """The views of pair i; chance decides which image gets which transform."""
         rows = self.pairs[i][:: 1 if torch.rand(()) < 0.5 else -1]
         pictures = [Image.fromarray(self.images[row]) for row in rows]
         both = zip(self.transforms, pictures, strict=True)
@@ -399,8 +399,8 @@ class OnDevice:
         """The views of a batch of random pairs."""
         n, device = self.batch_size, self.pairs.device
         rows = self.pairs[torch.randint(len(self.pairs), (n,), device=device)]
-        coin = torch.rand(n, 1, device=device) < 0.5
-        rows = torch.where(coin, rows.flip(1), rows)
+        swap = torch.rand(n, 1, device=device) < 0.5
+        rows = torch.where(swap, rows.flip(1), rows)
         pictures = [self.images[rows.T.flatten()].float() / 255]
         if not self.together:
             pictures = pictures[0].chunk(2)

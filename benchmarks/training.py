@@ -19,11 +19,11 @@ from input_pipeline.pairs import pairing, resident, stream
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.stores.store import ImageStore, open_data
 from sp_jax import methods, xla_flags
-from sp_jax.methods import Run
-from sp_jax.recipe import Recipe, make_optimizer, make_recipe
+from sp_jax.methods import Batch, RunSize
+from sp_jax.recipe import Recipe, make_recipe
 from sp_jax.sharding import by_size, make_mesh, replicated
 from sp_jax.train import feed as feeds
-from sp_jax.train.loop import MAX_CALLS_AHEAD
+from sp_jax.train.log import MAX_CALLS_AHEAD
 from sp_jax.train.step import TrainState, compile_step, init_state, make_step
 
 xla_flags.set_cpu_flags()  # before a program that imports this asks for a device
@@ -112,12 +112,9 @@ def prepare(
     """
     table = pairing.semantic_pairs(images, rounds=config.data.rounds, seed=0)
     sampler = Sampler(table, config.batch_size, config.seed)
-    lengths = Run(100_000, sampler.steps_per_epoch, config.batch_size, len(images))
-    plain = config.to_dict()
-    recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
-    method, tx, views = recipe.method, optimizer.tx, recipe.views
-    step = make_step(method, tx, optimizer.schedule, views, mesh)
-    state = init_state(method, tx, views, config.seed, mesh)
+    lengths = RunSize(100_000, sampler.steps_per_epoch, config.batch_size, len(images))
+    recipe = make_recipe(config.to_dict(), lengths)
+    step, state = make_step(recipe, mesh), init_state(recipe, config.seed, mesh)
     if placement == "device":
         pixels = resident.Resident(images, sampler, replicated(mesh))
         feed = feeds.Resident(step, pixels, mesh, steps_per_call)
@@ -165,19 +162,18 @@ def lower_step(
         mesh: from `make_mesh`.
         num_images: of the set; some methods keep a vector of each.
     """
-    lengths = Run(100_000, 100, config.batch_size, num_images)
-    plain = config.to_dict()
-    recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
-    method, tx, views = recipe.method, optimizer.tx, recipe.views
+    lengths = RunSize(100_000, 100, config.batch_size, num_images)
+    recipe = make_recipe(config.to_dict(), lengths)
     here = make_mesh(jax.local_devices()[:1])
-    state = jax.eval_shape(lambda: init_state(method, tx, views, config.seed, here))
+    state = jax.eval_shape(lambda: init_state(recipe, config.seed, here))
     state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         state,
         by_size(state, mesh),
     )
-    step = make_step(method, tx, optimizer.schedule, views, mesh)
-    return compile_step(step, mesh).lower(state, batch_shapes(config))
+    return compile_step(make_step(recipe, mesh), mesh).lower(
+        state, batch_shapes(config)
+    )
 
 
 def count_flops(config: ConfigDict, num_images: int) -> float | None:
@@ -196,24 +192,25 @@ def _bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def kept_bytes(config: ConfigDict, run: Run) -> int:
+def kept_bytes(config: ConfigDict, run: RunSize) -> int:
     """What waits between the two passes of a config's loss, less the parameters."""
-    recipe = make_recipe(config.to_dict(), run)
+    recipe = make_recipe(config.to_dict(), run, train=False)
     size = config.batch_size
     views = [
         jax.ShapeDtypeStruct((size, *view.shape), jnp.float32) for view in recipe.views
     ]
     index = jax.ShapeDtypeStruct((size, len(views)), jnp.int32)
     label = jax.ShapeDtypeStruct((size,), jnp.int32)
+    batch = Batch(views, index, label, jax.ShapeDtypeStruct((), jnp.int32))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params, state = jax.eval_shape(recipe.method.init, key, views)
+    params, state = jax.eval_shape(recipe.init, key)
 
-    def forward(params, state, views, index, label, key):
+    def forward(params, state, batch, key):
         def loss(params):
-            return recipe.method.loss(params, state, views, index, label, 0, key)
+            return recipe.method.loss(params, state, batch, key)
 
         # The function that `vjp` returns is a tree of all that it has kept.
         return jax.vjp(loss, params, has_aux=True)[1]
 
-    kept = jax.eval_shape(forward, params, state, views, index, label, key)
+    kept = jax.eval_shape(forward, params, state, batch, key)
     return _bytes(kept) - _bytes(params)

@@ -276,13 +276,12 @@ def _optimizer(
         settings.learning_rate or default["learning_rate"], batch_size
     )
     decay = settings.weight_decay
-    return optim.get(
-        default["name"],
+    return optim.by_rules(
+        optim.get(default["name"]),
+        layer_rules(module, settings.layer_decay or default["layer_decay"]),
         optim.warmup_cosine(
             peak, settings.epochs * steps, settings.warmup_epochs * steps
         ),
-        peak=peak,
-        rules=layer_rules(module, settings.layer_decay or default["layer_decay"]),
         weight_decay=default["weight_decay"] if decay < 0 else decay,
     )
 
@@ -307,9 +306,9 @@ def layer_rules(module: Any, layer_decay: float) -> list[Rule]:
         layers.append(r"^head/")
     rules = []
     for i, layer in enumerate(reversed(layers)):
-        rate = layer_decay**i
-        rules.append(Rule(rf"{layer}.*(?<=kernel)$", rate=rate))
-        rules.append(Rule(layer, decay=False, adapt=False, rate=rate))
+        factor = layer_decay**i
+        rules.append(Rule(rf"{layer}.*(?<=kernel)$", factor=factor))
+        rules.append(Rule(layer, decay=False, adapt=False, factor=factor))
     return rules
 
 

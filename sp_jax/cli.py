@@ -12,8 +12,8 @@ from sp_jax.errors import UserError
 
 # What a limit of the system means, and what to do about it.
 _ADVICE = {
-    errno.ENOSPC: "the disk is full: make room",
-    errno.EDQUOT: "your quota on the disk is used up: make room",
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "your quota on the disk is used up: free some space",
     errno.EFBIG: "a file may not become that large: raise the limit (ulimit -f)",
     errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
     errno.ENFILE: "too many files are open on this machine: end other programs",

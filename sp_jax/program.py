@@ -16,16 +16,15 @@ from ml_collections import ConfigDict, config_flags
 from sp_jax import cli, distributed, xla_flags
 from sp_jax.config import load_config
 from sp_jax.errors import UserError
-from sp_jax.train.checkpoint import find_steps
-from sp_jax.train.loop import NonFiniteLossError
+from sp_jax.train.checkpoint import NonFiniteLossError, find_steps
 
-Run = Callable[[ConfigDict, pathlib.Path], None]
+Train = Callable[[ConfigDict, pathlib.Path], None]
 
 flags.disclaim_key_flags()  # they are the program's: its --help lists them
 
 
 def main(
-    run: Run,
+    train: Train,
     example: str,
     folder: Callable[[str], pathlib.Path] = lambda name: pathlib.Path("runs") / name,
 ) -> None:
@@ -35,8 +34,8 @@ def main(
     diverged run, or 130 after Ctrl-C.
 
     Args:
-        run: `run(config, workdir)`.
-        example: a config file, for the words of an error.
+        train: `train(config, workdir)`.
+        example: a config file, to name in an error.
         folder: name of the config file to the workdir, if no flag says it.
     """
     _define_flags()
@@ -46,7 +45,7 @@ def main(
         jax.config.update("jax_compilation_cache_dir", cache)
     xla_flags.set_cpu_flags()
     app.run(
-        lambda argv: _run(run, folder, argv),
+        lambda argv: _run(train, folder, argv),
         flags_parser=lambda argv: parse_flags(argv, "config", example),
     )
 
@@ -81,7 +80,7 @@ def _define_flags() -> None:
     flags.DEFINE_integer("process", None, "Number of this process, from 0.", 0)
 
 
-def _run(run: Run, folder: Callable[[str], pathlib.Path], argv: list[str]) -> int:
+def _run(train: Train, folder: Callable[[str], pathlib.Path], argv: list[str]) -> int:
     values = flags.FLAGS
     if len(argv) > 1:
         return cli.report(f"Unknown argument {argv[1]!r}: flags start with --.")
@@ -109,7 +108,7 @@ def _run(run: Run, folder: Callable[[str], pathlib.Path], argv: list[str]) -> in
             distributed.warn_if_alone()
         xla_flags.warn_of_idle_gpu()
         try:
-            run(values.config, workdir)
+            train(values.config, workdir)
         except OSError as error:
             raise UserError(
                 f"{cli.describe_os_error(error)} {_how_to_go_on(workdir)}"
@@ -118,7 +117,9 @@ def _run(run: Run, folder: Callable[[str], pathlib.Path], argv: list[str]) -> in
     try:
         code = cli.guard(start)
     except NonFiniteLossError as error:
-        print(f"error: {error}", file=sys.stderr)
+        steps = find_steps(workdir / "checkpoints")
+        kept = f"The last good checkpoint is {steps[0]}." if steps else "None is saved."
+        print(f"error: {error} {kept}", file=sys.stderr)
         code = 1
     except Exception:
         if words is None:
@@ -164,7 +165,7 @@ def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
     Args:
         argv: the command line.
         name: of the flag with the config file.
-        example: a config file, for the words of an error.
+        example: a config file, to name in an error.
     """
     try:
         argv = cli.read_paths(argv)

@@ -19,17 +19,27 @@ from sp_jax.backbone import Backbone
 
 
 class Recipe(NamedTuple):
-    """What is trained, on which views.
+    """What is trained, on which views, and how. The one record that the layers hand on.
 
     Attributes:
         method: its functions.
-        views: the augmentation of each view.
-        backbone: the module whose variables `method.frozen` gives.
+        views: the augmentation of each view; () where batches come ready, as in detection.
+        backbone: the module whose variables `method.backbone_variables` gives.
+        tx: the gradient transformation; None where a checkpoint is only evaluated.
+        schedule: the learning rate as a function of the step; None likewise.
     """
 
     method: methods.Method
     views: tuple[Augment | Jigsaw, ...]
     backbone: nn.Module
+    tx: optax.GradientTransformation | None = None
+    schedule: optax.Schedule | None = None
+
+    def init(self, key: jax.Array) -> tuple[Any, Any]:
+        """Parameters and buffers of the method, from a random key."""
+        return self.method.init(
+            key, [jnp.zeros((2, *view.shape)) for view in self.views]
+        )
 
     def freeze(self, params: Any, state: Any, **info: Any) -> Backbone:
         """The backbone of a run as it is evaluated: size and colours of the first view.
@@ -40,15 +50,8 @@ class Recipe(NamedTuple):
             **info: where they come from.
         """
         view = self.views[0]
-        variables = self.method.frozen(params, state)
+        variables = self.method.backbone_variables(params, state)
         return Backbone(self.backbone, variables, view.size, view.mean, view.std, info)
-
-
-class Optimizer(NamedTuple):
-    """The gradient transformation, and its learning rate as a function of the step."""
-
-    tx: optax.GradientTransformation
-    schedule: optax.Schedule
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,8 +71,15 @@ def compute_dtype(name: str) -> jnp.dtype:
     return jnp.dtype(name)
 
 
-def make_recipe(config: Mapping[str, Any], run: methods.Run) -> Recipe:
-    """Build the method and its views from a config (see `sp_jax/config.py`).
+def make_recipe(
+    config: Mapping[str, Any], run: methods.RunSize, *, train: bool = True
+) -> Recipe:
+    """Build all that is trained from a config (see `sp_jax/config.py`).
+
+    Args:
+        config: nested dicts of plain values.
+        run: the lengths of the run.
+        train: with an optimiser; a checkpoint that is evaluated needs none.
 
     Raises:
         ValueError: a name, an option or a value is wrong.
@@ -81,15 +91,14 @@ def make_recipe(config: Mapping[str, Any], run: methods.Run) -> Recipe:
     if chunks != 1:
         backbone = models.Chunked(backbone, chunks, run.batch_size)
     options = _given(config["method_options"])
-    known = list(inspect.signature(module.create).parameters)[2:]
-    if unknown := sorted(set(options) - set(known)):
-        raise ValueError(
-            f"{config['method']} has no option {unknown[0]!r} "
-            f"(config.method_options); it has: {', '.join(known)}."
-        )
+    known = dict(list(inspect.signature(module.create).parameters.items())[2:])
     for name, value in options.items():
-        default = inspect.signature(module.create).parameters[name].default
-        if isinstance(default, bool) and not isinstance(value, bool):
+        if name not in known:
+            raise ValueError(
+                f"{config['method']} has no option {name!r} "
+                f"(config.method_options); it has: {', '.join(known)}."
+            )
+        if isinstance(known[name].default, bool) and not isinstance(value, bool):
             raise ValueError(
                 f"config.method_options.{name} is {value!r}: use True or False."
             )
@@ -103,7 +112,9 @@ def make_recipe(config: Mapping[str, Any], run: methods.Run) -> Recipe:
                     "crops have half of it) cannot be cut into patches of "
                     f"{plain.patch_size} px (config.model.patch_size): choose a multiple."
                 )
-    return Recipe(module.create(backbone, run, **options), views, plain)
+    method = module.create(backbone, run, **options)
+    optimizer = make_optimizer(config, run) if train else (None, None)
+    return Recipe(method, views, plain, *optimizer)
 
 
 def make_views(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
@@ -117,12 +128,11 @@ def make_views(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
     """
     module, size = methods.get(config["method"]), config["image_size"]
     changes = _given(config["augment"])
-    local = {"local_crops", "local_crop_scale"} & changes.keys()
     arguments = {}
     if "local_crops" in inspect.signature(module.views).parameters:
-        if (count := changes.pop("local_crops", None)) is not None:
-            arguments["local_crops"] = count
-    elif local:
+        if "local_crops" in changes:
+            arguments["local_crops"] = changes.pop("local_crops")
+    elif local := {"local_crops", "local_crop_scale"} & changes.keys():
         raise ValueError(
             f"{config['method']} has no local crops: leave config.augment.{min(local)} "
             "out."
@@ -132,21 +142,24 @@ def make_views(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
     def change(view):
         if isinstance(view, Jigsaw):
             # Its crop is the puzzle's, not a view's.
-            colours = {k: v for k, v in changes.items() if not k.startswith("crop")}
-            inner = dataclasses.replace(view.view, **colours)
-            return dataclasses.replace(view, view=inner)
+            own = {k: v for k, v in changes.items() if not k.startswith("crop")}
+            return dataclasses.replace(view, view=dataclasses.replace(view.view, **own))
+        own = dict(changes)
         if view.size < size:
-            rest = {k: v for k, v in changes.items() if k != "crop_scale"}
+            own.pop("crop_scale", None)
             if local_scale is not None:
-                rest["crop_scale"] = local_scale
-            return dataclasses.replace(view, **rest)
-        return dataclasses.replace(view, **changes)
+                own["crop_scale"] = local_scale
+        return dataclasses.replace(view, **own)
 
     return tuple(change(view) for view in module.views(size, **arguments))
 
 
-def make_optimizer(config: Mapping[str, Any], run: methods.Run) -> Optimizer:
-    """Build the optimiser; the rate is given for a batch of 256 and scaled to the batch.
+def make_optimizer(
+    config: Mapping[str, Any], run: methods.RunSize
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Build the gradient transformation and the schedule of its learning rate.
+
+    The config gives the learning rate for a batch of 256; it is scaled to the batch.
 
     Raises:
         ValueError: the optimiser is unknown or the warm-up is too long.
@@ -166,14 +179,14 @@ def make_optimizer(config: Mapping[str, Any], run: methods.Run) -> Optimizer:
         weight_decay = optim.cosine(
             weight_decay, recipe["final_weight_decay"], run.total_steps
         )
-    tx = optim.get(
-        recipe["name"],
+    tx = optim.by_rules(
+        optim.get(recipe["name"]),
+        module.RULES,
         schedule,
-        peak=peak,
-        rules=module.RULES,
         weight_decay=weight_decay,
         momentum=recipe["momentum"],
         clip=recipe.get("clip", 0.0),
+        peak=peak,
         steps_per_epoch=run.steps_per_epoch,
     )
-    return Optimizer(tx, schedule)
+    return tx, schedule

@@ -74,12 +74,12 @@ def by_size(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(rule, tree)
 
 
-def lay_out(tree: PyTree, mesh: Mesh) -> PyTree:
+def shard(tree: PyTree, mesh: Mesh) -> PyTree:
     """Split a state as `by_size` says, inside of a compiled function."""
     return jax.lax.with_sharding_constraint(tree, by_size(tree, mesh))
 
 
-def gather(tree: PyTree, mesh: Mesh) -> PyTree:
+def unshard(tree: PyTree, mesh: Mesh) -> PyTree:
     """Make split arrays whole on every device, inside of a compiled function.
 
     The gradient is split again, so that it is summed and scattered in one operation. Left
@@ -89,17 +89,17 @@ def gather(tree: PyTree, mesh: Mesh) -> PyTree:
         return tree
 
     @jax.custom_vjp
-    def gathered(tree):
+    def whole(tree):
         return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
     def forward(tree):
-        return gathered(tree), None
+        return whole(tree), None
 
     def backward(_, gradient):
-        return (lay_out(gradient, mesh),)
+        return (shard(gradient, mesh),)
 
-    gathered.defvjp(forward, backward)
-    return gathered(tree)
+    whole.defvjp(forward, backward)
+    return whole(tree)
 
 
 def local_copy(tree: PyTree) -> PyTree:

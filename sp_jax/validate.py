@@ -25,7 +25,7 @@ def check_keys(
     Args:
         config: to be checked.
         schema: the other one.
-        prefix: what the words of an error put before a key.
+        prefix: what an error message puts before a key.
         base: the module that made the schema.
 
     Raises:

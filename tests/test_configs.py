@@ -11,10 +11,10 @@ import pytest
 
 from sp_jax import methods, validate
 from sp_jax import sharding as mesh_module
-from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.recipe import make_recipe
 from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.checkpoint import Checkpoints
-from sp_jax.train.step import compile_step, init_state, make_observe_step, make_step
+from sp_jax.train.step import compile_step, init_state, make_fill_banks, make_step
 from tests.methods.build import leaves, shallow_resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -47,19 +47,15 @@ def two_steps(config, devices=1, folder=None, fsdp=1):
     plain = config.to_dict()
     validate.check_training(plain)
     size = config.batch_size
-    run = methods.Run(
+    run = methods.RunSize(
         total_steps=20, steps_per_epoch=2, batch_size=size, num_images=IMAGES
     )
-    recipe = make_recipe(plain, run)
     plain["optimizer"]["warmup_epochs"] = 0.0  # so that the first step moves, too
-    optimizer = make_optimizer(plain, run)
+    recipe = make_recipe(plain, run)
     mesh = make_mesh(jax.devices()[:devices], fsdp)
-    state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
+    state = init_state(recipe, 0, mesh)
     before = leaves(jax.tree.map(np.array, state.params))  # the step takes the memory
-    step = compile_step(
-        make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh),
-        mesh,
-    )
+    step = compile_step(make_step(recipe, mesh), mesh)
     rng = np.random.default_rng(0)
     pairs = rng.permutation(IMAGES)[: 4 * size].reshape(2, size, 2).astype(np.int32)
     batches = [
@@ -73,9 +69,9 @@ def two_steps(config, devices=1, folder=None, fsdp=1):
         )
         for index in pairs
     ]
-    if observe := make_observe_step(recipe.method, recipe.views, mesh):
+    if fill_banks := make_fill_banks(recipe, mesh):
         for number, batch in enumerate(batches):
-            state = observe(state, batch, np.int32(number))
+            state = fill_banks(state, batch, np.int32(number))
     state, first, _ = step(state, batches[0])
     resumed = None
     if folder:
@@ -159,7 +155,7 @@ def test_tiny_imagenet_is_simclr_on_other_images(variant):
     for part in ("method", "method_options", "model", "optimizer", "batch_size"):
         assert plain[part] == simclr.to_dict()[part]
     # The views of the method, also where the drawings need others.
-    run = methods.Run(
+    run = methods.RunSize(
         total_steps=20, steps_per_epoch=2, batch_size=config.batch_size, num_images=512
     )
     official = make_recipe(load("simclr_resnet50").to_dict(), run).views

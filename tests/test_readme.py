@@ -16,7 +16,7 @@ from PIL import Image
 
 from configs import quickstart
 from sp_jax import weights
-from sp_jax.methods import Run
+from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
@@ -39,7 +39,7 @@ def test_snippets_do_what_they_promise(tmp_path):
 
     # The checkpoint of the quickstart, without its training.
     config = quickstart.get_config().to_dict()
-    recipe = make_recipe(config, Run(400, 25, config["batch_size"], 3620))
+    recipe = make_recipe(config, RunSize(400, 25, config["batch_size"], 3620))
     views = [jnp.zeros((2, *view.shape)) for view in recipe.views]
     state = jax.jit(recipe.method.init)(jax.random.key(0), views)
     backbone = recipe.freeze(*state, step=400)

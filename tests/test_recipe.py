@@ -144,8 +144,10 @@ def half_cosine(share):
 
 
 def test_dino_clips_the_gradient_of_each_parameter():
-    run = methods.Run(total_steps=40, steps_per_epoch=4, batch_size=512, num_images=1)
-    tx = optimizer_of("dino_resnet50", run, warmup_epochs=0.0).tx
+    run = methods.RunSize(
+        total_steps=40, steps_per_epoch=4, batch_size=512, num_images=1
+    )
+    tx = optimizer_of("dino_resnet50", run, warmup_epochs=0.0)[0]
     params = {"backbone": {"a": {"kernel": jnp.zeros((5, 5))}, "bias": jnp.zeros(4)}}
     small = np.array([0.1, -0.2, 0.3, 0.4], np.float32)
     grads = {"backbone": {"a": {"kernel": jnp.full((5, 5), 1e4)}, "bias": small}}
@@ -158,8 +160,10 @@ def test_dino_clips_the_gradient_of_each_parameter():
 
 def test_dino_decays_more_and_more():
     """Without a gradient, what is left of AdamW is the decay."""
-    run = methods.Run(total_steps=40, steps_per_epoch=2, batch_size=256, num_images=1)
-    tx = optimizer_of("dino_vit", run).tx
+    run = methods.RunSize(
+        total_steps=40, steps_per_epoch=2, batch_size=256, num_images=1
+    )
+    tx = optimizer_of("dino_vit", run)[0]
     w = np.array([[1.0, -2.0], [3.0, 0.5]], np.float32)
     params = {"backbone": {"d": {"kernel": w, "bias": w[0]}, "cls_token": w[None]}}
     zero = jax.tree.map(np.zeros_like, params)
@@ -187,8 +191,10 @@ def test_dino_decays_more_and_more():
 )
 def test_the_rate_changes_once_an_epoch(name, peak, last):
     """Step t of epoch e: the official cosine of e / epochs."""
-    run = methods.Run(total_steps=30, steps_per_epoch=5, batch_size=512, num_images=1)
-    rate = optimizer_of(name, run).schedule
+    run = methods.RunSize(
+        total_steps=30, steps_per_epoch=5, batch_size=512, num_images=1
+    )
+    rate = optimizer_of(name, run)[1]
     got = [float(rate(step)) for step in range(30)]
     cosine = half_cosine(np.arange(6) / 6)
     want = 2 * peak * np.repeat(last + (1 - last) * cosine, 5)
@@ -196,8 +202,10 @@ def test_the_rate_changes_once_an_epoch(name, peak, last):
 
 
 def test_the_predictor_of_simsiam_learns_at_the_first_rate():
-    run = methods.Run(total_steps=30, steps_per_epoch=5, batch_size=256, num_images=1)
-    tx = optimizer_of("simsiam_resnet50", run).tx
+    run = methods.RunSize(
+        total_steps=30, steps_per_epoch=5, batch_size=256, num_images=1
+    )
+    tx = optimizer_of("simsiam_resnet50", run)[0]
     params = {name: {"kernel": jnp.zeros(2)} for name in ("backbone", "predictor")}
     grads = jax.tree.map(jnp.ones_like, params)
     state, update = tx.init(params), jax.jit(tx.update)

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import sp_jax
@@ -26,12 +26,13 @@ from sp_jax.augment import Augment
 from sp_jax.backbone import Backbone
 from sp_jax.domains import DETECTION, check_domains
 from sp_jax.errors import UserError
-from sp_jax.recipe import compute_dtype
+from sp_jax.methods import Method, RunSize
+from sp_jax.recipe import Recipe, compute_dtype
 from sp_jax.sharding import by_batch, by_size, local_copy, make_mesh, replicated
+from sp_jax.train.evaluation import Evaluation
 from sp_jax.train.feed import Streamed
-from sp_jax.train.loop import Evaluation, fit
-from sp_jax.train.loop import Settings as Lengths
-from sp_jax.train.step import TrainState, state_of, step_of
+from sp_jax.train.loop import fit
+from sp_jax.train.step import TrainState, init_state, make_step
 from sp_jax.train.workdir import claim_workdir
 
 RULES = (
@@ -72,7 +73,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
     batches = Batches(train, config.batch_size, config.seed, data.sizes, data.max_boxes)
     backbone = open_backbone(config, checkpoint)
     detector = detector_of(config, backbone, len(train.class_names))
-    schedule, tx = optimizer_of(config)
+    recipe = recipe_of(config, backbone, detector)
     dataset = make_dataset(batches, jax.process_index(), jax.process_count())
 
     # Where the backbone lies may change, but not what it is.
@@ -90,11 +91,9 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
     # Of several processes the first one writes.
     with claim_workdir(workdir, plain) if first else contextlib.nullcontext():
         mesh = make_mesh()
-        state = first_state(
-            detector, backbone if checkpoint else None, tx, config, mesh
-        )
+        state = first_state(recipe, backbone if checkpoint else None, config, mesh)
         feed = Streamed(
-            step_of(detector.loss, tx, schedule, mesh),
+            make_step(recipe, mesh),
             lambda start: stream.iterate(
                 dataset, start, config.total_steps, data.prefetch, data.workers
             ),
@@ -118,14 +117,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
             *(len(train), len(test), len(train.class_names)),
             *(config.total_steps, config.batch_size),
         )
-        lengths = Lengths.from_config(
-            config,
-            total_steps=config.total_steps,
-            steps_per_epoch=batches.steps_per_epoch,
-            images_per_step=config.batch_size,
+        size = RunSize(
+            config.total_steps, batches.steps_per_epoch, config.batch_size, len(train)
         )
         evaluations = [Evaluation(evaluate, config.test_every)]
-        fit(workdir, state, feed, evaluations, mesh, lengths, meta)
+        fit(config, workdir, size, recipe, state, feed, evaluations, mesh, meta)
 
 
 def describe(config: ConfigDict, train: BoxStore, test: BoxStore) -> str:
@@ -163,31 +159,32 @@ def detector_of(config: ConfigDict, backbone: Backbone, classes: int) -> Detecto
     )
 
 
-def optimizer_of(
-    config: ConfigDict,
-) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    """The schedule of the rate, and the transformation."""
-    recipe = config.optimizer
-    peak = recipe.learning_rate * config.batch_size / 16
+def recipe_of(config: ConfigDict, backbone: Backbone, detector: Detector) -> Recipe:
+    """The detector as a method whose batches come ready, with its optimiser."""
+    options = config.optimizer
+    peak = options.learning_rate * config.batch_size / 16
     schedule = validate.or_user_error(
         optim.warmup_drops,
-        *(peak, recipe.warmup_steps, recipe.drops),
+        *(peak, options.warmup_steps, options.drops),
         first=1e-3,  # Detectron2 begins at a thousandth.
     )
-    return schedule, validate.or_user_error(
-        optim.get,
-        *(recipe.name, schedule),
-        peak=peak,
-        rules=RULES,
-        weight_decay=recipe.weight_decay,
-        momentum=recipe.momentum,
+    tx = optim.by_rules(
+        validate.or_user_error(optim.get, options.name),
+        RULES,
+        schedule,
+        weight_decay=options.weight_decay,
+        momentum=options.momentum,
     )
-
-
-def first_state(detector, backbone, tx, config, mesh) -> TrainState:
-    """The state of step 0, with the variables of a checkpoint in it if there is one."""
     images = np.zeros((1, *config.data.sizes[0], 3), np.uint8)
-    state = state_of(lambda key: detector.init(key, images), tx, config.seed, mesh)
+    method = Method(lambda key, _: detector.init(key, images), detector.loss)
+    return Recipe(method, (), backbone.module, tx, schedule)
+
+
+def first_state(
+    recipe: Recipe, backbone: Backbone | None, config: ConfigDict, mesh: Mesh
+) -> TrainState:
+    """The state of step 0, with the variables of a checkpoint in it if there is one."""
+    state = init_state(recipe, config.seed, mesh)
     if backbone is None:
         return state
     try:

@@ -116,7 +116,7 @@ def make_views(
 ) -> tuple[list[jax.Array], jax.Array]:
     """Makes one view of a pair for each config.
 
-    View i is of image i mod V of the pair. For a pair of two images, a coin decides which
+    View i is of image i mod V of the pair. For a pair of two images, chance decides which
     of them comes first: neither is bound to one pipeline, or to one role in a loss whose
     views have different roles. Views with equal configs are made together.
 
@@ -137,9 +137,9 @@ def make_views(
     coin_key, *keys = jax.random.split(key, 1 + len(configs))
     source = jnp.tile(jnp.arange(len(configs)) % per_pair, (batch, 1))
     if per_pair == 2:
-        coin = jax.random.bernoulli(coin_key, 0.5, (batch, 1, 1, 1, 1))
-        images = jnp.where(coin, images[:, ::-1], images)
-        source = jnp.where(coin[:, 0, 0, 0], 1 - source, source)
+        swap = jax.random.bernoulli(coin_key, 0.5, (batch, 1, 1, 1, 1))
+        images = jnp.where(swap, images[:, ::-1], images)
+        source = jnp.where(swap[:, 0, 0, 0], 1 - source, source)
     views: list[jax.Array] = [None] * len(configs)
     for config, group_key in zip(dict.fromkeys(configs), keys, strict=False):
         members = [i for i, other in enumerate(configs) if other == config]

@@ -8,9 +8,10 @@ default augmentations of its views (of the local crops too, where it has the arg
 import importlib
 from types import ModuleType
 
+from sp_jax.methods.base import Batch as Batch
 from sp_jax.methods.base import Method as Method
 from sp_jax.methods.base import Output as Output
-from sp_jax.methods.base import Run as Run
+from sp_jax.methods.base import RunSize as RunSize
 
 NAMES = (
     "barlow_twins",

@@ -9,7 +9,7 @@ gradients averaged over 16 to 32 GPUs, each of which saw its share of a summed c
 here the gradient is that of the global loss.
 With semantic pairs nothing changes but the images.
 
-Deviation: the blur is SimCLR's, as in VICReg.
+Difference: the blur is SimCLR's, as in VICReg.
 
 Source: https://arxiv.org/abs/2103.03230; facebookresearch/barlowtwins for sizes and
 constants.
@@ -25,8 +25,7 @@ from sp_jax.methods.base import (
     Method,
     Network,
     Output,
-    Run,
-    backbone_variables,
+    RunSize,
     forward,
     init_network,
     pair_cosine,
@@ -44,7 +43,7 @@ OPTIMIZER = {
 }
 RULES = (
     Rule(r"/(kernel|cls_token|pos_embed)$"),
-    Rule(r"/(bias|scale)$", decay=False, adapt=False, rate=0.0048 / 0.2),
+    Rule(r"/(bias|scale)$", decay=False, adapt=False, factor=0.0048 / 0.2),
 )
 
 
@@ -55,7 +54,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     off_diagonal_weight: float = 0.0051,
     projection_dim: int = 8192,
@@ -74,7 +73,6 @@ def create(
     Returns:
         The method; its state is `{"batch_stats": ...}`.
     """
-    del run
     projector = MLP(
         (projection_dim,) * projection_layers,
         hidden_bias=False,
@@ -87,10 +85,14 @@ def create(
         params, stats = init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
-    def loss(params, state, views, index, label, step, key):
-        del index, label, step
+    def loss(params, state, batch, key):
         ((h1, z1), (h2, z2)), stats = forward(
-            network, params, state["batch_stats"], views, joint=False, drop_path=key
+            network,
+            params,
+            state["batch_stats"],
+            batch.views,
+            joint=False,
+            drop_path=key,
         )
         value = losses.barlow_twins(z1, z2, off_diagonal_weight)
         metrics = {"pair_cosine": pair_cosine(z1, z2)}
@@ -98,7 +100,4 @@ def create(
             {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, None, frozen)
+    return Method(init, loss)

@@ -12,7 +12,7 @@ from sp_jax.losses import l2_normalize
 PyTree = Any
 
 
-class Run(NamedTuple):
+class RunSize(NamedTuple):
     """What a method may know of the run that it is made for.
 
     Attributes:
@@ -26,6 +26,23 @@ class Run(NamedTuple):
     steps_per_epoch: int
     batch_size: int
     num_images: int
+
+
+class Batch(NamedTuple):
+    """What a method learns from in a step; N pairs.
+
+    Attributes:
+        views: augmented images, float32 [N, s, s, 3] each; a jigsaw [N, cells, s, s, 3].
+        index: int32 [N, len(views)], the number, in its store, of the image that each view
+            shows. Equal numbers in a row are an augmentation pair.
+        label: int32 [N], the class of each pair; -1 where it has none.
+        step: int32 scalar, the number of finished steps.
+    """
+
+    views: list[jax.Array]
+    index: jax.Array
+    label: jax.Array
+    step: jax.Array
 
 
 class Output(NamedTuple):
@@ -44,34 +61,36 @@ class Output(NamedTuple):
     features: jax.Array | None
 
 
+def online_backbone(params: PyTree, state: PyTree) -> PyTree:
+    """The variables of the backbone in a network that is trained by gradients."""
+    stats = state["batch_stats"].get("backbone", {})
+    return {"params": params["backbone"], "batch_stats": stats}
+
+
 class Method(NamedTuple):
     """A self-supervised method. It does not know how its pairs were made.
 
     Attributes:
-        init: `init(key, views) -> (params, state)`; views is a list of images
-            [N, s, s, 3], of which only the shapes matter.
-        loss: `loss(params, state, views, index, label, step, key) -> (loss, Output)`:
-            the float32 loss of the global batch. index is int32 [N, len(views)]: the
-            number, in its store, of the image that each view shows; equal numbers in a
-            row are an augmentation pair. label is int32 [N]: the class of each pair, -1
-            where it has none; only methods that say so learn from it. All randomness
-            comes from key.
+        init: `init(key, views) -> (params, state)`; views as in a batch, of which only the
+            shapes matter.
+        loss: `loss(params, state, batch, key) -> (loss, Output)`: the float32 loss of the
+            global batch. All randomness comes from key.
         update: `update(params, state, step) -> (params, state)`, called after the
             optimiser with the new parameters: where a moving average follows them, or
             where they are brought back onto a sphere. None: nothing.
-        frozen: `frozen(params, state) -> variables`: the "params" and "batch_stats" of
-            the backbone that is evaluated, such as the teacher's.
-        observe: `observe(params, state, views, index) -> state`, called with each batch
-            of the first epoch before the first step: where a bank is filled by the
-            untrained network. None: nothing.
+        backbone_variables: `backbone_variables(params, state) -> variables`: the "params"
+            and "batch_stats" of the backbone that is evaluated, such as the teacher's.
+        fill_banks: `fill_banks(params, state, batch) -> state`, called with each batch of
+            the first epoch before the first step: what the untrained network gives.
+            None: nothing.
         needs_labels: it is the method that it says it is only where pairs have labels.
     """
 
     init: Callable[[jax.Array, list[jax.Array]], tuple[PyTree, PyTree]]
-    loss: Callable[..., tuple[jax.Array, Output]]
-    update: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree]] | None
-    frozen: Callable[[PyTree, PyTree], PyTree]
-    observe: Callable[..., PyTree] | None = None
+    loss: Callable[[PyTree, PyTree, Batch, jax.Array], tuple[jax.Array, Output]]
+    update: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree]] | None = None
+    backbone_variables: Callable[[PyTree, PyTree], PyTree] = online_backbone
+    fill_banks: Callable[[PyTree, PyTree, Batch], PyTree] | None = None
     needs_labels: bool = False
 
 
@@ -126,11 +145,6 @@ def init_network(
     """Parameters and batch statistics of a network ({} if it has none)."""
     variables = network.init(key, *args, train=False)
     return variables["params"], variables.get("batch_stats", {})
-
-
-def backbone_variables(params: PyTree, stats: PyTree) -> PyTree:
-    """The backbone's part of the variables of a whole network."""
-    return {"params": params["backbone"], "batch_stats": stats.get("backbone", {})}
 
 
 def forward(

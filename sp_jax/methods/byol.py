@@ -10,7 +10,7 @@ random key than the online network, and normalises by batch statistics of its ow
 With semantic pairs nothing changes but the images. `make_views` draws for each pair which
 image gets which of the two different pipelines.
 
-Deviations: no classifier is trained beside it, since probes are made by `eval/`; the
+Differences: no classifier is trained beside it, since probes are made by `eval/`; the
 brightness of a view is multiplied as in torchvision, where the official code adds to it; the
 layers of the heads are drawn as PyTorch draws them. `projection_norm` is not official.
 
@@ -31,8 +31,7 @@ from sp_jax.methods.base import (
     Network,
     Output,
     PredictorNetwork,
-    Run,
-    backbone_variables,
+    RunSize,
     forward,
     init_network,
     pair_cosine,
@@ -48,7 +47,7 @@ OPTIMIZER = {
     "momentum": 0.9,
     "warmup_epochs": 10.0,
 }
-RULES = optim.KERNELS
+RULES = optim.DECAY_KERNELS
 
 
 def views(size: int) -> tuple[Augment, Augment]:
@@ -70,7 +69,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     momentum: float = 0.99,
     hidden_dim: int = 4096,
@@ -113,19 +112,27 @@ def create(
             "target_stats": target_stats,
         }
 
-    def loss(params, state, views, index, label, step, key):
-        del index, label
+    def loss(params, state, batch, key):
         ((h1, _, p1), (h2, _, p2)), stats = forward(
-            network, params, state["batch_stats"], views, joint=False, drop_path=key
+            network,
+            params,
+            state["batch_stats"],
+            batch.views,
+            joint=False,
+            drop_path=key,
         )
         ((_, t1), (_, t2)), target_stats = forward(
-            target_network, state["target"], state["target_stats"], views, joint=False
+            target_network,
+            state["target"],
+            state["target_stats"],
+            batch.views,
+            joint=False,
         )
         value = losses.byol(p1, t2) + losses.byol(p2, t1)
         state = {**state, "batch_stats": stats, "target_stats": target_stats}
         metrics = {
             "pair_cosine": pair_cosine(t1, t2),
-            "target_momentum": schedule(step),
+            "target_momentum": schedule(batch.step),
         }
         return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
@@ -134,7 +141,4 @@ def create(
         target = optax.incremental_update(online, state["target"], 1 - schedule(step))
         return params, {**state, "target": target}
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, update, frozen)
+    return Method(init, loss, update)

@@ -7,13 +7,13 @@ prototypes of the epoch and the clusters the targets. Every view has to tell its
 Prototypes are never trained. The banks are first filled by the untrained network, in one epoch
 before the first step.
 
-The bank is indexed by *image*. With semantic pairs the target of a view is the cluster of
-the *other* image of its pair: that is what makes them a positive pair. Where both are one
-image (augmentation pairs) this is the official loss. A coin of each step says which image of a
-pair comes as which view. An image that a bank has not seen yet has no cluster, and views whose
-target it would be take no part.
+The bank is indexed by *image*. With semantic pairs the target of a view is the cluster of the
+*other* image of its pair: that is what makes them a positive pair. Where both are one image
+(augmentation pairs) this is the official loss. Each step draws which image of a pair comes as
+which view. An image that a bank has not seen yet has no cluster, and views whose target it
+would be take no part.
 
-Deviations: two global views by default, with crops from 0.08 (the official run without local
+Differences: two global views by default, with crops from 0.08 (the official run without local
 crops; its default has six); clustering runs on the accelerator inside of the compiled step;
 the sums of k-means are products and not scattered, so that they are reproducible; local crops
 have half the size of the global ones; the banks are filled by one forward of both views, not
@@ -36,8 +36,7 @@ from sp_jax.methods.base import (
     Method,
     Network,
     Output,
-    Run,
-    backbone_variables,
+    RunSize,
     forward,
     init_network,
     pair_cosine,
@@ -53,7 +52,7 @@ OPTIMIZER = {
     "warmup_epochs": 10.0,
     "final_factor": 0.001,
 }
-RULES = optim.EVERYTHING
+RULES = optim.DECAY_ALL
 
 
 def views(size: int, local_crops: int = 0) -> tuple[Augment, ...]:
@@ -66,7 +65,7 @@ def views(size: int, local_crops: int = 0) -> tuple[Augment, ...]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     temperature: float = 0.1,
     num_clusters: int = 3000,
@@ -114,11 +113,11 @@ def create(
         rows = [jax.lax.stop_gradient(losses.l2_normalize(z)) for _, z in outputs[:2]]
         return jnp.stack([write_rows(bank[g], index[:, g], rows[g]) for g in range(2)])
 
-    def observe(params, state, views, index):
+    def fill_banks(params, state, batch):
         outputs, stats = forward(
-            network, params, state["batch_stats"], views[:2], joint=True
+            network, params, state["batch_stats"], batch.views[:2], joint=True
         )
-        bank = remember(state["bank"], outputs, index)
+        bank = remember(state["bank"], outputs, batch.index)
         return {**state, "batch_stats": stats, "bank": bank}
 
     def cluster(key, bank):
@@ -136,24 +135,28 @@ def create(
             clusters.append(members)
         return jnp.stack(prototypes), jnp.stack(clusters)
 
-    def loss(params, state, views, index, label, step, key):
-        del label
+    def loss(params, state, batch, key):
         drop_key, cluster_key = jax.random.split(key)
         prototypes, clusters = jax.lax.cond(
-            step % run.steps_per_epoch == 0,
+            batch.step % run.steps_per_epoch == 0,
             lambda: cluster(cluster_key, state["bank"]),
             lambda: (state["prototypes"], state["clusters"]),
         )
         outputs, stats = forward(
-            network, params, state["batch_stats"], views, joint=True, drop_path=drop_key
+            network,
+            params,
+            state["batch_stats"],
+            batch.views,
+            joint=True,
+            drop_path=drop_key,
         )
         z = jnp.concatenate([losses.l2_normalize(z) for _, z in outputs])
         # View v is of image v % 2 of the pair, so view (v + 1) % 2 is of the other.
-        other = jnp.concatenate([index[:, (v + 1) % 2] for v in range(len(views))])
+        others = [batch.index[:, (v + 1) % 2] for v in range(len(batch.views))]
         scores = jnp.einsum(
             "nd,hkd->hnk", z, prototypes, precision=jax.lax.Precision.HIGHEST
         )
-        targets = clusters[:, other]
+        targets = clusters[:, jnp.concatenate(others)]
         terms = [
             losses.deepcluster(scores[head], targets[head], temperature)
             for head in range(num_heads)
@@ -167,7 +170,7 @@ def create(
         }
         state = {
             "batch_stats": stats,
-            "bank": remember(state["bank"], outputs, index),
+            "bank": remember(state["bank"], outputs, batch.index),
             "prototypes": prototypes,
             "clusters": clusters,
         }
@@ -175,7 +178,4 @@ def create(
             state, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, None, frozen, observe)
+    return Method(init, loss, fill_banks=fill_banks)

@@ -12,7 +12,7 @@ With semantic pairs the local crops come from both images of a pair in turn, and
 draws which image gets which of the two different global pipelines. The teacher's view is
 predicted from every other view: half of the local crops that do it are of its own image.
 
-Deviations: the local crops have half the size of the global ones (96 of 224 there); the blur
+Differences: the local crops have half the size of the global ones (96 of 224 there); the blur
 is SimCLR's, the official one PIL's; and activations are bfloat16 on a GPU where the official
 code has float16.
 
@@ -33,10 +33,10 @@ from sp_jax.methods.base import (
     Method,
     Network,
     Output,
-    Run,
-    backbone_variables,
+    RunSize,
     forward,
     init_network,
+    online_backbone,
 )
 from sp_jax.models import DINOHead
 from sp_jax.optim import Rule
@@ -51,7 +51,7 @@ OPTIMIZER = {
     "final_factor": 0.002,  # 1e-6 at a batch of 256; officially at every batch
     "clip": 3.0,
 }
-RULES = (Rule("/last_layer/", frozen_epochs=1.0), *optim.KERNELS)
+RULES = (Rule("/last_layer/", frozen_epochs=1.0), *optim.DECAY_KERNELS)
 
 
 def views(size: int, local_crops: int = 8) -> tuple[Augment, ...]:
@@ -65,7 +65,7 @@ def views(size: int, local_crops: int = 8) -> tuple[Augment, ...]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     student_temperature: float = 0.1,
     teacher_temperature: float = 0.04,
@@ -133,16 +133,24 @@ def create(
             "center": jnp.zeros(out_dim),
         }
 
-    def loss(params, state, views, index, label, step, key):
-        del index, label
+    def loss(params, state, batch, key):
         outputs, stats = forward(
-            network, params, state["batch_stats"], views, joint=True, drop_path=key
+            network,
+            params,
+            state["batch_stats"],
+            batch.views,
+            joint=True,
+            drop_path=key,
         )
         targets, teacher_stats = forward(
-            network, state["teacher"], state["teacher_stats"], views[:2], joint=True
+            network,
+            state["teacher"],
+            state["teacher_stats"],
+            batch.views[:2],
+            joint=True,
         )
         teacher = jnp.stack([logits for _, logits in targets])
-        temperature = teacher_temperature_at(step)
+        temperature = teacher_temperature_at(batch.step)
         value = losses.dino(
             jnp.stack([logits for _, logits in outputs]),
             teacher,
@@ -154,7 +162,7 @@ def create(
         metrics = {
             "teacher_entropy": -jnp.mean(jnp.sum(jnp.exp(log_q) * log_q, axis=-1)),
             "teacher_temperature": jnp.asarray(temperature, jnp.float32),
-            "teacher_momentum": schedule(step),
+            "teacher_momentum": schedule(batch.step),
         }
         state = {
             **state,
@@ -169,8 +177,9 @@ def create(
         teacher = optax.incremental_update(params, state["teacher"], 1 - schedule(step))
         return params, {**state, "teacher": teacher}
 
-    def frozen(params, state):
-        del params
-        return backbone_variables(state["teacher"], state["teacher_stats"])
+    def teacher_backbone(params, state):
+        return online_backbone(
+            state["teacher"], {"batch_stats": state["teacher_stats"]}
+        )
 
-    return Method(init, loss, update, frozen)
+    return Method(init, loss, update, teacher_backbone)

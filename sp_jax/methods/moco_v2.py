@@ -12,10 +12,10 @@ split into `bn_groups` groups that are normalised by themselves, queries in orde
 shuffled, on any number of devices. The running statistics move by the mean of the groups
 (the official checkpoint holds those of the first GPU).
 
-With semantic pairs the query is one image of the pair and the key the other; a coin of each
-step says which. The leak is the same.
+With semantic pairs the query is one image of the pair and the key the other, drawn
+anew in each step. The leak is the same.
 
-Deviation: the blur is SimCLR's, as in SimSiam.
+Difference: the blur is SimCLR's, as in SimSiam.
 
 Source: https://arxiv.org/abs/2003.04297, https://arxiv.org/abs/1911.05722;
 facebookresearch/moco for sizes and constants.
@@ -33,8 +33,7 @@ from sp_jax.methods.base import (
     Method,
     Network,
     Output,
-    Run,
-    backbone_variables,
+    RunSize,
     init_network,
     pair_cosine,
 )
@@ -48,7 +47,7 @@ OPTIMIZER = {
     "warmup_epochs": 0.0,
     "by_epoch": True,
 }
-RULES = optim.EVERYTHING
+RULES = optim.DECAY_ALL
 
 
 def views(size: int) -> tuple[Augment, Augment]:
@@ -58,7 +57,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     temperature: float = 0.2,
     momentum: float = 0.999,
@@ -139,15 +138,16 @@ def create(
         outputs = jax.tree.map(lambda y: y.reshape(n, *y.shape[2:]), outputs)
         return outputs, jax.tree.map(lambda y: jnp.mean(y, axis=0), new)
 
-    def loss(params, state, views, index, label, step, key):
-        del index, label, step
+    def loss(params, state, batch, key):
         drop_key, shuffle_key = jax.random.split(key)
-        (h1, q), stats = by_group(params, state["batch_stats"], views[0], drop_key)
+        (h1, q), stats = by_group(
+            params, state["batch_stats"], batch.views[0], drop_key
+        )
         target = optax.incremental_update(
             jax.lax.stop_gradient(params), state["key"], 1 - momentum
         )
-        order = jax.random.permutation(shuffle_key, views[1].shape[0])
-        (h2, k), key_stats = by_group(target, state["key_stats"], views[1][order])
+        order = jax.random.permutation(shuffle_key, batch.views[1].shape[0])
+        (h2, k), key_stats = by_group(target, state["key_stats"], batch.views[1][order])
         back = jnp.argsort(order)
         h2, k = jax.lax.stop_gradient((h2[back], losses.l2_normalize(k[back])))
         value = losses.moco_v2(q, k, state["queue"], temperature)
@@ -163,7 +163,4 @@ def create(
         metrics = {"pair_cosine": pair_cosine(q, k)}
         return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, None, frozen)
+    return Method(init, loss)

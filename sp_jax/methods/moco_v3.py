@@ -12,7 +12,7 @@ keeps weight decay off that projection; without gradient AdamW then leaves it as
 With semantic pairs nothing changes but the images. `make_views` draws for each pair which
 image gets which of the two different pipelines.
 
-Deviations: with AdamW the official code decays biases and normalisations too, here only what
+Differences: with AdamW the official code decays biases and normalisations too, here only what
 multiplies is decayed, and the class token (never the projection of the patches); the blur is
 SimCLR's.
 
@@ -34,8 +34,7 @@ from sp_jax.methods.base import (
     Network,
     Output,
     PredictorNetwork,
-    Run,
-    backbone_variables,
+    RunSize,
     forward,
     init_network,
     pair_cosine,
@@ -52,7 +51,7 @@ OPTIMIZER = {
     "momentum": 0.9,
     "warmup_epochs": 10.0,
 }
-RULES = (Rule("/patch_embed/", decay=False), *optim.KERNELS)
+RULES = (Rule("/patch_embed/", decay=False), *optim.DECAY_KERNELS)
 
 
 def views(size: int) -> tuple[Augment, Augment]:
@@ -66,7 +65,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     temperature: float = 1.0,
     momentum: float = 0.99,
@@ -116,24 +115,30 @@ def create(
             "key_stats": without_predictor(stats),
         }
 
-    def loss(params, state, views, index, label, step, key):
-        del index, label
+    def loss(params, state, batch, key):
         ((h1, _, q1), (h2, _, q2)), stats = forward(
-            network, params, state["batch_stats"], views, joint=False, drop_path=key
+            network,
+            params,
+            state["batch_stats"],
+            batch.views,
+            joint=False,
+            drop_path=key,
         )
         online = jax.lax.stop_gradient(without_predictor(params))
-        target = optax.incremental_update(online, state["key"], 1 - schedule(step))
+        target = optax.incremental_update(
+            online, state["key"], 1 - schedule(batch.step)
+        )
         ((_, k1), (_, k2)), key_stats = forward(
-            key_network, target, state["key_stats"], views, joint=False
+            key_network, target, state["key_stats"], batch.views, joint=False
         )
         value = losses.moco_v3(q1, k2, temperature) + losses.moco_v3(
             q2, k1, temperature
         )
         state = {"batch_stats": stats, "key": target, "key_stats": key_stats}
-        metrics = {"pair_cosine": pair_cosine(k1, k2), "key_momentum": schedule(step)}
+        metrics = {
+            "pair_cosine": pair_cosine(k1, k2),
+            "key_momentum": schedule(batch.step),
+        }
         return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, None, frozen)
+    return Method(init, loss)

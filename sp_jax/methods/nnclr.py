@@ -10,10 +10,10 @@ begins with random directions.
 
 With semantic pairs the neighbour of one image of the pair has to be told from the other
 image: two steps of meaning in the place of one, the pair's and the neighbour's. Of each pair
-one image enters the queue, and a coin of each step says which. The longer the queue is beside
+one image enters the queue; which one is drawn in each step. The longer the queue is beside
 an epoch, the more often the neighbour is an older view of the pair itself.
 
-Deviations and what the paper leaves open: its text adds the softmax over the neighbours to
+Differences, and what the paper leaves open: its text adds the softmax over the neighbours to
 the loss, which its pseudocode does not, and which it says not to matter; the views are
 SimCLR's, as in lightly, and the LARS is BYOL's. Dense layers before a normalisation have no
 bias, which it would take away. Labels are not learnt from: they enter a metric only.
@@ -32,8 +32,7 @@ from sp_jax.methods.base import (
     Method,
     Output,
     PredictorNetwork,
-    Run,
-    backbone_variables,
+    RunSize,
     forward,
     init_network,
     pair_cosine,
@@ -47,7 +46,7 @@ OPTIMIZER = {
     "momentum": 0.9,
     "warmup_epochs": 10.0,
 }
-RULES = optim.KERNELS
+RULES = optim.DECAY_KERNELS
 
 
 def views(size: int) -> tuple[Augment, Augment]:
@@ -57,7 +56,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     temperature: float = 0.1,
     queue_size: int = 98304,
@@ -113,10 +112,14 @@ def create(
             "pointer": jnp.int32(0),
         }
 
-    def loss(params, state, views, index, label, step, key):
-        del index, step
+    def loss(params, state, batch, key):
         ((h1, z1, p1), (h2, z2, p2)), stats = forward(
-            network, params, state["batch_stats"], views, joint=False, drop_path=key
+            network,
+            params,
+            state["batch_stats"],
+            batch.views,
+            joint=False,
+            drop_path=key,
         )
         z1, z2 = jax.lax.stop_gradient((z1, z2))
         queue, place = state["queue"], state["pointer"]
@@ -126,8 +129,8 @@ def create(
             losses.nnclr(p2, queue[near1], temperature)
             + losses.nnclr(p1, queue[near2], temperature)
         ) / 2
-        known = label >= 0
-        right = known & (state["labels"][near1] == label)
+        known = batch.label >= 0
+        right = known & (state["labels"][near1] == batch.label)
         metrics = {
             "pair_cosine": pair_cosine(z1, z2),
             "neighbour_cosine": pair_cosine(z1, queue[near1]),
@@ -137,12 +140,9 @@ def create(
         state = {
             "batch_stats": stats,
             "queue": update(queue, losses.l2_normalize(z1), (place, 0)),
-            "labels": update(state["labels"], label, (place,)),
-            "pointer": (place + label.shape[0]) % queue_size,
+            "labels": update(state["labels"], batch.label, (place,)),
+            "pointer": (place + batch.label.shape[0]) % queue_size,
         }
         return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, None, frozen)
+    return Method(init, loss)

@@ -4,20 +4,20 @@ A memory keeps one vector an image. The projection of an image, and that of the 
 into nine shuffled patches, are both attracted to the image's memory and repelled by memories
 drawn at random; then the image's projection moves its memory.
 
-The memory is indexed by *image*. In a semantic pair (a, b), `make_views` draws by a coin
-which is the image, say a, and which becomes the jigsaw. Both branches are attracted to the
-memory of a, and the image branch moves it: so the jigsaw of b has to be recognised as a. Where
-a is b (augmentation pairs) this is the official loss. Over a run both images of a pair play
-both parts.
+The memory is indexed by *image*. In a semantic pair (a, b), `make_views` draws at random which
+is the image, say a, and which becomes the jigsaw. Both branches are attracted to the memory of
+a, and the image branch moves it: so the jigsaw of b has to be recognised as a. Where a is b
+(augmentation pairs) this is the official loss. Over a run both images of a pair play both
+parts.
 
-Deviations: the official recipe also draws posterise, sharpness, solarise and autocontrast; here
-colours are jittered and grayscale only. One set of negatives is drawn for a step, not one for
-each row and branch; the constant of NCE is estimated from the image branch and the negatives,
-there from the patches. The crop is flipped before it is cut. Sizes are scaled from 224 px: 9
-patches of 18 px cut from cells of 24 px, at 64 px. If an image is twice in a batch, its last
-projection moves the memory. The running statistics of batch normalisation are those of the
-image branch: features are of whole images, and patches of 18 px have quite other ones (in the
-official code both branches move them).
+Differences: the official recipe also draws posterise, sharpness, solarise and autocontrast;
+here colours are jittered and grayscale only. One set of negatives is drawn for a step, not one
+for each row and branch; the constant of NCE is estimated from the image branch and the
+negatives, there from the patches. The crop is flipped before it is cut. Sizes are scaled from
+224 px: 9 patches of 18 px cut from cells of 24 px, at 64 px. If an image is twice in a batch,
+its last projection moves the memory. The running statistics of batch normalisation are those
+of the image branch: features are of whole images, and patches of 18 px have quite other ones
+(in the official code both branches move them).
 
 Source: https://arxiv.org/abs/1912.01991; facebookresearch/vissl for sizes and constants.
 """
@@ -31,8 +31,7 @@ from sp_jax.augment import Augment, Jigsaw
 from sp_jax.methods.base import (
     Method,
     Output,
-    Run,
-    backbone_variables,
+    RunSize,
     pair_cosine,
     write_rows,
 )
@@ -47,7 +46,7 @@ OPTIMIZER = {
     "final_factor": 0.001,
     "by_epoch": True,
 }
-RULES = optim.KERNELS
+RULES = optim.DECAY_KERNELS
 
 
 def views(size: int) -> tuple[Augment, Jigsaw]:
@@ -97,7 +96,7 @@ class PIRLNetwork(nn.Module):
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     loss: str = "nce",
     temperature: float = 0.07,
@@ -161,14 +160,13 @@ def create(
             "normalizer": jnp.float32(0.0),
         }
 
-    def loss_fn(params, state, views, index, label, step, key):
-        del label
+    def loss_fn(params, state, batch, key):
         drop_key, negative_key = jax.random.split(key)
 
         def branch(number, method):
             return network.apply(
                 {"params": params, "batch_stats": state["batch_stats"]},
-                views[number],
+                batch.views[number],
                 train=True,
                 mutable=["batch_stats"],
                 rngs={"drop_path": jax.random.fold_in(drop_key, number)},
@@ -177,7 +175,7 @@ def create(
 
         (h1, v1), new = branch(0, PIRLNetwork.image)
         (h2, v2), _ = branch(1, PIRLNetwork.jigsaw)
-        memory, image = state["memory"], index[:, 0]
+        memory, image = state["memory"], batch.index[:, 0]
         positives = memory[image]
         drawn = jax.random.randint(negative_key, (num_negatives,), 0, run.num_images)
         negatives = memory[drawn]
@@ -185,7 +183,7 @@ def create(
         if loss == "nce":
             # Estimated once, from the first batch.
             normalizer = jax.lax.cond(
-                step == 0,
+                batch.step == 0,
                 lambda: losses.nce_normalizer(
                     v1, negatives, run.num_images, temperature
                 ),
@@ -218,7 +216,4 @@ def create(
             state, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss_fn, None, frozen)
+    return Method(init, loss_fn)

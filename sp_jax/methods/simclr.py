@@ -8,9 +8,9 @@ With semantic pairs nothing changes but the images. Some of the negatives then b
 the anchor's class, as they do with augmentation pairs: with 187 classes and 256 pairs,
 about 2.7 of 510.
 
-Deviations: the loss is the mean over the 2N views, half of the official value, so that biases
+Differences: the loss is the mean over the 2N views, half of the official value, so that biases
 and scales, which LARS does not adapt, move at half of the official rate; and images are
-normalised by mean and deviation, where the official code has values from 0 to 1.
+normalised by mean and standard deviation, where the official code has values from 0 to 1.
 
 Source: https://arxiv.org/abs/2002.05709; the official TensorFlow 2 code for the sizes.
 """
@@ -24,14 +24,13 @@ from sp_jax.methods.base import (
     Method,
     Network,
     Output,
-    Run,
-    backbone_variables,
+    RunSize,
     forward,
     init_network,
     pair_cosine,
 )
 from sp_jax.models import SimCLRHead
-from sp_jax.optim import KERNELS
+from sp_jax.optim import DECAY_KERNELS
 
 # The recipe of the official code for ImageNet with linear scaling of the rate.
 OPTIMIZER = {
@@ -41,7 +40,7 @@ OPTIMIZER = {
     "momentum": 0.9,
     "warmup_epochs": 10.0,
 }
-RULES = KERNELS
+RULES = DECAY_KERNELS
 
 
 def views(size: int) -> tuple[Augment, Augment]:
@@ -65,7 +64,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     temperature: float = 0.1,
     projection_dim: int = 128,
@@ -83,7 +82,6 @@ def create(
     Returns:
         The method; its state is `{"batch_stats": ...}`.
     """
-    del run
     head = SimCLRHead(projection_dim, projection_layers, dtype=backbone.dtype)
     network = Network(backbone, head)
 
@@ -91,13 +89,12 @@ def create(
         params, stats = init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
-    def loss(params, state, views, index, label, step, key):
-        del index, label, step  # neither the loss nor its network depends on them
+    def loss(params, state, batch, key):
         ((h1, z1), (h2, z2)), stats = forward(
             network,
             params,
             state["batch_stats"],
-            views,
+            batch.views,
             joint=True,
             drop_path=key,
         )
@@ -106,7 +103,4 @@ def create(
         output = Output({"batch_stats": stats}, metrics, features)
         return nt_xent(z1, z2, temperature), output
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, None, frozen)
+    return Method(init, loss)

@@ -10,7 +10,7 @@ projections. The official projector ends in a bias that is never trained and tha
 following normalisation removes; it is left out here.
 With semantic pairs nothing changes but the images.
 
-Deviation: the blur is SimCLR's, with a kernel of a tenth of the view; the official one is
+Difference: the blur is SimCLR's, with a kernel of a tenth of the view; the official one is
 PIL's.
 
 Source: https://arxiv.org/abs/2011.10566; facebookresearch/simsiam for sizes and constants.
@@ -25,8 +25,7 @@ from sp_jax.methods.base import (
     Method,
     Output,
     PredictorNetwork,
-    Run,
-    backbone_variables,
+    RunSize,
     forward,
     init_network,
     pair_cosine,
@@ -43,7 +42,7 @@ OPTIMIZER = {
     "by_epoch": True,
 }
 # The official code decays all parameters.
-RULES = (Rule("^predictor/", constant=True), *optim.EVERYTHING)
+RULES = (Rule("^predictor/", constant=True), *optim.DECAY_ALL)
 
 
 def views(size: int) -> tuple[Augment, Augment]:
@@ -64,7 +63,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     projection_dim: int = 2048,
     projection_layers: int = 3,
@@ -81,10 +80,9 @@ def create(
 
     Returns:
         The method; its state is `{"batch_stats": ...}`. Its metric `projection_std` is
-        the deviation of the unit projections times the root of their width: about 1 in
+        the standard deviation of the unit projections times the root of their width: about 1 in
         a healthy run and 0 after a collapse.
     """
-    del run
     projector = MLP(
         (projection_dim,) * projection_layers,
         hidden_bias=False,
@@ -101,10 +99,14 @@ def create(
         params, stats = init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
-    def loss(params, state, views, index, label, step, key):
-        del index, label, step
+    def loss(params, state, batch, key):
         ((h1, z1, p1), (h2, z2, p2)), stats = forward(
-            network, params, state["batch_stats"], views, joint=False, drop_path=key
+            network,
+            params,
+            state["batch_stats"],
+            batch.views,
+            joint=False,
+            drop_path=key,
         )
         value = (losses.simsiam(p1, z2) + losses.simsiam(p2, z1)) / 2
         metrics = {
@@ -115,7 +117,4 @@ def create(
             {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, None, frozen)
+    return Method(init, loss)

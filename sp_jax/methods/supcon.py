@@ -12,7 +12,7 @@ has one label: of a table that pairs different classes it is the one that is wri
 The network, the views and the optimiser are SimCLR's, so that the two differ in nothing but
 their positives.
 
-Deviations: the loss is not multiplied by the temperature, as in SimCLR, too. The head of the
+Differences: the loss is not multiplied by the temperature, as in SimCLR, too. The head of the
 official code has one hidden layer of 2048 (in the scripts none) and no normalisation, on
 features of length 1; its images are changed by AutoAugment; its LARS has the rate 0.4 and a
 weight decay of 1e-3.
@@ -31,8 +31,7 @@ from sp_jax.methods.base import (
     Method,
     Network,
     Output,
-    Run,
-    backbone_variables,
+    RunSize,
     forward,
     init_network,
     pair_cosine,
@@ -50,7 +49,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     temperature: float = 0.1,
     projection_dim: int = 128,
@@ -69,7 +68,6 @@ def create(
         The method; its state is `{"batch_stats": ...}`. Its metric `positives` is the mean
         number of positives of a view: 1 where no two pairs share a label.
     """
-    del run
     head = SimCLRHead(projection_dim, projection_layers, dtype=backbone.dtype)
     network = Network(backbone, head)
 
@@ -77,12 +75,17 @@ def create(
         params, stats = init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
-    def loss(params, state, views, index, label, step, key):
-        del index, step
+    def loss(params, state, batch, key):
         ((h1, z1), (h2, z2)), stats = forward(
-            network, params, state["batch_stats"], views, joint=True, drop_path=key
+            network,
+            params,
+            state["batch_stats"],
+            batch.views,
+            joint=True,
+            drop_path=key,
         )
         # Pairs of the label of each, itself included; each other pair has two views.
+        label = batch.label
         pairs = jnp.sum((label[:, None] == label) & (label >= 0), axis=1)
         metrics = {
             "pair_cosine": pair_cosine(z1, z2),
@@ -91,7 +94,4 @@ def create(
         output = Output({"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1))
         return losses.supcon(z1, z2, label, temperature), output
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, None, frozen, needs_labels=True)
+    return Method(init, loss, needs_labels=True)

@@ -13,7 +13,7 @@ With semantic pairs the global views are of the two images, and so are the local
 turn. The codes of a global view are predicted from every other view: half of the local crops
 that do it are of its own image.
 
-Deviations: the local crops have half the size of the global ones (96 of 224 there); the blur
+Differences: the local crops have half the size of the global ones (96 of 224 there); the blur
 has a kernel of a tenth of the view and sigma 0.1 to 2 in pixels, which is stronger on a small
 image; one queue for the global batch, not one a GPU.
 
@@ -30,8 +30,7 @@ from sp_jax.methods.base import (
     Images,
     Method,
     Output,
-    Run,
-    backbone_variables,
+    RunSize,
     features_by_size,
     forward,
     init_network,
@@ -50,7 +49,7 @@ OPTIMIZER = {
     "warmup_epochs": 0.0,
     "final_factor": 0.001,
 }
-RULES = (Rule("^prototypes/", frozen_epochs=1.0), *optim.EVERYTHING)
+RULES = (Rule("^prototypes/", frozen_epochs=1.0), *optim.DECAY_ALL)
 
 
 def views(size: int, local_crops: int = 6) -> tuple[Augment, ...]:
@@ -91,7 +90,7 @@ def _on_the_sphere(params):
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     temperature: float = 0.1,
     epsilon: float = 0.05,
@@ -164,10 +163,14 @@ def create(
             return alone(scores)
         return jax.lax.cond(jnp.any(queue[-1] != 0), with_queue, alone, scores)
 
-    def loss(params, state, views, index, label, step, key):
-        del index, label
+    def loss(params, state, batch, key):
         outputs, stats = forward(
-            network, params, state["batch_stats"], views, joint=True, drop_path=key
+            network,
+            params,
+            state["batch_stats"],
+            batch.views,
+            joint=True,
+            drop_path=key,
         )
         new = {"batch_stats": stats}
         terms, codes, queues = [], [], []
@@ -177,10 +180,10 @@ def create(
             codes.append(codes_of(scores, queue, jax.lax.stop_gradient(params)))
             if queue_size:
                 moved = jnp.concatenate([z, queue[: -z.shape[0]]])
-                queues.append(jnp.where(step >= first_queue_step, moved, queue))
+                queues.append(jnp.where(batch.step >= first_queue_step, moved, queue))
             terms += [
                 losses.swav(outputs[v][2], codes[g], temperature)
-                for v in range(len(views))
+                for v in range(len(batch.views))
                 if v != g
             ]
         if queue_size:
@@ -192,10 +195,6 @@ def create(
         return value, Output(new, metrics, jnp.stack([h1, h2], axis=1))
 
     def update(params, state, step):
-        del step
         return _on_the_sphere(params), state
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, update, frozen)
+    return Method(init, loss, update)

@@ -1,12 +1,12 @@
 """VICReg: variance-invariance-covariance regularisation.
 
-Two projections are pulled together; a hinge keeps the deviation of each dimension above 1,
-and the covariances of different dimensions are pulled to 0, in each view by itself.
+Two projections are pulled together; a hinge keeps the standard deviation of each dimension
+above 1, and the covariances of different dimensions are pulled to 0, in each view by itself.
 
 As in the official code each view has a forward of its own.
 With semantic pairs nothing changes but the images.
 
-Deviation: the blur is SimCLR's, with a kernel of a tenth of the view; the official one is
+Difference: the blur is SimCLR's, with a kernel of a tenth of the view; the official one is
 PIL's. Its sigma of 0.1 to 2 pixels is stronger on an image of 64 px than on one of 224.
 
 Source: https://arxiv.org/abs/2105.04906; facebookresearch/vicreg for sizes and constants.
@@ -22,8 +22,7 @@ from sp_jax.methods.base import (
     Method,
     Network,
     Output,
-    Run,
-    backbone_variables,
+    RunSize,
     forward,
     init_network,
     pair_cosine,
@@ -39,7 +38,7 @@ OPTIMIZER = {
     "warmup_epochs": 10.0,
     "final_factor": 0.001,
 }
-RULES = optim.KERNELS
+RULES = optim.DECAY_KERNELS
 
 
 def views(size: int) -> tuple[Augment, Augment]:
@@ -49,7 +48,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: Run,
+    run: RunSize,
     *,
     invariance: float = 25.0,
     variance: float = 25.0,
@@ -63,16 +62,15 @@ def create(
         backbone: a module of `sp_jax.models`.
         run: the run's lengths; VICReg does not depend on them.
         invariance: weight of the distance between the views.
-        variance: weight of the hinge on the deviations.
+        variance: weight of the hinge on the standard deviations.
         covariance: weight of the covariances.
         projection_dim: width of the expander's layers.
         projection_layers: dense layers of the expander.
 
     Returns:
         The method; its state is `{"batch_stats": ...}`. Its metric `projection_std` is
-        the mean deviation of a dimension, which the hinge pulls to 1.
+        the mean standard deviation of a dimension, which the hinge pulls to 1.
     """
-    del run
     projector = MLP(
         (projection_dim,) * projection_layers, last_bias=False, dtype=backbone.dtype
     )
@@ -82,10 +80,14 @@ def create(
         params, stats = init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
-    def loss(params, state, views, index, label, step, key):
-        del index, label, step
+    def loss(params, state, batch, key):
         ((h1, z1), (h2, z2)), stats = forward(
-            network, params, state["batch_stats"], views, joint=False, drop_path=key
+            network,
+            params,
+            state["batch_stats"],
+            batch.views,
+            joint=False,
+            drop_path=key,
         )
         value = losses.vicreg(z1, z2, invariance, variance, covariance)
         metrics = {
@@ -96,7 +98,4 @@ def create(
             {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    def frozen(params, state):
-        return backbone_variables(params, state["batch_stats"])
-
-    return Method(init, loss, None, frozen)
+    return Method(init, loss)

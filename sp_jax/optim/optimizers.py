@@ -1,7 +1,32 @@
-"""Optimisers by name, with the parameter rules of the papers."""
+"""The optimisers of the papers, each a function that returns an optax transformation.
 
+All take a learning rate, which is a function of the step, and the same options:
+
+    weight_decay: d; a number, or but for LARC a function of the step.
+    momentum: share of the buffer that is kept; AdamW's beta 1.
+    clip: largest norm of each parameter's gradient; 0 for none.
+    start: the first step with an update. Before it nothing changes, the optimiser's buffers
+        included, as if there were no gradient.
+
+The official implementations use LARS (https://arxiv.org/abs/1708.03888) in three dialects. With
+the trust ratio q and a learning rate r that changes they differ:
+
+| function | who | momentum buffer | update |
+|---|---|---|---|
+| lars | BYOL, VICReg, Barlow Twins, MoCo v3 | v = m v + q (g + d w) | -r v |
+| lars_inside | SimCLR | v = m v + r q (g + d w) | -v |
+| larc | SwAV, DeepCluster-v2 | v = m v + q (g + d w) | -r v |
+
+    lars, lars_inside:  q = 0.001 |w| / |g + d w|
+    larc:               q = 0.001 |w| / (|g| + d |w|)
+
+q is 1 where a norm, |w| or the one below it, is 0. For larc that is |w| or |g|, and then
+nothing decays either.
+"""
+
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import optax
@@ -14,112 +39,194 @@ from sp_jax.optim.transforms import (
     start_after,
 )
 
-NAMES = ("lars", "lars_inside", "larc", "sgd", "adamw")
+Optimizer = Callable[..., optax.GradientTransformation]
 
 
-def get(
-    name: str,
-    schedule: optax.Schedule,
+def sgd(
+    learning_rate: optax.Schedule,
     *,
-    peak: float,
+    weight_decay: float | optax.Schedule = 0.0,
+    momentum: float = 0.9,
+    clip: float = 0.0,
+    start: int = 0,
+) -> optax.GradientTransformation:
+    """Heavy-ball momentum, as PyTorch's SGD."""
+    return _chain(
+        clip,
+        optax.add_decayed_weights(weight_decay),
+        start_after(optax.trace(momentum), start),
+        _descend(learning_rate, start),
+    )
+
+
+def lars(
+    learning_rate: optax.Schedule,
+    *,
+    weight_decay: float | optax.Schedule = 0.0,
+    momentum: float = 0.9,
+    clip: float = 0.0,
+    start: int = 0,
+    adapt: bool = True,
+) -> optax.GradientTransformation:
+    """LARS with the learning rate outside of the momentum buffer; see above.
+
+    Without `adapt` q is 1.
+    """
+    return _chain(
+        clip,
+        optax.add_decayed_weights(weight_decay),
+        *([scale_by_trust_ratio()] if adapt else []),
+        start_after(optax.trace(momentum), start),
+        _descend(learning_rate, start),
+    )
+
+
+def lars_inside(
+    learning_rate: optax.Schedule,
+    *,
+    weight_decay: float | optax.Schedule = 0.0,
+    momentum: float = 0.9,
+    clip: float = 0.0,
+    start: int = 0,
+    adapt: bool = True,
+) -> optax.GradientTransformation:
+    """LARS with the learning rate inside of the momentum buffer; see above.
+
+    Without `adapt` q is 1.
+    """
+    return _chain(
+        clip,
+        optax.add_decayed_weights(weight_decay),
+        *([scale_by_trust_ratio()] if adapt else []),
+        _descend(learning_rate, start),
+        start_after(optax.trace(momentum), start),
+    )
+
+
+def larc(
+    learning_rate: optax.Schedule,
+    *,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    clip: float = 0.0,
+    start: int = 0,
+) -> optax.GradientTransformation:
+    """LARC without clipping; see above.
+
+    It adapts every parameter, as its official code does. So a normalisation whose scale begins
+    at 0 (`zero_init_residual`) does not go with it: its scale hardly moves.
+
+    Raises:
+        ValueError: the weight decay is a schedule.
+    """
+    if callable(weight_decay):
+        raise ValueError("A schedule of the weight decay is not for LARC.")
+    return _chain(
+        clip,
+        scale_by_larc(weight_decay),
+        start_after(optax.trace(momentum), start),
+        _descend(learning_rate, start),
+    )
+
+
+def adamw(
+    learning_rate: optax.Schedule,
+    *,
+    weight_decay: float | optax.Schedule = 0.0,
+    momentum: float = 0.9,
+    clip: float = 0.0,
+    start: int = 0,
+) -> optax.GradientTransformation:
+    """AdamW (https://arxiv.org/abs/1711.05101): `d w` is added after the adaptation."""
+    return _chain(
+        clip,
+        start_after(optax.scale_by_adam(b1=momentum), start),
+        optax.add_decayed_weights(weight_decay),
+        _descend(learning_rate, start),
+    )
+
+
+def _chain(
+    clip: float, *transforms: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    return optax.chain(*([clip_each(clip)] if clip else []), *transforms)
+
+
+def _descend(learning_rate: optax.Schedule, start: int) -> optax.GradientTransformation:
+    return optax.scale_by_learning_rate(
+        lambda step: jnp.where(step < start, 0.0, learning_rate(step))
+    )
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    f.__name__: f for f in (lars, lars_inside, larc, sgd, adamw)
+}
+
+
+def get(name: str) -> Optimizer:
+    """Return an optimiser of this file.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in OPTIMIZERS:
+        known = ", ".join(OPTIMIZERS)
+        raise ValueError(f"There is no optimiser {name!r}; choose one of: {known}.")
+    return OPTIMIZERS[name]
+
+
+def by_rules(
+    optimizer: Optimizer,
     rules: Sequence[Rule],
+    learning_rate: optax.Schedule,
+    *,
     weight_decay: float | optax.Schedule,
     momentum: float = 0.9,
     clip: float = 0.0,
+    peak: float = 0.0,
     steps_per_epoch: int = 1,
 ) -> optax.GradientTransformation:
-    """Make an optimiser.
-
-    The official implementations use LARS (https://arxiv.org/abs/1708.03888) in three
-    dialects. With the trust ratio q and a rate r that changes they differ:
-
-    | name | who | momentum buffer | update |
-    |---|---|---|---|
-    | lars | BYOL, VICReg, Barlow Twins, MoCo v3 | v = m v + q (g + d w) | -r v |
-    | lars_inside | SimCLR | v = m v + r q (g + d w) | -v |
-    | larc | SwAV, DeepCluster-v2 | v = m v + q (g + d w) | -r v |
-
-        lars, lars_inside:  q = 0.001 |w| / |g + d w|
-        larc:               q = 0.001 |w| / (|g| + d |w|)
-
-    q is 1 where a norm, |w| or the one below it, is 0. For larc that is |w| or |g|, and
-    then nothing decays either. Rules with `adapt=False` have q = 1 in the first two; LARC
-    adapts every parameter, as its official code does. So a normalisation whose scale begins
-    at 0 (`zero_init_residual`) does not go with LARC: its scale hardly moves.
+    """Give the parameters of each rule an optimiser of their own.
 
     Args:
-        name: one of the above; "sgd" (heavy-ball momentum); or "adamw"
-            (https://arxiv.org/abs/1711.05101).
-        schedule: step to learning rate.
-        peak: the rate of the rules that keep it constant.
+        optimizer: a function of this file, or any that takes the same options.
         rules: what happens to which parameter; the first match counts.
-        weight_decay: d, a number or, for "adamw", also a schedule. `d w` is added to the
-            gradient, or for "adamw" to the update before the learning rate.
-        momentum: share of the buffer that is kept; for "adamw" its beta 1.
+        learning_rate: a function of the step.
+        weight_decay: of the rules that decay.
+        momentum: an option of the optimiser, as is `clip`.
         clip: largest norm of each parameter's gradient; 0 for none.
+        peak: the learning rate of the rules that keep it constant.
         steps_per_epoch: the unit of the rules' `frozen_epochs`.
 
     Returns:
-        An optax transformation. Its `update` needs the parameters, too.
-
-    Raises:
-        ValueError: the name is unknown, or the weight decay is a schedule and the name
-            is not "adamw". The optimiser's `init` raises ValueError for a parameter
-            without a rule.
+        An optax transformation. Its `update` needs the parameters, too. Its `init` raises
+        ValueError for a parameter without a rule.
 
     Example:
-        >>> from sp_jax.optim import KERNELS
+        >>> from sp_jax.optim import DECAY_KERNELS
         >>> params = {"dense": {"kernel": jnp.ones(()), "bias": jnp.ones(())}}
         >>> gradient = params
-        >>> tx = get("sgd", lambda _: 1.0, peak=1.0, rules=KERNELS, weight_decay=0.1)
+        >>> tx = by_rules(sgd, DECAY_KERNELS, lambda step: 1.0, weight_decay=0.1)
         >>> updates, _ = tx.update(gradient, tx.init(params), params)
         >>> {name: round(float(u), 4) for name, u in updates["dense"].items()}
         {'bias': -1.0, 'kernel': -1.1}
     """
-    if name not in NAMES:
-        raise ValueError(
-            f"There is no optimiser {name!r}; choose one of: {', '.join(NAMES)}."
-        )
-    if callable(weight_decay) and name != "adamw":
-        raise ValueError(f"A schedule of the weight decay is for adamw, not {name!r}.")
-    transforms = {}
-    for number, rule in enumerate(rules):
+
+    def of_rule(rule: Rule) -> optax.GradientTransformation:
         if math.isinf(rule.frozen_epochs):
-            transforms[number] = optax.set_to_zero()
-            continue
-        steps = _steps(
-            name,
-            rule,
-            schedule if not rule.constant else optax.constant_schedule(peak),
-            weight_decay if rule.decay else 0.0,
-            momentum,
-            round(rule.frozen_epochs * steps_per_epoch),
+            return optax.set_to_zero()
+        constant = optax.constant_schedule(peak)
+        schedule = constant if rule.constant else learning_rate
+        make = optimizer
+        if not rule.adapt and optimizer in (lars, lars_inside):
+            make = functools.partial(optimizer, adapt=False)
+        return make(
+            lambda step: rule.factor * schedule(step),
+            weight_decay=weight_decay if rule.decay else 0.0,
+            momentum=momentum,
+            clip=clip,
+            start=round(rule.frozen_epochs * steps_per_epoch),
         )
-        transforms[number] = optax.chain(*([clip_each(clip)] if clip else []), *steps)
+
+    transforms = {number: of_rule(rule) for number, rule in enumerate(rules)}
     return optax.partition(transforms, lambda params: assign(rules, params))
-
-
-def _steps(
-    name: str,
-    rule: Rule,
-    schedule: optax.Schedule,
-    weight_decay: float | optax.Schedule,
-    momentum: float,
-    frozen: int,
-) -> Sequence[optax.GradientTransformation]:
-    def rate(step):
-        return jnp.where(step < frozen, 0.0, rule.rate * schedule(step))
-
-    descend = optax.scale_by_learning_rate(rate)
-    decayed = optax.add_decayed_weights(weight_decay)
-    if name == "adamw":
-        return start_after(optax.scale_by_adam(b1=momentum), frozen), decayed, descend
-    buffer = start_after(optax.trace(momentum), frozen)
-    if name == "larc":
-        return scale_by_larc(weight_decay), buffer, descend
-    gradient = [decayed]
-    if name.startswith("lars") and rule.adapt:
-        gradient.append(scale_by_trust_ratio())
-    if name == "lars_inside":
-        return *gradient, descend, buffer
-    return *gradient, buffer, descend

@@ -1,4 +1,4 @@
-"""Which parameters decay, are adapted, and at what rate: rules by parameter name."""
+"""Which parameters decay, are adapted, and how fast they learn: rules by parameter name."""
 
 import re
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ class Rule(NamedTuple):
             "backbone/conv1/kernel".
         decay: apply weight decay.
         adapt: apply the trust ratio of LARS. LARC applies its own to every parameter.
-        rate: multiplies the learning rate.
-        constant: keep the rate at its peak, without warm-up and decay.
+        factor: multiplies the learning rate.
+        constant: keep the learning rate at its peak, without warm-up and decay.
         frozen_epochs: no update before; nothing of the optimiser's state changes, as if
             the gradient were absent. `math.inf`: never trained.
     """
@@ -24,7 +24,7 @@ class Rule(NamedTuple):
     match: str
     decay: bool = True
     adapt: bool = True
-    rate: float = 1.0
+    factor: float = 1.0
     constant: bool = False
     frozen_epochs: float = 0.0
 
@@ -32,14 +32,14 @@ class Rule(NamedTuple):
 # Weight decay and trust ratio for what multiplies; not for biases and the scales of
 # normalisations. The position and class tokens of a ViT decay in DINO's code, because
 # it goes by the number of axes.
-KERNELS = (
+DECAY_KERNELS = (
     Rule(r"/(kernel|cls_token|pos_embed)$"),
     Rule(r"/(bias|scale)$", decay=False, adapt=False),
 )
 # Code that hands all its parameters to one optimiser. All decay, but no official LARS adapts
-# biases and scales: a scale that begins at 0 would hardly move, as its rate is in proportion
-# to its norm.
-EVERYTHING = (Rule(r"/(bias|scale)$", adapt=False), Rule(""))
+# biases and scales: a scale that begins at 0 would hardly move, as its learning rate is in
+# proportion to its norm.
+DECAY_ALL = (Rule(r"/(bias|scale)$", adapt=False), Rule(""))
 
 
 def assign(rules: Sequence[Rule], params: Any) -> Any:
@@ -52,7 +52,7 @@ def assign(rules: Sequence[Rule], params: Any) -> Any:
         ValueError: a parameter matches no rule.
 
     Example:
-        >>> assign(KERNELS, {"dense": {"kernel": 0.0, "bias": 0.0}})
+        >>> assign(DECAY_KERNELS, {"dense": {"kernel": 0.0, "bias": 0.0}})
         {'dense': {'bias': 1, 'kernel': 0}}
     """
 

@@ -7,7 +7,7 @@ import optax
 
 
 def linear_scaling(learning_rate: float, batch_size: int) -> float:
-    """Scale a rate given for 256 examples to the batch: `rate * batch_size / 256`.
+    """Scale a learning rate given for 256 examples: `learning_rate * batch_size / 256`.
 
     Source: Goyal et al. 2017, https://arxiv.org/abs/1706.02677
 
@@ -28,12 +28,12 @@ def warmup_cosine(
     """Rise linearly from 0 to `peak`, then fall along half a cosine to `final`.
 
     Args:
-        peak: the rate at `warmup_steps`.
+        peak: the learning rate at `warmup_steps`.
         total_steps: the step at which `final` is reached.
         warmup_steps: length of the rise; 0 starts at `peak`.
-        final: the last rate.
-        hold: after the warm-up, change the rate only every so many steps; with the length
-            of an epoch and no warm-up this is the schedule of MoCo v2 and SimSiam.
+        final: the last learning rate.
+        hold: after the warm-up, change it only every so many steps; with the length of
+            an epoch and no warm-up this is the schedule of MoCo v2 and SimSiam.
 
     Raises:
         ValueError: the warm-up is not shorter than the run.
@@ -77,10 +77,10 @@ def warmup_drops(
     """Rise linearly to `peak`, stay, and fall by a factor at some steps (detection).
 
     Args:
-        peak: the rate at `warmup_steps`.
+        peak: the learning rate at `warmup_steps`.
         warmup_steps: length of the rise; 0 starts at `peak`.
-        drops: from these steps on the rate is multiplied by `factor` once more.
-        first: the rate of step 0 as a share of `peak`, if there is a rise.
+        drops: from these steps on it is multiplied by `factor` once more.
+        first: the learning rate of step 0 as a share of `peak`, if there is a rise.
         factor: of a drop.
 
     Raises:
@@ -93,7 +93,8 @@ def warmup_drops(
     """
     if drops and min(drops) < warmup_steps:
         raise ValueError(
-            f"The rate drops at step {min(drops)}, in the warm-up of {warmup_steps} steps."
+            f"The learning rate drops at step {min(drops)}, in the warm-up of "
+            f"{warmup_steps} steps."
         )
     falling = optax.piecewise_constant_schedule(peak, dict.fromkeys(drops, factor))
     if warmup_steps == 0:

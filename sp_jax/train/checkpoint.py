@@ -31,6 +31,10 @@ PyTree = Any
 MANIFEST = "MANIFEST.sha256"
 
 
+class NonFiniteLossError(RuntimeError):
+    """The loss became infinite or not a number, on all processes alike."""
+
+
 def _sha256(path: pathlib.Path) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
@@ -181,11 +185,11 @@ class Checkpoints:
                 except FileNotFoundError:
                     pass  # removed meanwhile, as an old one
 
-    def check_room(self, state: PyTree) -> None:
+    def check_space(self, state: PyTree) -> None:
         """Check that a state can be saved: Orbax's threads would fail in tracebacks.
 
         Raises:
-            OSError: there is not enough room on the disk, files may not become as large, or
+            OSError: there is not enough space on the disk, files may not become as large, or
                 the folder is not ours to write.
         """
         if not os.access(self.directory, os.W_OK):
@@ -196,10 +200,10 @@ class Checkpoints:
         size = 2 * sum(x.nbytes for x in arrays) + 1_000_000
         free = shutil.disk_usage(self.directory).free
         largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        for room, code in ((free, errno.ENOSPC), (largest, errno.EFBIG)):
-            if room != resource.RLIM_INFINITY and room < size:
-                words = f"{size / 1e6:.1f} MB are needed, there are {room / 1e6:.1f}"
-                raise OSError(code, words, str(self.directory))
+        for space, code in ((free, errno.ENOSPC), (largest, errno.EFBIG)):
+            if space != resource.RLIM_INFINITY and space < size:
+                text = f"{size / 1e6:.1f} MB are needed, there are {space / 1e6:.1f}"
+                raise OSError(code, text, str(self.directory))
 
     def restore(self, state: PyTree) -> tuple[PyTree, dict] | None:
         """Load the newest sound checkpoint.
@@ -237,7 +241,7 @@ class Checkpoints:
         Raises:
             OSError: this one, or the one before, cannot be written.
         """
-        self.check_room(state)
+        self.check_space(state)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
         )
@@ -247,6 +251,16 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The newest step, or None."""
         return self._manager.latest_step()
+
+    def __enter__(self) -> "Checkpoints":
+        """Nothing to begin."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        """Wait until all is written, unless another process may be dead."""
+        ours = kind is None or not issubclass(kind, Exception)
+        if ours or jax.process_count() == 1 or kind is NonFiniteLossError:
+            self.close()
 
     def close(self) -> None:
         """Wait until all is written.

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.json_file import read_json
-from sp_jax.methods import Run
+from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe, make_recipe
 from sp_jax.train import checkpoint
 from sp_jax.train.folders import explain_no_run
@@ -95,7 +94,7 @@ def load_backbone(path: str | os.PathLike) -> Backbone:
         tree = ocp.PyTreeCheckpointHandler().metadata(directory / "state").tree
         saved = _shapes(tree)
         _check_size(config, saved)
-        recipe = make_recipe(config, Run(**run))
+        recipe = make_recipe(config, RunSize(**run), train=False)
         part = _abstract(recipe)
         for name, shape in _shapes(part).items():
             if saved.get(name) != shape:
@@ -126,10 +125,7 @@ def load_backbone(path: str | os.PathLike) -> Backbone:
 
 def _abstract(recipe: Recipe) -> dict[str, Any]:
     """Shapes and types of what a method has, for one device."""
-    images = [
-        jax.ShapeDtypeStruct((2, *view.shape), jnp.float32) for view in recipe.views
-    ]
-    params, method_state = jax.eval_shape(recipe.method.init, jax.random.key(0), images)
+    params, method_state = jax.eval_shape(recipe.init, jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),

@@ -170,7 +170,7 @@ def describe(backbone: Backbone) -> str:
     colours = [", ".join(f"{x:g}" for x in c) for c in (backbone.mean, backbone.std)]
     guessed = info.get("guessed")
     text = f"{'Taken for a' if guessed else 'A'} {kind}; images of {backbone.size} px"
-    text += ", mean ({}), deviation ({})".format(*colours)
+    text += ", mean ({}), standard deviation ({})".format(*colours)
     if network := info.get("network"):
         text += f"; its names begin with {network}"
     if left_out := info.get("left_out"):

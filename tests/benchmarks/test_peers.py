@@ -14,7 +14,7 @@ from benchmarks.training import make_config
 from input_pipeline.stores.store import open_store
 from sp_jax import losses, optim
 from sp_jax.augment import Augment, augment
-from sp_jax.methods import Run
+from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
 from tests.torchvision_ref import torch
 
@@ -62,7 +62,7 @@ def test_loss_of_lightly_is_ours():
 )  # fmt: skip
 def test_same_networks(method, model, drawings):
     config = make_config(method, model, 8)
-    recipe = make_recipe(config.to_dict(), Run(10, 5, 8, 16))
+    recipe = make_recipe(config.to_dict(), RunSize(10, 5, 8, 16))
     views = [jnp.zeros((2, *view.shape)) for view in recipe.views]
     params, _ = jax.eval_shape(recipe.method.init, jax.random.key(0), views)
     with torch.device("meta"):
@@ -83,8 +83,8 @@ def test_same_lars():
         for p, decay in zip(theirs, (0.1, 0.0), strict=True)
     ]
     lars = peers_torch.Lars(groups, lr=0.5, momentum=0.9)
-    tx = optim.get(
-        "lars", lambda _: 0.5, peak=0.5, rules=optim.KERNELS, weight_decay=0.1
+    tx = optim.by_rules(
+        optim.lars, optim.DECAY_KERNELS, lambda _: 0.5, weight_decay=0.1
     )
     state = tx.init(params)
     for _ in range(3):

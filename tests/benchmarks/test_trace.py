@@ -13,7 +13,7 @@ from benchmarks import trace, xplane
 from configs import swav_resnet50
 from sp_jax import methods
 from sp_jax.errors import UserError
-from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.recipe import make_recipe
 from sp_jax.sharding import make_mesh
 from sp_jax.train import step
 from tests.methods.build import shallow_resnet
@@ -318,22 +318,12 @@ def test_a_training_step_has_every_region():
 def names_of_a_step():
     """Origins of all operations of a step of SwAV, from before it is compiled."""
     config = swav_resnet50.get_config("quick").to_dict()
-    run = methods.Run(1000, 50, 8, num_images=1000)
-    recipe, optimizer = make_recipe(config, run), make_optimizer(config, run)
-
-    def init(key):
-        images = [jnp.zeros((2, *view.shape)) for view in recipe.views]
-        params, state = recipe.method.init(key, images)
-        return step.TrainState(0, params, state, optimizer.tx.init(params), key)
+    run = methods.RunSize(1000, 50, 8, num_images=1000)
+    recipe = make_recipe(config, run)
 
     mesh = make_mesh(jax.devices()[:1])
-    train_step = step.compile_step(
-        step.make_step(
-            recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
-        ),
-        mesh,
-    )
-    state = jax.eval_shape(init, jax.random.PRNGKey(0))
+    train_step = step.compile_step(step.make_step(recipe, mesh), mesh)
+    state = jax.eval_shape(lambda: step.init_state(recipe, 0, mesh))
     batch = {
         "image": jax.ShapeDtypeStruct((8, 2, 64, 64, 3), jnp.uint8),
         "index": jax.ShapeDtypeStruct((8, 2), jnp.int32),

@@ -37,14 +37,16 @@ class Case(NamedTuple):
 
     def step(self, step=0, key=1, **changes):
         case = self._replace(**changes)
-        batch = case.views, case.index, case.label
-        return self.loss(case.params, case.state, *batch, step, jax.random.key(key))
+        return self.loss(case.params, case.state, case.batch(step), jax.random.key(key))
+
+    def batch(self, step=0):
+        return methods.Batch(self.views, self.index, self.label, step)
 
 
 def make(name, shapes=((SIZE, SIZE, 3),) * 2, run=None, model=None, **options):
     """Build the method `name` on a tiny ResNet; views of noise have the given shapes."""
     model = model or {"name": "resnet18", "width": 4}
-    run = run or methods.Run(
+    run = run or methods.RunSize(
         total_steps=20, steps_per_epoch=4, batch_size=8, num_images=IMAGES
     )
     method = methods.get(name).create(models.get(**model), run, **options)

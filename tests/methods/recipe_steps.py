@@ -1,11 +1,10 @@
 """What a whole config builds: shapes without memory, and a few real steps."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sp_jax import methods
-from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.recipe import make_recipe
 from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.step import compile_step, init_state, make_step
 
@@ -14,10 +13,9 @@ IMAGES = 64
 
 def recipe_variables(config):
     """Parameters and state of a config, of any size: shapes only, nothing is allocated."""
-    run = methods.Run(100, 10, config.batch_size, num_images=30_000)
-    recipe = make_recipe(config.to_dict(), run)
-    images = [jax.ShapeDtypeStruct((2, *v.shape), jnp.float32) for v in recipe.views]
-    return jax.eval_shape(recipe.method.init, jax.random.key(0), images)
+    run = methods.RunSize(100, 10, config.batch_size, num_images=30_000)
+    recipe = make_recipe(config.to_dict(), run, train=False)
+    return jax.eval_shape(recipe.init, jax.random.key(0))
 
 
 def shapes_of(tree):
@@ -42,14 +40,11 @@ def train(config, steps, steps_per_epoch):
     if config.model.name.startswith("resnet"):
         config.model.width = 4
     plain = config.to_dict()
-    run = methods.Run(20, steps_per_epoch, 8, IMAGES)
-    recipe, optimizer = make_recipe(plain, run), make_optimizer(plain, run)
+    run = methods.RunSize(20, steps_per_epoch, 8, IMAGES)
+    recipe = make_recipe(plain, run)
     mesh = make_mesh(jax.devices()[:1])
-    state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
-    step = compile_step(
-        make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh),
-        mesh,
-    )
+    state = init_state(recipe, 0, mesh)
+    step = compile_step(make_step(recipe, mesh), mesh)
     rng = np.random.default_rng(0)
     states, metrics = [jax.device_get(state)], []
     for _ in range(steps):

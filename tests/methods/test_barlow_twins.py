@@ -1,4 +1,4 @@
-"""Barlow Twins: the rate of biases and normalisations.
+"""Barlow Twins: the learning rate of biases and normalisations.
 
 The head and the loss are tested in `test_siamese.py`.
 """
@@ -21,15 +21,17 @@ def test_kernels_decay_and_the_rest_learns_at_its_own_rate():
     for name, number in leaves(optim.assign(rules, params)).items():
         rule, kernel = rules[int(number)], name.endswith("/kernel")
         assert (rule.decay, rule.adapt) == (kernel, kernel), name
-        assert rule.rate == pytest.approx(1 if kernel else 0.0048 / 0.2), name
+        assert rule.factor == pytest.approx(1 if kernel else 0.0048 / 0.2), name
 
 
 def test_the_recipes_first_full_step():
     """Rate of batch 256: 0.4 for kernels (adapted), 0.4 x 0.024 x gradient for biases."""
     config = get_config().to_dict()
     config["optimizer"]["warmup_epochs"] = 0.0
-    run = methods.Run(total_steps=100, steps_per_epoch=10, batch_size=256, num_images=1)
-    tx = make_optimizer(config, run).tx
+    run = methods.RunSize(
+        total_steps=100, steps_per_epoch=10, batch_size=256, num_images=1
+    )
+    tx, _ = make_optimizer(config, run)
     params = {"bn": {"bias": jnp.array([3.0, 4.0])}, "d": {"kernel": jnp.eye(2)}}
     grads = {"bn": {"bias": jnp.array([1.0, -2.0])}, "d": {"kernel": 5 * jnp.eye(2)}}
     updates, _ = jax.jit(tx.update)(grads, tx.init(params), params)

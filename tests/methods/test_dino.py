@@ -82,9 +82,11 @@ def test_local_crops_have_half_the_size():
 
 
 def test_the_rate_ends_at_a_millionth():
-    run = methods.Run(total_steps=200, steps_per_epoch=10, batch_size=256, num_images=1)
+    run = methods.RunSize(
+        total_steps=200, steps_per_epoch=10, batch_size=256, num_images=1
+    )
     for module, peak in ((dino_vit, 5e-4), (dino_resnet50, 0.03)):
-        rate = make_optimizer(module.get_config().to_dict(), run).schedule
+        _, rate = make_optimizer(module.get_config().to_dict(), run)
         got = [float(rate(step)) for step in (0, 100, 200)]
         np.testing.assert_allclose(got, [0.0, peak, 1e-6], rtol=1e-3)
 

@@ -189,7 +189,7 @@ def test_dino_temperature_changes_once_an_epoch(dino):
 
 
 def test_dino_evaluates_the_teacher(dino):
-    variables = dino.method.frozen(dino.params, dino.state)
+    variables = dino.method.backbone_variables(dino.params, dino.state)
     assert variables["params"] is dino.state["teacher"]["backbone"]
     assert variables["batch_stats"] is dino.state["teacher_stats"]["backbone"]
 
@@ -217,8 +217,8 @@ def cluster_network():
 
 
 def observed(case):
-    observe = jax.jit(case.method.observe)
-    return case._replace(state=observe(case.params, case.state, case.views, case.index))
+    fill_banks = jax.jit(case.method.fill_banks)
+    return case._replace(state=fill_banks(case.params, case.state, case.batch()))
 
 
 def test_deepcluster_bank_is_indexed_by_image(deepcluster):

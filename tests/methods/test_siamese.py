@@ -100,7 +100,7 @@ def test_projections_of_byol_can_be_normalised():
     """Statistics without scale and bias, in both projectors and not in the predictor."""
     method = methods.get("byol").create(
         models.get("resnet18", width=4),
-        methods.Run(10, 5, 8, 8),
+        methods.RunSize(10, 5, 8, 8),
         hidden_dim=24,
         projection_dim=12,
         projection_norm=True,
@@ -258,6 +258,6 @@ def test_simsiam_predictor_keeps_its_rate():
 
 def test_the_online_backbone_is_evaluated(cases):
     for case in cases.values():
-        variables = case.method.frozen(case.params, case.state)
+        variables = case.method.backbone_variables(case.params, case.state)
         assert variables["params"] is case.params["backbone"]
         assert variables["batch_stats"] is case.state["batch_stats"]["backbone"]

@@ -13,7 +13,7 @@ BACKBONE = models.get("resnet18", width=8)
 
 @pytest.fixture(scope="module")
 def simclr():
-    run = methods.Run(100, 10, 6, 50)
+    run = methods.RunSize(100, 10, 6, 50)
     method = methods.get("simclr").create(
         BACKBONE, run, temperature=0.3, projection_dim=16
     )
@@ -41,7 +41,7 @@ def test_loss_is_nt_xent_of_one_joint_forward(simclr):
     method, params, state, views = simclr
     key = jax.random.key(1)
     (loss, out), grads = jax.jit(jax.value_and_grad(method.loss, has_aux=True))(
-        params, state, views, None, None, 0, key
+        params, state, methods.Batch(views, None, None, 0), key
     )
     assert out.features.shape == (6, 2, 64)
     # The head alone on the returned features gives the same loss.
@@ -58,7 +58,8 @@ def test_loss_is_nt_xent_of_one_joint_forward(simclr):
     z = z.reshape(6, 2, 16)
     assert float(loss) == pytest.approx(float(nt_xent(z[:, 0], z[:, 1], 0.3)), rel=1e-4)
     # Views that swap places change nothing.
-    swapped, _ = jax.jit(method.loss)(params, state, views[::-1], None, None, 0, key)
+    other = methods.Batch(views[::-1], None, None, 0)
+    swapped, _ = jax.jit(method.loss)(params, state, other, key)
     assert float(swapped) == pytest.approx(float(loss), rel=1e-4)
     before = state["batch_stats"]["backbone"]["bn1"]["mean"]
     assert not np.allclose(out.state["batch_stats"]["backbone"]["bn1"]["mean"], before)
@@ -74,7 +75,7 @@ def test_loss_is_nt_xent_of_one_joint_forward(simclr):
 
 def test_frozen_backbone_sees_each_image_alone(simclr):
     method, params, state, views = simclr
-    variables = method.frozen(params, state)
+    variables = method.backbone_variables(params, state)
     run = jax.jit(lambda x: BACKBONE.apply(variables, x, False))
     features, alone = run(views[0]), run(views[0][:1])
     assert features.shape == (6, 64) and features.dtype == jnp.float32

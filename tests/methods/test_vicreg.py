@@ -16,8 +16,10 @@ from tests.methods.build import make
 
 
 def test_the_recipes_rate():
-    run = methods.Run(total_steps=200, steps_per_epoch=10, batch_size=256, num_images=1)
-    rate = make_optimizer(get_config().to_dict(), run).schedule
+    run = methods.RunSize(
+        total_steps=200, steps_per_epoch=10, batch_size=256, num_images=1
+    )
+    _, rate = make_optimizer(get_config().to_dict(), run)
     got = [float(rate(step)) for step in (0, 100, 200)]
     np.testing.assert_allclose(got, [0.0, 0.5, 0.5 * 0.001], rtol=1e-5)
 

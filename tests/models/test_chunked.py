@@ -58,7 +58,7 @@ def relative(a, b):
 
 def make_gradient(name, backbone, batch_size=BATCH, **options):
     """A method and `gradient(variables, views) -> gradient, new batch statistics`."""
-    run = methods.Run(20, 4, batch_size, num_images=BATCH)
+    run = methods.RunSize(20, 4, batch_size, num_images=BATCH)
     method = methods.get(name).create(backbone, run, **options)
 
     @jax.jit
@@ -66,8 +66,9 @@ def make_gradient(name, backbone, batch_size=BATCH, **options):
         params, state = variables
         index = jnp.tile(jnp.arange(batch_size)[:, None], len(views))
         label = jnp.arange(batch_size)
-        args = (state, views, index, label, 0, jax.random.key(1))
-        grads, out = jax.grad(method.loss, has_aux=True)(params, *args)
+        batch = methods.Batch(views, index, label, 0)
+        loss = jax.grad(method.loss, has_aux=True)
+        grads, out = loss(params, state, batch, jax.random.key(1))
         return grads, out.state["batch_stats"]
 
     return method, gradient
@@ -247,7 +248,7 @@ def test_what_the_forward_keeps():
         config = common.get_config()
         config.model = {"name": name, **options}
         config.batch_size = BATCH
-        return kept_bytes(config, methods.Run(1000, 10, BATCH, num_images=10_000))
+        return kept_bytes(config, methods.RunSize(1000, 10, BATCH, num_images=10_000))
 
     images = 2 * BATCH * 64 * 64 * 3 * 4
     for name in ("vit_tiny", "resnet18"):

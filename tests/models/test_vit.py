@@ -201,7 +201,7 @@ def test_the_frozen_projection_keeps_its_bits():
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
     params = {"backbone": jax.tree.map(np.float32, variables_of(vit, 32)["params"])}
     rules = methods.get("moco_v3").RULES
-    tx = optim.get("adamw", lambda _: 0.1, peak=0.1, rules=rules, weight_decay=0.1)
+    tx = optim.by_rules(optim.adamw, rules, lambda _: 0.1, weight_decay=0.1)
 
     @jax.jit
     def step(params, state):

@@ -11,7 +11,7 @@ import pytest
 from flax import traverse_util
 
 from sp_jax import methods, optim
-from sp_jax.optim import EVERYTHING, KERNELS, Rule
+from sp_jax.optim import DECAY_ALL, DECAY_KERNELS, Rule
 from sp_jax.optim.transforms import leaf_norms
 from tests.methods.recipe_steps import recipe_shapes
 
@@ -39,10 +39,10 @@ def schedule(step):
     return 0.5 * 0.9**step
 
 
-def train(problem, name, rules=KERNELS, **options):
+def train(problem, name, rules=DECAY_KERNELS, **options):
     params, gradients = problem
     options = {"weight_decay": 0.01, "momentum": 0.9, "peak": 0.5} | options
-    tx = optim.get(name, schedule, rules=rules, **options)
+    tx = optim.by_rules(optim.get(name), rules, schedule, **options)
     state = tx.init(params)
     update = jax.jit(tx.update)
     for gradient in gradients:
@@ -86,7 +86,7 @@ def by_hand(problem, dialect, adapts, decays, decay=0.01, momentum=0.9):
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "lars_inside", "larc"])
-@pytest.mark.parametrize("rules", [KERNELS, EVERYTHING])
+@pytest.mark.parametrize("rules", [DECAY_KERNELS, DECAY_ALL])
 def test_dialects(problem, name, rules):
     def kernel(path):
         return path.endswith("kernel")
@@ -98,7 +98,7 @@ def test_dialects(problem, name, rules):
         problem,
         name,
         adapts=every if name == "larc" else kernel,
-        decays=kernel if rules is KERNELS else every,
+        decays=kernel if rules is DECAY_KERNELS else every,
     )
     for path, got in flat(train(problem, name, rules)).items():
         np.testing.assert_allclose(got, want[path], rtol=1e-5, atol=1e-6, err_msg=path)
@@ -159,7 +159,7 @@ def test_dino_recipe_equals_pytorch(problem):
     rules = (
         Rule("^head/dense/kernel", frozen_epochs=2),
         Rule("^head/dense/bias", decay=False, frozen_epochs=2),
-        *KERNELS,
+        *DECAY_KERNELS,
     )
     got = train(
         problem,
@@ -179,7 +179,7 @@ def test_frozen_constant_and_scaled_rates(problem):
     rules = (
         Rule("conv", frozen_epochs=math.inf),
         Rule("bias", decay=False, constant=True),
-        Rule("scale", decay=False, rate=0.5),
+        Rule("scale", decay=False, factor=0.5),
         Rule("dense/kernel", decay=False, frozen_epochs=1),
     )
     got = flat(train(problem, "sgd", rules, momentum=0.0, steps_per_epoch=4))
@@ -206,9 +206,7 @@ def test_zero_norms_leave_the_gradient_alone():
     params = {"kernel": jnp.zeros((2, 2))}
     gradient = {"kernel": jnp.ones((2, 2))}
     for name in ("lars", "lars_inside", "larc"):
-        tx = optim.get(
-            name, lambda _: 0.1, peak=0.1, rules=EVERYTHING, weight_decay=0.1
-        )
+        tx = optim.get(name)(lambda _: 0.1, weight_decay=0.1)
         updates, _ = tx.update(gradient, tx.init(params), params)
         np.testing.assert_allclose(updates["kernel"], -0.1 * np.ones((2, 2)), rtol=1e-6)
 
@@ -218,9 +216,7 @@ def test_without_a_gradient_larc_decays_nothing():
     w = np.arange(1.0, 5.0, dtype=np.float32).reshape(2, 2)
     params, gradient = {"kernel": jnp.asarray(w)}, {"kernel": jnp.zeros((2, 2))}
     for name, change in (("larc", 0 * w), ("lars", -0.1 * 0.001 * w)):
-        tx = optim.get(
-            name, lambda _: 0.1, peak=0.1, rules=EVERYTHING, weight_decay=0.1
-        )
+        tx = optim.get(name)(lambda _: 0.1, weight_decay=0.1)
         updates, _ = tx.update(gradient, tx.init(params), params)
         np.testing.assert_allclose(updates["kernel"], change, rtol=1e-5)
 
@@ -258,7 +254,7 @@ def test_exactly_what_has_more_than_one_axis_decays(recipe, count):
 
 def test_a_parameter_without_a_rule_is_an_error():
     params = {"dense": {"kernel": jnp.zeros(2), "temperature": jnp.zeros(2)}}
-    tx = optim.get("sgd", lambda _: 0.1, peak=0.1, rules=KERNELS, weight_decay=0.0)
+    tx = optim.by_rules(optim.sgd, DECAY_KERNELS, lambda _: 0.1, weight_decay=0.0)
     with pytest.raises(ValueError, match="'dense/temperature'.*RULES"):
         tx.init(params)
 
@@ -266,7 +262,7 @@ def test_a_parameter_without_a_rule_is_an_error():
 def test_every_method_has_a_known_recipe():
     for name in methods.NAMES:
         module = methods.get(name)
-        assert module.OPTIMIZER["name"] in optim.optimizers.NAMES, name
+        assert module.OPTIMIZER["name"] in optim.optimizers.OPTIMIZERS, name
         assert all(isinstance(rule, Rule) for rule in module.RULES), name
 
 
@@ -296,9 +292,9 @@ def test_a_rate_that_changes_once_an_epoch():
 
 def test_names():
     with pytest.raises(ValueError, match="no optimiser 'adam'"):
-        optim.get("adam", schedule, peak=0.1, rules=KERNELS, weight_decay=0.0)
-    with pytest.raises(ValueError, match="adamw, not 'sgd'"):
-        optim.get("sgd", schedule, peak=0.1, rules=KERNELS, weight_decay=schedule)
+        optim.get("adam")
+    with pytest.raises(ValueError, match="not for LARC"):
+        optim.larc(schedule, weight_decay=schedule)
 
 
 def test_norms_of_leaves_of_one_size_are_taken_together(monkeypatch):

@@ -94,7 +94,7 @@ def test_a_disk_without_room_is_found_before_orbax_does(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="are needed") as error:
         checkpoints.save(30, state, {})
     assert error.value.errno == errno.ENOSPC and error.value.filename
-    checkpoints.check_room({"w": jnp.zeros(2000)})
+    checkpoints.check_space({"w": jnp.zeros(2000)})
     checkpoints.close()
     assert find_steps(tmp_path / "c") == [20, 10]
 

@@ -8,10 +8,11 @@ from input_pipeline.pairs.pairing import semantic_pairs
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.pairs.stream import make_dataset
 from input_pipeline.stores.store import open_store
-from sp_jax.methods import Run
-from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.methods import RunSize
+from sp_jax.recipe import make_recipe
 from sp_jax.sharding import by_batch, make_mesh
-from sp_jax.train.step import compile_step, init_state, make_health_fn, make_step
+from sp_jax.train.health import make_health
+from sp_jax.train.step import compile_step, init_state, make_step
 from tests.train import tiny
 
 
@@ -26,16 +27,12 @@ def batches():
 def losses(batches, devices):
     """The loss curve in float32, and the parameters at its end."""
     config = tiny.get_config().to_dict() | {"dtype": "float32"}
-    run = Run(total_steps=100, steps_per_epoch=10, batch_size=16, num_images=3620)
+    run = RunSize(total_steps=100, steps_per_epoch=10, batch_size=16, num_images=3620)
     recipe = make_recipe(config, run)
-    optimizer = make_optimizer(config, run)
     mesh = make_mesh(jax.devices()[:devices])
-    state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
-    step = compile_step(
-        make_step(recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh),
-        mesh,
-    )
-    health = make_health_fn(mesh)
+    state = init_state(recipe, 0, mesh)
+    step = compile_step(make_step(recipe, mesh), mesh)
+    health = make_health(mesh)
     curve = []
     for batch in batches:
         state, metrics, features = step(state, jax.device_put(batch, by_batch(mesh)))

@@ -9,8 +9,8 @@ from input_pipeline.pairs.resident import Resident as Pixels
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.pairs.stream import iterate, make_dataset
 from input_pipeline.stores.store import open_store
-from sp_jax.methods import Run
-from sp_jax.recipe import make_optimizer, make_recipe
+from sp_jax.methods import RunSize
+from sp_jax.recipe import make_recipe
 from sp_jax.sharding import make_mesh, replicated
 from sp_jax.train.feed import Resident, Streamed
 from sp_jax.train.step import init_state, make_step
@@ -26,15 +26,13 @@ def train():
     sampler = Sampler(semantic_pairs(store, seed=0), 16, seed=0)
     # SupCon learns from all that a batch holds: pixels and labels.
     config = tiny.get_config().to_dict() | {"dtype": "float32", "method": "supcon"}
-    run = Run(total_steps=100, steps_per_epoch=10, batch_size=16, num_images=3620)
-    recipe, optimizer = make_recipe(config, run), make_optimizer(config, run)
+    run = RunSize(total_steps=100, steps_per_epoch=10, batch_size=16, num_images=3620)
+    recipe = make_recipe(config, run)
     mesh = make_mesh(jax.devices()[:2])
-    step = make_step(
-        recipe.method, optimizer.tx, optimizer.schedule, recipe.views, mesh
-    )
+    step = make_step(recipe, mesh)
 
     def train(steps_per_call):
-        state = init_state(recipe.method, optimizer.tx, recipe.views, 0, mesh)
+        state = init_state(recipe, 0, mesh)
         if steps_per_call:
             pixels = Pixels(store, sampler, replicated(mesh))
             feed = Resident(step, pixels, mesh, steps_per_call)

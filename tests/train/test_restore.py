@@ -10,7 +10,7 @@ import pytest
 
 import sp_jax
 from sp_jax.errors import UserError
-from sp_jax.methods import Run
+from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
 from sp_jax.train import checkpoint
 from sp_jax.train.restore import find_checkpoint
@@ -72,7 +72,7 @@ def saved(tmp_path_factory):
     """A checkpoint of zeros, and what stands in its description."""
     folder = tmp_path_factory.mktemp("saved")
     config = json.loads(json.dumps(tiny.get_config().to_dict()))
-    run = Run(total_steps=9, steps_per_epoch=3, batch_size=16, num_images=48)
+    run = RunSize(total_steps=9, steps_per_epoch=3, batch_size=16, num_images=48)
     recipe = make_recipe(config, run)
     views = [
         jax.ShapeDtypeStruct((2, *view.shape), jnp.float32) for view in recipe.views

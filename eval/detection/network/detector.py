@@ -49,7 +49,7 @@ class Detector(NamedTuple):
     Attributes:
         init: `init(key, images) -> (params, state)`; of the images [B, H, W, 3] only the
             shape matters. The state is `{"batch_stats": ...}`.
-        loss: `loss(params, state, batch, step, key) -> (loss, Output)`: the float32 loss
+        loss: `loss(params, state, batch, key) -> (loss, Output)`: the float32 loss
             of the global batch, without features. All randomness comes from key.
         detect: `detect(params, state, images, size) -> (boxes, scores, classes)`: of
             images uint8 [B, H, W, 3] and their sizes int32 [B, 2] boxes float32
@@ -103,8 +103,7 @@ def make_detector(
 
         return jax.vmap(one)(features, rois)
 
-    def loss(params, state, batch, step, key):
-        del step
+    def loss(params, state, batch, key):
         rpn_key, head_key, drop_key = jax.random.split(key, 3)
         size, boxes, label = batch["size"], batch["boxes"], batch["label"]
         count = len(label)

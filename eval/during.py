@@ -1,0 +1,68 @@
+"""The evaluators of a config, ready to be called while it trains."""
+
+import functools
+import pathlib
+from typing import Any
+
+import jax
+
+import eval as evaluators
+from eval.results import identify, write_result
+from eval.task import Evaluator
+from sp_jax.errors import UserError
+from sp_jax.features import Extractor
+from sp_jax.recipe import Recipe
+from sp_jax.train.evaluation import Evaluation
+from sp_jax.train.step import TrainState
+
+
+def make_evaluations(
+    config: Any, recipe: Recipe, workdir: pathlib.Path, steps_per_epoch: int
+) -> list[Evaluation]:
+    """Open every evaluator's data now, so that a mistake shows before training.
+
+    Args:
+      config: of a training; its `evals`, and how its `data` prepares images.
+      recipe: what is trained.
+      workdir: the run's folder, where results are written.
+      steps_per_epoch: the unit of the intervals.
+
+    Raises:
+      UserError: an evaluator is unknown, or its options or data do not fit.
+    """
+    shared: dict[int, Extractor] = {}
+
+    def extractor(state: TrainState, step: int) -> Extractor:
+        # All evaluators of a step share its features.
+        if step not in shared:
+            shared.clear()
+            backbone = recipe.freeze(state.params, state.method_state, step=step)
+            shared[step] = Extractor(backbone)
+        return shared[step]
+
+    def measure(
+        name: str, evaluate: Evaluator, state: TrainState, step: int
+    ) -> dict[str, float]:
+        features = extractor(state, step)
+        result = evaluate(features, step)
+        about = identify(evaluate, features, step)
+        if jax.process_index() == 0:
+            write_result(workdir, name, result, **about)
+        return {f"{name}/{key}": value for key, value in result.items()}
+
+    evaluations = []
+    for name, options in config.evals.items():
+        options = options.to_dict()
+        kind = options.pop("type")
+        every_steps = round(options.pop("every_epochs", 0) * steps_per_epoch)
+        for option in ("image_size", "resize", "max_skipped"):
+            options.setdefault(option, config.data[option])
+        options.setdefault("data_dir", config.data.dir or None)
+        try:
+            evaluate = evaluators.get(kind).create(**options)
+        except UserError as error:
+            raise UserError(f"config.evals.{name}: {error}") from error
+        evaluations.append(
+            Evaluation(functools.partial(measure, name, evaluate), every_steps)
+        )
+    return evaluations

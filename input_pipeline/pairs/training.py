@@ -1,0 +1,96 @@
+"""The pairs of a run: opened from its config, and kept beside its checkpoints."""
+
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from input_pipeline.pairs import pairing
+from input_pipeline.pairs.sampling import Sampler
+from input_pipeline.pairs.table import PairTable, load_table, save_table
+from input_pipeline.stores.store import ImageStore, open_data
+from sp_jax.errors import UserError
+
+
+class TrainingPairs(NamedTuple):
+    """What a run is trained on.
+
+    Attributes:
+      images: the whole store.
+      table: its pairs.
+      shown: the images that the run shows.
+      sampler: draws the batches, from `shown`.
+    """
+
+    images: ImageStore
+    table: PairTable
+    shown: ImageStore
+    sampler: Sampler
+
+
+def open_pairs(config: Any) -> TrainingPairs:
+    """Open the images and the pairs of a config: its table, or pairs drawn by its seed.
+
+    Args:
+      config: of a training; `data`, `seed` and `batch_size` are read.
+
+    Raises:
+      UserError: the data do not fit.
+    """
+    data = config.data
+    images = open_data(data)
+    if data.pairs:
+        table = load_table(data.pairs, images)
+    elif data.pairing == "augmented" and np.all(images.labels < 0):
+        table = pairing.own_pairs(images)
+    else:
+        table = pairing.semantic_pairs(images, rounds=data.rounds, seed=config.seed)
+    shown, shown_table = pairing.only_shown(images, table, data.pairing)
+    sampler = Sampler(
+        shown_table,
+        config.batch_size,
+        config.seed,
+        data.pairing,
+        data.semantic_fraction,
+    )
+    return TrainingPairs(images, table, shown, sampler)
+
+
+def keep_pairs(
+    workdir: pathlib.Path, table: PairTable, images: ImageStore, digest: str | None
+) -> None:
+    """Write pairs.csv, or check that a run that goes on still has the same pairs.
+
+    Where the images lie may have changed: they and the pairs are known by fingerprints.
+
+    Args:
+      workdir: the run's folder.
+      table: the pairs.
+      images: the store that they point into.
+      digest: of the pairs that the run began with; None if it begins now.
+
+    Raises:
+      UserError: the pairs or their images are others.
+    """
+    path, new = workdir / "pairs.csv", workdir / ".pairs.csv"
+    save_table(new, table, images)
+    try:
+        if path.is_file():
+            same = _without_places(path) == _without_places(new)
+        else:
+            same = digest in (None, table.digest)
+        if not same:
+            raise UserError(
+                f"The pairs or their images changed since the run in {workdir} started "
+                "(see its pairs.csv): use another --workdir, or restore them."
+            )
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _without_places(path: pathlib.Path) -> list[bytes]:
+    """The lines of a table but for those that say where it and its images came from."""
+    lines = path.read_bytes().split(b"\n")
+    return [line for line in lines if not line.startswith((b"# store=", b"# source="))]
