@@ -42,11 +42,11 @@ test: .venv/tested ## run the test suite
 slow: .venv/tested ## the long tests: every full-size recipe, two processes (needs about 16 GiB)
 	$(BIN)/python -m pytest -m slow $(SLOW)
 
-lint: .venv/tested ## check style and the order of imports
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+lint: .venv/tested ## check style, types and the order of imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 format: .venv/tested ## apply style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean: ## remove .venv and caches; runs/ stays
-	rm -rf .venv .cache .pytest_cache .ruff_cache
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache

@@ -17,7 +17,8 @@ _LUMA = (0.2989, 0.587, 0.114)
 
 def luma(x: jax.Array) -> jax.Array:
     """Gray value as torchvision weighs it: [N, 3, ...] -> [N, ...]."""
-    return sum(weight * x[:, c] for c, weight in enumerate(_LUMA))
+    red, green, blue = _LUMA
+    return red * x[:, 0] + green * x[:, 1] + blue * x[:, 2]
 
 
 def adjust_brightness(x: jax.Array, factor: jax.Array) -> jax.Array:
@@ -121,8 +122,8 @@ def normalize(
     x: jax.Array, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> jax.Array:
     """(x - mean) / std for each plane."""
-    mean, std = (jnp.array(v, x.dtype)[:, None, None] for v in (mean, std))
-    return (x - mean) / std
+    shift, scale = (jnp.array(v, x.dtype)[:, None, None] for v in (mean, std))
+    return (x - shift) / scale
 
 
 def _any_blend(

@@ -74,7 +74,7 @@ class Augment:
         """Shape of one view."""
         return (self.size, self.size, 3)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks the values."""
         # Configuration files hand over lists, which are not hashable.
         for name in (*_RANGES, "mean", "std"):
@@ -151,7 +151,7 @@ class Jigsaw:
     grid: int = 3
     patch: int = 18
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks the values."""
         if not 0 < self.patch <= self.view.size // self.grid:
             raise ValueError(

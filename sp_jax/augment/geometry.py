@@ -98,9 +98,9 @@ def _resample(
     size = rows.shape[1]
     # Both products have the shape (channel and other side) x side: three times as tall
     # as a product a channel, and XLA on a CPU does these three to five times faster.
-    exact = {"precision": lax.Precision.HIGHEST}  # bfloat16 errs by half a gray level
-    x = jnp.einsum("nhwc,nyh->nwcy", images.astype(jnp.float32), rows, **exact)
+    exact = lax.Precision.HIGHEST  # bfloat16 errs by half a gray level
+    x = jnp.einsum("nhwc,nyh->nwcy", images.astype(jnp.float32), rows, precision=exact)
     x = jnp.transpose(x, (0, 2, 3, 1)).reshape(n, channels * size, width)
-    x = jnp.einsum("naw,nxw->nax", x, columns / 255.0, **exact)
+    x = jnp.einsum("naw,nxw->nax", x, columns / 255.0, precision=exact)
     x = x.reshape(n, channels, size, size)
     return jnp.clip(x, 0.0, 1.0) if interpolation == "bicubic" else x

@@ -134,23 +134,26 @@ def make_views(
     """
     _check(images, "[B, V, H, W, 3]")
     batch, per_pair = images.shape[:2]
-    coin_key, *keys = jax.random.split(key, 1 + len(configs))
+    swap_key, *keys = jax.random.split(key, 1 + len(configs))
     source = jnp.tile(jnp.arange(len(configs)) % per_pair, (batch, 1))
     if per_pair == 2:
-        swap = jax.random.bernoulli(coin_key, 0.5, (batch, 1, 1, 1, 1))
+        swap = jax.random.bernoulli(swap_key, 0.5, (batch, 1, 1, 1, 1))
         images = jnp.where(swap, images[:, ::-1], images)
         source = jnp.where(swap[:, 0, 0, 0], 1 - source, source)
-    views: list[jax.Array] = [None] * len(configs)
+    views = {}
     for config, group_key in zip(dict.fromkeys(configs), keys, strict=False):
         members = [i for i, other in enumerate(configs) if other == config]
         # Stacked behind the batch axis, so that a sharded batch stays where it is.
         stack = jnp.stack([images[:, i % per_pair] for i in members], axis=1)
-        make = jigsaw if isinstance(config, Jigsaw) else augment
-        out = make(group_key, stack.reshape(-1, *stack.shape[2:]), config)
+        flat = stack.reshape(-1, *stack.shape[2:])
+        if isinstance(config, Jigsaw):
+            out = jigsaw(group_key, flat, config)
+        else:
+            out = augment(group_key, flat, config)
         out = out.reshape(batch, len(members), *out.shape[1:])
         for place, i in enumerate(members):
             views[i] = out[:, place]
-    return views, source
+    return [views[i] for i in range(len(configs))], source
 
 
 def preprocess(

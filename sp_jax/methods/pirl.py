@@ -22,6 +22,9 @@ of the image branch: features are of whole images, and patches of 18 px have qui
 Source: https://arxiv.org/abs/1912.01991; facebookresearch/vissl for sizes and constants.
 """
 
+import dataclasses
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,21 +54,20 @@ RULES = optim.DECAY_KERNELS
 
 def views(size: int) -> tuple[Augment, Jigsaw]:
     """An image, and a jigsaw of 3 x 3 patches."""
-    colours = {
-        "jitter": 1.0,
-        "brightness": 0.4,
-        "contrast": 0.4,
-        "saturation": 0.4,
-        "hue": 0.2,
-        "grayscale": 0.2,
-        "blur": 0.0,
-    }
-    cell = round(size * 255 / 224 / 3)
-    puzzle = Augment(size=3 * cell, crop_scale=(0.6, 1.0), **colours)
-    return (
-        Augment(size=size, crop_scale=(0.08, 1.0), **colours),
-        Jigsaw(puzzle, grid=3, patch=max(1, round(cell * 64 / 85))),
+    image = Augment(
+        size=size,
+        crop_scale=(0.08, 1.0),
+        jitter=1.0,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.2,
+        grayscale=0.2,
+        blur=0.0,
     )
+    cell = round(size * 255 / 224 / 3)
+    puzzle = dataclasses.replace(image, size=3 * cell, crop_scale=(0.6, 1.0))
+    return image, Jigsaw(puzzle, grid=3, patch=max(1, round(cell * 64 / 85)))
 
 
 class PIRLNetwork(nn.Module):
@@ -89,7 +91,9 @@ class PIRLNetwork(nn.Module):
         mean = jnp.mean(parts.reshape(n, count, -1), axis=1)
         return mean, self.jigsaw_head(z, train)
 
-    def __call__(self, image: jax.Array, patches: jax.Array, train: bool) -> tuple:
+    def __call__(
+        self, image: jax.Array, patches: jax.Array, train: bool
+    ) -> tuple[Any, Any]:
         """Both branches, to create all parameters."""
         return self.image(image, train), self.jigsaw(patches, train)
 

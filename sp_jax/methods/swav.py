@@ -20,6 +20,8 @@ image; one queue for the global batch, not one a GPU.
 Source: https://arxiv.org/abs/2006.09882; facebookresearch/swav for sizes and constants.
 """
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -54,18 +56,19 @@ RULES = (Rule("^prototypes/", frozen_epochs=1.0), *optim.DECAY_ALL)
 
 def views(size: int, local_crops: int = 6) -> tuple[Augment, ...]:
     """Two global views, and local crops of half the size."""
-    strong = {
-        "jitter": 0.8,
-        "brightness": 0.8,
-        "contrast": 0.8,
-        "saturation": 0.8,
-        "hue": 0.2,
-        "grayscale": 0.2,
-        "blur": 0.5,
-        "std": (0.228, 0.224, 0.225),  # so in the official code
-    }
-    large = Augment(size=size, crop_scale=(0.14, 1.0), **strong)
-    small = Augment(size=size // 2, crop_scale=(0.05, 0.14), **strong)
+    large = Augment(
+        size=size,
+        crop_scale=(0.14, 1.0),
+        jitter=0.8,
+        brightness=0.8,
+        contrast=0.8,
+        saturation=0.8,
+        hue=0.2,
+        grayscale=0.2,
+        blur=0.5,
+        std=(0.228, 0.224, 0.225),  # so in the official code
+    )
+    small = dataclasses.replace(large, size=size // 2, crop_scale=(0.05, 0.14))
     return (large,) * 2 + (small,) * local_crops
 
 
@@ -178,7 +181,7 @@ def create(
             _, z, scores = jax.lax.stop_gradient(outputs[g])
             queue = state["queue"][g] if queue_size else None
             codes.append(codes_of(scores, queue, jax.lax.stop_gradient(params)))
-            if queue_size:
+            if queue is not None:
                 moved = jnp.concatenate([z, queue[: -z.shape[0]]])
                 queues.append(jnp.where(batch.step >= first_queue_step, moved, queue))
             terms += [

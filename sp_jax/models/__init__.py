@@ -6,6 +6,7 @@ when called as `backbone(x, train)`.
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 
@@ -18,7 +19,7 @@ from sp_jax.models.vit import ViT as ViT
 
 STEMS = ("imagenet", "small")
 
-_BACKBONES = {
+_BACKBONES: dict[str, Any] = {
     "resnet18": functools.partial(ResNet, (2, 2, 2, 2), BasicBlock),
     "resnet34": functools.partial(ResNet, (3, 4, 6, 3), BasicBlock),
     "resnet50": functools.partial(ResNet, (3, 4, 6, 3), Bottleneck),
@@ -29,7 +30,7 @@ _BACKBONES = {
 }
 
 
-def get(name: str, **options) -> nn.Module:
+def get(name: str, **options: Any) -> nn.Module:
     """Make a backbone.
 
     Args:
@@ -47,8 +48,8 @@ def get(name: str, **options) -> nn.Module:
         384
     """
     if name not in _BACKBONES:
-        known = ", ".join(sorted(_BACKBONES))
-        raise ValueError(f"There is no backbone {name!r}; choose one of: {known}.")
+        names = ", ".join(sorted(_BACKBONES))
+        raise ValueError(f"There is no backbone {name!r}; choose one of: {names}.")
     make = _BACKBONES[name]
     fields = {field.name for field in dataclasses.fields(make.func)}
     # "tokens" are chosen by evaluations (`sp_jax.tokens`); training is on the class token.

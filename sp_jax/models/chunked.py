@@ -49,7 +49,7 @@ class Chunked(nn.Module):
     chunks: int
     batch_size: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check the attributes, so that an error comes where they were written."""
         super().__post_init__()
         chunks, size = self.chunks, self.batch_size
@@ -59,7 +59,7 @@ class Chunked(nn.Module):
                 f"{size}."
             )
 
-    def setup(self):
+    def setup(self) -> None:
         """Give the backbone's variables this module's place, and not one below."""
         nn.share_scope(self, self.backbone)
 

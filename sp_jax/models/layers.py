@@ -5,8 +5,6 @@ Weights trained here can be moved to torchvision and back, so padding is explici
 Each layer also avoids slow paths of XLA on a CPU; the comments say which.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -195,7 +193,7 @@ class BatchNorm(nn.Module):
     eps: float = 1e-5
     use_scale: bool = True
     use_bias: bool = True
-    scale_init: Callable = nn.initializers.ones
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

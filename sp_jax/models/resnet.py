@@ -6,8 +6,6 @@ torchvision's names (`layer1_0/conv1` is `layer1.0.conv1` there).
 Source: https://arxiv.org/abs/1512.03385
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -55,7 +53,7 @@ class Bottleneck(nn.Module):
         return nn.relu(y + _shortcut(self, x, y, train))
 
 
-def _last_scale(block: nn.Module) -> Callable:
+def _last_scale(block: nn.Module) -> nn.initializers.Initializer:
     if block.zero_init_residual:
         return nn.initializers.zeros
     return nn.initializers.ones
@@ -94,7 +92,7 @@ class ResNet(nn.Module):
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         """Name the layers; those that are never called get no parameters."""
         kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         self.conv1 = Conv(self.width, kernel, stride, dtype=self.dtype)

@@ -235,7 +235,7 @@ class ViT(nn.Module):
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check the attributes, so that an error comes where they were written."""
         super().__post_init__()
         if self.position not in POSITIONS:

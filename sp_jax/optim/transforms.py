@@ -42,12 +42,12 @@ def leaf_norms(tree: PyTree) -> PyTree:
     groups = collections.defaultdict(list)
     for i, leaf in enumerate(leaves):
         groups[leaf.shape].append(i)
-    found: list[jax.Array] = [None] * len(leaves)
+    found = {}
     for places in groups.values():
         together = norms(jnp.stack([leaves[i] for i in places]), first=1)
         for i, norm in zip(places, together, strict=True):
             found[i] = norm
-    return jax.tree.unflatten(structure, found)
+    return jax.tree.unflatten(structure, [found[i] for i in range(len(leaves))])
 
 
 def scale_by_trust_ratio(coefficient: float = 0.001) -> optax.GradientTransformation:
