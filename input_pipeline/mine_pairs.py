@@ -21,8 +21,8 @@ from input_pipeline import pairs
 from input_pipeline.mining import handmade, mutual
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
+from input_pipeline.stores import ImageStore
 from input_pipeline.stores.flags import open_from_flags
-from input_pipeline.stores.store import ImageStore
 from sp_jax import cli
 from sp_jax.errors import UserError
 

@@ -28,7 +28,7 @@ from eval.results import identify, versions, write_result
 from input_pipeline import pairs
 from input_pipeline.pairs import pairing, resident, stream
 from input_pipeline.pairs.sampling import Sampler
-from input_pipeline.stores import store
+from input_pipeline.stores import ImageStore, open_data
 from sp_jax import distributed, program, validate
 from sp_jax.augment import make_views
 from sp_jax.errors import UserError
@@ -63,7 +63,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
 
     data = config.data
-    images = store.open_data(data)
+    images = open_data(data)
     if data.pairs:
         table = pairs.load_table(data.pairs, images)
     elif data.pairing == "augmented" and (images.labels < 0).all():
@@ -160,7 +160,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
 def _save_pairs(
     workdir: pathlib.Path,
     table: pairs.PairTable,
-    images: store.ImageStore,
+    images: ImageStore,
     saved: Mapping[str, Any] | None,
 ) -> None:
     """Write pairs.csv, or check that a run that goes on still has the same pairs.

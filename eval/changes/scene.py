@@ -5,8 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from input_pipeline.stores import emoji
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore, emoji
 from sp_jax.errors import UserError
 
 _SMALLEST = 16  # pixels: the finest grid of `texture.shuffle`

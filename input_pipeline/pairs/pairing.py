@@ -9,7 +9,7 @@ import numpy as np
 
 from input_pipeline import text_files
 from input_pipeline.pairs.table import PairTable
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from input_pipeline import text_files
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
 

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.stores.decode import fit
-from input_pipeline.stores.source import Reader, Source
+from input_pipeline.stores.image_source import Reader, Source
 
 ARCHIVE = pathlib.Path(__file__).parents[1] / "emoji" / "emoji_core5.zip"
 _DARKEST = 160  # Of a background's channels; published numbers rest on it too.

@@ -3,7 +3,7 @@
 A folder OUT that `python -m input_pipeline.prepare` wrote holds
 
 * `images-00000-of-00079.array_record`, ...: a record is the pixels of one image,
-* `digests.npy`, `meta.json`, `checked.json`, `skipped.csv`: as in `cache`.
+* `digests.npy`, `meta.json`, `checked.json`, `skipped.csv`: as in `memory_map`.
 
 It is written as `OUT.partial`, file by file, and renamed when complete. A preparation that
 was killed goes on behind its last whole file. The empty file `.OUT.lock` lets one process
@@ -22,10 +22,10 @@ import filelock
 import numpy as np
 from array_record.python import array_record_module
 
-from input_pipeline.stores import cache, decode, seal
+from input_pipeline.stores import decode, memory_map, prepared_images
+from input_pipeline.stores.image_source import Source
 from input_pipeline.stores.pixels import RecordPixels
-from input_pipeline.stores.source import Source
-from input_pipeline.stores.work import decode_rows
+from input_pipeline.stores.preparing import decode_rows
 from sp_jax.cli import describe_os_error
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -42,7 +42,7 @@ def load(
     resize: decode.Resize,
     max_skipped: float = 0.01,
     verify: bool = False,
-) -> seal.Prepared:
+) -> prepared_images.Prepared:
     """Open a prepared folder.
 
     Args:
@@ -56,7 +56,7 @@ def load(
       UserError: it is missing or damaged, its images are of another kind, or too many
         were left out.
     """
-    cache.check_share(max_skipped)
+    memory_map.check_share(max_skipped)
     root = pathlib.Path(os.path.expanduser(directory))
     again = f"prepare the images again, with another --out or after you removed {root}"
     path = root / "meta.json"
@@ -66,7 +66,7 @@ def load(
             f"input_pipeline.prepare --store=NAME --out={root}."
         )
     try:
-        noted = seal.read_note(root)
+        noted = prepared_images.read_note(root)
         meta = read_json(path)
     except UserError as error:
         raise UserError(f"{str(error).rstrip('.')}: {again}.") from error
@@ -89,17 +89,17 @@ def load(
     images = RecordPixels([root / name for name in names], counts, image_size)
     path = root / "digests.npy"
     try:
-        digests = cache.load_digests(path, sum(counts))
+        digests = memory_map.load_digests(path, sum(counts))
     except (ValueError, EOFError, FileNotFoundError) as error:
         raise UserError(f"{path} is damaged: {error}: {again}.") from error
-    prepared = seal.Prepared(images, digests, meta)
+    prepared = prepared_images.Prepared(images, digests, meta)
     try:
-        seal.check(root, noted, names, counts, prepared, verify)
+        prepared_images.check(root, noted, names, counts, prepared, verify)
     except UserError as error:
         said = str(error).rstrip(".")
         advice = "" if "prepare the images again" in said else f": {again}"
         raise UserError(f"{said}{advice}.") from error
-    cache.report_skipped(meta, max_skipped, root)
+    memory_map.report_skipped(meta, max_skipped, root)
     return prepared
 
 
@@ -125,7 +125,7 @@ def write(
       UserError: the folder holds something else, too many images are unusable, the disk
         is full, or max_skipped is not in [0, 1].
     """
-    cache.check_share(max_skipped)
+    memory_map.check_share(max_skipped)
     out = pathlib.Path(os.path.expanduser(out)).absolute()
     made_of = [FORMAT, decode.VERSION, image_size, resize, shard_images, source.key]
     try:
@@ -213,16 +213,16 @@ def _write(
                 continue
             with _disk_errors():
                 writer.write(image.tobytes())
-            digests.append(seal.digest_pixels(image))
+            digests.append(prepared_images.digest_pixels(image))
         with _disk_errors():
             writer.close()
         skipped |= bad
-        cache.write_skipped(folder, meta["ids"], skipped)
-        cache.check_skipped(len(skipped), count, max_skipped, folder)
+        memory_map.write_skipped(folder, meta["ids"], skipped)
+        memory_map.check_skipped(len(skipped), count, max_skipped, folder)
         np.save(folder / f"digests-{shard:05d}.npy", np.reshape(digests, (-1, 32)))
         os.replace(temporary, folder / _shard_name(shard, shards))
         write_text(_note(folder, shard), json.dumps(bad))
-    cache.check_some(len(skipped), count, folder)
+    memory_map.check_some(len(skipped), count, folder)
     _finish(folder, meta, skipped, shard_images, size, resize)
 
 
@@ -258,7 +258,7 @@ def _read_shard(
         images = RecordPixels([folder / _shard_name(shard, shards)], counts, size)
         if digests.shape != (*counts, 32):
             return None
-        if len(seal.find_damaged(images, digests, np.arange(*counts))):
+        if len(prepared_images.find_damaged(images, digests, np.arange(*counts))):
             return None
     except (FileNotFoundError, ValueError, EOFError):
         return None
@@ -283,11 +283,13 @@ def _finish(
     counts = np.bincount(kept // shard_images, minlength=-(-count // shard_images))
     digests = [np.load(path) for path in sorted(folder.glob("digests-*.npy"))]
     np.save(folder / "digests.npy", np.concatenate(digests).astype(np.uint8))
-    meta = cache.keep_rows(meta, kept) | {
+    meta = memory_map.keep_rows(meta, kept) | {
         "skipped": len(skipped),
         "counts": counts.tolist(),
         "image_size": image_size,
         "resize": resize,
     }
     write_text(folder / "meta.json", json.dumps(meta))
-    seal.note(folder, [_shard_name(i, len(counts)) for i in range(len(counts))])
+    prepared_images.note(
+        folder, [_shard_name(i, len(counts)) for i in range(len(counts))]
+    )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline.stores.files import File
+from input_pipeline.stores.image_files import File
 
 # Row to an encoded image, or to pixels uint8 [H, W, 3]. Several threads may call it.
 Reader = Callable[[int], bytes | np.ndarray]

@@ -6,7 +6,7 @@ A prepared folder `DATA_DIR/NAME-KEY/` holds
 * `digests.npy`: uint8 [N, 32], the SHA-256 of each image's pixels (so that a
   fingerprint of any subset costs no pass over the pixels),
 * `meta.json`: ids, labels, names, splits, for people and other programs,
-* `checked.json`: see `seal`,
+* `checked.json`: see `prepared_images`,
 * `skipped.csv`: ids of the images that could not be used, and why, if there are any.
 
 It is written as `NAME-KEY.partial` and renamed when complete. A preparation that is killed
@@ -29,10 +29,10 @@ import filelock
 import numpy as np
 from absl import logging
 
-from input_pipeline.stores import decode, pixels, seal
-from input_pipeline.stores.seal import Prepared, digest_pixels
-from input_pipeline.stores.source import Source
-from input_pipeline.stores.work import decode_rows
+from input_pipeline.stores import decode, pixels, prepared_images
+from input_pipeline.stores.image_source import Source
+from input_pipeline.stores.prepared_images import Prepared, digest_pixels
+from input_pipeline.stores.preparing import decode_rows
 from sp_jax.cli import check_paths, describe_os_error
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -111,11 +111,13 @@ def _open(final: pathlib.Path, verify: bool = False) -> Prepared | None:
     if not final.exists():
         return None
     try:
-        noted = seal.read_note(final)
+        noted = prepared_images.read_note(final)
         images = pixels.NpyPixels(final / "images.npy")
         digests = load_digests(final / "digests.npy", len(images))
         prepared = Prepared(images, digests, read_json(final / "meta.json"))
-        seal.check(final, noted, ["images.npy"], [len(images)], prepared, verify)
+        prepared_images.check(
+            final, noted, ["images.npy"], [len(images)], prepared, verify
+        )
     except (ValueError, EOFError, FileNotFoundError) as error:
         if isinstance(error.__cause__, OSError):  # It is there, and cannot be read.
             raise
@@ -185,7 +187,7 @@ def _prepare(
         meta = keep_rows(meta, np.setdiff1d(np.arange(count), list(skipped)))
     meta = {**meta, "skipped": len(skipped)}
     write_text(partial / "meta.json", json.dumps(meta))
-    seal.note(partial, ["images.npy"])
+    prepared_images.note(partial, ["images.npy"])
     (partial / "progress.json").unlink()
     if final.exists():  # A damaged one.
         shutil.rmtree(final)
@@ -210,7 +212,7 @@ def _read_note(partial: pathlib.Path, count: int, size: int) -> dict[str, Any]:
         if images.shape[1:] != (size, size, 3) or digests.shape[1:] != (32,):
             return nothing
         kept = np.arange(done - len(skipped))
-        if len(seal.find_damaged(images, digests, kept)):
+        if len(prepared_images.find_damaged(images, digests, kept)):
             return nothing
     except (FileNotFoundError, ValueError, EOFError, TypeError, KeyError):
         return nothing

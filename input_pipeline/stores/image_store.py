@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.stores import cache, pixels, records, seal
+from input_pipeline.stores import memory_map, pixels, prepared_images, records
 from input_pipeline.stores.decode import RESIZES, Resize
-from input_pipeline.stores.source import Source
+from input_pipeline.stores.image_source import Source
 from sp_jax.errors import UserError
 
 KNOWN = ("emoji", "folder:DIR", "tiny_imagenet:DIR", "tfds:NAME", "array_record:DIR")
@@ -179,7 +179,7 @@ def _prepare(
     data_dir: str | os.PathLike[str] | None,
     max_skipped: float,
     verify: bool = False,
-) -> seal.Prepared:
+) -> prepared_images.Prepared:
     if not isinstance(image_size, int) or image_size < 1:
         raise UserError(f"image_size must be a positive integer, not {image_size!r}.")
     if resize not in RESIZES:
@@ -188,7 +188,7 @@ def _prepare(
     if scheme == "array_record" and rest:
         return records.load(rest, image_size, resize, max_skipped, verify)
     source = open_source(name)
-    return cache.load_or_prepare(
+    return memory_map.load_or_prepare(
         source, image_size, resize, data_dir, max_skipped, verify
     )
 
@@ -221,7 +221,9 @@ def open_source(name: str) -> Source:
     )
 
 
-def _select(name: str, split: str | None, prepared: seal.Prepared) -> ImageStore:
+def _select(
+    name: str, split: str | None, prepared: prepared_images.Prepared
+) -> ImageStore:
     """The rows of one split as a store."""
     meta, images = prepared.meta, prepared.images
     if split in (None, "all"):

@@ -10,7 +10,7 @@ import tqdm
 from PIL import Image
 
 from input_pipeline.stores.decode import BadImage, Budget, Resize, decode, fit
-from input_pipeline.stores.source import Source
+from input_pipeline.stores.image_source import Source
 from sp_jax.errors import UserError
 
 _AHEAD = 512  # Images in flight, but not more than:
