@@ -9,12 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.stores import memory_map, pixels, prepared_images, records
+from input_pipeline.stores import memory_map, records
 from input_pipeline.stores.decode import RESIZES, Resize
 from input_pipeline.stores.image_source import Source
+from input_pipeline.stores.prepared_images import Pixels, Prepared, report_skipped
 from sp_jax.errors import UserError
 
 KNOWN = ("emoji", "folder:DIR", "tiny_imagenet:DIR", "tfds:NAME", "array_record:DIR")
+
+
+class Rows:
+    """Some rows of pixels, in their order, without a copy."""
+
+    def __init__(self, pixels: Pixels, rows: np.ndarray):
+        """Name the pixels and the rows."""
+        self._pixels, self._rows = pixels, np.asarray(rows, np.int64)
+        self.shape = (len(self._rows), *pixels.shape[1:])
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._rows)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The pixels of some of the rows."""
+        return self._pixels[self._rows[rows]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +54,7 @@ class ImageStore:
 
     name: str
     split: str
-    images: pixels.Pixels
+    images: Pixels
     labels: np.ndarray
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
@@ -79,7 +97,7 @@ class ImageStore:
         """The store of some images, in the order of the rows; pixels are not copied."""
         return dataclasses.replace(
             self,
-            images=pixels.Rows(self.images, rows),
+            images=Rows(self.images, rows),
             labels=self.labels[rows],
             ids=tuple(self.ids[row] for row in rows),
             attributes={name: x[rows] for name, x in self.attributes.items()},
@@ -179,18 +197,22 @@ def _prepare(
     data_dir: str | os.PathLike[str] | None,
     max_skipped: float,
     verify: bool = False,
-) -> prepared_images.Prepared:
+) -> Prepared:
     if not isinstance(image_size, int) or image_size < 1:
         raise UserError(f"image_size must be a positive integer, not {image_size!r}.")
     if resize not in RESIZES:
         raise UserError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}.")
+    if not 0 <= max_skipped <= 1:
+        raise UserError(f"max_skipped must be from 0 to 1, a share, not {max_skipped}.")
     scheme, _, rest = name.partition(":")
     if scheme == "array_record" and rest:
-        return records.load(rest, image_size, resize, max_skipped, verify)
-    source = open_source(name)
-    return memory_map.load_or_prepare(
-        source, image_size, resize, data_dir, max_skipped, verify
-    )
+        prepared, folder = records.load(rest, image_size, resize, verify)
+    else:
+        prepared, folder = memory_map.load_or_prepare(
+            open_source(name), image_size, resize, data_dir, max_skipped, verify
+        )
+    report_skipped(prepared.meta, max_skipped, folder)
+    return prepared
 
 
 def open_source(name: str) -> Source:
@@ -221,16 +243,14 @@ def open_source(name: str) -> Source:
     )
 
 
-def _select(
-    name: str, split: str | None, prepared: prepared_images.Prepared
-) -> ImageStore:
+def _select(name: str, split: str | None, prepared: Prepared) -> ImageStore:
     """The rows of one split as a store."""
     meta, images = prepared.meta, prepared.images
     if split in (None, "all"):
         split, rows = "all", np.arange(len(meta["ids"]))
     elif split in meta["splits"]:
         rows = np.asarray(meta["splits"][split], np.int64)
-        images = pixels.Rows(images, rows)
+        images = Rows(images, rows)
     else:
         known = ", ".join([*meta["splits"], "all"])
         raise UserError(

@@ -1,30 +1,52 @@
-"""Whether prepared images are still what was written.
+"""Prepared images: decoded and resized once, in a folder that is whole or absent.
 
-`digests.npy` holds the SHA-256 of each image's pixels. Every opening compares a few images;
-all of a file are compared when its size or its time differs from `checked.json`, which notes
-them (and the SHA-256 of `meta.json` and `digests.npy`) when they have been found right.
+Whatever the form of the pixels (`memory_map`, `records`), the folder also holds
+
+* `digests.npy`: uint8 [N, 32], the SHA-256 of each image's pixels (so that a
+  fingerprint of any subset costs no pass over the pixels),
+* `meta.json`: ids, labels, names, splits, for people and other programs,
+* `checked.json`: the size and the time of each file of pixels, and the SHA-256 of the two
+  files above, noted when they have been found right,
+* `skipped.csv`: ids of the images that could not be used, and why, if there are any.
+
+Every opening compares a few images with their SHA-256; all of a file are compared when its
+size or its time differs from what is noted.
 """
 
 import concurrent.futures
+import csv
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from absl import logging
 
-from input_pipeline.stores.pixels import Pixels
+from sp_jax.cli import check_paths
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 
 _NOTE = "checked.json"
-_WHOLE = ("meta.json", "digests.npy")
+_DESCRIPTION = ("meta.json", "digests.npy")
+_SKIPPED = "skipped.csv"
 _SAMPLE = 16
 _CHUNK_BYTES = 2**22  # Of one thread.
+
+
+class Pixels(Protocol):
+    """Images of one size, uint8 [N, S, S, 3], that stay on disk."""
+
+    shape: tuple[int, int, int, int]
+
+    def __len__(self) -> int:
+        """The number of images N."""
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """A new array uint8 [..., S, S, 3] for rows [...]."""
 
 
 class Prepared(NamedTuple):
@@ -35,64 +57,48 @@ class Prepared(NamedTuple):
     meta: dict[str, Any]
 
 
-def note(folder: pathlib.Path, names: Sequence[str]) -> None:
-    """Note that files of pixels are right, and the files that describe them."""
-    content = {name: _stamp(folder / name) for name in names}
-    content |= {name: _digest_file(folder / name) for name in _WHOLE}
-    write_text(folder / _NOTE, json.dumps(content))
+def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+    """The folder for prepared data: argument, else $SP_JAX_DATA, else ~/.cache."""
+    if data_dir is None:
+        data_dir = os.environ.get("SP_JAX_DATA") or "~/.cache/sp_jax"
+    check_paths([os.fspath(data_dir)])
+    return pathlib.Path(os.path.expanduser(data_dir))
 
 
-def read_note(folder: pathlib.Path) -> dict[str, Any]:
-    """What is noted; {} where that was lost, or an older version wrote the images.
-
-    Raises:
-      UserError: names `meta.json` or `digests.npy`, if that was changed.
-    """
-    try:
-        noted = read_json(folder / _NOTE)
-    except UserError:
-        return {}
-    for name in _WHOLE:
-        if name in noted and noted[name] != _digest_file(folder / name):
-            raise UserError(f"{folder / name} was changed after it was written")
-    return noted
-
-
-def check(
+def open_folder(
     folder: pathlib.Path,
-    noted: dict[str, Any],
-    names: Sequence[str],
-    counts: Sequence[int],
-    prepared: Prepared,
-    everything: bool = False,
-) -> None:
-    """Check prepared images; see the top of this file.
+    open_pixels: Callable[[dict[str, Any]], tuple[Pixels, dict[str, int]]],
+    verify: bool,
+) -> Prepared:
+    """Open a prepared folder, and check it as the top of this file says.
 
     Args:
-      folder: where they are.
-      noted: see `read_note`.
-      names: the files of pixels.
-      counts: how many images each holds.
-      prepared: the images.
-      everything: compare all images, whatever is noted.
+      folder: the folder.
+      open_pixels: from the meta data to the pixels, and to the number of images in each
+        of their files.
+      verify: compare all images, whatever is noted.
 
     Raises:
-      UserError: names the file that was changed.
+      UserError: names the file that is missing, damaged or was changed.
+      ValueError, OSError: what `open_pixels` raises besides.
     """
-    images, digests, meta = prepared
-    if "meta.json" not in noted:
-        _check_meta(folder / "meta.json", meta, len(images))
-    ends = np.cumsum(counts)
-    changed = [everything or noted.get(name) != _stamp(folder / name) for name in names]
-    rows = np.concatenate(
-        [
-            np.arange(end - count, end)
-            for end, count, new in zip(ends, counts, changed, strict=True)
-            if new
-        ]
-        + [np.linspace(0, len(images) - 1, _SAMPLE).astype(int)]
-    )
-    wrong = find_damaged(images, digests, np.unique(rows))
+    noted = _read_note(folder)
+    meta = read_json(folder / "meta.json")
+    images, counts = open_pixels(meta)
+    digests = _load_digests(folder / "digests.npy", len(images))
+    if "meta.json" not in noted and not (
+        describes(meta, len(images)) and type(meta.get("skipped")) is int
+    ):
+        raise UserError(
+            f"{folder / 'meta.json'} is damaged: it does not describe {len(images)} images"
+        )
+    names, ends = list(counts), np.cumsum(list(counts.values()))
+    changed = [verify or noted.get(name) != _stamp(folder / name) for name in names]
+    rows = [np.linspace(0, len(images) - 1, _SAMPLE).astype(int)]
+    for name, end, new in zip(names, ends, changed, strict=True):
+        if new:
+            rows.append(np.arange(end - counts[name], end))
+    wrong = find_damaged(images, digests, np.unique(np.concatenate(rows)))
     if len(wrong):
         path = folder / names[int(np.searchsorted(ends, wrong[0], side="right"))]
         raise UserError(
@@ -109,6 +115,38 @@ def check(
                 folder,
                 error,
             )
+    return Prepared(images, digests, meta)
+
+
+def note(folder: pathlib.Path, names: Iterable[str]) -> None:
+    """Note that files of pixels are right, and the files that describe them."""
+    content = {name: _stamp(folder / name) for name in names}
+    content |= {name: _digest_file(folder / name) for name in _DESCRIPTION}
+    write_text(folder / _NOTE, json.dumps(content))
+
+
+def _read_note(folder: pathlib.Path) -> dict[str, Any]:
+    """What is noted; {} where that was lost, or an older version wrote the images."""
+    try:
+        noted = read_json(folder / _NOTE)
+    except UserError:
+        return {}
+    for name in _DESCRIPTION:
+        if name in noted and noted[name] != _digest_file(folder / name):
+            raise UserError(f"{folder / name} was changed after it was written")
+    return noted
+
+
+def _load_digests(path: pathlib.Path, count: int) -> np.ndarray:
+    """The digests of so many images: uint8 [count, 32]."""
+    try:
+        # A memory map's length is compared with the header, before memory is taken.
+        digests = np.load(path, mmap_mode="r")
+        if digests.shape != (count, 32) or digests.dtype != np.uint8:
+            raise ValueError(f"it does not hold the digests of {count} images")
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return np.array(digests)
 
 
 def find_damaged(images: Pixels, digests: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -134,8 +172,8 @@ def digest_pixels(image: np.ndarray) -> np.ndarray:
     return np.frombuffer(digest, np.uint8)
 
 
-def _check_meta(path: pathlib.Path, meta: dict[str, Any], count: int) -> None:
-    """Raise UserError unless it describes so many images."""
+def describes(meta: Any, count: int | None = None) -> bool:
+    """Whether meta data is as `image_source.make_meta` makes it, and of so many images."""
 
     def are(values: object, kind: type, length: int | None = None) -> bool:
         return (
@@ -149,12 +187,14 @@ def _check_meta(path: pathlib.Path, meta: dict[str, Any], count: int) -> None:
             not values or first <= min(values) <= max(values) < end
         )
 
+    if not isinstance(meta, dict) or not are(meta.get("ids"), str, count):
+        return False
+    count = len(meta["ids"])
     names, labels = meta.get("class_names"), meta.get("labels")
     attributes, known = meta.get("attributes"), meta.get("attribute_names")
     splits = meta.get("splits")
-    fine = (
-        are(meta.get("ids"), str, count)
-        and are(names, str)
+    return (
+        are(names, str)
         and are(labels, int, count)
         and within(labels, -1, len(names))
         and all(isinstance(part, dict) for part in (attributes, known, splits))
@@ -162,10 +202,70 @@ def _check_meta(path: pathlib.Path, meta: dict[str, Any], count: int) -> None:
         and all(are(values, int, count) for values in attributes.values())
         and all(are(values, str) for values in known.values())
         and all(within(rows, 0, count) for rows in splits.values())
-        and are([meta.get("skipped")], int)
     )
-    if not fine:
-        raise UserError(f"{path} is damaged: it does not describe {count} images")
+
+
+def write_skipped(
+    folder: pathlib.Path, ids: list[str], skipped: dict[int, str]
+) -> None:
+    """List the images that were left out, and why."""
+    if not skipped:
+        return
+    with open(
+        folder / _SKIPPED, "w", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("id", "reason"))
+        writer.writerows((ids[row], reason) for row, reason in sorted(skipped.items()))
+
+
+def report_skipped(
+    meta: dict[str, Any], max_skipped: float, folder: pathlib.Path
+) -> None:
+    """Warn if prepared images lack some; raise UserError if they lack too many."""
+    skipped = meta["skipped"]
+    if skipped:
+        total = skipped + len(meta["ids"])
+        check_skipped(skipped, total, max_skipped, folder)
+        logging.warning(
+            "%d of %d images are left out: see %s.", skipped, total, folder / _SKIPPED
+        )
+        names, labels = meta["class_names"], set(meta["labels"])
+        if lost := [name for i, name in enumerate(names) if i not in labels]:
+            logging.warning("No image is left of the classes %s.", ", ".join(lost[:10]))
+
+
+def check_skipped(
+    skipped: int, total: int, max_skipped: float, folder: pathlib.Path
+) -> None:
+    """Raise UserError if too many images were left out."""
+    if skipped > max_skipped * total:
+        raise UserError(
+            f"{skipped} of {total} images cannot be used{_first_skipped(folder)}; all are "
+            f"listed in {folder / _SKIPPED}: mend or remove them, or allow it with "
+            f"max_skipped={np.ceil(1000 * skipped / total) / 1000:g} (a share; it is "
+            f"{max_skipped:g})."
+        )
+
+
+def check_some_left(skipped: int, total: int, folder: pathlib.Path) -> None:
+    """Raise UserError if no image is left."""
+    if skipped == total:
+        raise UserError(
+            f"None of the {total} images can be read: see {folder / _SKIPPED}."
+        )
+
+
+def _first_skipped(folder: pathlib.Path) -> str:
+    """Name the first image that was left out; nothing if the list is damaged."""
+    try:
+        with open(
+            folder / _SKIPPED, newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
+            first = next(csv.DictReader(file))
+        return f", such as {first['id']} ({first['reason']})"
+    except (OSError, csv.Error, StopIteration, KeyError):
+        return ""
 
 
 def _stamp(path: pathlib.Path) -> list[int]:

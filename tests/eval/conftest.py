@@ -5,7 +5,7 @@ import pytest
 
 from eval import metrics, retrieval, task
 from input_pipeline.stores import ImageStore
-from input_pipeline.stores.memory_map import digest_pixels
+from input_pipeline.stores.prepared_images import digest_pixels
 from sp_jax.errors import UserError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import stores
-from input_pipeline.stores import memory_map
+from input_pipeline.stores import prepared_images
 
 
 def _make_store(labels, size: int = 4, name: str = "tiny") -> stores.ImageStore:
@@ -21,7 +21,7 @@ def _make_store(labels, size: int = 4, name: str = "tiny") -> stores.ImageStore:
         ids=ids,
         attributes={},
         attribute_names={},
-        digests=np.stack([memory_map.digest_pixels(image) for image in images]),
+        digests=np.stack([prepared_images.digest_pixels(image) for image in images]),
     )
 
 

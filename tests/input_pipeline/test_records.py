@@ -12,7 +12,13 @@ import pytest
 from array_record.python import array_record_module
 from PIL import Image
 
-from input_pipeline.stores import memory_map, open_source, open_store, records
+from input_pipeline.stores import (
+    open_source,
+    open_store,
+    prepared_images,
+    preparing,
+    records,
+)
 from sp_jax.errors import UserError
 from tests.test_json_file import DAMAGED
 
@@ -162,7 +168,7 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
     store = opened(out)
     pixels = store.read(np.arange(len(store)))
     assert np.array_equal(
-        [memory_map.digest_pixels(image) for image in pixels], store.digests
+        [prepared_images.digest_pixels(image) for image in pixels], store.digests
     )
 
 
@@ -294,7 +300,7 @@ def test_damaged_file_of_a_killed_preparation_is_written_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(records, "_finish", stop)
+        patched.setattr(preparing, "check_some_left", stop)
         records.write(source, out, 8, "crop", 0.1, 5)
     partial = tmp_path / "out.partial"
     shard = partial / "images-00001-of-00003.array_record"
@@ -302,7 +308,7 @@ def test_damaged_file_of_a_killed_preparation_is_written_again(
     records.write(source, out, 8, "crop", 0.1, 5)
     store = opened(out)
     assert np.array_equal(
-        [memory_map.digest_pixels(image) for image in store.read(np.arange(11))],
+        [prepared_images.digest_pixels(image) for image in store.read(np.arange(11))],
         store.digests,
     )
 

@@ -270,7 +270,7 @@ def test_what_is_compared_and_when(tmp_path, monkeypatch, caplog):
     assert opened() == ([40], right) and opened() == ([16], right)
     _flip(images, 128 + 8 * 8 * 3, keep_time=True)  # Of the second image, in secret.
     assert opened()[0] == [16]
-    assert opened(verify=True) == ([40, 40, 16], right)  # Twice: under the lock
+    assert opened(verify=True) == ([40, 40, 40], right)  # Twice before: under the lock
     assert "the pixels of 1 of 40 images differ" in caplog.text
     _flip(images, 128, keep_time=True)  # The first is always compared.
     assert opened() == ([16, 16, 16], right)
@@ -370,7 +370,7 @@ def test_damaged_leftover_is_not_continued(pictures, tmp_path, monkeypatch, cont
             raise KeyboardInterrupt
 
         patched.setattr(memory_map, "_CHUNK", 2)
-        patched.setattr(memory_map, "check_some", stop)
+        patched.setattr(preparing, "check_some_left", stop)
         _open(pictures, data)
     (left,) = _folders(data)
     if content is None:
@@ -380,7 +380,7 @@ def test_damaged_leftover_is_not_continued(pictures, tmp_path, monkeypatch, cont
     store = open_store(name, image_size=8, data_dir=data)
     assert store.fingerprint == _open(pictures, tmp_path / "other").fingerprint
     assert np.array_equal(
-        [memory_map.digest_pixels(image) for image in store.read(np.arange(4))],
+        [prepared_images.digest_pixels(image) for image in store.read(np.arange(4))],
         store.digests,
     )
 
@@ -432,7 +432,7 @@ def test_class_of_which_no_image_is_left_is_named(spoiled, tmp_path, caplog):
 
 @pytest.mark.parametrize(
     "function, calls",
-    [("preparing.decode", 2), ("memory_map._cut", 1), ("memory_map.keep_rows", 1)],
+    [("preparing.decode", 2), ("memory_map._cut", 1), ("preparing.keep_rows", 1)],
 )
 def test_images_left_out_and_a_kill_on_the_way(spoiled, tmp_path, function, calls):
     """While decoding, when one of the two arrays is cut, and when both are."""
@@ -461,7 +461,7 @@ def test_images_left_out_and_a_kill_on_the_way(spoiled, tmp_path, function, call
     images = store.read(np.arange(2))
     assert images[:, 3, 3].tolist() == [[0, 255, 0], [9, 9, 9]]
     assert np.array_equal(
-        [memory_map.digest_pixels(image) for image in images], store.digests
+        [prepared_images.digest_pixels(image) for image in images], store.digests
     )
     (final,) = _folders(data)
     assert sorted(path.name for path in final.iterdir()) == [
