@@ -20,7 +20,6 @@ from sp_jax.errors import UserError
 from sp_jax.files import write_text
 
 _COLUMNS = ("first", "second", "label")
-_WITH_ROOT = ("folder", "tiny_imagenet")  # Stores whose ids are paths in a folder.
 _SHOWN = 200  # characters of a wrong name, which may be half of a file
 _HEADER = ("store", "split", "fingerprint", "source")
 
@@ -174,8 +173,6 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
     places = [columns.index(name) for name in _COLUMNS]
     find = text_files.finder(store.ids)
     find_class = text_files.finder(store.class_names)
-    scheme, _, directory = store.name.partition(":")
-    root = pathlib.Path(directory).expanduser() if scheme in _WITH_ROOT else None
     first, second, label = [], [], []
     for number, row in rows:
         where = f"{path}, line {number}"
@@ -190,8 +187,8 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
         *images, class_name = (row[place] for place in places)
         for column, name, found in zip(_COLUMNS, images, (first, second), strict=False):
             image = find(name)
-            if image is None and root and name:
-                image = find(_relative(name, root, where))
+            if image is None and store.root and name:
+                image = find(_relative(name, store.root, where))
             if image is None:
                 raise UserError(
                     f"{where}: {store.name!r}, split {store.split!r}, has no image "

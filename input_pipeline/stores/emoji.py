@@ -35,7 +35,7 @@ _DARKEST = 160  # Of a background's channels; published numbers rest on it too.
 _SPLIT_SEED = 20220  # Never change: published numbers rest on the split.
 
 
-def scan() -> Source:
+def scan(argument: str = "") -> Source:
     """The drawings on their backgrounds."""
     content = ARCHIVE.read_bytes()
     key = f"{hashlib.sha256(content).hexdigest()} {_DARKEST} {_SPLIT_SEED}"
@@ -44,7 +44,13 @@ def scan() -> Source:
         tiles = read_tiles(content)
         return lambda row: composite(tiles[row], background(row))
 
-    return Source("emoji", key, lambda: _meta(read_index(content)), open_reader)
+    return Source(
+        name="emoji",
+        key=key,
+        meta=lambda: _meta(read_index(content)),
+        open_reader=open_reader,
+        read_alpha=read_alpha,
+    )
 
 
 def read_index(content: bytes) -> dict[str, Any]:

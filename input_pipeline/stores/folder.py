@@ -79,6 +79,7 @@ def scan(directory: str) -> Source:
         meta=lambda: make_meta(ids, list(classes.values()), splits),
         open_reader=lambda: lambda row: files.read(ids[row]),
         size_of=lambda row: sizes[ids[row]],
+        root=files.root,
     )
 
 

@@ -66,6 +66,7 @@ def scan(directory: str) -> Source:
         meta=meta,
         open_reader=lambda: lambda row: files.read(ids[row]),
         size_of=lambda row: sizes[ids[row]],
+        root=files.root,
     )
 
 
