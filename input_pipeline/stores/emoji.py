@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.stores.decode import fit
-from input_pipeline.stores.image_source import Reader, Source
+from input_pipeline.stores.image_source import Reader, Source, tell_apart
 
 ARCHIVE = pathlib.Path(__file__).parents[1] / "emoji" / "emoji_core5.zip"
 _DARKEST = 160  # Of a background's channels; published numbers rest on it too.
@@ -132,20 +132,11 @@ def _meta(index: dict[str, Any]) -> dict[str, Any]:
     return {
         "ids": [f"{artists[a]}/{codes[c]}" for a, c in rows],
         "labels": concept,
-        "class_names": _unique(names, codes),
+        "class_names": tell_apart([name.lower() for name in names], codes),
         "attributes": attributes,
         "attribute_names": attribute_names,
         "splits": _splits(np.asarray(attributes["group"])),
     }
-
-
-def _unique(names: tuple[str, ...], codes: tuple[str, ...]) -> list[str]:
-    """Lower-case names; where two concepts share one, the code point is added."""
-    lower = [name.lower() for name in names]
-    return [
-        name if lower.count(name) == 1 else f"{name} ({code})"
-        for name, code in zip(lower, codes, strict=True)
-    ]
 
 
 def _splits(group: np.ndarray) -> dict[str, list[int]]:

@@ -72,16 +72,20 @@ def make_meta(
     """
     known = sorted({c for c in classes if c is not None})
     number = {c: i for i, c in enumerate(known)}
-    shown = [(names or {}).get(c, c) for c in known]
-    times = collections.Counter(shown)
     return {
         "ids": ids,
         "labels": [-1 if c is None else number[c] for c in classes],
-        "class_names": [
-            name if times[name] == 1 else f"{name} ({c})"
-            for name, c in zip(shown, known, strict=True)
-        ],
+        "class_names": tell_apart([(names or {}).get(c, c) for c in known], known),
         "attributes": {},
         "attribute_names": {},
         "splits": splits,
     }
+
+
+def tell_apart(names: Iterable[str], keys: Iterable[str]) -> list[str]:
+    """The names; where several are the same, with their keys."""
+    times = collections.Counter(names)
+    return [
+        name if times[name] == 1 else f"{name} ({key})"
+        for name, key in zip(names, keys, strict=True)
+    ]

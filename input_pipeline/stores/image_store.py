@@ -258,7 +258,9 @@ def open_source(name: str) -> Source:
         raise UserError(f"There is no store {name!r}: write it as {_FORMS[scheme]}.")
     if scheme == "array_record":
         raise UserError(f"{name} is prepared already: name the store it was made of.")
-    module = registry.find("store", scheme, __package__, list(_FORMS))
+    # The error names the forms.
+    known = list(_FORMS if scheme in _FORMS else _FORMS.values())
+    module = registry.find("store", scheme, __package__, known)
     try:
         inspect.signature(module.scan).bind(argument)
     except (AttributeError, TypeError, ValueError) as error:

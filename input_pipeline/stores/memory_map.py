@@ -13,6 +13,7 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from input_pipeline.stores.image_source import Source
 from input_pipeline.stores.prepared_images import (
     Prepared,
     data_root,
+    digest_pixels,
     find_damaged,
     open_folder,
 )
@@ -71,26 +73,14 @@ class NpyPixels:
 def load_or_prepare(
     source: Source,
     image_size: int,
-    resize: decode.Resize = "crop",
-    data_dir: str | os.PathLike[str] | None = None,
-    max_skipped: float = 0.01,
-    verify: bool = False,
+    resize: decode.Resize,
+    data_dir: str | os.PathLike[str] | None,
+    max_skipped: float,
+    verify: bool,
 ) -> tuple[Prepared, pathlib.Path]:
-    """Open the prepared images of a source; prepare them first where needed.
+    """Open the prepared images of a source, and prepare them first where needed.
 
-    Args:
-      source: the images.
-      image_size: side S in pixels.
-      resize: how to make them square, see `decode`.
-      data_dir: see `prepared_images.data_root`.
-      max_skipped: share of the images that may be unusable and left out.
-      verify: compare all pixels with their digests, also if nothing seems changed.
-
-    Returns:
-      The images and their folder.
-
-    Raises:
-      UserError: too many images are unusable, or the disk cannot hold them.
+    Returns them and their folder; arguments and errors are those of `open_store`.
     """
     key = f"{FORMAT} {image_size} {resize} {decode.VERSION} {source.key}"
     key = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -161,12 +151,11 @@ class _Writer:
         # What is kept is written without gaps, so that nothing has to be moved at the end.
         self._end = self.done - len(self.skipped)
 
-    def add(self, image: np.ndarray, digest: np.ndarray) -> None:
-        self._images[self._end] = image
-        self._digests[self._end] = digest
-        self._end += 1
-
-    def flush(self) -> None:
+    def write(self, images: Iterator[np.ndarray]) -> None:
+        for image in images:
+            self._images[self._end] = image
+            self._digests[self._end] = digest_pixels(image)
+            self._end += 1
         self._images.flush()
         self._digests.flush()
 

@@ -239,20 +239,17 @@ def check_skipped(
     skipped: int, total: int, max_skipped: float, folder: pathlib.Path
 ) -> None:
     """Raise UserError if too many images were left out."""
+    if skipped == total:
+        raise UserError(
+            f"None of the {total} images can be read{_first_skipped(folder)}: see "
+            f"{folder / _SKIPPED}."
+        )
     if skipped > max_skipped * total:
         raise UserError(
             f"{skipped} of {total} images cannot be used{_first_skipped(folder)}; all are "
             f"listed in {folder / _SKIPPED}: mend or remove them, or allow it with "
             f"max_skipped={np.ceil(1000 * skipped / total) / 1000:g} (a share; it is "
             f"{max_skipped:g})."
-        )
-
-
-def check_some_left(skipped: int, total: int, folder: pathlib.Path) -> None:
-    """Raise UserError if no image is left."""
-    if skipped == total:
-        raise UserError(
-            f"None of the {total} images can be read: see {folder / _SKIPPED}."
         )
 
 

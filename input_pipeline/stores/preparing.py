@@ -22,9 +22,7 @@ from input_pipeline.stores.decode import BadImage, Budget, Resize, decode, fit
 from input_pipeline.stores.image_source import Source
 from input_pipeline.stores.prepared_images import (
     check_skipped,
-    check_some_left,
     describes,
-    digest_pixels,
     note,
     write_skipped,
 )
@@ -56,23 +54,16 @@ class Writer(Protocol):
     done: int
     skipped: dict[int, str]
 
-    def add(self, image: np.ndarray, digest: np.ndarray) -> None:
-        """Take the next image, uint8 [S, S, 3], and its SHA-256, uint8 [32]."""
-
-    def flush(self) -> None:
-        """Bring what was added to the disk."""
+    def write(self, images: Iterator[np.ndarray]) -> None:
+        """Bring the next images, uint8 [S, S, 3], and their SHA-256 to the disk."""
 
     def note(self, done: int, skipped: dict[int, str]) -> None:
         """Note that the rows before `done` need not be decoded again."""
 
     def finish(self, kept: np.ndarray) -> tuple[list[str], dict[str, Any]]:
-        """Complete the files of pixels and `digests.npy`.
+        """Complete the files, which hold the rows `kept` of the source.
 
-        Args:
-          kept: the rows of the source that were added.
-
-        Returns:
-          The names of the files of pixels, and what `meta.json` has to say of them.
+        Returns the names of those with pixels, and what `meta.json` has to say of them.
         """
 
 
@@ -107,9 +98,9 @@ def prepare(
       source: the images.
       final: the folder, which is not there.
       open_writer: from the folder to write in and the number of images to a writer.
-      image_size: side S in pixels.
-      resize: how to make them square, see `decode`.
-      max_skipped: share of the images that may be unusable and left out.
+      image_size: see `open_store`, as for the following.
+      resize: how to make them square.
+      max_skipped: share of the images that may be left out.
 
     Raises:
       UserError: too many images are unusable, the memory or the disk does not suffice, or
@@ -129,19 +120,21 @@ def prepare(
     writer = open_writer(partial, count)
     skipped = dict(writer.skipped)
     images = decode_rows(source, count, image_size, resize, start=writer.done)
-    for start in range(writer.done, count, writer.chunk):
-        end = min(start + writer.chunk, count)
-        for row in range(start, end):
+
+    def good(rows: range) -> Iterator[np.ndarray]:
+        for row in rows:
             image = next(images)
             if isinstance(image, BadImage):
                 skipped[row] = str(image)
             else:
-                writer.add(image, digest_pixels(image))
-        writer.flush()
+                yield image
+
+    for start in range(writer.done, count, writer.chunk):
+        rows = range(start, min(start + writer.chunk, count))
+        writer.write(good(rows))
         write_skipped(partial, ids, skipped)
         check_skipped(len(skipped), count, max_skipped, partial)
-        writer.note(end, skipped)
-    check_some_left(len(skipped), count, partial)
+        writer.note(rows.stop, skipped)
     kept = np.setdiff1d(np.arange(count), list(skipped))
     names, more = writer.finish(kept)
     meta = keep_rows(meta, kept) | {"skipped": len(skipped)} | more

@@ -22,7 +22,12 @@ from array_record.python import array_record_module
 
 from input_pipeline.stores import decode, preparing
 from input_pipeline.stores.image_source import Source
-from input_pipeline.stores.prepared_images import Prepared, find_damaged, open_folder
+from input_pipeline.stores.prepared_images import (
+    Prepared,
+    digest_pixels,
+    find_damaged,
+    open_folder,
+)
 from sp_jax.cli import describe_os_error
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -109,21 +114,11 @@ def load(
     directory: str | os.PathLike[str],
     image_size: int,
     resize: decode.Resize,
-    verify: bool = False,
+    verify: bool,
 ) -> tuple[Prepared, pathlib.Path]:
     """Open a prepared folder.
 
-    Args:
-      directory: the folder.
-      image_size: side of its images in pixels.
-      resize: how they were made square.
-      verify: compare all pixels with their digests, also if nothing seems changed.
-
-    Returns:
-      The images and their folder.
-
-    Raises:
-      UserError: it is missing or damaged, or its images are of another kind.
+    Returns its images and its path; arguments and errors are those of `open_store`.
     """
     root = pathlib.Path(os.path.expanduser(directory))
     if not (root / "meta.json").exists():
@@ -257,19 +252,16 @@ class _Writer:
                 break
             self.done = rows.stop
             self.skipped |= bad
-        self._records, self._digests = None, []
 
-    def add(self, image: np.ndarray, digest: np.ndarray) -> None:
-        self._open()
+    def write(self, images: Iterator[np.ndarray]) -> None:
+        path, self._digests = str(self._folder / "writing.tmp"), []
+        records = array_record_module.ArrayRecordWriter(path, _OPTIONS)
+        for image in images:
+            with _disk_errors():
+                records.write(image.tobytes())
+            self._digests.append(digest_pixels(image))
         with _disk_errors():
-            self._records.write(image.tobytes())
-        self._digests.append(digest)
-
-    def flush(self) -> None:
-        self._open()  # All images may be bad.
-        with _disk_errors():
-            self._records.close()
-        self._records = None
+            records.close()
 
     def note(self, done: int, skipped: dict[int, str]) -> None:
         shard = (done - 1) // self.chunk
@@ -278,7 +270,6 @@ class _Writer:
         np.save(digests, np.reshape(self._digests, (-1, 32)))
         os.replace(self._folder / "writing.tmp", self._folder / self._names[shard])
         write_text(noted, json.dumps(bad))
-        self._digests = []
 
     def finish(self, kept: np.ndarray) -> tuple[list[str], dict[str, Any]]:
         shards = len(self._names)
@@ -288,11 +279,6 @@ class _Writer:
         counts = np.bincount(kept // self.chunk, minlength=shards).tolist()
         more = {"counts": counts, "image_size": self._size, "resize": self._resize}
         return self._names, more
-
-    def _open(self) -> None:
-        if self._records is None:
-            path = str(self._folder / "writing.tmp")
-            self._records = array_record_module.ArrayRecordWriter(path, _OPTIONS)
 
     def _notes(self, shard: int) -> tuple[pathlib.Path, pathlib.Path]:
         """The digests of a file, and what it leaves out."""

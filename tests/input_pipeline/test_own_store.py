@@ -132,7 +132,7 @@ def test_a_module_that_does_not_fit(folder, module, said):
 @pytest.mark.parametrize(
     "name, said",
     [
-        ("floder:x", "no store 'floder'; choose one of: folder, emoji, "),
+        ("floder:x", "no store 'floder'; choose one of: folder:DIR, emoji, "),
         ("mystores.nothing", "'mystores.nothing'"),
         ("folder", "no store 'folder': write it as folder:DIR"),
         ("emoji:x", "no store 'emoji:x': write it as emoji"),

@@ -300,7 +300,7 @@ def test_damaged_file_of_a_killed_preparation_is_written_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(preparing, "check_some_left", stop)
+        patched.setattr(preparing, "keep_rows", stop)
         records.write(source, out, 8, "crop", 0.1, 5)
     partial = tmp_path / "out.partial"
     shard = partial / "images-00001-of-00003.array_record"

@@ -370,7 +370,7 @@ def test_damaged_leftover_is_not_continued(pictures, tmp_path, monkeypatch, cont
             raise KeyboardInterrupt
 
         patched.setattr(memory_map, "_CHUNK", 2)
-        patched.setattr(preparing, "check_some_left", stop)
+        patched.setattr(preparing, "keep_rows", stop)
         _open(pictures, data)
     (left,) = _folders(data)
     if content is None:
