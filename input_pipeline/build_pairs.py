@@ -59,10 +59,7 @@ def build() -> None:
         table = pairing.augmented_pairs(table)
     elif _KIND.value == "mixed":
         table = pairing.mixed_pairs(table, _FRACTION.value, seed=_SEED.value)
-    pairs.save_table(out, table, store)
-    numbers = {"source": table.source} | summary.summarize(table, store)
-    summary.write_numbers(out, numbers)
-    summary.contact_sheet(table, store).save(out.with_suffix(".png"))
+    summary.write_table(out, table, store)
 
 
 def semantic_table(store: ImageStore) -> PairTable:

@@ -242,13 +242,10 @@ def _advice(name: str) -> str:
 
 def _relative(name: str, root: pathlib.Path, where: str) -> str:
     """The id of an image that a person has named by another path to it."""
-    path = os.path.normpath(root.absolute() / name)
-    try:
-        return (
-            pathlib.Path(path).relative_to(os.path.normpath(root.absolute())).as_posix()
-        )
-    except ValueError:
+    parts = pathlib.Path(os.path.relpath(root / name, root)).parts
+    if parts[:1] == (os.pardir,):
         raise UserError(
             f"{where}: {name[:_SHOWN]!r} lies outside of the store's folder {root}: move "
             "the image into it, or open a store that holds both."
-        ) from None
+        )
+    return "/".join(parts)
