@@ -122,7 +122,7 @@ def main() -> None:
     args = parser.parse_args()
     use_one_core()
 
-    from input_pipeline.stores.store import open_store
+    from input_pipeline.stores import open_store
 
     store = open_store("emoji", image_size=SIZE)
     picks = np.random.default_rng(0).choice(len(store), BATCH, replace=False)

@@ -31,8 +31,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from input_pipeline.stores import emoji
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import emoji, open_store
 
 TARGETS = ("category", "subcategory")
 PENALTIES = (0.03, 0.1, 0.3, 1.0)  # L2 on the mean loss: sklearn's 1 / (n C).

@@ -28,9 +28,8 @@ from typing import NamedTuple
 
 from input_pipeline.pairs import pairing, stream
 from input_pipeline.pairs.sampling import Sampler
-from input_pipeline.stores import records
-from input_pipeline.stores.source import Source, make_meta
-from input_pipeline.stores.store import ImageStore, open_store
+from input_pipeline.stores import ImageStore, open_store, records
+from input_pipeline.stores.image_source import Source, make_meta
 
 CLASS_SIZE = 1280
 WARM_UP = 5  # batches

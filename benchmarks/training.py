@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from input_pipeline.pairs import pairing, resident, stream
 from input_pipeline.pairs.sampling import Sampler
-from input_pipeline.stores.store import ImageStore, open_data
+from input_pipeline.stores import ImageStore, open_data
 from sp_jax import methods, xla_flags
 from sp_jax.methods import Batch, RunSize
 from sp_jax.recipe import Recipe, make_recipe

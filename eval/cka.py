@@ -18,7 +18,7 @@ from eval import cli
 from eval.metrics import gram
 from eval.options import Count, Fraction, read_options
 from eval.task import Evaluator, prepared
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 

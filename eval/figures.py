@@ -23,7 +23,7 @@ from eval import cli, pictures, sheets
 from eval.results import run_folder
 from eval.runs import read_config
 from input_pipeline import pairs
-from input_pipeline.stores.store import ImageStore, open_data, open_store
+from input_pipeline.stores import ImageStore, open_data, open_store
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError

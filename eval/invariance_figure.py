@@ -29,7 +29,7 @@ import sp_jax
 from eval import changes, cli, invariance, pictures
 from eval.results import evaluate_once, run_folder
 from eval.runs import format_csv, format_table, label_of, mean_text
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError

@@ -32,7 +32,7 @@ import numpy as np
 from eval import cli
 from eval.options import Count, Fraction, Positive, read_options
 from eval.task import Evaluator, prepared
-from input_pipeline.stores.store import ImageStore, open_store
+from input_pipeline.stores import ImageStore, open_store
 from sp_jax import losses
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor, map_rows, normalize

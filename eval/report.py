@@ -21,7 +21,7 @@ from eval import invariance_figure, pictures
 from eval.retrieval import Options as RetrievalOptions
 from eval.retrieval import nearest
 from eval.runs import Run, format_table, group_runs, mean_text, read_run
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store
 from sp_jax import cli
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor

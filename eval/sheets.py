@@ -13,7 +13,7 @@ from sklearn.manifold import TSNE
 from eval import pictures
 from eval.retrieval import nearest
 from input_pipeline.pairs.table import PairTable
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import normalize

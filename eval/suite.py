@@ -38,7 +38,7 @@ from eval.runs import (
     mean_text,
     read_run,
 )
-from input_pipeline.stores.store import find_splits, open_store
+from input_pipeline.stores import find_splits, open_store
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline.stores.store import ImageStore, open_store
+from input_pipeline.stores import ImageStore, open_store
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 

@@ -22,8 +22,8 @@ from absl import flags
 from input_pipeline import pairs
 from input_pipeline.pairs import pairing, summary
 from input_pipeline.pairs.table import PairTable
+from input_pipeline.stores import ImageStore
 from input_pipeline.stores.flags import open_from_flags
-from input_pipeline.stores.store import ImageStore
 from sp_jax import cli
 from sp_jax.errors import UserError
 
@@ -59,10 +59,7 @@ def build() -> None:
         table = pairing.augmented_pairs(table)
     elif _KIND.value == "mixed":
         table = pairing.mixed_pairs(table, _FRACTION.value, seed=_SEED.value)
-    pairs.save_table(out, table, store)
-    numbers = {"source": table.source} | summary.summarize(table, store)
-    summary.write_numbers(out, numbers)
-    summary.contact_sheet(table, store).save(out.with_suffix(".png"))
+    summary.write_table(out, table, store)
 
 
 def semantic_table(store: ImageStore) -> PairTable:

@@ -17,12 +17,11 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from input_pipeline import pairs
 from input_pipeline.mining import handmade, mutual
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
+from input_pipeline.stores import ImageStore
 from input_pipeline.stores.flags import open_from_flags
-from input_pipeline.stores.store import ImageStore
 from sp_jax import cli
 from sp_jax.errors import UserError
 
@@ -77,13 +76,11 @@ def mine() -> None:
     first, second, score = first[~copies], second[~copies], score[~copies]
     taken = mutual.limit_uses(first, second, _USES.value)
     table, score = make_table(store, first[taken], second[taken]), score[taken]
-    pairs.save_table(out, table, store, score=score)
     numbers = {
-        "source": table.source,
         "blank_images_left_out": int(blank.sum()),
         "near_duplicates_left_out": int(copies.sum()),
         "scores": [float(score.min()), float(score.max())],
-    } | summary.summarize(table, store)
+    }
     known = (target[table.first] >= 0) & (target[table.second] >= 0)
     if known.any():
         same = (target[table.first] == target[table.second])[known]
@@ -91,8 +88,7 @@ def mine() -> None:
         numbers["chance"] = mutual.chance(target[(target >= 0) & ~blank])
         picture = out.with_name(f"{out.stem}-precision.png")
         draw_precision(picture, score[known], same, numbers["chance"])
-    summary.write_numbers(out, numbers)
-    summary.contact_sheet(table, store).save(out.with_suffix(".png"))
+    summary.write_table(out, table, store, score, **numbers)
 
 
 def find_features(store: ImageStore) -> np.ndarray:

@@ -15,8 +15,7 @@ import os
 from absl import flags
 
 from input_pipeline.stores import flags as given
-from input_pipeline.stores import records, tfds_build
-from input_pipeline.stores.store import open_source
+from input_pipeline.stores import open_source, records, tfds_build
 from sp_jax import cli
 
 _OUT = flags.DEFINE_string("out", None, "Folder for ArrayRecord files, instead.")

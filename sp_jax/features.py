@@ -41,7 +41,7 @@ def map_rows(fn: Callable[[np.ndarray], Any], count: int, batch_size: int) -> An
 
 
 class Images(Protocol):
-    """Stored images; `input_pipeline.stores.store.ImageStore` is a store of them."""
+    """Stored images; `input_pipeline.stores.image_store.ImageStore` is a store of them."""
 
     name: str
     split: str

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from input_pipeline.stores import emoji
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
 
 _SMALLEST = 16  # pixels: the finest grid of `texture.shuffle`
@@ -37,7 +36,7 @@ def make_scene(store: ImageStore, rows: np.ndarray, seed: int) -> Scene:
     """Read images of a store.
 
     Args:
-      store: "emoji" knows where its objects are; other stores do not.
+      store: some know where their objects are, such as "emoji".
       rows: int [n], the images; an image's number is its row.
       seed: chooses the other image that each image has beside it.
 
@@ -53,7 +52,7 @@ def make_scene(store: ImageStore, rows: np.ndarray, seed: int) -> Scene:
     beside[order] = np.roll(order, 1)
     alpha = behind = None
     if has_alpha(store):
-        alpha, behind = emoji.read_alpha(
+        alpha, behind = store.read_alpha(
             [store.ids[row] for row in rows], store.images.shape[1]
         )
     return Scene(store.read(rows), rows, store.read(beside[rows]), alpha, behind)
@@ -61,7 +60,7 @@ def make_scene(store: ImageStore, rows: np.ndarray, seed: int) -> Scene:
 
 def has_alpha(store: ImageStore) -> bool:
     """Whether it is known where the objects of a store are."""
-    return store.name == "emoji"
+    return store.read_alpha is not None
 
 
 def check_images(store: ImageStore) -> None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 import eval as evaluators
 from configs.studies import common
-from input_pipeline.stores.store import find_splits
+from input_pipeline.stores import find_splits
 from sp_jax import validate
 from sp_jax.config import load_config
 from sp_jax.errors import UserError

@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 from input_pipeline.pairs.table import PairTable, check_table
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
 
 UNDECIDED, ACCEPTED, REJECTED = 0, 1, 2

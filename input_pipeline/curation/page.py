@@ -14,8 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from input_pipeline import pairs
 from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
-from input_pipeline.stores import decode
-from input_pipeline.stores.store import ImageStore, open_source
+from input_pipeline.stores import ImageStore, decode, open_source
 from sp_jax.errors import UserError
 
 _SIDE = 640  # Pixels of an image on the page, at most.

@@ -9,7 +9,7 @@ import numpy as np
 
 from input_pipeline import text_files
 from input_pipeline.pairs.table import PairTable
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
 
 
@@ -36,42 +36,32 @@ def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTabl
     """
     if rounds < 1:
         raise UserError(f"rounds must be at least 1, not {rounds}.")
-    circles, alone = [], 0
-    order = np.argsort(store.labels, kind="stable")
-    classes, starts = np.unique(store.labels[order], return_index=True)
-    for label, members in zip(classes, np.split(order, starts[1:]), strict=True):
-        if label < 0:
-            continue
-        if len(members) < 2:
-            alone += len(members)
-            continue
-        circles.append((label, _circle(members, int(label), seed)))
-    if not circles:
+    circles = _circles(store.labels, seed)
+    alone = sum(len(circle) == 1 for circle in circles.values())
+    if alone == len(circles):
         raise UserError(
             f"No class of {store.name!r}, split {store.split!r}, has two images, so "
             "there are no semantic pairs: sort the images into class folders, or train "
             "on augmentation pairs."
         )
-    first, second, label = [], [], []
+    parts = []
     for step in range(1, rounds + 1):
-        for name, circle in circles:
+        for label, circle in circles.items():
             count = len(circle)
-            if step > count // 2:
-                continue
-            used = count // 2 if 1 < step == count / 2 else count
-            first.append(circle[:used])
-            second.append(np.roll(circle, -step)[:used])
-            label.append(np.full(used, name))
+            if step <= count // 2:
+                used = count // 2 if 1 < step == count / 2 else count
+                second = np.roll(circle, -step)[:used]
+                parts.append((circle[:used], second, np.full(used, label)))
     source = f"semantic pairs, rounds={rounds}, seed={seed}"
     if alone:
         source += f"; {alone} images alone in their class left out"
-    return _table(store, first, second, label, source)
+    return _table(store, parts, source)
 
 
 def own_pairs(store: ImageStore) -> PairTable:
     """Pair each image with itself: augmentation pairs of a store without labels."""
     rows = np.arange(len(store), dtype=np.int32)
-    return _table(store, [rows], [rows], [store.labels], "each image with itself")
+    return _table(store, [(rows, rows, store.labels)], "each image with itself")
 
 
 def augmented_pairs(table: PairTable) -> PairTable:
@@ -145,11 +135,10 @@ def class_pairs(
     """
     if pairs_per_class < 0:
         raise UserError(f"pairs_per_class must not be negative: {pairs_per_class}.")
-    if classes is None:
-        classes = np.unique(store.labels[store.labels >= 0])
-    first, second, label, small = [], [], [], []
-    for c in classes:
-        circle = _circle(np.flatnonzero(store.labels == c), int(c), seed)
+    circles = _circles(store.labels, seed)
+    parts, small = [], 0
+    for c in circles if classes is None else map(int, classes):
+        circle = circles.get(c, np.zeros(0, int))
         count = len(circle)
         wanted = pairs_per_class or count // 2
         most = count * (count - 1) // 2
@@ -160,26 +149,30 @@ def class_pairs(
                     f"{max(wanted, 1)} different pairs: lower --pairs_per_class, leave "
                     "it out of --classes, or take what there is with --allow_small."
                 )
-            small.append(c)
-        a, b = _around(circle, min(wanted, most))
-        first.append(a)
-        second.append(b)
-        label.append(np.full(len(a), c))
-    if not first:
+            small += 1
+        first, second = _around(circle, min(wanted, most))
+        parts.append((first, second, np.full(len(first), c)))
+    if not parts:
         raise UserError(f"{store.name!r}, split {store.split!r}, has no labels.")
     wanted = f"{pairs_per_class} pairs" if pairs_per_class else "pairs"
-    source = f"{wanted} a class, {len(first)} classes, seed={seed}"
+    source = f"{wanted} a class, {len(parts)} classes, seed={seed}"
     if small:
-        source += f"; {len(small)} classes have fewer"
-    return _table(store, first, second, label, source)
+        source += f"; {small} classes have fewer"
+    return _table(store, parts, source)
 
 
-def _circle(members: np.ndarray, label: int, seed: int) -> np.ndarray:
-    """The members of a class in random order."""
-    # Raw bits: NumPy promises that these, not its permutations, never change.
-    sequence = np.random.SeedSequence(seed, spawn_key=(label,))
-    bits = np.random.PCG64(sequence).random_raw(len(members))
-    return members[np.argsort(bits, kind="stable")]
+def _circles(labels: np.ndarray, seed: int) -> dict[int, np.ndarray]:
+    """The rows of each label in random order; those of negative labels are left out."""
+    circles = {}
+    order = np.argsort(labels, kind="stable")
+    classes, starts = np.unique(labels[order], return_index=True)
+    for label, rows in zip(classes.tolist(), np.split(order, starts[1:]), strict=True):
+        if label >= 0:
+            # Raw bits: NumPy promises that these, not its permutations, never change.
+            sequence = np.random.SeedSequence(seed, spawn_key=(label,))
+            bits = np.random.PCG64(sequence).random_raw(len(rows))
+            circles[label] = rows[np.argsort(bits, kind="stable")]
+    return circles
 
 
 def _around(circle: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
@@ -219,10 +212,8 @@ def folder_pairs(store: ImageStore) -> PairTable:
                 "2: put the two images of each pair into a folder of their own."
             )
     pairs = np.array(list(groups.values()))
-    labels = store.labels[pairs]
-    return _table(
-        store, [pairs[:, 0]], [pairs[:, 1]], [labels[:, 0]], "two images a folder"
-    )
+    first, second = pairs.T
+    return _table(store, [(first, second, store.labels[first])], "two images a folder")
 
 
 def of_classes(table: PairTable, classes: Iterable[int]) -> PairTable:
@@ -260,8 +251,8 @@ def subset(
 def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> PairTable:
     """Make some of the pairs augmentation pairs, the same share of each class.
 
-    The choice is fixed in the table; `data.pairing = "mixed"` tosses a coin for each
-    pair in each epoch instead.
+    The choice is fixed in the table; `data.pairing = "mixed"` chooses again for each
+    pair in each step.
 
     Args:
       table: semantic pairs.
@@ -276,8 +267,7 @@ def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> Pai
             f"semantic_fraction must be between 0 and 1, not {semantic_fraction}."
         )
     second = np.array(table.first)
-    for c in np.unique(table.label):
-        members = _circle(np.flatnonzero(table.label == c), int(c) + 1, seed)
+    for members in _circles(table.label + 1, seed).values():  # -1: without a label
         kept = members[: round(semantic_fraction * len(members))]
         second[kept] = table.second[kept]
     return dataclasses.replace(
@@ -346,16 +336,15 @@ def _select(table: PairTable, which: np.ndarray, how: str) -> PairTable:
 
 def _table(
     store: ImageStore,
-    first: list[np.ndarray],
-    second: list[np.ndarray],
-    label: list[np.ndarray],
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
     source: str,
 ) -> PairTable:
-    """A table for a store from parts of its columns."""
+    """A table for a store from parts of its columns first, second and label."""
+    first, second, label = map(np.concatenate, zip(*parts, strict=True))
     return PairTable(
-        first=np.concatenate(first),
-        second=np.concatenate(second),
-        label=np.concatenate(label),
+        first=first,
+        second=second,
+        label=label,
         store=store.name,
         split=store.split,
         fingerprint=store.fingerprint,

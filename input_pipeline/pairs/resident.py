@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from input_pipeline.pairs.sampling import Sampler
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
 
 PLACEMENTS = ("auto", "device", "stream")

@@ -14,7 +14,7 @@ from absl import flags
 
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.pairs.table import check_table
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]

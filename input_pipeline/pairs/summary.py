@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from input_pipeline.pairs.table import PairTable, check_table
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.pairs.table import PairTable, check_table, save_table
+from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
 
 _CHUNK = 4096  # Pairs that are read at a time.
@@ -179,8 +179,25 @@ def csv_path(text: str) -> pathlib.Path:
     return path
 
 
-def write_numbers(out: pathlib.Path, numbers: dict[str, Any]) -> None:
-    """Print what a table holds, and write it beside the table."""
+def write_table(
+    out: pathlib.Path,
+    table: PairTable,
+    store: ImageStore,
+    score: np.ndarray | None = None,
+    **more: Any,
+) -> None:
+    """Write a table, beside it what it holds and some of its pairs; print the numbers.
+
+    Args:
+      out: see `csv_path`.
+      table: pairs of the store.
+      store: its images.
+      score: see `save_table`.
+      **more: numbers besides those of `summarize`.
+    """
+    save_table(out, table, store, score)
+    contact_sheet(table, store).save(out.with_suffix(".png"))
+    numbers = {"source": table.source} | summarize(table, store) | more
     for name, value in numbers.items():
         print(f"{name.replace('_', ' ')}: {value}")
     path = out.with_suffix(".json")

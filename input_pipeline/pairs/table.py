@@ -15,12 +15,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from input_pipeline import text_files
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
 
 _COLUMNS = ("first", "second", "label")
-_WITH_ROOT = ("folder", "tiny_imagenet")  # Stores whose ids are paths in a folder.
 _SHOWN = 200  # characters of a wrong name, which may be half of a file
 _HEADER = ("store", "split", "fingerprint", "source")
 
@@ -174,8 +173,6 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
     places = [columns.index(name) for name in _COLUMNS]
     find = text_files.finder(store.ids)
     find_class = text_files.finder(store.class_names)
-    scheme, _, directory = store.name.partition(":")
-    root = pathlib.Path(directory).expanduser() if scheme in _WITH_ROOT else None
     first, second, label = [], [], []
     for number, row in rows:
         where = f"{path}, line {number}"
@@ -190,8 +187,8 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
         *images, class_name = (row[place] for place in places)
         for column, name, found in zip(_COLUMNS, images, (first, second), strict=False):
             image = find(name)
-            if image is None and root and name:
-                image = find(_relative(name, root, where))
+            if image is None and store.root and name:
+                image = find(_relative(name, store.root, where))
             if image is None:
                 raise UserError(
                     f"{where}: {store.name!r}, split {store.split!r}, has no image "
@@ -245,13 +242,10 @@ def _advice(name: str) -> str:
 
 def _relative(name: str, root: pathlib.Path, where: str) -> str:
     """The id of an image that a person has named by another path to it."""
-    path = os.path.normpath(root.absolute() / name)
-    try:
-        return (
-            pathlib.Path(path).relative_to(os.path.normpath(root.absolute())).as_posix()
-        )
-    except ValueError:
+    parts = pathlib.Path(os.path.relpath(root / name, root)).parts
+    if parts[:1] == (os.pardir,):
         raise UserError(
             f"{where}: {name[:_SHOWN]!r} lies outside of the store's folder {root}: move "
             "the image into it, or open a store that holds both."
-        ) from None
+        )
+    return "/".join(parts)

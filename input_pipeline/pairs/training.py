@@ -9,7 +9,7 @@ import numpy as np
 from input_pipeline.pairs import pairing
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.pairs.table import PairTable, load_table, save_table
-from input_pipeline.stores.store import ImageStore, open_data
+from input_pipeline.stores import ImageStore, open_data
 from sp_jax.errors import UserError
 
 

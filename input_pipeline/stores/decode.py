@@ -23,7 +23,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 Resize = Literal["crop", "squash"]
 RESIZES = ("crop", "squash")
-# What `files.SUFFIXES` name. PIL goes by the content, and may start programs for others,
+# What `image_files.SUFFIXES` name. PIL goes by the content, and may start programs for others,
 # such as Ghostscript for EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -28,14 +28,14 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.stores.decode import fit
-from input_pipeline.stores.source import Reader, Source
+from input_pipeline.stores.image_source import Reader, Source, tell_apart
 
 ARCHIVE = pathlib.Path(__file__).parents[1] / "emoji" / "emoji_core5.zip"
 _DARKEST = 160  # Of a background's channels; published numbers rest on it too.
 _SPLIT_SEED = 20220  # Never change: published numbers rest on the split.
 
 
-def scan() -> Source:
+def scan(argument: str = "") -> Source:
     """The drawings on their backgrounds."""
     content = ARCHIVE.read_bytes()
     key = f"{hashlib.sha256(content).hexdigest()} {_DARKEST} {_SPLIT_SEED}"
@@ -44,7 +44,13 @@ def scan() -> Source:
         tiles = read_tiles(content)
         return lambda row: composite(tiles[row], background(row))
 
-    return Source("emoji", key, lambda: _meta(read_index(content)), open_reader)
+    return Source(
+        name="emoji",
+        key=key,
+        meta=lambda: _meta(read_index(content)),
+        open_reader=open_reader,
+        read_alpha=read_alpha,
+    )
 
 
 def read_index(content: bytes) -> dict[str, Any]:
@@ -126,20 +132,11 @@ def _meta(index: dict[str, Any]) -> dict[str, Any]:
     return {
         "ids": [f"{artists[a]}/{codes[c]}" for a, c in rows],
         "labels": concept,
-        "class_names": _unique(names, codes),
+        "class_names": tell_apart([name.lower() for name in names], codes),
         "attributes": attributes,
         "attribute_names": attribute_names,
         "splits": _splits(np.asarray(attributes["group"])),
     }
-
-
-def _unique(names: tuple[str, ...], codes: tuple[str, ...]) -> list[str]:
-    """Lower-case names; where two concepts share one, the code point is added."""
-    lower = [name.lower() for name in names]
-    return [
-        name if lower.count(name) == 1 else f"{name} ({code})"
-        for name, code in zip(lower, codes, strict=True)
-    ]
 
 
 def _splits(group: np.ndarray) -> dict[str, list[int]]:

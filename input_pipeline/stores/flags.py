@@ -3,7 +3,7 @@
 from absl import flags
 
 from input_pipeline.stores.decode import RESIZES
-from input_pipeline.stores.store import ImageStore, open_store
+from input_pipeline.stores.image_store import ImageStore, open_store
 
 STORE = flags.DEFINE_string(
     "store", None, "Image store, such as folder:DIR or tfds:cifar10.", required=True

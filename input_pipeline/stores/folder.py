@@ -8,8 +8,8 @@
 * Images without class folders are unlabelled: label -1.
 * Of a file without a suffix the content says whether it is an image.
 
-DIR may also be a zip archive of such a folder; `files` says what a folder around everything
-in it means.
+DIR may also be a zip archive of such a folder; `image_files` says what a folder around all
+that is in it means.
 """
 
 import collections
@@ -18,7 +18,7 @@ import unicodedata
 
 from absl import logging
 
-from input_pipeline.stores.files import (
+from input_pipeline.stores.image_files import (
     SPLITS,
     SUFFIXES,
     File,
@@ -28,7 +28,7 @@ from input_pipeline.stores.files import (
     list_files,
     split_of,
 )
-from input_pipeline.stores.source import Source, key_of, make_meta
+from input_pipeline.stores.image_source import Source, key_of, make_meta
 from sp_jax.errors import UserError
 
 # Files that stand beside images and of which nobody expects that they are used.
@@ -79,6 +79,7 @@ def scan(directory: str) -> Source:
         meta=lambda: make_meta(ids, list(classes.values()), splits),
         open_reader=lambda: lambda row: files.read(ids[row]),
         size_of=lambda row: sizes[ids[row]],
+        root=files.root,
     )
 
 

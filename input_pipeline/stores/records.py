@@ -1,13 +1,10 @@
 """Prepared images in ArrayRecord files: for sets that are too large for one array.
 
-A folder OUT that `python -m input_pipeline.prepare` wrote holds
-
-* `images-00000-of-00079.array_record`, ...: a record is the pixels of one image,
-* `digests.npy`, `meta.json`, `checked.json`, `skipped.csv`: as in `cache`.
-
-It is written as `OUT.partial`, file by file, and renamed when complete. A preparation that
-was killed goes on behind its last whole file. The empty file `.OUT.lock` lets one process
-at a time write it; nothing else is left beside OUT.
+The pixels of a folder OUT that `python -m input_pipeline.prepare` wrote are in
+`images-00000-of-00079.array_record`, ..., a record an image; `prepared_images` says what lies
+beside them, and `made_of.json` of what the folder was made. A preparation that was killed goes
+on behind its last whole file. The empty file `.OUT.lock` lets one process at a time write it;
+nothing else is left beside OUT.
 """
 
 import contextlib
@@ -16,16 +13,21 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import filelock
 import numpy as np
 from array_record.python import array_record_module
 
-from input_pipeline.stores import cache, decode, seal
-from input_pipeline.stores.pixels import RecordPixels
-from input_pipeline.stores.source import Source
-from input_pipeline.stores.work import decode_rows
+from input_pipeline.stores import decode, preparing
+from input_pipeline.stores.image_source import Source
+from input_pipeline.stores.prepared_images import (
+    Prepared,
+    digest_pixels,
+    find_damaged,
+    open_folder,
+)
 from sp_jax.cli import describe_os_error
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -34,73 +36,126 @@ from sp_jax.json_file import read_json
 FORMAT = 1
 # Every record can be read alone. Pixels hardly shrink, so they are not compressed.
 _OPTIONS = "group_size:1,uncompressed"
+_AGAIN = "prepare the images again"
+
+
+class RecordPixels:
+    """The records of several ArrayRecord files, one behind the other.
+
+    A record is the bytes of one image. A file is opened when it is first read from, in each
+    process that gets these pixels.
+    """
+
+    def __init__(
+        self, paths: Sequence[str | os.PathLike[str]], counts: Sequence[int], size: int
+    ):
+        """Name the files, the number of records of each, and the side of an image."""
+        self._paths, self._counts = [pathlib.Path(path) for path in paths], list(counts)
+        self._starts = np.concatenate([[0], np.cumsum(self._counts)])
+        self._readers: dict[int, array_record_module.ArrayRecordReader] = {}
+        self._lock = threading.Lock()
+        self.shape = (int(self._starts[-1]), size, size, 3)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The pixels of some rows; each file is read once."""
+        rows = np.asarray(rows)
+        flat = rows.reshape(-1)
+        if flat.size and not 0 <= flat.min() <= flat.max() < len(self):
+            raise IndexError(f"rows must be in [0, {len(self)})")
+        images = np.empty((flat.size, *self.shape[1:]), np.uint8)
+        shards = np.searchsorted(self._starts, flat, side="right") - 1
+        for shard in np.unique(shards):
+            (places,) = np.nonzero(shards == shard)
+            reader = self._reader(int(shard))
+            try:
+                records = reader.read((flat[places] - self._starts[shard]).tolist())
+                for place, record in zip(places, records, strict=True):
+                    pixels = np.frombuffer(record, np.uint8)
+                    images[place] = pixels.reshape(self.shape[1:])
+            except (ValueError, RuntimeError) as error:
+                raise UserError(
+                    f"Cannot read {self._paths[shard]} ({error}): {_AGAIN}."
+                ) from error
+        return images.reshape(*rows.shape, *self.shape[1:])
+
+    def __reduce__(self):
+        """By paths: open readers cannot be sent."""
+        return RecordPixels, (self._paths, self._counts, self.shape[1])
+
+    def _reader(self, shard: int) -> array_record_module.ArrayRecordReader:
+        with self._lock:
+            if shard not in self._readers:
+                path = self._paths[shard]
+                try:
+                    # Random reads: no read-ahead.
+                    reader = array_record_module.ArrayRecordReader(
+                        str(path), options="readahead_buffer_size:0"
+                    )
+                    count, reason = reader.num_records(), ""
+                except ValueError as error:
+                    count, reason = 0, f" ({error})"
+                if count != self._counts[shard]:
+                    # A lack of permission or of file handles reads as no records, too.
+                    with open(path, "rb"), open(path, "rb"):
+                        pass
+                    raise UserError(
+                        f"{path} holds {count} images instead of {self._counts[shard]}"
+                        f"{reason}: {_AGAIN}."
+                    )
+                self._readers[shard] = reader
+            return self._readers[shard]
 
 
 def load(
     directory: str | os.PathLike[str],
     image_size: int,
     resize: decode.Resize,
-    max_skipped: float = 0.01,
-    verify: bool = False,
-) -> seal.Prepared:
+    verify: bool,
+) -> tuple[Prepared, pathlib.Path]:
     """Open a prepared folder.
 
-    Args:
-      directory: the folder.
-      image_size: side of its images in pixels.
-      resize: how they were made square.
-      max_skipped: share of the images that may have been left out.
-      verify: compare all pixels with their digests, also if nothing seems changed.
-
-    Raises:
-      UserError: it is missing or damaged, its images are of another kind, or too many
-        were left out.
+    Returns its images and its path; arguments and errors are those of `open_store`.
     """
-    cache.check_share(max_skipped)
     root = pathlib.Path(os.path.expanduser(directory))
-    again = f"prepare the images again, with another --out or after you removed {root}"
-    path = root / "meta.json"
-    if not path.exists():
+    if not (root / "meta.json").exists():
         raise UserError(
             f"{root} holds no prepared images: make them with python -m "
             f"input_pipeline.prepare --store=NAME --out={root}."
         )
+    other = "set these values, or prepare another folder"
+
+    def open_pixels(meta: dict[str, Any]) -> tuple[RecordPixels, dict[str, int]]:
+        counts, given = meta.get("counts"), (meta.get("image_size"), meta.get("resize"))
+        if not isinstance(counts, list) or not all(
+            type(n) is int and n >= 0 for n in counts
+        ):
+            raise UserError(
+                f"{root / 'meta.json'} is damaged: it does not say how many images the "
+                "files hold"
+            )
+        if given != (image_size, resize):
+            raise UserError(
+                f"{root} was prepared with image_size={given[0]}, resize={given[1]}, not "
+                f"{image_size}, {resize}: {other}."
+            )
+        names = _shard_names(len(counts))
+        for name in names:
+            if not (root / name).exists():
+                raise UserError(f"{root / name} is missing")
+        images = RecordPixels([root / name for name in names], counts, image_size)
+        return images, dict(zip(names, counts, strict=True))
+
     try:
-        noted = seal.read_note(root)
-        meta = read_json(path)
-    except UserError as error:
-        raise UserError(f"{str(error).rstrip('.')}: {again}.") from error
-    counts, given = meta.get("counts"), (meta.get("image_size"), meta.get("resize"))
-    if not isinstance(counts, list) or not all(
-        type(n) is int and n >= 0 for n in counts
-    ):
-        raise UserError(
-            f"{path} is damaged: it does not say how many images the files hold: {again}."
-        )
-    if given != (image_size, resize):
-        raise UserError(
-            f"{root} was prepared with image_size={given[0]}, resize={given[1]}, not "
-            f"{image_size}, {resize}: set these values, or prepare another folder."
-        )
-    names = [_shard_name(i, len(counts)) for i in range(len(counts))]
-    for name in names:
-        if not (root / name).exists():
-            raise UserError(f"{root / name} is missing: {again}.")
-    images = RecordPixels([root / name for name in names], counts, image_size)
-    path = root / "digests.npy"
-    try:
-        digests = cache.load_digests(path, sum(counts))
-    except (ValueError, EOFError, FileNotFoundError) as error:
-        raise UserError(f"{path} is damaged: {error}: {again}.") from error
-    prepared = seal.Prepared(images, digests, meta)
-    try:
-        seal.check(root, noted, names, counts, prepared, verify)
+        return open_folder(root, open_pixels, verify), root
     except UserError as error:
         said = str(error).rstrip(".")
-        advice = "" if "prepare the images again" in said else f": {again}"
-        raise UserError(f"{said}{advice}.") from error
-    cache.report_skipped(meta, max_skipped, root)
-    return prepared
+        if not said.endswith((_AGAIN, other)):
+            said += f": {_AGAIN}, with another --out or after you removed {root}"
+        raise UserError(f"{said}.") from error
 
 
 def write(
@@ -122,36 +177,34 @@ def write(
       shard_images: images a file, but for the last and for those left out.
 
     Raises:
-      UserError: the folder holds something else, too many images are unusable, the disk
-        is full, or max_skipped is not in [0, 1].
+      UserError: the folder holds something else, too many images are unusable, or the
+        disk is full.
     """
-    cache.check_share(max_skipped)
     out = pathlib.Path(os.path.expanduser(out)).absolute()
     made_of = [FORMAT, decode.VERSION, image_size, resize, shard_images, source.key]
+
+    def find() -> bool | None:
+        if not out.exists():
+            return None
+        _check_made_of(out, made_of)
+        return True
+
+    def open_writer(folder: pathlib.Path, count: int) -> _Writer:
+        # What a program left that was killed before the first image.
+        begun = ("made_of.json", ".made_of.json.")
+        if not all(name.startswith(begun) for name in os.listdir(folder)):
+            _check_made_of(folder, made_of)
+        write_text(folder / "made_of.json", json.dumps(made_of))
+        return _Writer(folder, count, image_size, resize, shard_images)
+
     try:
-        if out.exists():
-            _check_made_of(out, made_of)
-            return
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # Of several processes one writes; the others wait, and find what it made.
-        lock = out.with_name(f".{out.name}.lock")
-        lock.touch()  # Where that fails, filelock may wait for ever.
-        with filelock.FileLock(lock):
-            if out.exists():
-                _check_made_of(out, made_of)
-                return
-            partial = out.with_name(f"{out.name}.partial")
-            partial.mkdir(exist_ok=True)
-            # What a program left that was killed before the first image.
-            begun = ("made_of.json", ".made_of.json.")
-            if not all(name.startswith(begun) for name in os.listdir(partial)):
-                _check_made_of(partial, made_of)
-            write_text(partial / "made_of.json", json.dumps(made_of))
-            _write(source, partial, image_size, resize, shard_images, max_skipped)
-            os.replace(partial, out)
-            left = ("digests-*.npy", "skipped-*.json", ".*.tmp")
-            for path in [path for pattern in left for path in out.glob(pattern)]:
-                path.unlink()
+        preparing.find_or_make(
+            out.with_name(f".{out.name}.lock"),
+            find,
+            lambda: preparing.prepare(
+                source, out, open_writer, image_size, resize, max_skipped
+            ),
+        )
     except OSError as error:
         raise UserError(
             f"Cannot write {out}: {describe_os_error(error)} What is there already "
@@ -169,61 +222,90 @@ def _check_made_of(folder: pathlib.Path, made_of: list) -> None:
         )
 
 
-def _shard_name(shard: int, shards: int) -> str:
-    return f"images-{shard:05d}-of-{shards:05d}.array_record"
+def _shard_names(shards: int) -> list[str]:
+    return [f"images-{i:05d}-of-{shards:05d}.array_record" for i in range(shards)]
 
 
-def _check_space(folder: pathlib.Path, need: int) -> None:
-    there = sum(path.stat().st_size for path in folder.iterdir())
-    free = shutil.disk_usage(folder).free
-    if need - there > free:
-        reason = f"{need / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
-        raise OSError(errno.ENOSPC, reason)
+class _Writer:
+    """Writes a file after the other, and notes each; see `preparing.Writer`."""
 
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        count: int,
+        size: int,
+        resize: decode.Resize,
+        shard_images: int,
+    ):
+        there = sum(path.stat().st_size for path in folder.iterdir())
+        need, free = count * size**2 * 3, shutil.disk_usage(folder).free
+        if need - there > free:
+            reason = f"{need / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
+            raise OSError(errno.ENOSPC, reason)
+        self._folder, self._size, self._resize = folder, size, resize
+        self._names = _shard_names(-(-count // shard_images))
+        self.chunk, self.done, self.skipped = shard_images, 0, {}
+        for shard in range(len(self._names)):
+            rows = range(self.done, min(self.done + shard_images, count))
+            bad = self._read_shard(shard, rows)
+            if bad is None:
+                break
+            self.done = rows.stop
+            self.skipped |= bad
 
-def _write(
-    source: Source,
-    folder: pathlib.Path,
-    size: int,
-    resize: decode.Resize,
-    shard_images: int,
-    max_skipped: float,
-) -> None:
-    """Write the files that are missing."""
-    meta = source.meta()
-    count = len(meta["ids"])
-    _check_space(folder, count * size**2 * 3)
-    shards = -(-count // shard_images)
-    done, skipped = 0, {}
-    while done < shards:
-        bad = _read_shard(folder, done, shards, shard_images, count, size)
-        if bad is None:
-            break
-        skipped |= bad
-        done += 1
-    rows = decode_rows(source, count, size, resize, start=done * shard_images)
-    for shard in range(done, shards):
-        temporary, digests, bad = folder / "writing.tmp", [], {}
-        writer = array_record_module.ArrayRecordWriter(str(temporary), _OPTIONS)
-        first = shard * shard_images
-        for row in range(first, min(first + shard_images, count)):
-            image = next(rows)
-            if isinstance(image, decode.BadImage):
-                bad[row] = str(image)
-                continue
+    def write(self, images: Iterator[np.ndarray]) -> None:
+        path, self._digests = str(self._folder / "writing.tmp"), []
+        records = array_record_module.ArrayRecordWriter(path, _OPTIONS)
+        for image in images:
             with _disk_errors():
-                writer.write(image.tobytes())
-            digests.append(seal.digest_pixels(image))
+                records.write(image.tobytes())
+            self._digests.append(digest_pixels(image))
         with _disk_errors():
-            writer.close()
-        skipped |= bad
-        cache.write_skipped(folder, meta["ids"], skipped)
-        cache.check_skipped(len(skipped), count, max_skipped, folder)
-        np.save(folder / f"digests-{shard:05d}.npy", np.reshape(digests, (-1, 32)))
-        os.replace(temporary, folder / _shard_name(shard, shards))
-        write_text(_note(folder, shard), json.dumps(bad))
-    cache.check_some(len(skipped), count, folder)
-    _finish(folder, meta, skipped, shard_images, size, resize)
+            records.close()
+
+    def note(self, done: int, skipped: dict[int, str]) -> None:
+        shard = (done - 1) // self.chunk
+        bad = {row: skipped[row] for row in skipped if row >= shard * self.chunk}
+        digests, noted = self._notes(shard)
+        np.save(digests, np.reshape(self._digests, (-1, 32)))
+        os.replace(self._folder / "writing.tmp", self._folder / self._names[shard])
+        write_text(noted, json.dumps(bad))
+
+    def finish(self, kept: np.ndarray) -> tuple[list[str], dict[str, Any]]:
+        shards = len(self._names)
+        digests = [np.load(self._notes(shard)[0]) for shard in range(shards)]
+        digests = np.concatenate(digests).astype(np.uint8)
+        np.save(self._folder / "digests.npy", digests)
+        counts = np.bincount(kept // self.chunk, minlength=shards).tolist()
+        more = {"counts": counts, "image_size": self._size, "resize": self._resize}
+        return self._names, more
+
+    def _notes(self, shard: int) -> tuple[pathlib.Path, pathlib.Path]:
+        """The digests of a file, and what it leaves out."""
+        return (
+            self._folder / f"digests-{shard:05d}.npy",
+            self._folder / f"skipped-{shard:05d}.json",
+        )
+
+    def _read_shard(self, shard: int, rows: range) -> dict[int, str] | None:
+        """What a file that was written before leaves out; None if it must be written."""
+        path, noted = self._notes(shard)
+        try:
+            bad = {int(row): str(said) for row, said in read_json(noted).items()}
+            digests = np.load(path)
+            count = len(rows) - len(bad)
+            images = RecordPixels(
+                [self._folder / self._names[shard]], [count], self._size
+            )
+            if (
+                bad.keys() <= set(rows)
+                and digests.shape == (count, 32)
+                and not len(find_damaged(images, digests, np.arange(count)))
+            ):
+                return bad
+        except (FileNotFoundError, ValueError, EOFError):
+            pass
+        return None
 
 
 @contextlib.contextmanager
@@ -236,58 +318,3 @@ def _disk_errors() -> Iterator[None]:
             if os.strerror(code) in str(error):
                 raise OSError(code, os.strerror(code)) from error
         raise OSError(str(error)) from error
-
-
-def _read_shard(
-    folder: pathlib.Path,
-    shard: int,
-    shards: int,
-    shard_images: int,
-    count: int,
-    size: int,
-) -> dict[int, str] | None:
-    """What a file that was written before leaves out; None if it must be written."""
-    first, end = shard * shard_images, min((shard + 1) * shard_images, count)
-    try:
-        noted = read_json(_note(folder, shard))
-        bad = {int(row): str(reason) for row, reason in noted.items()}
-        if not bad.keys() <= set(range(first, end)):
-            return None
-        digests = np.load(folder / f"digests-{shard:05d}.npy")
-        counts = [end - first - len(bad)]
-        images = RecordPixels([folder / _shard_name(shard, shards)], counts, size)
-        if digests.shape != (*counts, 32):
-            return None
-        if len(seal.find_damaged(images, digests, np.arange(*counts))):
-            return None
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return bad
-
-
-def _note(folder: pathlib.Path, shard: int) -> pathlib.Path:
-    return folder / f"skipped-{shard:05d}.json"
-
-
-def _finish(
-    folder: pathlib.Path,
-    meta: dict,
-    skipped: dict[int, str],
-    shard_images: int,
-    image_size: int,
-    resize: decode.Resize,
-) -> None:
-    """Write what describes the files."""
-    count = len(meta["ids"])
-    kept = np.setdiff1d(np.arange(count), list(skipped))
-    counts = np.bincount(kept // shard_images, minlength=-(-count // shard_images))
-    digests = [np.load(path) for path in sorted(folder.glob("digests-*.npy"))]
-    np.save(folder / "digests.npy", np.concatenate(digests).astype(np.uint8))
-    meta = cache.keep_rows(meta, kept) | {
-        "skipped": len(skipped),
-        "counts": counts.tolist(),
-        "image_size": image_size,
-        "resize": resize,
-    }
-    write_text(folder / "meta.json", json.dumps(meta))
-    seal.note(folder, [_shard_name(i, len(counts)) for i in range(len(counts))])

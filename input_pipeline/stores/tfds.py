@@ -16,7 +16,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from input_pipeline.stores.source import Reader, Source
+from input_pipeline.stores.image_source import Reader, Source
 from sp_jax.errors import UserError
 
 # Features that name an image.

@@ -14,8 +14,8 @@ Source: http://cs231n.stanford.edu/tiny-imagenet-200.zip
 """
 
 from input_pipeline import text_files
-from input_pipeline.stores.files import SPLITS, Files, is_image, list_files
-from input_pipeline.stores.source import Source, key_of, make_meta
+from input_pipeline.stores.image_files import SPLITS, Files, is_image, list_files
+from input_pipeline.stores.image_source import Source, key_of, make_meta
 from sp_jax.errors import UserError
 
 _TABLES = ("wnids.txt", "words.txt", "val/val_annotations.txt")
@@ -66,6 +66,7 @@ def scan(directory: str) -> Source:
         meta=meta,
         open_reader=lambda: lambda row: files.read(ids[row]),
         size_of=lambda row: sizes[ids[row]],
+        root=files.root,
     )
 
 

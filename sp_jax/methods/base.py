@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,8 @@ class RunSize(NamedTuple):
     num_images: int
 
 
-class Batch(NamedTuple):
+@flax.struct.dataclass
+class Batch:
     """What a method learns from in a step; N pairs.
 
     Attributes:

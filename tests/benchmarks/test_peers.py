@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.training import make_config
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store
 from sp_jax import losses, optim
 from sp_jax.augment import Augment, augment
 from sp_jax.methods import RunSize

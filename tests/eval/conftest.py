@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from eval import metrics, retrieval, task
-from input_pipeline.stores.cache import digest_pixels
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
+from input_pipeline.stores.prepared_images import digest_pixels
 from sp_jax.errors import UserError
 
 

@@ -268,7 +268,9 @@ def test_a_scene_of_a_store(make_store):
         changes.make_scene(make_store(np.ones((9, 12)), [0] * 9), rows, seed=0)
 
     drawn = dataclasses.replace(
-        store, name="emoji", ids=tuple(["twemoji/1f535"] * 8 + ["noto/1f534"])
+        store,
+        read_alpha=emoji.read_alpha,
+        ids=tuple(["twemoji/1f535"] * 8 + ["noto/1f534"]),
     )
     scene = changes.make_scene(drawn, np.array([8]), seed=0)
     assert scene.alpha.shape == (1, 16, 16) and scene.behind.shape == (1, 3)

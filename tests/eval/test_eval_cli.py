@@ -97,7 +97,7 @@ def test_images_are_prepared_as_those_of_the_run(launch, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ((*SPLITS, "--dataset=nothing"), "Unknown image store 'nothing'"),
+        ((*SPLITS, "--dataset=nothing"), "There is no store 'nothing'"),
         ((*SPLITS, "--dataset=emoji", "--k=0"), "k must be a whole number from 1 on"),
     ],
 )

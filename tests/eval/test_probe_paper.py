@@ -10,7 +10,7 @@ import torch
 
 from eval import linear_probe
 from eval.probe_paper import RECIPES, find_recipe, make_optimizer
-from input_pipeline.stores.store import ImageStore
+from input_pipeline.stores import ImageStore
 from sp_jax import methods, models
 from sp_jax.augment import augment
 from sp_jax.backbone import Backbone

@@ -14,7 +14,7 @@ from PIL import Image
 import sp_jax
 from eval import cka, figures, report
 from eval.runs import LABELS, read_run
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store
 from sp_jax import main
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor

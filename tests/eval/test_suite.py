@@ -132,7 +132,7 @@ def test_what_is_not_there_is_said(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "flags", "message"),
     [
-        ("eval.suite", ["--datasets=no"], "Unknown image store 'no'"),
+        ("eval.suite", ["--datasets=no"], "There is no store 'no'"),
         ("eval.figures", ["--points=3"], "at least 10 points"),
     ],
 )

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from input_pipeline.stores import cache
-from input_pipeline.stores import store as stores
+from input_pipeline import stores
+from input_pipeline.stores import prepared_images
 
 
 def _make_store(labels, size: int = 4, name: str = "tiny") -> stores.ImageStore:
@@ -21,7 +21,7 @@ def _make_store(labels, size: int = 4, name: str = "tiny") -> stores.ImageStore:
         ids=ids,
         attributes={},
         attribute_names={},
-        digests=np.stack([cache.digest_pixels(image) for image in images]),
+        digests=np.stack([prepared_images.digest_pixels(image) for image in images]),
     )
 
 

@@ -22,8 +22,7 @@ from input_pipeline import pairs
 from input_pipeline.curation import page as curate_page
 from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
 from input_pipeline.pairs import pairing
-from input_pipeline.stores import records
-from input_pipeline.stores.store import open_source, open_store
+from input_pipeline.stores import open_source, open_store, records
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from input_pipeline import pairs
 from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
 from input_pipeline.pairs import pairing
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store
 from sp_jax.errors import UserError
 
 
@@ -205,7 +205,7 @@ def test_a_kill_loses_no_decision(tmp_path):
         import numpy as np
         from input_pipeline.pairs import pairing
         from input_pipeline.curation.decisions import Curation
-        from input_pipeline.stores.store import open_store
+        from input_pipeline.stores import open_store
         store = open_store("emoji", "pretrain", data_dir=sys.argv[1])
         table = pairing.semantic_pairs(store, seed=0)
         curation = Curation(table, store, sys.argv[2])

@@ -13,10 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from input_pipeline.stores import decode, files, work
+from input_pipeline.stores import (
+    decode,
+    image_files,
+    open_source,
+    open_store,
+    preparing,
+)
 from input_pipeline.stores.decode import BadImage
-from input_pipeline.stores.files import SUFFIXES
-from input_pipeline.stores.store import open_source, open_store
+from input_pipeline.stores.image_files import SUFFIXES
 from sp_jax.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -339,7 +344,7 @@ def skipped(name, data):
 
 
 def test_damaged_members_of_an_archive_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_MAX_BYTES", 1000)
+    monkeypatch.setattr(image_files, "_MAX_BYTES", 1000)
     path, content = tmp_path / "pets.zip", encode(array((1, 2, 3)))
     names = ("checksum", "deflate", "encrypted", "good", "method", "short")
     with zipfile.ZipFile(path, "w") as archive:
@@ -392,10 +397,10 @@ def test_large_files_wait_and_leave_nothing_behind(tmp_path, monkeypatch):
         return opened(content)
 
     monkeypatch.setattr(decode, "_open", slow)
-    monkeypatch.setattr(work, "_bytes_in_flight", decode.Budget(250_000))
+    monkeypatch.setattr(preparing, "_bytes_in_flight", decode.Budget(250_000))
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     source = open_source(f"folder:{root}")
-    found = list(work.decode_rows(source, 12, 8, "crop"))
+    found = list(preparing.decode_rows(source, 12, 8, "crop"))
     assert all("it is none of" in str(bad) for bad in found) and max(most) == 2
     assert all(bad.__traceback__ is None for bad in found)
     assert all(bad.__context__ is None for bad in found)
@@ -414,7 +419,7 @@ def test_limits_of_the_system_are_no_fault_of_an_image(one, error, wanted, said)
 
     source = open_source(f"folder:{one}")._replace(open_reader=lambda: read)
     with pytest.raises(wanted, match=said):
-        list(work.decode_rows(source, 1, 8, "crop"))
+        list(preparing.decode_rows(source, 1, 8, "crop"))
 
 
 @pytest.fixture
@@ -427,7 +432,7 @@ def one(tmp_path):
 
 
 def test_large_file_of_a_name_that_is_not_utf8(one, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_MAX_BYTES", 1000)
+    monkeypatch.setattr(image_files, "_MAX_BYTES", 1000)
     name = os.fsdecode(b"raw\xff.png")  # Linux allows such names.
     (one / name).write_bytes(bytes(1001))
     reason = "cannot be read: 1001 bytes are more than 1000"

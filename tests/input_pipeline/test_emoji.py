@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.stores import emoji
+from input_pipeline.stores import emoji, open_store
 from input_pipeline.stores.decode import fit
-from input_pipeline.stores.pixels import NpyPixels
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores.memory_map import NpyPixels
 from sp_jax.errors import UserError
 
 

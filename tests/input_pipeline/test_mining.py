@@ -13,7 +13,7 @@ from PIL import Image
 
 from input_pipeline import pairs
 from input_pipeline.mining import handmade, mutual
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store
 from sp_jax.errors import UserError
 from sp_jax.neighbours import nearest_others
 

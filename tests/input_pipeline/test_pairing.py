@@ -15,8 +15,7 @@ from PIL import Image
 from input_pipeline import pairs
 from input_pipeline.pairs import pairing, summary
 from input_pipeline.pairs.table import PairTable
-from input_pipeline.stores import cache
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store, prepared_images
 from sp_jax.errors import UserError
 
 
@@ -259,7 +258,7 @@ def test_images_without_contrast(make_store, size):
     images[8] = 255 - images[7]
     images[9, 0] = 0  # In one line.
     images[10:] = store.images[10:]
-    digests = np.stack([cache.digest_pixels(image) for image in images])
+    digests = np.stack([prepared_images.digest_pixels(image) for image in images])
     store = dataclasses.replace(store, images=images, digests=digests)
     assert summary.blank(store, np.arange(12)).tolist() == [True] * 4 + [False] * 8
     first = np.array([0, 0, 0, 2, 4, 4, 0, 7, 7, 10, 10])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from input_pipeline.pairs.pairing import augmented_pairs, semantic_pairs
 from input_pipeline.pairs.table import PairTable, load_table, save_table
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store
 from sp_jax.errors import UserError
 
 LABELS = st.lists(st.integers(-1, 6), min_size=2, max_size=60).filter(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline.pairs import pairing, summary
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get("SP_JAX_TEST_DATA", ROOT.parent / "shared" / "data"))

@@ -12,8 +12,13 @@ import pytest
 from array_record.python import array_record_module
 from PIL import Image
 
-from input_pipeline.stores import cache, records
-from input_pipeline.stores.store import open_source, open_store
+from input_pipeline.stores import (
+    open_source,
+    open_store,
+    prepared_images,
+    preparing,
+    records,
+)
 from sp_jax.errors import UserError
 from tests.test_json_file import DAMAGED
 
@@ -146,13 +151,13 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
     program = """
         import time
         from input_pipeline import prepare
-        from input_pipeline.stores import work
+        from input_pipeline.stores import preparing
         from sp_jax import cli
-        decode = work.decode
+        decode = preparing.decode
         def slow(*args):
             time.sleep(0.1)
             return decode(*args)
-        work.decode = slow
+        preparing.decode = slow
         cli.run(prepare.prepare)
     """
     command = [sys.executable, "-c", textwrap.dedent(program), *options(pictures, out)]
@@ -163,7 +168,7 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
     store = opened(out)
     pixels = store.read(np.arange(len(store)))
     assert np.array_equal(
-        [cache.digest_pixels(image) for image in pixels], store.digests
+        [prepared_images.digest_pixels(image) for image in pixels], store.digests
     )
 
 
@@ -190,16 +195,16 @@ def test_killed_preparation_goes_on(pictures, tmp_path):
     program = """
         import os, signal, sys
         from input_pipeline import prepare
-        from input_pipeline.stores import work
+        from input_pipeline.stores import preparing
         from sp_jax import cli
-        decode, left = work.decode, [8]
-        work._AHEAD = 1
+        decode, left = preparing.decode, [8]
+        preparing._AHEAD = 1
         def decode_or_die(*args):
             left[0] -= 1
             if left[0] < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             return decode(*args)
-        work.decode = decode_or_die
+        preparing.decode = decode_or_die
         cli.run(prepare.prepare)
     """
     killed = prepare(*options(pictures, out), program=f"-c {textwrap.dedent(program)}")
@@ -295,7 +300,7 @@ def test_damaged_file_of_a_killed_preparation_is_written_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(records, "_finish", stop)
+        patched.setattr(preparing, "keep_rows", stop)
         records.write(source, out, 8, "crop", 0.1, 5)
     partial = tmp_path / "out.partial"
     shard = partial / "images-00001-of-00003.array_record"
@@ -303,7 +308,7 @@ def test_damaged_file_of_a_killed_preparation_is_written_again(
     records.write(source, out, 8, "crop", 0.1, 5)
     store = opened(out)
     assert np.array_equal(
-        [cache.digest_pixels(image) for image in store.read(np.arange(11))],
+        [prepared_images.digest_pixels(image) for image in store.read(np.arange(11))],
         store.digests,
     )
 

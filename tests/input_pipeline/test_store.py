@@ -16,8 +16,7 @@ from PIL import Image
 
 from input_pipeline import pairs
 from input_pipeline.pairs import pairing
-from input_pipeline.stores import cache, seal, work
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import memory_map, open_store, prepared_images, preparing
 from sp_jax.errors import UserError
 from tests.test_json_file import DAMAGED
 
@@ -183,7 +182,7 @@ def test_second_open_decodes_nothing(pictures, tmp_path, monkeypatch):
     def fail(*args):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(work, "decode", fail)
+    monkeypatch.setattr(preparing, "decode", fail)
     second = _open(pictures, tmp_path / "data")
     assert second.fingerprint == first.fingerprint
     monkeypatch.undo()
@@ -251,9 +250,9 @@ def test_what_is_compared_and_when(tmp_path, monkeypatch, caplog):
     """A few images at every opening; all when a file changed, or on demand."""
     for i in range(40):
         _write(tmp_path / "pictures" / f"{i:02d}.png", (i, i, i))
-    compared, compare = [], seal.find_damaged
+    compared, compare = [], prepared_images.find_damaged
     monkeypatch.setattr(
-        seal,
+        prepared_images,
         "find_damaged",
         lambda *args: compared.append(len(args[2])) or compare(*args),
     )
@@ -271,7 +270,7 @@ def test_what_is_compared_and_when(tmp_path, monkeypatch, caplog):
     assert opened() == ([40], right) and opened() == ([16], right)
     _flip(images, 128 + 8 * 8 * 3, keep_time=True)  # Of the second image, in secret.
     assert opened()[0] == [16]
-    assert opened(verify=True) == ([40, 40, 16], right)  # Twice: under the lock
+    assert opened(verify=True) == ([40, 40, 40], right)  # Twice before: under the lock
     assert "the pixels of 1 of 40 images differ" in caplog.text
     _flip(images, 128, keep_time=True)  # The first is always compared.
     assert opened() == ([16, 16, 16], right)
@@ -285,7 +284,7 @@ def test_check_that_cannot_be_noted(pictures, tmp_path, monkeypatch, caplog):
     def refuse(path, text):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(seal, "write_text", refuse)
+    monkeypatch.setattr("input_pipeline.stores.prepared_images.write_text", refuse)
     assert _open(pictures, tmp_path / "data").fingerprint == store.fingerprint
     assert "done again at every opening" in caplog.text
 
@@ -308,17 +307,17 @@ def test_damaged_description_is_written_again(pictures, tmp_path, content):
 # Decodes one image at a time and dies of SIGKILL at the last.
 KILLED = """
     import os, signal
-    from input_pipeline.stores import cache, work
-    from input_pipeline.stores.store import open_store
-    cache._CHUNK, decode, left = 2, work.decode, [3]
+    from input_pipeline.stores import memory_map, preparing
+    from input_pipeline.stores import open_store
+    memory_map._CHUNK, decode, left = 2, preparing.decode, [3]
     os.cpu_count = lambda: 1
-    work._AHEAD = 1
+    preparing._AHEAD = 1
     def decode_or_die(*args):
         left[0] -= 1
         if left[0] < 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(*args)
-    work.decode = decode_or_die
+    preparing.decode = decode_or_die
     open_store({name!r}, image_size=8, data_dir={data!r})
 """
 
@@ -330,13 +329,13 @@ def test_killed_preparation_is_continued(pictures, tmp_path, monkeypatch):
     assert done.returncode == -signal.SIGKILL
     (left,) = _folders(data)
     assert left.name.endswith(".partial") and (left / "images.npy").exists()
-    decoded, decode = [], work.decode
+    decoded, decode = [], preparing.decode
 
     def note(content, *args):
         decoded.append(content)
         return decode(content, *args)
 
-    monkeypatch.setattr(work, "decode", note)
+    monkeypatch.setattr(preparing, "decode", note)
     store = _open(pictures, data)
     # Two of the three were noted as done; threads take the others in any order.
     left = [(pictures / name).read_bytes() for name in store.ids[2:]]
@@ -370,8 +369,8 @@ def test_damaged_leftover_is_not_continued(pictures, tmp_path, monkeypatch, cont
         def stop(*args):
             raise KeyboardInterrupt
 
-        patched.setattr(cache, "_CHUNK", 2)
-        patched.setattr(cache, "check_some", stop)
+        patched.setattr(memory_map, "_CHUNK", 2)
+        patched.setattr(preparing, "keep_rows", stop)
         _open(pictures, data)
     (left,) = _folders(data)
     if content is None:
@@ -381,7 +380,7 @@ def test_damaged_leftover_is_not_continued(pictures, tmp_path, monkeypatch, cont
     store = open_store(name, image_size=8, data_dir=data)
     assert store.fingerprint == _open(pictures, tmp_path / "other").fingerprint
     assert np.array_equal(
-        [cache.digest_pixels(image) for image in store.read(np.arange(4))],
+        [prepared_images.digest_pixels(image) for image in store.read(np.arange(4))],
         store.digests,
     )
 
@@ -401,9 +400,9 @@ def test_old_leftover_that_is_needed_is_continued(pictures, tmp_path, monkeypatc
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)])
     (left,) = _folders(data)
     os.utime(left, (0, 0))
-    decoded, decode = [], work.decode
+    decoded, decode = [], preparing.decode
     monkeypatch.setattr(
-        work, "decode", lambda *args: decoded.append(args) or decode(*args)
+        preparing, "decode", lambda *args: decoded.append(args) or decode(*args)
     )
     assert len(_open(pictures, data)) == 4 and len(decoded) == 2
 
@@ -412,7 +411,7 @@ def test_leftover_that_vanishes(tmp_path, monkeypatch):
     """Another process removes it after it was listed."""
     gone = [tmp_path / "gone.partial"]
     monkeypatch.setattr(pathlib.Path, "glob", lambda path, pattern: gone)
-    cache._remove_stale(tmp_path)
+    memory_map._remove_stale(tmp_path)
 
 
 @pytest.fixture
@@ -432,16 +431,17 @@ def test_class_of_which_no_image_is_left_is_named(spoiled, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "function, calls", [("work.decode", 2), ("cache._cut", 1), ("cache.keep_rows", 1)]
+    "function, calls",
+    [("preparing.decode", 2), ("memory_map._cut", 1), ("preparing.keep_rows", 1)],
 )
 def test_images_left_out_and_a_kill_on_the_way(spoiled, tmp_path, function, calls):
     """While decoding, when one of the two arrays is cut, and when both are."""
     data, name = tmp_path / "data", f"folder:{spoiled}"
     program = f"""
         import os, signal
-        from input_pipeline.stores import cache, work
-        from input_pipeline.stores.store import open_store
-        cache._CHUNK, work._AHEAD, left = 2, 1, [{calls}]
+        from input_pipeline.stores import memory_map, preparing
+        from input_pipeline.stores import open_store
+        memory_map._CHUNK, preparing._AHEAD, left = 2, 1, [{calls}]
         def once(*args, function={function}):
             done = function(*args)
             left[0] -= 1
@@ -461,7 +461,7 @@ def test_images_left_out_and_a_kill_on_the_way(spoiled, tmp_path, function, call
     images = store.read(np.arange(2))
     assert images[:, 3, 3].tolist() == [[0, 255, 0], [9, 9, 9]]
     assert np.array_equal(
-        [cache.digest_pixels(image) for image in images], store.digests
+        [prepared_images.digest_pixels(image) for image in images], store.digests
     )
     (final,) = _folders(data)
     assert sorted(path.name for path in final.iterdir()) == [
@@ -477,14 +477,14 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
     data = tmp_path / "data"
     program = """
         import sys, time
-        from input_pipeline.stores import work
-        from input_pipeline.stores.store import open_store
-        decode, count = work.decode, [0]
+        from input_pipeline.stores import preparing
+        from input_pipeline.stores import open_store
+        decode, count = preparing.decode, [0]
         def slow(*args):
             count[0] += 1
             time.sleep(0.5)
             return decode(*args)
-        work.decode = slow
+        preparing.decode = slow
         store = open_store(sys.argv[1], image_size=8, data_dir=sys.argv[2])
         print(count[0], store.fingerprint)
     """
@@ -516,8 +516,8 @@ def test_without_fallocate(pictures, tmp_path, monkeypatch):
 
 
 def test_full_disk_is_told_beforehand(pictures, tmp_path, monkeypatch):
-    usage = cache.shutil._ntuple_diskusage(10, 10, 0)
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
+    usage = memory_map.shutil._ntuple_diskusage(10, 10, 0)
+    monkeypatch.setattr(memory_map.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="0.0 GB are free.*SP_JAX_DATA"):
         _open(pictures, tmp_path / "data")
 
@@ -527,7 +527,7 @@ def test_disk_that_refuses_the_file(pictures, tmp_path):
     program = f"""
         import resource
         from sp_jax.errors import UserError
-        from input_pipeline.stores.store import open_store
+        from input_pipeline.stores import open_store
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         try:
             open_store({f"folder:{pictures}"!r}, image_size=64,

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from eval.detection.data import open_boxes
-from input_pipeline.stores import tfds_build
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store, tfds_build
 from sp_jax.errors import UserError
 
 
@@ -137,7 +136,7 @@ def test_it_is_read_without_tensorflow(prepared, tmp_path):
                     return PathFinder.find_spec(name, path, target)
 
         sys.meta_path[sys.meta_path.index(PathFinder)] = Without
-        from input_pipeline.stores.store import open_store
+        from input_pipeline.stores import open_store
         from eval.detection.data import open_boxes
         print(len(open_store("tfds:cifar10", image_size=32, data_dir=sys.argv[1])))
         print(open_boxes("tfds:voc/2007", "test").read(0).shape)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.stores.source import make_meta
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store
+from input_pipeline.stores.image_source import make_meta
 from sp_jax.errors import UserError
 
 TOP = "tiny-imagenet-200"

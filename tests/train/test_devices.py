@@ -7,7 +7,7 @@ import pytest
 from input_pipeline.pairs.pairing import semantic_pairs
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.pairs.stream import make_dataset
-from input_pipeline.stores.store import open_store
+from input_pipeline.stores import open_store
 from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
 from sp_jax.sharding import by_batch, make_mesh

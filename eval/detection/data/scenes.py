@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from eval.detection.data.backgrounds import Draws, background
-from input_pipeline.stores import cache, emoji
+from input_pipeline.stores import emoji, prepared_images
 from sp_jax.errors import UserError
 
 TRAIN, TEST, SEED = 1000, 500, 0  # The scenes of the store "scenes".
@@ -179,7 +179,7 @@ def make_once(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """The folder of the store "scenes"; it is written where it is not there.
 
     Args:
-      data_dir: see `cache.data_root`.
+      data_dir: see `prepared_images.data_root`.
 
     Raises:
       UserError: the disk cannot hold it.
@@ -187,7 +187,7 @@ def make_once(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     drawings = hashlib.sha256(emoji.ARCHIVE.read_bytes()).hexdigest()
     key = f"{_VERSION} {drawings} {TRAIN} {TEST} {SEED}"
     key = hashlib.sha256(key.encode()).hexdigest()[:16]
-    final = cache.data_root(data_dir) / f"scenes-{key}"
+    final = prepared_images.data_root(data_dir) / f"scenes-{key}"
     try:
         locks = final.parent / ".locks"
         locks.mkdir(parents=True, exist_ok=True)

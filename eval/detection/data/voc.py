@@ -15,7 +15,7 @@ from PIL import Image
 from eval.detection.data.boxes import BoxStore, make_store
 from eval.detection.data.voc_annotation import read_annotation
 from input_pipeline.stores.decode import FORMATS
-from input_pipeline.stores.files import list_files
+from input_pipeline.stores.image_files import list_files
 from input_pipeline.text_files import finder, read_lines
 from sp_jax.errors import UserError
 

@@ -3,18 +3,46 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from input_pipeline.stores import cache, pixels, records, seal
+from input_pipeline.stores import memory_map, records
 from input_pipeline.stores.decode import RESIZES, Resize
-from input_pipeline.stores.source import Source
+from input_pipeline.stores.image_source import ReadAlpha, Source
+from input_pipeline.stores.prepared_images import Pixels, report_skipped
+from sp_jax import registry
 from sp_jax.errors import UserError
 
-KNOWN = ("emoji", "folder:DIR", "tiny_imagenet:DIR", "tfds:NAME", "array_record:DIR")
+# Modules of this package, and how their stores are written.
+_FORMS = {
+    "emoji": "emoji",
+    "folder": "folder:DIR",
+    "tiny_imagenet": "tiny_imagenet:DIR",
+    "tfds": "tfds:NAME",
+    "array_record": "array_record:DIR",
+}
+
+
+class Rows:
+    """Some rows of pixels, in their order, without a copy."""
+
+    def __init__(self, pixels: Pixels, rows: np.ndarray):
+        """Name the pixels and the rows."""
+        self._pixels, self._rows = pixels, np.asarray(rows, np.int64)
+        self.shape = (len(self._rows), *pixels.shape[1:])
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._rows)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The pixels of some of the rows."""
+        return self._pixels[self._rows[rows]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,17 +60,23 @@ class ImageStore:
       attributes: further labels, int32 [N] each, e.g. category, artist.
       attribute_names: names of each attribute's values.
       digests: uint8 [N, 32], SHA-256 of the pixels of each image.
+      splits: names of all splits of the store, of which this may be one.
+      root: see `Source`; None for ArrayRecord files.
+      read_alpha: see `Source`; None for ArrayRecord files.
     """
 
     name: str
     split: str
-    images: pixels.Pixels
+    images: Pixels
     labels: np.ndarray
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
     attributes: dict[str, np.ndarray]
     attribute_names: dict[str, tuple[str, ...]]
     digests: np.ndarray
+    splits: tuple[str, ...] = ()
+    root: pathlib.Path | None = None
+    read_alpha: ReadAlpha | None = None
 
     def __len__(self) -> int:
         """The number of images."""
@@ -79,7 +113,7 @@ class ImageStore:
         """The store of some images, in the order of the rows; pixels are not copied."""
         return dataclasses.replace(
             self,
-            images=pixels.Rows(self.images, rows),
+            images=Rows(self.images, rows),
             labels=self.labels[rows],
             ids=tuple(self.ids[row] for row in rows),
             attributes={name: x[rows] for name, x in self.attributes.items()},
@@ -135,7 +169,9 @@ def open_store(
         "folder:DIR": class folders of images, or a zip archive of them;
         "tiny_imagenet:DIR": the official archive, packed or unpacked;
         "tfds:NAME": a set of TensorFlow Datasets, such as tfds:cifar10;
-        "array_record:DIR": what `python -m input_pipeline.prepare` wrote.
+        "array_record:DIR": what `python -m input_pipeline.prepare` wrote;
+        "mypackage.mystore" or "mypackage.mystore:ARGUMENT": any other module with the
+        function that `image_source` describes.
       split: one of the store's splits; None or "all" for every image.
       image_size: side in pixels of the stored images.
       resize: "crop": the shorter side becomes image_size, then the centre is cropped;
@@ -155,81 +191,41 @@ def open_store(
       >>> store.read([0, 1]).shape
       (2, 64, 64, 3)
     """
-    prepared = _prepare(name, image_size, resize, data_dir, max_skipped, verify)
-    return _select(name, split, prepared)
-
-
-def find_splits(
-    name: str,
-    *,
-    image_size: int = 64,
-    resize: Resize = "crop",
-    data_dir: str | os.PathLike[str] | None = None,
-    max_skipped: float = 0.01,
-) -> list[str]:
-    """The names of a store's splits; it is prepared as by `open_store`, if it is new."""
-    prepared = _prepare(name, image_size, resize, data_dir, max_skipped)
-    return list(prepared.meta["splits"])
-
-
-def _prepare(
-    name: str,
-    image_size: int,
-    resize: Resize,
-    data_dir: str | os.PathLike[str] | None,
-    max_skipped: float,
-    verify: bool = False,
-) -> seal.Prepared:
     if not isinstance(image_size, int) or image_size < 1:
         raise UserError(f"image_size must be a positive integer, not {image_size!r}.")
     if resize not in RESIZES:
         raise UserError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}.")
-    scheme, _, rest = name.partition(":")
-    if scheme == "array_record" and rest:
-        return records.load(rest, image_size, resize, max_skipped, verify)
-    source = open_source(name)
-    return cache.load_or_prepare(
-        source, image_size, resize, data_dir, max_skipped, verify
-    )
-
-
-def open_source(name: str) -> Source:
-    """The images of a store before they are prepared.
-
-    Raises:
-      UserError: the name is unknown, or the images are not there.
-    """
-    scheme, _, rest = name.partition(":")
-    if name == "emoji":
-        from input_pipeline.stores import emoji
-
-        return emoji.scan()
-    if scheme == "folder" and rest:
-        from input_pipeline.stores import folder
-
-        return folder.scan(rest)
-    if scheme == "tiny_imagenet" and rest:
-        from input_pipeline.stores import tiny_imagenet
-
-        return tiny_imagenet.scan(rest)
-    if scheme == "tfds" and rest:
-        from input_pipeline.stores import tfds
-
-        return tfds.scan(rest)
-    raise UserError(
-        f"Unknown image store {name!r}: the known ones are {', '.join(KNOWN)}."
-    )
-
-
-def _select(name: str, split: str | None, prepared: seal.Prepared) -> ImageStore:
-    """The rows of one split as a store."""
-    meta, images = prepared.meta, prepared.images
-    if split in (None, "all"):
-        split, rows = "all", np.arange(len(meta["ids"]))
-    elif split in meta["splits"]:
-        rows = np.asarray(meta["splits"][split], np.int64)
-        images = pixels.Rows(images, rows)
+    if not 0 <= max_skipped <= 1:
+        raise UserError(f"max_skipped must be from 0 to 1, a share, not {max_skipped}.")
+    scheme, _, argument = name.partition(":")
+    if scheme == "array_record" and argument:
+        prepared, folder = records.load(argument, image_size, resize, verify)
+        declared = {}
     else:
+        source = open_source(name)
+        prepared, folder = memory_map.load_or_prepare(
+            source, image_size, resize, data_dir, max_skipped, verify
+        )
+        declared = {"root": source.root, "read_alpha": source.read_alpha}
+    images, digests, meta = prepared
+    report_skipped(meta, max_skipped, folder)
+    names = meta["attribute_names"]
+    store = ImageStore(
+        name=name,
+        split="all",
+        images=images,
+        labels=np.asarray(meta["labels"], np.int32),
+        class_names=tuple(meta["class_names"]),
+        ids=tuple(meta["ids"]),
+        attributes={k: np.asarray(x, np.int32) for k, x in meta["attributes"].items()},
+        attribute_names={key: tuple(values) for key, values in names.items()},
+        digests=digests,
+        splits=tuple(meta["splits"]),
+        **declared,
+    )
+    if split in (None, "all"):
+        return store
+    if split not in meta["splits"]:
         known = ", ".join([*meta["splits"], "all"])
         raise UserError(
             f"{name} has no split {split!r}: choose one of {known}."
@@ -237,21 +233,45 @@ def _select(name: str, split: str | None, prepared: seal.Prepared) -> ImageStore
             else f"{name} has no split {split!r}, only 'all': set the split to all, as "
             "in --split=all or --config.data.split=all."
         )
-    labels = np.asarray(meta["labels"], np.int32)[rows]
-    ids = tuple(meta["ids"][row] for row in rows)
-    return ImageStore(
-        name=name,
-        split=split,
-        images=images,
-        labels=labels,
-        class_names=tuple(meta["class_names"]),
-        ids=ids,
-        attributes={
-            key: np.asarray(values, np.int32)[rows]
-            for key, values in meta["attributes"].items()
-        },
-        attribute_names={
-            key: tuple(names) for key, names in meta["attribute_names"].items()
-        },
-        digests=prepared.digests[rows],
-    )
+    rows = np.asarray(meta["splits"][split], np.int64)
+    return dataclasses.replace(store.take(rows), split=split)
+
+
+def find_splits(name: str, **options: Any) -> list[str]:
+    """The names of a store's splits.
+
+    Args:
+      name: of the store.
+      **options: as in `open_store`; the store is prepared where it is new.
+    """
+    return list(open_store(name, **options).splits)
+
+
+def open_source(name: str) -> Source:
+    """The images of a store before they are prepared.
+
+    Raises:
+      UserError: the name is unknown, the images are not there, or a module is no store.
+    """
+    scheme, _, argument = name.partition(":")
+    if scheme in _FORMS and bool(argument) != (":" in _FORMS[scheme]):
+        raise UserError(f"There is no store {name!r}: write it as {_FORMS[scheme]}.")
+    if scheme == "array_record":
+        raise UserError(f"{name} is prepared already: name the store it was made of.")
+    # The error names the forms.
+    known = list(_FORMS if scheme in _FORMS else _FORMS.values())
+    module = registry.find("store", scheme, __package__, known)
+    try:
+        inspect.signature(module.scan).bind(argument)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The store {name!r} ({module.__file__}) needs a function scan(argument: str) "
+            f"that gives an image_source.Source ({error})."
+        ) from error
+    source = module.scan(argument)
+    if not isinstance(source, Source):
+        raise UserError(
+            f"The store {name!r} ({module.__file__}): scan gives "
+            f"{type(source).__name__}, not an image_source.Source."
+        )
+    return source

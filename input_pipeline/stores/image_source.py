@@ -1,16 +1,26 @@
-"""Where the images of a store come from, before they are decoded and resized."""
+"""Where the images of a store come from, before they are decoded and resized.
+
+A kind of store is a module with a function `scan(argument: str) -> Source`, where a store's
+name is MODULE:ARGUMENT (without an argument, it is ""). It may be one of this package or,
+with a dot in its import path, any other that Python finds.
+"""
 
 import collections
 import hashlib
-from collections.abc import Callable, Iterable
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline.stores.files import File
+from input_pipeline.stores.image_files import File
 
 # Row to an encoded image, or to pixels uint8 [H, W, 3]. Several threads may call it.
 Reader = Callable[[int], bytes | np.ndarray]
+# Ids of images, and the side S at which they were prepared, to alpha uint8 [n, S, S], 255
+# where only the object is seen and 0 where only the background is; and to the plain colour
+# of the background, uint8 [n, 3].
+ReadAlpha = Callable[[Sequence[str], int], tuple[np.ndarray, np.ndarray]]
 
 
 class Source(NamedTuple):
@@ -23,6 +33,8 @@ class Source(NamedTuple):
         row. It can be slow: it is called only when the images must be prepared.
       open_reader: called only then, too.
       size_of: row to the bytes that reading it takes, where these can be many.
+      root: the folder or archive in which ids are paths; None where they are none.
+      read_alpha: tells the object from the background; None where that is not known.
     """
 
     name: str
@@ -30,6 +42,8 @@ class Source(NamedTuple):
     meta: Callable[[], dict[str, Any]]
     open_reader: Callable[[], Reader]
     size_of: Callable[[int], int] = lambda row: 0
+    root: pathlib.Path | None = None
+    read_alpha: ReadAlpha | None = None
 
 
 def key_of(files: Iterable[File], *others: object) -> str:
@@ -52,22 +66,26 @@ def make_meta(
     Args:
       ids: one an image.
       classes: its class; None for an unlabelled one.
-      splits: rows of each split.
+      splits: rows of each split; an image may be in several, or in none.
       names: from classes to names that people read; where two classes have one name, the
         class is added.
     """
     known = sorted({c for c in classes if c is not None})
     number = {c: i for i, c in enumerate(known)}
-    shown = [(names or {}).get(c, c) for c in known]
-    times = collections.Counter(shown)
     return {
         "ids": ids,
         "labels": [-1 if c is None else number[c] for c in classes],
-        "class_names": [
-            name if times[name] == 1 else f"{name} ({c})"
-            for name, c in zip(shown, known, strict=True)
-        ],
+        "class_names": tell_apart([(names or {}).get(c, c) for c in known], known),
         "attributes": {},
         "attribute_names": {},
         "splits": splits,
     }
+
+
+def tell_apart(names: Iterable[str], keys: Iterable[str]) -> list[str]:
+    """The names; where several are the same, with their keys."""
+    times = collections.Counter(names)
+    return [
+        name if times[name] == 1 else f"{name} ({key})"
+        for name, key in zip(names, keys, strict=True)
+    ]

@@ -1,0 +1,247 @@
+"""Prepared images in one memory-mapped array: how a store is kept unless said otherwise.
+
+The pixels of the folder `DATA_DIR/NAME-KEY/` are in `images.npy`, uint8 [N, S, S, 3];
+`prepared_images` says what lies beside them. How far a preparation came is in
+`progress.json`. A damaged folder is prepared again.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from input_pipeline.stores import decode, preparing
+from input_pipeline.stores.image_source import Source
+from input_pipeline.stores.prepared_images import (
+    Prepared,
+    data_root,
+    digest_pixels,
+    find_damaged,
+    open_folder,
+)
+from sp_jax.cli import describe_os_error
+from sp_jax.errors import UserError
+from sp_jax.files import write_text
+from sp_jax.json_file import read_json
+
+# Part of every key: raise it when what is written below changes.
+FORMAT = 4
+_CHUNK = 2048  # Images between two notes of the progress.
+_STALE_SECONDS = 7 * 24 * 3600
+_HINT = "Another folder for prepared images is chosen by data_dir or $SP_JAX_DATA."
+
+
+class NpyPixels:
+    """The rows of an .npy file; sent to another process, it is opened there."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        """Open the file.
+
+        Raises:
+          ValueError: it does not hold images.
+          OSError: it is missing or truncated.
+        """
+        self._path = pathlib.Path(path)
+        # np.load checks the length of the file against its header.
+        self._array = np.load(self._path, mmap_mode="r")
+        self.shape = self._array.shape
+        if self._array.ndim != 4 or self._array.dtype != np.uint8:
+            raise ValueError(f"{path} holds no uint8 images.")
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The pixels of some rows."""
+        return np.asarray(self._array[rows])
+
+    def __reduce__(self):
+        """By path: without it, a memory map is sent with all its bytes."""
+        return NpyPixels, (self._path,)
+
+
+def load_or_prepare(
+    source: Source,
+    image_size: int,
+    resize: decode.Resize,
+    data_dir: str | os.PathLike[str] | None,
+    max_skipped: float,
+    verify: bool,
+) -> tuple[Prepared, pathlib.Path]:
+    """Open the prepared images of a source, and prepare them first where needed.
+
+    Returns them and their folder; arguments and errors are those of `open_store`.
+    """
+    key = f"{FORMAT} {image_size} {resize} {decode.VERSION} {source.key}"
+    key = hashlib.sha256(key.encode()).hexdigest()[:16]
+    # A name may have 255 bytes on most disks.
+    final = data_root(data_dir) / f"{source.name[:50]}-{key}"
+
+    def make() -> None:
+        if final.exists():  # A damaged one.
+            shutil.rmtree(final)
+        preparing.prepare(
+            source,
+            final,
+            lambda folder, count: _Writer(folder, count, image_size),
+            image_size,
+            resize,
+            max_skipped,
+        )
+
+    try:
+        prepared = preparing.find_or_make(
+            final.parent / ".locks" / final.name, lambda: _open(final, verify), make
+        )
+    except OSError as error:
+        raise UserError(
+            f"Cannot prepare images in {final.parent}: {describe_os_error(error)} {_HINT}"
+        ) from error
+    if prepared is None:
+        raise UserError(
+            f"The images prepared in {final} cannot be read back: check that disk. {_HINT}"
+        )
+    return prepared, final
+
+
+def _open(final: pathlib.Path, verify: bool) -> Prepared | None:
+    """The prepared folder; None where it is missing or, with a warning, damaged."""
+    if not final.exists():
+        return None
+
+    def open_pixels(meta: dict[str, Any]) -> tuple[NpyPixels, dict[str, int]]:
+        images = NpyPixels(final / "images.npy")
+        return images, {"images.npy": len(images)}
+
+    try:
+        return open_folder(final, open_pixels, verify)
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        if isinstance(error.__cause__, OSError):  # It is there, and cannot be read.
+            raise
+        logging.warning(
+            "The prepared images in %s are not whole and are prepared again (%s).",
+            final,
+            str(error).rstrip("."),
+        )
+        return None
+
+
+class _Writer:
+    """Writes `images.npy` and `digests.npy`; see `preparing.Writer`."""
+
+    def __init__(self, folder: pathlib.Path, count: int, size: int):
+        os.utime(folder)  # It is in use: no process may take it for a leftover.
+        _remove_stale(folder.parent)
+        self._folder, self.chunk = folder, _CHUNK
+        self.done, self.skipped = _read_progress(folder, count, size)
+        self._images = _open_array(
+            folder / "images.npy", (count, size, size, 3), self.done
+        )
+        self._digests = _open_array(folder / "digests.npy", (count, 32), self.done)
+        # What is kept is written without gaps, so that nothing has to be moved at the end.
+        self._end = self.done - len(self.skipped)
+
+    def write(self, images: Iterator[np.ndarray]) -> None:
+        for image in images:
+            self._images[self._end] = image
+            self._digests[self._end] = digest_pixels(image)
+            self._end += 1
+        self._images.flush()
+        self._digests.flush()
+
+    def note(self, done: int, skipped: dict[int, str]) -> None:
+        progress = {"done": done, "skipped": skipped}
+        write_text(self._folder / "progress.json", json.dumps(progress))
+
+    def finish(self, kept: np.ndarray) -> tuple[list[str], dict[str, Any]]:
+        del self._images, self._digests  # Closed before they are cut.
+        _cut(self._folder / "images.npy", len(kept))
+        _cut(self._folder / "digests.npy", len(kept))
+        return ["images.npy"], {}
+
+
+def _read_progress(
+    folder: pathlib.Path, count: int, size: int
+) -> tuple[int, dict[int, str]]:
+    """How far an earlier preparation came, and what it left out; 0 if it is damaged."""
+    try:
+        progress = read_json(folder / "progress.json")
+        done = progress["done"]
+        skipped = {int(row): reason for row, reason in progress["skipped"].items()}
+        lengths = [count]
+        if done == count:  # It was killed while, or after, they were cut.
+            lengths.append(count - len(skipped))
+        images = NpyPixels(folder / "images.npy")
+        digests = np.load(folder / "digests.npy", mmap_mode="r")
+        if (
+            done in range(count + 1)
+            and skipped.keys() <= set(range(done))
+            and len(images) in lengths
+            and len(digests) in lengths
+            and images.shape[1:] == (size, size, 3)
+            and digests.shape[1:] == (32,)
+            and not len(find_damaged(images, digests, np.arange(done - len(skipped))))
+        ):
+            return done, skipped
+    except (
+        FileNotFoundError,
+        ValueError,
+        EOFError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ):
+        pass
+    return 0, {}
+
+
+def _open_array(path: pathlib.Path, shape: tuple[int, ...], done: int) -> np.memmap:
+    """A uint8 .npy file to write into, as it was if something is done already."""
+    if done:
+        return np.load(path, mmap_mode="r+")
+    need, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
+    path.unlink(missing_ok=True)
+    try:
+        if need > free:
+            raise OSError(errno.ENOSPC, f"only {free / 1e9:.1f} GB are free")
+        array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        # A memory map of a disk that fills up later would die of SIGBUS.
+        if hasattr(os, "posix_fallocate"):  # macOS has none.
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} needs {need / 1e9:.1f} GB. {describe_os_error(error)} {_HINT}"
+        ) from error
+    return array
+
+
+def _cut(path: pathlib.Path, rows: int) -> None:
+    """Shorten an .npy file to its first rows; again, if that was interrupted."""
+    array = np.load(path, mmap_mode="r")
+    shape, first, dtype = (rows, *array.shape[1:]), array.offset, array.dtype
+    del array
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    with open(path, "r+b") as file:
+        # NumPy pads the header, so that it has one length for every number of rows.
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(first + int(np.prod(shape)) * dtype.itemsize)
+
+
+def _remove_stale(root: pathlib.Path) -> None:
+    """Remove what preparations left that were killed a week ago."""
+    for path in root.glob("*.partial"):
+        with contextlib.suppress(FileNotFoundError):  # Another process was faster.
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,275 @@
+"""Prepared images: decoded and resized once, in a folder that is whole or absent.
+
+Whatever the form of the pixels (`memory_map`, `records`), the folder also holds
+
+* `digests.npy`: uint8 [N, 32], the SHA-256 of each image's pixels (so that a
+  fingerprint of any subset costs no pass over the pixels),
+* `meta.json`: ids, labels, names, splits, for people and other programs,
+* `checked.json`: the size and the time of each file of pixels, and the SHA-256 of the two
+  files above, noted when they have been found right,
+* `skipped.csv`: ids of the images that could not be used, and why, if there are any.
+
+Every opening compares a few images with their SHA-256; all of a file are compared when its
+size or its time differs from what is noted.
+"""
+
+import concurrent.futures
+import csv
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from absl import logging
+
+from sp_jax.cli import check_paths
+from sp_jax.errors import UserError
+from sp_jax.files import write_text
+from sp_jax.json_file import read_json
+
+_NOTE = "checked.json"
+_DESCRIPTION = ("meta.json", "digests.npy")
+_SKIPPED = "skipped.csv"
+_SAMPLE = 16
+_CHUNK_BYTES = 2**22  # Of one thread.
+
+
+class Pixels(Protocol):
+    """Images of one size, uint8 [N, S, S, 3], that stay on disk."""
+
+    shape: tuple[int, int, int, int]
+
+    def __len__(self) -> int:
+        """The number of images N."""
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """A new array uint8 [..., S, S, 3] for rows [...]."""
+
+
+class Prepared(NamedTuple):
+    """Prepared images, opened: pixels, their SHA-256 digests and the meta data."""
+
+    images: Pixels
+    digests: np.ndarray
+    meta: dict[str, Any]
+
+
+def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+    """The folder for prepared data: argument, else $SP_JAX_DATA, else ~/.cache."""
+    if data_dir is None:
+        data_dir = os.environ.get("SP_JAX_DATA") or "~/.cache/sp_jax"
+    check_paths([os.fspath(data_dir)])
+    return pathlib.Path(os.path.expanduser(data_dir))
+
+
+def open_folder(
+    folder: pathlib.Path,
+    open_pixels: Callable[[dict[str, Any]], tuple[Pixels, dict[str, int]]],
+    verify: bool,
+) -> Prepared:
+    """Open a prepared folder, and check it as the top of this file says.
+
+    Args:
+      folder: the folder.
+      open_pixels: from the meta data to the pixels, and to the number of images in each
+        of their files.
+      verify: compare all images, whatever is noted.
+
+    Raises:
+      UserError: names the file that is missing, damaged or was changed.
+      ValueError, OSError: what `open_pixels` raises besides.
+    """
+    noted = _read_note(folder)
+    meta = read_json(folder / "meta.json")
+    images, counts = open_pixels(meta)
+    digests = _load_digests(folder / "digests.npy", len(images))
+    if "meta.json" not in noted and not (
+        describes(meta, len(images)) and type(meta.get("skipped")) is int
+    ):
+        raise UserError(
+            f"{folder / 'meta.json'} is damaged: it does not describe {len(images)} images"
+        )
+    names, ends = list(counts), np.cumsum(list(counts.values()))
+    changed = [verify or noted.get(name) != _stamp(folder / name) for name in names]
+    rows = [np.linspace(0, len(images) - 1, _SAMPLE).astype(int)]
+    for name, end, new in zip(names, ends, changed, strict=True):
+        if new:
+            rows.append(np.arange(end - counts[name], end))
+    wrong = find_damaged(images, digests, np.unique(np.concatenate(rows)))
+    if len(wrong):
+        path = folder / names[int(np.searchsorted(ends, wrong[0], side="right"))]
+        raise UserError(
+            f"{path} is damaged: the pixels of {len(wrong)} of {len(images)} images "
+            f"differ from their SHA-256 in digests.npy, first those of row {wrong[0]}"
+        )
+    if any(changed):
+        try:
+            note(folder, names)
+        except OSError as error:
+            logging.warning(
+                "%s: all pixels were compared with their SHA-256, and are right; this "
+                "cannot be noted (%s), and is done again at every opening.",
+                folder,
+                error,
+            )
+    return Prepared(images, digests, meta)
+
+
+def note(folder: pathlib.Path, names: Iterable[str]) -> None:
+    """Note that files of pixels are right, and the files that describe them."""
+    content = {name: _stamp(folder / name) for name in names}
+    content |= {name: _digest_file(folder / name) for name in _DESCRIPTION}
+    write_text(folder / _NOTE, json.dumps(content))
+
+
+def _read_note(folder: pathlib.Path) -> dict[str, Any]:
+    """What is noted; {} where that was lost, or an older version wrote the images."""
+    try:
+        noted = read_json(folder / _NOTE)
+    except UserError:
+        return {}
+    for name in _DESCRIPTION:
+        if name in noted and noted[name] != _digest_file(folder / name):
+            raise UserError(f"{folder / name} was changed after it was written")
+    return noted
+
+
+def _load_digests(path: pathlib.Path, count: int) -> np.ndarray:
+    """The digests of so many images: uint8 [count, 32]."""
+    try:
+        # A memory map's length is compared with the header, before memory is taken.
+        digests = np.load(path, mmap_mode="r")
+        if digests.shape != (count, 32) or digests.dtype != np.uint8:
+            raise ValueError(f"it does not hold the digests of {count} images")
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return np.array(digests)
+
+
+def find_damaged(images: Pixels, digests: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Those of some rows whose pixels differ from their digests."""
+    chunk = max(1, _CHUNK_BYTES // int(np.prod(images.shape[1:])))
+
+    def differ(start: int) -> list[int]:
+        part = rows[start : start + chunk]
+        found = np.stack([digest_pixels(image) for image in images[part]])
+        return part[(found != digests[part]).any(1)].tolist()
+
+    starts = range(0, len(rows), chunk)
+    threads = min(os.cpu_count() or 1, 16, len(starts) or 1)
+    # SHA-256 releases the interpreter lock.
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        found = (map if threads == 1 else pool.map)(differ, starts)
+        return np.array([row for part in found for row in part], int)
+
+
+def digest_pixels(image: np.ndarray) -> np.ndarray:
+    """SHA-256 of one image's bytes: uint8 [32]."""
+    digest = hashlib.sha256(np.ascontiguousarray(image).data).digest()
+    return np.frombuffer(digest, np.uint8)
+
+
+def describes(meta: Any, count: int | None = None) -> bool:
+    """Whether meta data is as `image_source.make_meta` makes it, and of so many images."""
+
+    def are(values: object, kind: type, length: int | None = None) -> bool:
+        return (
+            isinstance(values, list)
+            and length in (None, len(values))
+            and set(map(type, values)) <= {kind}
+        )
+
+    def within(values: object, first: int, end: int) -> bool:
+        return are(values, int) and (
+            not values or first <= min(values) <= max(values) < end
+        )
+
+    if not isinstance(meta, dict) or not are(meta.get("ids"), str, count):
+        return False
+    count = len(meta["ids"])
+    names, labels = meta.get("class_names"), meta.get("labels")
+    attributes, known = meta.get("attributes"), meta.get("attribute_names")
+    splits = meta.get("splits")
+    return (
+        are(names, str)
+        and are(labels, int, count)
+        and within(labels, -1, len(names))
+        and all(isinstance(part, dict) for part in (attributes, known, splits))
+        and attributes.keys() == known.keys()
+        and all(are(values, int, count) for values in attributes.values())
+        and all(are(values, str) for values in known.values())
+        and all(within(rows, 0, count) for rows in splits.values())
+    )
+
+
+def write_skipped(
+    folder: pathlib.Path, ids: list[str], skipped: dict[int, str]
+) -> None:
+    """List the images that were left out, and why."""
+    if not skipped:
+        return
+    with open(
+        folder / _SKIPPED, "w", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("id", "reason"))
+        writer.writerows((ids[row], reason) for row, reason in sorted(skipped.items()))
+
+
+def report_skipped(
+    meta: dict[str, Any], max_skipped: float, folder: pathlib.Path
+) -> None:
+    """Warn if prepared images lack some; raise UserError if they lack too many."""
+    skipped = meta["skipped"]
+    if skipped:
+        total = skipped + len(meta["ids"])
+        check_skipped(skipped, total, max_skipped, folder)
+        logging.warning(
+            "%d of %d images are left out: see %s.", skipped, total, folder / _SKIPPED
+        )
+        names, labels = meta["class_names"], set(meta["labels"])
+        if lost := [name for i, name in enumerate(names) if i not in labels]:
+            logging.warning("No image is left of the classes %s.", ", ".join(lost[:10]))
+
+
+def check_skipped(
+    skipped: int, total: int, max_skipped: float, folder: pathlib.Path
+) -> None:
+    """Raise UserError if too many images were left out."""
+    if skipped == total:
+        raise UserError(
+            f"None of the {total} images can be read{_first_skipped(folder)}: see "
+            f"{folder / _SKIPPED}."
+        )
+    if skipped > max_skipped * total:
+        raise UserError(
+            f"{skipped} of {total} images cannot be used{_first_skipped(folder)}; all are "
+            f"listed in {folder / _SKIPPED}: mend or remove them, or allow it with "
+            f"max_skipped={np.ceil(1000 * skipped / total) / 1000:g} (a share; it is "
+            f"{max_skipped:g})."
+        )
+
+
+def _first_skipped(folder: pathlib.Path) -> str:
+    """Name the first image that was left out; nothing if the list is damaged."""
+    try:
+        with open(
+            folder / _SKIPPED, newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
+            first = next(csv.DictReader(file))
+        return f", such as {first['id']} ({first['reason']})"
+    except (OSError, csv.Error, StopIteration, KeyError):
+        return ""
+
+
+def _stamp(path: pathlib.Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _digest_file(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

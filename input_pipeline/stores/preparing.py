@@ -1,0 +1,229 @@
+"""The loop that prepares images: decode, resize, write, note how far it came, rename.
+
+It writes a folder `NAME.partial`, which is renamed when it is complete. A preparation that is
+killed at any moment leaves nothing that could be taken for a complete one, and the next one
+goes on where it was. How pixels are written is the affair of a `Writer`.
+"""
+
+import concurrent.futures
+import errno
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+import filelock
+import numpy as np
+import tqdm
+from PIL import Image
+
+from input_pipeline.stores.decode import BadImage, Budget, Resize, decode, fit
+from input_pipeline.stores.image_source import Source
+from input_pipeline.stores.prepared_images import (
+    check_skipped,
+    describes,
+    note,
+    write_skipped,
+)
+from sp_jax.errors import UserError
+from sp_jax.files import write_text
+
+_AHEAD = 512  # Images in flight, but not more than:
+_BYTES_AHEAD = 10**9
+# Of all files that are being decoded; a larger one is refused.
+_bytes_in_flight = Budget(10**9)
+# What no image is to blame for.
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# What the complete folder does not need: the writers' notes, and files half written.
+_NOTES = ("progress.json", "digests-*.npy", "skipped-*.json", ".*.tmp")
+
+T = TypeVar("T")
+
+
+class Writer(Protocol):
+    """A form of prepared images, written into a folder.
+
+    Attributes:
+      chunk: so many rows of the source are written between two notes.
+      done: rows of the source that an earlier call has written, as it noted.
+      skipped: those of them that it left out, and why.
+    """
+
+    chunk: int
+    done: int
+    skipped: dict[int, str]
+
+    def write(self, images: Iterator[np.ndarray]) -> None:
+        """Bring the next images, uint8 [S, S, 3], and their SHA-256 to the disk."""
+
+    def note(self, done: int, skipped: dict[int, str]) -> None:
+        """Note that the rows before `done` need not be decoded again."""
+
+    def finish(self, kept: np.ndarray) -> tuple[list[str], dict[str, Any]]:
+        """Complete the files, which hold the rows `kept` of the source.
+
+        Returns the names of those with pixels, and what `meta.json` has to say of them.
+        """
+
+
+def find_or_make(
+    lock: pathlib.Path, find: Callable[[], T | None], make: Callable[[], None]
+) -> T | None:
+    """What `find` gives; where that is None, `make` makes it first.
+
+    Of several processes one makes it; the others wait at the lock, and find it.
+    """
+    if (found := find()) is None:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()  # Where that fails, filelock may wait for ever.
+        with filelock.FileLock(lock):
+            if (found := find()) is None:
+                make()
+                found = find()
+    return found
+
+
+def prepare(
+    source: Source,
+    final: pathlib.Path,
+    open_writer: Callable[[pathlib.Path, int], Writer],
+    image_size: int,
+    resize: Resize,
+    max_skipped: float,
+) -> None:
+    """Prepare the images of a source into a folder; hold its lock.
+
+    Args:
+      source: the images.
+      final: the folder, which is not there.
+      open_writer: from the folder to write in and the number of images to a writer.
+      image_size: see `open_store`, as for the following.
+      resize: how to make them square.
+      max_skipped: share of the images that may be left out.
+
+    Raises:
+      UserError: too many images are unusable, the memory or the disk does not suffice, or
+        the source is not what it should be.
+      OSError: the folder cannot be written.
+    """
+    meta = source.meta()
+    if not describes(meta):
+        raise UserError(
+            f"{source.name}: the meta data of its Source is not what "
+            "input_pipeline.stores.image_source.make_meta makes: correct its store."
+        )
+    partial = final.with_name(f"{final.name}.partial")
+    partial.mkdir(exist_ok=True)
+    ids = meta["ids"]
+    count = len(ids)
+    writer = open_writer(partial, count)
+    skipped = dict(writer.skipped)
+    images = decode_rows(source, count, image_size, resize, start=writer.done)
+
+    def good(rows: range) -> Iterator[np.ndarray]:
+        for row in rows:
+            image = next(images)
+            if isinstance(image, BadImage):
+                skipped[row] = str(image)
+            else:
+                yield image
+
+    for start in range(writer.done, count, writer.chunk):
+        rows = range(start, min(start + writer.chunk, count))
+        writer.write(good(rows))
+        write_skipped(partial, ids, skipped)
+        check_skipped(len(skipped), count, max_skipped, partial)
+        writer.note(rows.stop, skipped)
+    kept = np.setdiff1d(np.arange(count), list(skipped))
+    names, more = writer.finish(kept)
+    meta = keep_rows(meta, kept) | {"skipped": len(skipped)} | more
+    write_text(partial / "meta.json", json.dumps(meta))
+    note(partial, names)
+    os.replace(partial, final)
+    for pattern in _NOTES:
+        for path in final.glob(pattern):
+            path.unlink()
+
+
+def decode_rows(
+    source: Source, count: int, size: int, resize: Resize, start: int = 0
+) -> Iterator[np.ndarray | BadImage]:
+    """Rows start .. count - 1 of a source: uint8 [size, size, 3], or why not.
+
+    Several threads decode; the rows come in order.
+
+    Raises:
+      UserError: the memory or the number of threads does not suffice, or the source gives
+        something other than images.
+      OSError: too many files are open.
+    """
+    read = source.open_reader()
+
+    def one(row: int) -> np.ndarray | BadImage:
+        try:
+            with _bytes_in_flight.hold(source.size_of(row)):
+                content = read(row)
+                if isinstance(content, bytes):
+                    return decode(content, size, resize)
+                return fit(_from_array(source.name, content), size, resize)
+        except OSError as error:
+            if error.errno in _LIMITS:
+                raise
+            return BadImage(f"cannot be read: {error}")
+        except BadImage as error:
+            return BadImage(str(error))  # Its traceback would keep the content.
+
+    threads = min(os.cpu_count() or 1, 32)  # PIL decodes without the interpreter lock.
+    ahead = max(1, min(_AHEAD, _BYTES_AHEAD // (3 * size**2)))
+    progress = tqdm.tqdm(
+        total=count,
+        initial=start,
+        desc=source.name,
+        unit="image",
+        mininterval=1.0,
+        disable=count - start <= 2000,
+    )
+    with progress, concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for first in range(start, count, ahead):
+            try:
+                for image in pool.map(one, range(first, min(first + ahead, count))):
+                    progress.update()
+                    yield image
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "new thread" not in str(error):
+                    raise
+                raise UserError(
+                    "The memory or the number of threads does not suffice to decode the "
+                    "images: end other programs, or raise the limit (ulimit -v, -u)."
+                ) from error
+
+
+def _from_array(name: str, content: Any) -> Image.Image:
+    """What a reader gives that is not an encoded image."""
+    array = np.asarray(content)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+        raise UserError(
+            f"{name}: the reader of its Source gives {type(content).__name__} "
+            f"{array.dtype} {list(array.shape)}: an image is bytes, or uint8 [H, W, 3]."
+        )
+    return Image.fromarray(array)
+
+
+def keep_rows(meta: dict[str, Any], kept: np.ndarray) -> dict[str, Any]:
+    """The meta data of some rows, renumbered."""
+    place = {int(row): i for i, row in enumerate(kept)}
+
+    def select(values):
+        return [values[row] for row in place]
+
+    return {
+        **meta,
+        "ids": select(meta["ids"]),
+        "labels": select(meta["labels"]),
+        "attributes": {k: select(v) for k, v in meta["attributes"].items()},
+        "splits": {
+            k: [place[row] for row in rows if row in place]
+            for k, rows in meta["splits"].items()
+        },
+    }
