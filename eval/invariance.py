@@ -3,7 +3,7 @@ r"""Invariance: how far controlled changes of an image move its features.
 The paper (https://arxiv.org/abs/2510.08722) claims that semantic pairs make
 representations robust to occlusion, background, pattern or texture, and illumination, and
 measures none of them. Here test images are changed in these four families, in several
-kinds and levels each (`eval.changes` says what a level is), and two things are measured:
+kinds and levels each (`eval.corruptions` says what a level is), and two things are measured:
 
 * `cosine`: (c - d) / (1 - d), where c is the cosine between the features of an image and
   of the same image changed, in the mean, and d the mean cosine between the features of
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval import changes, cli, linear_probe, probes
+from eval import cli, corruptions, linear_probe, probes
 from eval.options import Count, Fraction, Seed, Several, read_options
 from eval.task import Evaluator, Task, task_of
 from sp_jax.errors import UserError
@@ -76,7 +76,7 @@ def create(**options: Any) -> Evaluator:
       UserError: the options do not fit the data.
     """
     settings, task, chosen = open_images(options)
-    families = changes.families_of(changes.has_alpha(task.test))
+    families = corruptions.families_of(corruptions.has_alpha(task.test))
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor)
@@ -84,14 +84,16 @@ def create(**options: Any) -> Evaluator:
         clean, labels = normalize(test[chosen]), task.test_labels[chosen]
         different = mean_cosine(clean)
         rows = task.test_rows[chosen]
-        scene = changes.make_scene(task.test, rows, settings.seed)
+        scene = corruptions.make_scene(task.test, rows, settings.seed)
         every: dict[str, float] = {}
         means: dict[str, float] = {}
         for family, kinds in families.items():
             found: dict[str, list[float]] = {measure: [] for measure in MEASURES}
             for name, kind in kinds.items():
                 for level in kind.levels[1:]:
-                    changed = changes.apply(family, name, scene, level, settings.seed)
+                    changed = corruptions.apply(
+                        family, name, scene, level, settings.seed
+                    )
                     features = extractor.map(changed)
                     numbers = {
                         "cosine": relative(clean, normalize(features), different),
@@ -117,13 +119,13 @@ def create(**options: Any) -> Evaluator:
 
 
 def _describe(settings: Options, task: Task, chosen: np.ndarray) -> str:
-    known = changes.families_of(changes.has_alpha(task.test))
+    known = corruptions.families_of(corruptions.has_alpha(task.test))
     text = "; ".join(
         f"{family} ({', '.join(kinds)})" for family, kinds in known.items()
     )
     left_out = [
         f"{family}/{name}"
-        for family, kinds in changes.FAMILIES.items()
+        for family, kinds in corruptions.FAMILIES.items()
         for name in kinds
         if name not in known.get(family, ())
     ]
@@ -150,7 +152,7 @@ def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
             f"{settings.dataset} {settings.test_split} has one image with a "
             f"{settings.target}: changes are judged beside other images."
         )
-    changes.check_images(task.test)
+    corruptions.check_images(task.test)
     # Raw bits: NumPy promises the same ones in every version.
     order = np.argsort(np.random.PCG64(settings.seed).random_raw(count), kind="stable")
     return settings, task, np.sort(order[: settings.images])

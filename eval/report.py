@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from eval import invariance_figure, pictures
 from eval.retrieval import Options as RetrievalOptions
 from eval.retrieval import nearest
-from eval.runs import Run, format_table, group_runs, mean_text, read_run
+from eval.runs import RunFolder, format_table, group_runs, mean_text, read_run
 from input_pipeline.stores.store import open_store
 from sp_jax import cli
 from sp_jax.errors import UserError
@@ -43,7 +43,7 @@ _FIGURES = {
 _HEADLINES = ("accuracy", "top1", "cosine", "rankme", "cka")
 
 
-def make_table(runs: Sequence[Run]) -> list[list[str]]:
+def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
     """Rows of text: one an evaluation, with the baselines where they are known.
 
     Several runs of one label become their mean and sample standard deviation.
@@ -71,7 +71,7 @@ def make_table(runs: Sequence[Run]) -> list[list[str]]:
     return table
 
 
-def _baselines(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+def _baselines(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
     """Features without learning, as benchmarks/emoji_baselines.py measured them."""
     if any(run.config["data"]["store"] != "emoji" for run in runs):
         return {}
@@ -79,7 +79,7 @@ def _baselines(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
     return json.loads(path.read_text())["results"] if path.is_file() else {}
 
 
-def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
+def draw_curves(runs: Sequence[RunFolder], path: pathlib.Path) -> None:
     """Loss, health of the representation and evaluations over epochs."""
     probes = [
         f"{name}/{key}"
@@ -120,7 +120,9 @@ def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
     pictures.save_figure(figure, path)
 
 
-def draw_invariances(runs: Sequence[Run], out: pathlib.Path) -> list[tuple[str, str]]:
+def draw_invariances(
+    runs: Sequence[RunFolder], out: pathlib.Path
+) -> list[tuple[str, str]]:
     """The figure of each result of `eval.invariance` that all runs have.
 
     Returns:
@@ -140,7 +142,7 @@ def draw_invariances(runs: Sequence[Run], out: pathlib.Path) -> list[tuple[str, 
     return figures
 
 
-def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> str | None:
+def draw_retrieval(runs: Sequence[RunFolder], path: pathlib.Path) -> str | None:
     """Queries with their nearest neighbours, the first run of each label side by side.
 
     With the protocol "across", neighbours differ in that attribute (by other artists, say).
@@ -259,7 +261,7 @@ Protocols:</small></p>
 )
 
 
-def _of_each_label(runs: Sequence[Run], name: str) -> list[tuple[str, str]]:
+def _of_each_label(runs: Sequence[RunFolder], name: str) -> list[tuple[str, str]]:
     """A picture of the first run of each label, where that has it."""
     return [
         (label, pictures.embed(group[0].workdir / name))
@@ -268,7 +270,7 @@ def _of_each_label(runs: Sequence[Run], name: str) -> list[tuple[str, str]]:
     ]
 
 
-def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
+def write_report(runs: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Path:
     """Draw the pictures and write report.html; return its path."""
     out.mkdir(parents=True, exist_ok=True)
     draw_curves(runs, out / "curves.png")
