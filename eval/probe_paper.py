@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eval.finetune import crop_and_flip, whole_batch
+from eval.supervised import crop_and_flip, train, whole_batch
 from eval.task import Task
 from sp_jax import optim
 from sp_jax.augment import augment
@@ -172,7 +172,7 @@ def fit_paper(
       seed: of the first weights, of the order of the images and of the crops.
 
     Returns:
-      `predict(uint8 [n, S, S, 3]) -> int32 [n]` classes, of whole images; and the recipe
+      `classify(uint8 [n, S, S, 3]) -> int32 [n]`, of whole images; and the recipe
       with the batch that was taken.
 
     Raises:
@@ -225,33 +225,23 @@ def fit_paper(
         in_shardings=(whole, whole, whole, rows, rows),
         out_shardings=(whole, whole),
     )
-    order = np.random.default_rng(seed)
     # A training loop may forbid implicit transfers; here they are meant.
     with jax.transfer_guard("allow"):
         variables = jax.device_put(local_copy(backbone.variables), whole)
-        state = jax.device_put(start(variables), whole)
-        for epoch in range(recipe.epochs):
-            batches = order.permutation(len(task.train_rows))[: steps * size]
-            for i, batch in enumerate(batches.reshape(steps, size)):
-                images = task.train.read(task.train_rows[batch])
-                number = np.int32(epoch * steps + i)
-                labels = task.train_labels[batch]
-                state, loss = step(state, variables, number, images, labels)
-            # Once an epoch: the device is not waited for in between.
-            if not np.isfinite(loss):
-                raise UserError(
-                    f"The linear probe diverged in epoch {epoch + 1}: its recipe does "
-                    "not suit these features; choose another."
-                )
+        layer, _ = train(
+            task,
+            lambda state, *batch: step(state, variables, *batch),
+            jax.device_put(start(variables), whole),
+            epochs=recipe.epochs,
+            batch_size=size,
+            seed=seed,
+            diverged="The linear probe diverged in epoch {epoch}: its recipe does not suit "
+            "these features; choose another.",
+        )
 
     @jax.jit
     def classify(layer: Any, variables: Any, images: jax.Array) -> jax.Array:
         features = features_of(variables, backbone.preprocess(images))
         return jnp.argmax(logits_of(layer, features), axis=1)
 
-    layer = state[0]
-
-    def predict(images: np.ndarray) -> jax.Array:
-        return classify(layer, variables, jax.device_put(images, whole))
-
-    return predict, recipe
+    return lambda x: classify(layer, variables, jax.device_put(x, whole)), recipe

@@ -7,6 +7,7 @@ Writes `report.html` (self-contained), `curves.png` and `retrieval.png` in the f
 --out, and prints the table. Only the runs' own files are read.
 """
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
@@ -20,7 +21,14 @@ from matplotlib.lines import Line2D
 from eval import invariance_figure, pictures
 from eval.retrieval import Options as RetrievalOptions
 from eval.retrieval import nearest
-from eval.runs import RunFolder, format_table, group_runs, mean_text, read_run
+from eval.runs import (
+    RunFolder,
+    format_table,
+    group_runs,
+    headline_of,
+    mean_text,
+    read_run,
+)
 from input_pipeline.stores.store import open_store
 from sp_jax import cli
 from sp_jax.errors import UserError
@@ -39,8 +47,6 @@ _FIGURES = {
     "attention": "Where the heads of the last block look",
     "filters": "The first layer",
 }
-# The number of each evaluator's result that the table shows.
-_HEADLINES = ("accuracy", "top1", "cosine", "rankme", "cka")
 
 
 def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
@@ -58,9 +64,7 @@ def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
             [run.results[name]["result"] for run in group if name in run.results]
             for group in groups.values()
         ]
-        key = next(
-            (k for k in _HEADLINES if any(k in r for g in results for r in g)), ""
-        )
+        key = headline_of(name, runs)
         row = [f"{name} ({key})"]
         row += [mean_text([r[key] for r in group if key in r]) for group in results]
         row += [
@@ -81,12 +85,9 @@ def _baselines(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
 
 def draw_curves(runs: Sequence[RunFolder], path: pathlib.Path) -> None:
     """Loss, health of the representation and evaluations over epochs."""
-    probes = [
-        f"{name}/{key}"
-        for name in runs[0].results
-        for key in _HEADLINES
-        if sum(f"{name}/{key}" in line for line in runs[0].lines) > 1
-    ]
+    probes = [f"{name}/{headline_of(name, runs)}" for name in runs[0].results]
+    # Of what was measured once there is no curve.
+    probes = [name for name in probes if sum(name in x for x in runs[0].lines) > 1]
     names = [*_CURVES[:2], *probes, *_CURVES[2:]]
     labels = list(group_runs(runs))
     columns = 4
@@ -157,8 +158,8 @@ def draw_retrieval(runs: Sequence[RunFolder], path: pathlib.Path) -> str | None:
     given = runs[0].config["evals"].get("retrieval")
     if given is None:
         return None
-    known = {k: v for k, v in given.items() if k in RetrievalOptions._fields}
-    options = RetrievalOptions(**known)
+    names = {field.name for field in dataclasses.fields(RetrievalOptions)}
+    options = RetrievalOptions(**{k: v for k, v in given.items() if k in names})
     runs = [group[0] for group in group_runs(runs).values()]
     data = runs[0].config["data"]
     store = open_store(

@@ -96,6 +96,12 @@ def group_runs(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
     return groups
 
 
+def headline_of(name: str, runs: Sequence[RunFolder]) -> str:
+    """The most important number of an evaluation: its key, in the first run that has it."""
+    found = [run.results[name]["headline"] for run in runs if name in run.results]
+    return found[0][0].name if found and found[0] else ""
+
+
 def mean_text(values: Sequence[float], digits: int = 3) -> str:
     """Mean ± sample standard deviation; one value alone; nothing for none."""
     if not values:
