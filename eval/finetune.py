@@ -33,19 +33,17 @@ from eval.options import (
 )
 from eval.supervised import (
     backbone_of,
-    crop_and_flip,
+    fit,
     test_accuracy,
-    train,
     whole_batch,
+    width_of,
 )
 from eval.task import Task, TaskOptions, open_task
 from sp_jax import optim
-from sp_jax.augment import augment, preprocess
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.optim.rules import Rule
-from sp_jax.sharding import by_batch, make_mesh, replicated
 
 Optimiser = dict[str, Any]
 
@@ -146,13 +144,15 @@ def finetune(
       UserError: a loss is NaN or infinite.
     """
     module = backbone.module
-    mesh = make_mesh(jax.local_devices())
-    size = whole_batch(len(task.train_rows), settings.batch_size, mesh.size)
-    steps = len(task.train_rows) // size
-    tx = _optimizer(module, settings, size, steps)
-    view = crop_and_flip(backbone, settings.crop_scale)
+    size = whole_batch(len(task.train_rows), settings.batch_size)
+    width, classes = width_of(backbone), task.num_classes
 
-    def logits_of(params, stats, x, train: bool):
+    def init(variables):
+        head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+        params = {"backbone": variables["params"], "head": head}
+        return params, variables.get("batch_stats", {})
+
+    def apply(params, stats, _, x, train):
         variables = {"params": params["backbone"], "batch_stats": stats}
         if train:
             features, new = module.apply(variables, x, True, mutable=["batch_stats"])
@@ -162,55 +162,19 @@ def finetune(
         head = params["head"]
         return features @ head["kernel"] + head["bias"], stats
 
-    @jax.jit
-    def start(variables):
-        shape = jax.ShapeDtypeStruct((1, view.size, view.size, 3), jnp.float32)
-        (_, width) = jax.eval_shape(
-            lambda x: module.apply(variables, x, False), shape
-        ).shape
-        classes = task.num_classes
-        head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
-        params = {"backbone": variables["params"], "head": head}
-        return params, variables.get("batch_stats", {}), tx.init(params)
-
-    def step(state, number, images, labels):
-        key = jax.random.fold_in(jax.random.key(settings.seed), number)
-        x = augment(key, images, view)
-
-        def loss_fn(params):
-            logits, stats = logits_of(params, state[1], x, True)
-            target = jax.nn.one_hot(labels, task.num_classes)
-            return optax.softmax_cross_entropy(logits, target).mean(), stats
-
-        params, _, opt_state = state
-        (loss, stats), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        updates, opt_state = tx.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, updates), stats, opt_state), loss
-
-    rows, whole = by_batch(mesh), replicated(mesh)
-    step = jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(whole, whole, rows, rows),
-        out_shardings=(whole, whole),
+    return fit(
+        backbone,
+        task,
+        init,
+        apply,
+        _optimizer(module, settings, size, len(task.train_rows) // size),
+        smallest_crop=settings.crop_scale,
+        key=jax.random.key(settings.seed),
+        epochs=settings.epochs,
+        batch_size=size,
+        seed=settings.seed,
+        diverged="Fine-tuning diverged in epoch {epoch}: lower learning_rate.",
     )
-    with jax.transfer_guard("allow"):
-        params, stats, _ = train(
-            task,
-            step,
-            jax.device_put(start(backbone.variables), whole),
-            epochs=settings.epochs,
-            batch_size=size,
-            seed=settings.seed,
-            diverged="Fine-tuning diverged in epoch {epoch}: lower learning_rate.",
-        )
-
-    @jax.jit
-    def classify(params, stats, images):
-        x = preprocess(images, view.size, view.mean, view.std)
-        return jnp.argmax(logits_of(params, stats, x, False)[0], axis=1)
-
-    return lambda images: classify(params, stats, jax.device_put(images, whole))
 
 
 def _optimizer(
