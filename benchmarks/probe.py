@@ -101,13 +101,19 @@ def open_backbone(args: argparse.Namespace) -> Any:
 
 def extraction(args: argparse.Namespace) -> Callable[[], Data]:
     """Function that runs all images through the backbone, each time anew."""
-    from eval.task import open_task
+    from eval.task import TaskOptions, open_task
     from sp_jax.features import Extractor
 
     backbone = open_backbone(args)
     if args.store:
-        splits = (args.store, args.train_split, args.test_split, args.target)
-        task = open_task(*splits, image_size=backbone.size)
+        options = TaskOptions(
+            dataset=args.store,
+            train_split=args.train_split,
+            test_split=args.test_split,
+            target=args.target,
+            image_size=backbone.size,
+        )
+        task = open_task(options)
 
         def of_store() -> Data:
             train, test = task.extract(Extractor(backbone))

@@ -1,9 +1,10 @@
 """Evaluators on frozen features.
 
-An evaluator is called as `(extractor, step) -> {name: number}`. A module of this package
-makes one with `create(**options)`, which opens the image stores and checks the options, so
-mistakes show before training starts. It knows its `protocol`, one line to print beside the
-number, and its `stores`, the images that it reads (`eval.task.Evaluator`).
+An evaluator is called as `(extractor, step) -> {name: number}`. A module of this package, or
+any module by its import path, makes one with `create(**options)`, which opens the image stores
+and checks the options, so mistakes show before training starts; its `Options`, a dataclass,
+says which there are. An evaluator knows its `protocol`, one line to print beside the number,
+which numbers are its `headline`, and its `stores` (`eval.evaluator.Evaluator`).
 
 Example:
   >>> import eval as evals
@@ -15,11 +16,11 @@ Example:
   {'accuracy': 0.31}
 """
 
-import importlib
 import sys
 import types
 
 from sp_jax.errors import UserError
+from sp_jax.registry import find
 from sp_jax.siblings import FOLDER
 
 sys.path.insert(0, FOLDER)  # the user may have a folder input_pipeline/ or configs/
@@ -37,14 +38,25 @@ NAMES = (
 
 
 def get(type: str) -> types.ModuleType:
-    """The evaluator module of this name.
+    """The module of an evaluator.
+
+    Args:
+      type: its name, or an import path such as "mypackage.myeval".
 
     Raises:
-      UserError: there is no such evaluator.
+      UserError: there is no such evaluator, or the module is none.
     """
-    if type not in NAMES:
-        raise UserError(
-            f"Unknown evaluator {type!r}: choose one of {', '.join(NAMES)}."
-        )
     # Imported here, not above: `python -m eval.knn` would import the module twice.
-    return importlib.import_module(f"eval.{type}")
+    module = find("evaluator", type, "eval", NAMES)
+    for name in ("Options", "create"):
+        if not hasattr(module, name):
+            raise UserError(
+                f"{type} is no evaluator: it has no {name}. It needs a dataclass Options and "
+                "create(**options), which returns an eval.evaluator.Evaluator."
+            )
+    return module
+
+
+def program_of(type: str) -> str:
+    """What `python -m` calls to evaluate alone: the name of an evaluator's module."""
+    return type if "." in type else f"eval.{type}"

@@ -9,40 +9,32 @@ all images at once, and products of the size of the features, not of the images.
   python -m eval.cka --checkpoint=RUN --other=RUN --dataset=emoji --split=probe_test
 """
 
+import dataclasses
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from eval import cli
+from eval.evaluator import Evaluator, Number
 from eval.metrics import gram
-from eval.options import Count, Fraction, read_options
-from eval.task import Evaluator, prepared
-from input_pipeline.stores import open_store
+from eval.options import read_options
+from eval.task import StoreOptions
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
 
-class Options(NamedTuple):
-    """What a config or the command line may set.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(StoreOptions):
+    """What a config or the command line may set besides.
 
     Attributes:
       other: run, checkpoint or weights to compare with; it gets the same stored images.
-      dataset: name of an image store.
       split: the images to compare on.
-      image_size: side of the stored images in pixels; that of the run.
-      resize: how they were made square, "crop" or "squash"; that of the run.
-      max_skipped: share of the images that may be damaged and left out.
-      data_dir: where prepared images are kept.
     """
 
     other: str
-    dataset: str
     split: str
-    image_size: Count = 64
-    resize: str = "crop"
-    max_skipped: Fraction = 0.01
-    data_dir: str | None = None
 
 
 def create(**options: Any) -> Evaluator:
@@ -56,7 +48,7 @@ def create(**options: Any) -> Evaluator:
         with; when called: all features of one of the two are equal.
     """
     settings = read_options(Options, options)
-    store = open_store(settings.dataset, settings.split, **prepared(settings))
+    store = settings.open(settings.split)
     # Imported late: the library of evaluators needs no trainer.
     import sp_jax
 
@@ -71,7 +63,7 @@ def create(**options: Any) -> Evaluator:
         f"(weights {other.fingerprint[:12]}), on {store.name} {store.split} "
         f"({len(store):,} images)"
     )
-    return Evaluator(evaluate, protocol, (store,))
+    return Evaluator(protocol, evaluate, (Number("cka", "neither"),), (store,))
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:

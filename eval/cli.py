@@ -1,5 +1,6 @@
 """Evaluators on the command line."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -8,11 +9,12 @@ from typing import Any
 
 from absl import flags
 
-from eval.results import identify, null_for_nan, run_folder, write_result
+from eval.options import defaults_of
+from eval.results import identify, run_folder, write_result
 from sp_jax import cli, xla_flags
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
-from sp_jax.json_file import read_json
+from sp_jax.json_file import read_json, to_json
 
 
 def main(name: str, module: Any) -> None:
@@ -33,11 +35,13 @@ def main(name: str, module: Any) -> None:
     cli.run(lambda: _evaluate(module))
 
 
-def define_flags(kind: type[tuple]) -> None:
+def define_flags(kind: type) -> None:
     """Define a flag for each field of an evaluator's `Options`."""
-    for option in kind._fields:
-        line = re.search(rf"^ *{option}: (.+)$", kind.__doc__, re.MULTILINE)
-        _define(option, kind._field_defaults, line[1] if line else "")
+    # Fields are explained where they are declared.
+    explained = "\n".join(parent.__doc__ or "" for parent in kind.__mro__)
+    for field in dataclasses.fields(kind):
+        line = re.search(rf"^ *{field.name}: (.+)$", explained, re.MULTILINE)
+        _define(field.name, defaults_of(kind), line[1] if line else "")
 
 
 def _define(option: str, defaults: Mapping[str, Any], text: str) -> None:
@@ -79,7 +83,7 @@ def images_of(checkpoint: str) -> dict[str, Any]:
     return {name: data[name] for name in ("image_size", "resize") if name in data}
 
 
-def read_flags(kind: type[tuple], checkpoint: str) -> dict[str, Any]:
+def read_flags(kind: type, checkpoint: str) -> dict[str, Any]:
     """The options that the flags give an evaluator of a checkpoint.
 
     Images are prepared as those of the checkpoint's run, where no flag says otherwise.
@@ -93,11 +97,11 @@ def read_flags(kind: type[tuple], checkpoint: str) -> dict[str, Any]:
     """
     values = flags.FLAGS
     options = {}
-    of_run = images_of(checkpoint)
-    for option in kind._fields:
+    of_run, defaults = images_of(checkpoint), defaults_of(kind)
+    for option in (field.name for field in dataclasses.fields(kind)):
         value = getattr(values, option)
         if isinstance(value, list):
-            element = type(kind._field_defaults[option][0])
+            element = type(defaults[option][0])
             try:
                 value = tuple(element(one) for one in value)
             except ValueError:
@@ -126,7 +130,7 @@ def _evaluate(module: Any) -> None:
     result = evaluate(extractor, step)
     # Printed first: a folder that cannot be written does not lose it.
     print(f"{evaluate.protocol}, step {step}")
-    print(json.dumps(null_for_nan(result), allow_nan=False))
+    print(json.dumps(to_json(result), allow_nan=False))
     folder = run_folder(values.checkpoint)
     path = write_result(folder, values.name, result, **about)
     if backbone.info.get("guessed"):

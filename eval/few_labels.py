@@ -7,54 +7,42 @@ classifier is fitted in closed form:
 
     mean |x W + b - y|^2 + weight_decay |W|^2,    y one-hot, class = argmax of x W + b
 
-x is standardised with the mean and deviation of the images drawn. So few images leave none
-to choose by; the weight decay is chosen by leaving out each image in turn, which for ridge
-regression is exact without fitting again. The test split is scored once a draw.
+x is standardised with the mean and standard deviation of the images drawn. So few images
+leave none to choose by; the weight decay is chosen by leaving out each image in turn, which for
+ridge regression is exact without fitting again. The test split is scored once a draw.
 
   python -m eval.few_labels --checkpoint=RUN --dataset=emoji --train_split=probe_train \
     --test_split=probe_test --target=subcategory --amounts=1%,10%,5
 """
 
+import dataclasses
 import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from eval import cli
-from eval.options import Count, Fraction, Positive, Seed, read_options
-from eval.task import Evaluator, Task, moments, standardize, task_of
+from eval.evaluator import Evaluator
+from eval.options import Positive, Seed, read_options
+from eval.probes import moments, standardize
+from eval.task import Task, TaskOptions, open_task
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
 
-class Options(NamedTuple):
-    """What a config or the command line may set.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(TaskOptions):
+    """What a config or the command line may set besides.
 
     Attributes:
-      dataset: name of an image store.
-      train_split: images of which some are drawn with their labels.
-      test_split: images to report on.
-      target: "label" or an attribute of the store.
       amounts: how many to draw: "1%" of the training images, or "5" images a class.
       weight_decays: the L2 penalties to choose from.
       seeds: one draw each.
-      image_size: side of the stored images in pixels; that of the run.
-      resize: how they were made square, "crop" or "squash"; that of the run.
-      max_skipped: share of the images that may be damaged and left out.
-      data_dir: where prepared images are kept.
     """
 
-    dataset: str
-    train_split: str
-    test_split: str
-    target: str = "label"
     amounts: tuple[str, ...] = ("1%", "10%", "5")
     weight_decays: tuple[Positive, ...] = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
     seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
-    image_size: Count = 64
-    resize: str = "crop"
-    max_skipped: Fraction = 0.01
-    data_dir: str | None = None
 
 
 def create(**options: Any) -> Evaluator:
@@ -70,12 +58,21 @@ def create(**options: Any) -> Evaluator:
     Raises:
       UserError: the options do not fit the data.
     """
-    settings, task, numbers = _open(options)
+    settings = read_options(Options, options)
+    if len(set(settings.seeds)) < len(settings.seeds):
+        raise UserError("seeds must be different numbers.")
+    task = open_task(settings)
+    share = len(task.train_labels) / task.num_classes
+    numbers = [_a_class(amount, share) for amount in settings.amounts]
+    names = [
+        amount.replace("%", "pct") if "%" in amount else f"{amount}_a_class"
+        for amount in settings.amounts
+    ]
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor)
         result = {}
-        for amount, number in zip(settings.amounts, numbers, strict=True):
+        for name, number in zip(names, numbers, strict=True):
             accuracy = []
             for seed in settings.seeds:
                 rows = draw(task.train_labels, number, seed)
@@ -87,14 +84,14 @@ def create(**options: Any) -> Evaluator:
                 )
                 predicted = classifier.predict(test)
                 accuracy.append(np.mean(predicted == task.test_labels))
-            name = amount.replace("%", "pct") if "%" in amount else f"{amount}_a_class"
             result[f"accuracy_{name}"] = float(np.mean(accuracy))
             if len(accuracy) > 1:
                 result[f"std_{name}"] = float(np.std(accuracy, ddof=1))
-        return {"accuracy": next(iter(result.values())), **result}
+        return {"accuracy": result[f"accuracy_{names[0]}"], **result}
 
     protocol = _describe(settings, task, numbers)
-    return Evaluator(evaluate, protocol, (task.train, task.test))
+    headline = task.accuracies(*(f"accuracy_{name}" for name in names))
+    return Evaluator(protocol, evaluate, headline, task.stores)
 
 
 def _describe(settings: Options, task: Task, numbers: list[int]) -> str:
@@ -109,16 +106,6 @@ def _describe(settings: Options, task: Task, numbers: list[int]) -> str:
         f"chosen by leaving one out, of the training images {', '.join(amounts)}, "
         f"seeds {seeds}, {task.text}"
     )
-
-
-def _open(options: dict[str, Any]) -> tuple[Options, Task, list[int]]:
-    """Settings, task, and the images a class of each amount."""
-    settings = read_options(Options, options)
-    if len(set(settings.seeds)) < len(settings.seeds):
-        raise UserError("seeds must be different numbers.")
-    task = task_of(settings)
-    share = len(task.train_labels) / task.num_classes
-    return settings, task, [_a_class(amount, share) for amount in settings.amounts]
 
 
 def _a_class(amount: str, share: float) -> int:

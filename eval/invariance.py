@@ -3,7 +3,7 @@ r"""Invariance: how far controlled changes of an image move its features.
 The paper (https://arxiv.org/abs/2510.08722) claims that semantic pairs make
 representations robust to occlusion, background, pattern or texture, and illumination, and
 measures none of them. Here test images are changed in these four families, in several
-kinds and levels each (`eval.changes` says what a level is), and two things are measured:
+kinds and levels each (`eval.corruptions` says what a level is), and two things are measured:
 
 * `cosine`: (c - d) / (1 - d), where c is the cosine between the features of an image and
   of the same image changed, in the mean, and d the mean cosine between the features of
@@ -16,46 +16,33 @@ kinds and levels each (`eval.changes` says what a level is), and two things are 
     --train_split=probe_train --test_split=probe_test --target=category
 """
 
+import dataclasses
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from eval import changes, cli, linear_probe, probes
-from eval.options import Count, Fraction, Seed, Several, read_options
-from eval.task import Evaluator, Task, task_of
+from eval import cli, corruptions, linear_probe, probes
+from eval.evaluator import Evaluator, Number
+from eval.options import Seed, Several, read_options
+from eval.task import Task, TaskOptions, open_task
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor, normalize
 
 MEASURES = ("cosine", "accuracy")
 
 
-class Options(NamedTuple):
-    """What a config or the command line may set.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(TaskOptions):
+    """What a config or the command line may set besides.
 
     Attributes:
-      dataset: name of an image store; families that need alpha: emoji.
-      train_split: images to fit the probe on.
-      test_split: images to change.
-      target: "label" or an attribute of the store.
       images: test images that are changed, at most; drawn at random if there are more.
       seed: of the changes, of the choice of images and of the probe.
-      image_size: side of the stored images in pixels; that of the run.
-      resize: how they were made square, "crop" or "squash"; that of the run.
-      max_skipped: share of the images that may be damaged and left out.
-      data_dir: where prepared images are kept.
     """
 
-    dataset: str
-    train_split: str
-    test_split: str
-    target: str = "label"
     images: Several = 2048
     seed: Seed = 0
-    image_size: Count = 64
-    resize: str = "crop"
-    max_skipped: Fraction = 0.01
-    data_dir: str | None = None
 
 
 def create(**options: Any) -> Evaluator:
@@ -76,7 +63,7 @@ def create(**options: Any) -> Evaluator:
       UserError: the options do not fit the data.
     """
     settings, task, chosen = open_images(options)
-    families = changes.families_of(changes.has_alpha(task.test))
+    families = corruptions.families_of(corruptions.has_alpha(task.test))
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor)
@@ -84,14 +71,16 @@ def create(**options: Any) -> Evaluator:
         clean, labels = normalize(test[chosen]), task.test_labels[chosen]
         different = mean_cosine(clean)
         rows = task.test_rows[chosen]
-        scene = changes.make_scene(task.test, rows, settings.seed)
+        scene = corruptions.make_scene(task.test, rows, settings.seed)
         every: dict[str, float] = {}
         means: dict[str, float] = {}
         for family, kinds in families.items():
             found: dict[str, list[float]] = {measure: [] for measure in MEASURES}
             for name, kind in kinds.items():
                 for level in kind.levels[1:]:
-                    changed = changes.apply(family, name, scene, level, settings.seed)
+                    changed = corruptions.apply(
+                        family, name, scene, level, settings.seed
+                    )
                     features = extractor.map(changed)
                     numbers = {
                         "cosine": relative(clean, normalize(features), different),
@@ -102,28 +91,33 @@ def create(**options: Any) -> Evaluator:
                         found[measure].append(number)
             for measure, values in found.items():
                 means[f"{family}/{measure}"] = float(np.mean(values))
-        common = np.bincount(task.train_labels).argmax()
         return {
             "cosine": float(np.mean([means[f"{name}/cosine"] for name in families])),
             "clean_accuracy": _score(probe, test[chosen], labels),
-            "chance": float(np.mean(labels == common)),
+            "chance": chance,
             "different_cosine": different,
             **means,
             **every,
         }
 
+    chance = task.chance(chosen)
+    accuracies = ["clean_accuracy", *(f"{name}/accuracy" for name in families)]
+    headline = (
+        *(Number(name) for name in ("cosine", *(f"{f}/cosine" for f in families))),
+        *(Number(name, percent=True, chance=chance) for name in accuracies),
+    )
     protocol = _describe(settings, task, chosen)
-    return Evaluator(evaluate, protocol, (task.train, task.test))
+    return Evaluator(protocol, evaluate, headline, task.stores)
 
 
 def _describe(settings: Options, task: Task, chosen: np.ndarray) -> str:
-    known = changes.families_of(changes.has_alpha(task.test))
+    known = corruptions.families_of(corruptions.has_alpha(task.test))
     text = "; ".join(
         f"{family} ({', '.join(kinds)})" for family, kinds in known.items()
     )
     left_out = [
         f"{family}/{name}"
-        for family, kinds in changes.FAMILIES.items()
+        for family, kinds in corruptions.FAMILIES.items()
         for name in kinds
         if name not in known.get(family, ())
     ]
@@ -143,14 +137,14 @@ def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
       UserError: the options do not fit the data.
     """
     settings = read_options(Options, options)
-    task = task_of(settings)
+    task = open_task(settings)
     count = len(task.test_rows)
     if count < 2:
         raise UserError(
             f"{settings.dataset} {settings.test_split} has one image with a "
             f"{settings.target}: changes are judged beside other images."
         )
-    changes.check_images(task.test)
+    corruptions.check_images(task.test)
     # Raw bits: NumPy promises the same ones in every version.
     order = np.argsort(np.random.PCG64(settings.seed).random_raw(count), kind="stable")
     return settings, task, np.sort(order[: settings.images])
@@ -177,14 +171,14 @@ def relative(clean: np.ndarray, changed: np.ndarray, different: float) -> float:
 
 def _fit_probe(task: Task, train: np.ndarray, seed: int) -> probes.Probes:
     """The probe that `eval.linear_probe` fits with its defaults, standardised."""
-    defaults = linear_probe.Options._field_defaults
+    defaults = linear_probe.Options
     fit = {"num_classes": task.num_classes, "seed": seed}
     point = probes.choose(
         train,
         task.train_labels,
-        probes.hold_out(task.groups, defaults["validation"], seed),
-        defaults["learning_rates"],
-        defaults["weight_decays"],
+        probes.hold_out(task.groups, defaults.validation, seed),
+        defaults.learning_rates,
+        defaults.weight_decays,
         **fit,
     ).point
     return probes.fit_probes(

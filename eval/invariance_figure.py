@@ -26,7 +26,7 @@ from absl import flags
 from matplotlib import pyplot as plt
 
 import sp_jax
-from eval import changes, cli, invariance, pictures
+from eval import cli, corruptions, invariance, pictures
 from eval.results import evaluate_once, run_folder
 from eval.runs import format_csv, format_table, label_of, mean_text
 from input_pipeline.stores import ImageStore
@@ -153,22 +153,22 @@ _AXES = {
 
 def _level_names(family: str, kinds: Sequence[str]) -> list[str]:
     """The levels themselves of a single kind, their numbers where kinds are averaged."""
-    levels = changes.FAMILIES[family][next(iter(kinds))].levels
+    levels = corruptions.FAMILIES[family][next(iter(kinds))].levels
     return [f"{x:g}" for x in (levels if len(kinds) == 1 else range(len(levels)))]
 
 
 def _level_title(family: str, kinds: Sequence[str]) -> str:
     if len(kinds) == 1:
         (kind,) = kinds
-        return f"{kind}: {changes.FAMILIES[family][kind].unit}"
+        return f"{kind}: {corruptions.FAMILIES[family][kind].unit}"
     return f"level, mean of\n{', '.join(kinds)}"
 
 
 def draw_changes(store: ImageStore, rows: np.ndarray, seed: int) -> plt.Figure:
     """Each kind in a row: some images of a store, each at every level."""
-    scene = changes.make_scene(store, rows, seed)
+    scene = corruptions.make_scene(store, rows, seed)
     size, gap = scene.images.shape[1], max(1, scene.images.shape[1] // 12)
-    families = changes.families_of(changes.has_alpha(store))
+    families = corruptions.families_of(corruptions.has_alpha(store))
     kinds = [(family, name) for family, known in families.items() for name in known]
     figure, axes = plt.subplots(
         len(kinds),
@@ -178,10 +178,13 @@ def draw_changes(store: ImageStore, rows: np.ndarray, seed: int) -> plt.Figure:
         gridspec_kw={"wspace": 0.08, "hspace": 0.25},
     )
     for line, (family, name) in zip(axes, kinds, strict=True):
-        kind = changes.FAMILIES[family][name]
+        kind = corruptions.FAMILIES[family][name]
         # [levels, rows, S, S, 3], beside each other with white between.
         shown = np.stack(
-            [changes.apply(family, name, scene, level, seed) for level in kind.levels]
+            [
+                corruptions.apply(family, name, scene, level, seed)
+                for level in kind.levels
+            ]
         )
         white = [(0, 0), (0, 0), (0, 0), (0, gap), (0, 0)]
         shown = np.pad(shown, white, constant_values=255)

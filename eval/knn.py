@@ -9,16 +9,18 @@ exp(similarity / temperature).
     --test_split=probe_test --target=subcategory
 """
 
+import dataclasses
 import itertools
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from eval import cli
-from eval.options import Count, Fraction, Positive, read_options
-from eval.task import Evaluator, Task, task_of
+from eval.evaluator import Evaluator
+from eval.options import Count, Positive, read_options
+from eval.task import TaskOptions, open_task
 from sp_jax.features import Extractor
 from sp_jax.neighbours import fit_k, nearest
 from sp_jax.tokens import check_tokens, describe_tokens
@@ -27,34 +29,19 @@ from sp_jax.tokens import check_tokens, describe_tokens
 _BUDGET = 2**24
 
 
-class Options(NamedTuple):
-    """What a config or the command line may set.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(TaskOptions):
+    """What a config or the command line may set besides.
 
     Attributes:
-      dataset: name of an image store.
-      train_split: images that vote.
-      test_split: images to classify.
-      target: "label" or an attribute of the store.
       tokens: of a ViT: "cls", "cls4" or "mean" (`sp_jax.tokens`).
       k: numbers of neighbours that vote, each for itself.
       temperature: of the votes' weights.
-      image_size: side of the stored images in pixels; that of the run.
-      resize: how they were made square, "crop" or "squash"; that of the run.
-      max_skipped: share of the images that may be damaged and left out.
-      data_dir: where prepared images are kept.
     """
 
-    dataset: str
-    train_split: str
-    test_split: str
-    target: str = "label"
     tokens: str = "cls"
     k: tuple[Count, ...] = (10, 20, 100, 200)
     temperature: Positive = 0.07
-    image_size: Count = 64
-    resize: str = "crop"
-    max_skipped: Fraction = 0.01
-    data_dir: str | None = None
 
 
 def create(**options: Any) -> Evaluator:
@@ -70,7 +57,14 @@ def create(**options: Any) -> Evaluator:
     Raises:
       UserError: the options do not fit the data; when called: there are no such tokens.
     """
-    settings, task, left_out = _open(options)
+    if "k" in options and not isinstance(options["k"], tuple | list):
+        options["k"] = (options["k"],)
+    settings = read_options(Options, options)
+    check_tokens(settings.tokens)
+    task = open_task(settings)
+    images = len(task.train_rows)
+    numbers, left_out = fit_k(settings.k, Options.k, images, "training images")
+    main = 20 if 20 in numbers else numbers[0]
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor.of_tokens(settings.tokens))
@@ -78,7 +72,7 @@ def create(**options: Any) -> Evaluator:
             train,
             task.train_labels,
             test,
-            k=settings.k,
+            k=numbers,
             temperature=settings.temperature,
             num_classes=task.num_classes,
         )
@@ -87,34 +81,18 @@ def create(**options: Any) -> Evaluator:
             for k, classes in predicted.items()
         }
         result = {f"accuracy_k{k}": value for k, value in accuracy.items()}
-        return {"accuracy": accuracy[_headline(settings.k)], **result}
+        return {"accuracy": accuracy[main], **result}
 
-    protocol = _describe(settings, task, left_out)
-    return Evaluator(evaluate, protocol, (task.train, task.test))
-
-
-def _describe(settings: Options, task: Task, left_out: str) -> str:
-    several = ",".join(map(str, settings.k)) + left_out
-    if len(settings.k) > 1:
-        several += f", accuracy is that of k={_headline(settings.k)},"
-    tokens = describe_tokens(settings.tokens)
-    return f"kNN k={several} T={settings.temperature:g} cosine{tokens}, {task.text}"
-
-
-def _headline(k: tuple[int, ...]) -> int:
-    return 20 if 20 in k else k[0]
-
-
-def _open(options: dict[str, Any]) -> tuple[Options, Task, str]:
-    """Settings, task, and which of the default k are too many."""
-    if "k" in options and not isinstance(options["k"], tuple | list):
-        options = {**options, "k": (options["k"],)}
-    settings = read_options(Options, options)
-    check_tokens(settings.tokens)
-    task = task_of(settings)
-    default = Options._field_defaults["k"]
-    k, left_out = fit_k(settings.k, default, len(task.train_rows), "training images")
-    return settings._replace(k=k), task, left_out
+    several = ",".join(map(str, numbers)) + left_out
+    if len(numbers) > 1:
+        several += f", accuracy is that of k={main},"
+    protocol = (
+        f"kNN k={several} T={settings.temperature:g} cosine"
+        f"{describe_tokens(settings.tokens)}, {task.text}"
+    )
+    others = [f"accuracy_k{k}" for k in numbers if k != main]
+    headline = task.accuracies("accuracy", *others)
+    return Evaluator(protocol, evaluate, headline, task.stores)
 
 
 def predict(

@@ -16,17 +16,18 @@ is scored once, for each seed. The backbone is proved to be the same bits before
 """
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from eval import cli
+from eval.evaluator import Evaluator
 from eval.options import (
     Count,
     CountOrZero,
-    Fraction,
     NotNegative,
     Positive,
     ProperFraction,
@@ -36,10 +37,11 @@ from eval.options import (
 from eval.probe_lbfgs import fit_lbfgs
 from eval.probe_paper import RECIPES, find_recipe, fit_paper
 from eval.probes import SCALINGS, choose, fit_probes, hold_out, score
-from eval.task import Evaluator, Task, task_of
+from eval.supervised import backbone_of, test_accuracy
+from eval.task import Task, TaskOptions, open_task
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
-from sp_jax.features import Extractor, map_rows
+from sp_jax.features import Extractor
 from sp_jax.tokens import check_tokens, describe_tokens
 
 PROTOCOLS = ("sweep", "lbfgs", "paper")
@@ -47,14 +49,11 @@ PROTOCOLS = ("sweep", "lbfgs", "paper")
 _EPOCHS, _BATCH_SIZE = 100, 256
 
 
-class Options(NamedTuple):
-    """What a config or the command line may set.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(TaskOptions):
+    """What a config or the command line may set besides.
 
     Attributes:
-      dataset: name of an image store.
-      train_split: images to fit and choose on.
-      test_split: images to report on, once a seed.
-      target: "label" or an attribute of the store.
       protocol: "sweep", "lbfgs" or "paper".
       tokens: of a ViT: "cls", "cls4" or "mean" (`sp_jax.tokens`).
       recipe: whose evaluation, such as "simclr" (paper); that of the run's method.
@@ -66,16 +65,8 @@ class Options(NamedTuple):
       validation: part of the training split that chooses, between 0 and 1.
       seed: of the validation part and of the order of the images.
       seeds: number of seeds, counted from `seed`; the results are means.
-      image_size: side of the stored images in pixels; that of the run.
-      resize: how they were made square, "crop" or "squash"; that of the run.
-      max_skipped: share of the images that may be damaged and left out.
-      data_dir: where prepared images are kept.
     """
 
-    dataset: str
-    train_split: str
-    test_split: str
-    target: str = "label"
     protocol: str = "sweep"
     tokens: str = "cls"
     recipe: str | None = None
@@ -87,17 +78,13 @@ class Options(NamedTuple):
     validation: ProperFraction = 0.2
     seed: Seed = 0
     seeds: Count = 1
-    image_size: Count = 64
-    resize: str = "crop"
-    max_skipped: Fraction = 0.01
-    data_dir: str | None = None
 
 
 def create(**options: Any) -> Evaluator:
-    """An evaluator that returns the test accuracy and how it was come by.
+    """An evaluator that returns the test accuracy and what it came from.
 
     It returns "accuracy" on the test split in [0, 1], the mean over the seeds; with several
-    seeds "accuracy_std", the sample deviation; and how the first seed's was come by:
+    seeds "accuracy_std", the sample standard deviation; and of the first seed:
 
     * `sweep`: "learning_rate", "weight_decay", "standardized" (0 or 1) that were chosen, and
       "val_accuracy" of the choice, the mean over the seeds;
@@ -112,7 +99,14 @@ def create(**options: Any) -> Evaluator:
       UserError: the options do not fit the data; when called: they do not fit the backbone,
         or all fits diverged.
     """
-    settings, task = _open(options)
+    settings = read_options(Options, options)
+    _check(settings)
+    task = open_task(settings)
+    if settings.protocol != "paper" and len(np.unique(task.groups)) < 2:
+        raise UserError(
+            f"{settings.dataset} {settings.train_split} has a single group of images, "
+            "so none can be held out to choose by: use a larger training split."
+        )
     run = _PROTOCOLS[settings.protocol]
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
@@ -129,7 +123,8 @@ def create(**options: Any) -> Evaluator:
             found["accuracy_std"] = float(np.std(accuracies, ddof=1))
         return found
 
-    return Evaluator(evaluate, _describe(settings, task), (task.train, task.test))
+    headline = task.accuracies("accuracy")
+    return Evaluator(_describe(settings, task), evaluate, headline, task.stores)
 
 
 def _untouched(backbone: Any) -> contextlib.AbstractContextManager[None]:
@@ -196,19 +191,12 @@ def _lbfgs(
 def _paper(
     extractor: Extractor, task: Task, settings: Options, seed: int
 ) -> dict[str, float]:
-    backbone = extractor.backbone
-    if not isinstance(backbone, Backbone):
-        raise UserError("protocol=paper needs a backbone, not a function of images.")
+    backbone = backbone_of(extractor, "protocol=paper")
     recipe = find_recipe(settings.recipe, backbone)
     recipe = recipe.resized(settings.epochs, settings.batch_size)
-    predict, recipe = fit_paper(backbone, task, recipe, seed)
-    predicted = map_rows(
-        lambda rows: predict(task.test.read(task.test_rows[rows])),
-        len(task.test_rows),
-        extractor.batch_size,
-    )
+    classify, recipe = fit_paper(backbone, task, recipe, seed)
     return {
-        "accuracy": float(np.mean(predicted == task.test_labels)),
+        "accuracy": test_accuracy(task, classify, extractor.batch_size),
         "learning_rate": recipe.peak,
         "weight_decay": recipe.weight_decay,
         "epochs": float(recipe.epochs),
@@ -246,8 +234,7 @@ def _describe(settings: Options, task: Task) -> str:
     return f"linear probe, {how}{describe_tokens(settings.tokens)}, {task.text}"
 
 
-def _open(options: dict[str, Any]) -> tuple[Options, Task]:
-    settings = read_options(Options, options)
+def _check(settings: Options) -> None:
     if settings.protocol not in PROTOCOLS:
         raise UserError(
             f"There is no protocol {settings.protocol!r}: choose one of "
@@ -264,13 +251,6 @@ def _open(options: dict[str, Any]) -> tuple[Options, Task]:
         )
     if settings.protocol == "lbfgs" and min(settings.weight_decays) == 0:
         raise UserError("lbfgs needs weight_decays above 0: without one it has no end.")
-    task = task_of(settings)
-    if settings.protocol != "paper" and len(np.unique(task.groups)) < 2:
-        raise UserError(
-            f"{settings.dataset} {settings.train_split} has a single group of images, "
-            "so none can be held out to choose by: use a larger training split."
-        )
-    return settings, task
 
 
 if __name__ == "__main__":

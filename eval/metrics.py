@@ -13,7 +13,7 @@ With features x_i of N images, u_i = x_i / |x_i|, and groups: images of one `tar
   alignment    mean |u_i - u_j|^2 over pairs of one group
   uniformity   log mean exp(-2 |u_i - u_j|^2) over all pairs
                (both https://arxiv.org/abs/2005.10242)
-  feature_std  mean over dimensions of the deviation of u (https://arxiv.org/abs/2011.10566)
+  feature_std  mean over dimensions of the standard deviation of u (https://arxiv.org/abs/2011.10566)
   intra_distance, inter_distance   mean |u_i - u_j| over pairs of one group, of two groups;
                distance_ratio is the first over the second
 
@@ -22,17 +22,18 @@ A pair is two different images, and all pairs are counted.
   python -m eval.metrics --checkpoint=RUN --dataset=emoji --split=probe_test
 """
 
+import dataclasses
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from eval import cli
-from eval.options import Count, Fraction, Positive, read_options
-from eval.task import Evaluator, prepared
-from input_pipeline.stores import ImageStore, open_store
+from eval.evaluator import Evaluator, Number
+from eval.options import Positive, read_options
+from eval.task import StoreOptions
 from sp_jax import losses
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor, map_rows, normalize
@@ -40,29 +41,32 @@ from sp_jax.features import Extractor, map_rows, normalize
 # Largest block of similarities, in elements (64 MiB of float32; a few exist at once).
 _BUDGET = 2**24
 
+NUMBERS = (
+    Number("rankme"),
+    Number("lidar"),
+    Number("feature_std", "neither"),
+    Number("uniformity", "lower"),
+    Number("alignment", "lower"),
+    Number("intra_distance", "lower"),
+    Number("inter_distance"),
+    Number("distance_ratio", "lower"),
+)
+WITHOUT_GROUPS = ("rankme", "feature_std", "uniformity")
 
-class Options(NamedTuple):
-    """What a config or the command line may set.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(StoreOptions):
+    """What a config or the command line may set besides.
 
     Attributes:
-      dataset: name of an image store.
       split: the images to look at.
       target: "label" or an attribute of the store; images that share it are a group.
       delta: added to the diagonal of LiDAR's covariance within groups.
-      image_size: side of the stored images in pixels; that of the run.
-      resize: how they were made square, "crop" or "squash"; that of the run.
-      max_skipped: share of the images that may be damaged and left out.
-      data_dir: where prepared images are kept.
     """
 
-    dataset: str
     split: str
     target: str = "label"
     delta: Positive = 1e-4
-    image_size: Count = 64
-    resize: str = "crop"
-    max_skipped: Fraction = 0.01
-    data_dir: str | None = None
 
 
 def create(**options: Any) -> Evaluator:
@@ -77,44 +81,34 @@ def create(**options: Any) -> Evaluator:
     Raises:
       UserError: the options do not fit the data.
     """
-    settings, store = _open(options)
-    groups = store.target(settings.target)[0]
+    settings = read_options(Options, options)
+    store = settings.open(settings.split)
+    if len(store) < 2:
+        raise UserError(f"{store.name} {store.split} has no two images to compare.")
+    labels = store.target(settings.target)[0]
+    groups = len(_pairable(labels))
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         features = extractor.extract(store)
         result = {"rankme": rankme(features)}
-        if len(_pairable(groups)) > 1:
-            result["lidar"] = lidar(features, groups, settings.delta)
+        if groups > 1:
+            result["lidar"] = lidar(features, labels, settings.delta)
         unit = normalize(features)
         with jax.transfer_guard("allow"):
             result["feature_std"] = float(losses.feature_std(unit))
-        return result | distances(unit, groups)
+        return result | distances(unit, labels)
 
-    return Evaluator(evaluate, _describe(settings, store), (store,))
-
-
-def _describe(settings: Options, store: ImageStore) -> str:
-    groups = _pairable(store.target(settings.target)[0])
-    text = f"representation of {store.name} {store.split} ({len(store):,} images)"
-    if len(groups) < 2:
-        return f"{text}, without groups"
-    return (
-        f"{text}, groups by {settings.target}, LiDAR of {len(groups):,} groups with two "
-        f"images or more, delta={settings.delta:g}"
-    )
-
-
-def _open(options: dict[str, Any]) -> tuple[Options, ImageStore]:
-    settings = read_options(Options, options)
-    store = open_store(
-        settings.dataset,
-        settings.split,
-        **prepared(settings),
-    )
-    if len(store) < 2:
-        raise UserError(f"{store.name} {store.split} has no two images to compare.")
-    store.target(settings.target)  # An unknown one is an error now.
-    return settings, store
+    protocol = f"representation of {store.name} {store.split} ({len(store):,} images)"
+    if groups > 1:
+        protocol += (
+            f", groups by {settings.target}, LiDAR of {groups:,} groups with two images or "
+            f"more, delta={settings.delta:g}"
+        )
+        headline = NUMBERS
+    else:
+        protocol += ", without groups"
+        headline = tuple(number for number in NUMBERS if number.name in WITHOUT_GROUPS)
+    return Evaluator(protocol, evaluate, headline, (store,))
 
 
 def _pairable(groups: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Options of the evaluators: their types, and which numbers they may be."""
 
+import dataclasses
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -8,8 +9,7 @@ from sp_jax import domains
 from sp_jax.domains import Domain, whole
 from sp_jax.errors import UserError
 
-Options = TypeVar("Options", bound=tuple)
-
+Options = TypeVar("Options")
 
 # The types of numbers in an evaluator's `Options`; others have to be finite.
 Positive = Annotated[float, domains.POSITIVE]
@@ -23,24 +23,30 @@ Several = Annotated[int, whole(2)]
 Seed = Annotated[int, domains.SEED]
 
 
+def defaults_of(kind: type) -> dict[str, Any]:
+    """The options of an `Options` that have a default, and what it is."""
+    fields = dataclasses.fields(kind)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+
+
 def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     """Check the options given to an evaluator and fill in the defaults.
 
     Args:
-      kind: the evaluator's `Options`, a NamedTuple.
+      kind: the evaluator's `Options`, a dataclass.
       given: option -> value.
 
     Raises:
       UserError: an option is unknown, missing, of the wrong type or outside of its domain.
     """
-    known = ", ".join(kind._fields)
+    names = [field.name for field in dataclasses.fields(kind)]
+    defaults, domains = defaults_of(kind), _domains(kind)
     for name in given:
-        if name not in kind._fields:
-            raise UserError(f"Unknown option {name!r}: choose from {known}.")
-    for name in kind._fields:
-        if name not in kind._field_defaults and given.get(name) is None:
+        if name not in names:
+            raise UserError(f"Unknown option {name!r}: choose from {', '.join(names)}.")
+    for name in names:
+        if name not in defaults and given.get(name) is None:
             raise UserError(f"The option {name!r} is missing: give it a value.")
-    defaults, domains = kind._field_defaults, _domains(kind)
     checked = {}
     for name, value in given.items():
         checked[name] = _typed(name, value, defaults.get(name, ""))
@@ -50,7 +56,7 @@ def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     return kind(**checked)
 
 
-def _domains(kind: type[tuple]) -> dict[str, Domain]:
+def _domains(kind: type) -> dict[str, Domain]:
     """The domain of each field that has one; of a tuple, that of its elements."""
     found = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eval.probes import Probes
-from eval.task import moments, standardize
+from eval.probes import Probes, moments, standardize
 
 # A fit has converged where no entry of the gradient is larger: ten times less than
 # scikit-learn's default asks, ten times more than the rounding of float32.

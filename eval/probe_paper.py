@@ -39,15 +39,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eval.finetune import crop_and_flip, whole_batch
+from eval.supervised import fit, whole_batch, width_of
 from eval.task import Task
 from sp_jax import optim
-from sp_jax.augment import augment
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.models.vit import ViT
 from sp_jax.optim.transforms import scale_by_larc
-from sp_jax.sharding import by_batch, local_copy, make_mesh, replicated
 
 MOMENTUM = 0.9
 SMALLEST_CROP = 0.08  # of the image's area, torchvision's default
@@ -172,86 +170,40 @@ def fit_paper(
       seed: of the first weights, of the order of the images and of the crops.
 
     Returns:
-      `predict(uint8 [n, S, S, 3]) -> int32 [n]` classes, of whole images; and the recipe
+      `classify(uint8 [n, S, S, 3]) -> int32 [n]`, of whole images; and the recipe
       with the batch that was taken.
 
     Raises:
       UserError: a loss is NaN or infinite, or there are fewer images than devices.
     """
-    mesh = make_mesh(jax.local_devices())
-    rows, whole = by_batch(mesh), replicated(mesh)
-    size = whole_batch(len(task.train_rows), recipe.batch_size, mesh.size)
+    size = whole_batch(len(task.train_rows), recipe.batch_size)
     recipe = recipe.resized(batch_size=size)
-    steps = len(task.train_rows) // size
-    tx = make_optimizer(recipe, steps)
-    view = crop_and_flip(backbone, SMALLEST_CROP)
     first, draws = jax.random.split(jax.random.key(seed))
+    width, classes = width_of(backbone), task.num_classes
 
-    def features_of(variables: Any, x: jax.Array) -> jax.Array:
-        return backbone.module.apply(variables, x, False)
+    def init(_: Any) -> Any:
+        kernel = 0.01 * jax.random.normal(first, (width, classes))
+        return {"kernel": kernel, "bias": jnp.zeros(classes)}, ()
 
-    def logits_of(layer: Any, features: jax.Array) -> jax.Array:
+    def apply(layer: Any, stats: Any, variables: Any, x: jax.Array, _: bool) -> Any:
+        features = backbone.module.apply(variables, x, False)
         # Full precision, so that a GPU (TF32 by default) and a CPU agree.
         exact = jax.lax.Precision.HIGHEST
-        return jnp.dot(features, layer["kernel"], precision=exact) + layer["bias"]
+        logits = jnp.dot(features, layer["kernel"], precision=exact)
+        return logits + layer["bias"], stats
 
-    @jax.jit
-    def start(variables: Any) -> Any:
-        shape = jax.ShapeDtypeStruct((1, *view.shape), jnp.float32)
-        width = jax.eval_shape(features_of, variables, shape).shape[1]
-        kernel = 0.01 * jax.random.normal(first, (width, task.num_classes))
-        layer = {"kernel": kernel, "bias": jnp.zeros(task.num_classes)}
-        return layer, tx.init(layer)
-
-    def step(
-        state: Any, variables: Any, number: jax.Array, images: Any, labels: Any
-    ) -> Any:
-        x = augment(jax.random.fold_in(draws, number), images, view)
-        features = features_of(variables, x)
-        target = jax.nn.one_hot(labels, task.num_classes)
-
-        def loss_fn(layer: Any) -> jax.Array:
-            logits = logits_of(layer, features)
-            return optax.softmax_cross_entropy(logits, target).mean()
-
-        layer, opt_state = state
-        loss, gradient = jax.value_and_grad(loss_fn)(layer)
-        updates, opt_state = tx.update(gradient, opt_state, layer)
-        return (optax.apply_updates(layer, updates), opt_state), loss
-
-    step = jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(whole, whole, whole, rows, rows),
-        out_shardings=(whole, whole),
+    classify = fit(
+        backbone,
+        task,
+        init,
+        apply,
+        make_optimizer(recipe, len(task.train_rows) // size),
+        smallest_crop=SMALLEST_CROP,
+        key=draws,
+        epochs=recipe.epochs,
+        batch_size=size,
+        seed=seed,
+        diverged="The linear probe diverged in epoch {epoch}: its recipe does not suit these "
+        "features; choose another.",
     )
-    order = np.random.default_rng(seed)
-    # A training loop may forbid implicit transfers; here they are meant.
-    with jax.transfer_guard("allow"):
-        variables = jax.device_put(local_copy(backbone.variables), whole)
-        state = jax.device_put(start(variables), whole)
-        for epoch in range(recipe.epochs):
-            batches = order.permutation(len(task.train_rows))[: steps * size]
-            for i, batch in enumerate(batches.reshape(steps, size)):
-                images = task.train.read(task.train_rows[batch])
-                number = np.int32(epoch * steps + i)
-                labels = task.train_labels[batch]
-                state, loss = step(state, variables, number, images, labels)
-            # Once an epoch: the device is not waited for in between.
-            if not np.isfinite(loss):
-                raise UserError(
-                    f"The linear probe diverged in epoch {epoch + 1}: its recipe does "
-                    "not suit these features; choose another."
-                )
-
-    @jax.jit
-    def classify(layer: Any, variables: Any, images: jax.Array) -> jax.Array:
-        features = features_of(variables, backbone.preprocess(images))
-        return jnp.argmax(logits_of(layer, features), axis=1)
-
-    layer = state[0]
-
-    def predict(images: np.ndarray) -> jax.Array:
-        return classify(layer, variables, jax.device_put(images, whole))
-
-    return predict, recipe
+    return classify, recipe

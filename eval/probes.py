@@ -4,7 +4,7 @@
 
 SGD with Nesterov momentum 0.9 and a cosine schedule to zero starts from W = b = 0, as is
 usual since SimCLR (https://arxiv.org/abs/2002.05709). x is standardised with the mean and
-deviation of the rows fitted on, or taken as it is.
+standard deviation of the rows fitted on, or taken as it is.
 """
 
 import functools
@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eval.task import moments, standardize
 from sp_jax.errors import UserError
 from sp_jax.features import map_rows
 
@@ -68,6 +67,24 @@ class Choice(NamedTuple):
     point: Point
     val_accuracy: float
     grid: np.ndarray
+
+
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature, float32 [D]; 1 for a constant."""
+    # Sums in float64, block by block: float32 sums of 50,000 rows lose digits, and a
+    # float64 copy of all rows may not fit.
+    blocks = [features[start : start + 4096] for start in range(0, len(features), 4096)]
+    mean = sum(b.sum(0, dtype=np.float64) for b in blocks) / len(features)
+    scale = np.sqrt(sum(((b - mean) ** 2).sum(0) for b in blocks) / len(features))
+    scale[scale <= 1e-6 * np.abs(mean)] = 1.0  # Rounding noise about a constant.
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def standardize(
+    features: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """(features - mean) / scale as float32 [N, D]."""
+    return ((features - mean) / scale).astype(np.float32)
 
 
 def hold_out(groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -7,6 +7,7 @@ Writes `report.html` (self-contained), `curves.png` and `retrieval.png` in the f
 --out, and prints the table. Only the runs' own files are read.
 """
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
@@ -20,7 +21,14 @@ from matplotlib.lines import Line2D
 from eval import invariance_figure, pictures
 from eval.retrieval import Options as RetrievalOptions
 from eval.retrieval import nearest
-from eval.runs import Run, format_table, group_runs, mean_text, read_run
+from eval.runs import (
+    RunFolder,
+    format_table,
+    group_runs,
+    headline_of,
+    mean_text,
+    read_run,
+)
 from input_pipeline.stores import open_store
 from sp_jax import cli
 from sp_jax.errors import UserError
@@ -39,11 +47,9 @@ _FIGURES = {
     "attention": "Where the heads of the last block look",
     "filters": "The first layer",
 }
-# The number of each evaluator's result that the table shows.
-_HEADLINES = ("accuracy", "top1", "cosine", "rankme", "cka")
 
 
-def make_table(runs: Sequence[Run]) -> list[list[str]]:
+def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
     """Rows of text: one an evaluation, with the baselines where they are known.
 
     Several runs of one label become their mean and sample standard deviation.
@@ -58,9 +64,7 @@ def make_table(runs: Sequence[Run]) -> list[list[str]]:
             [run.results[name]["result"] for run in group if name in run.results]
             for group in groups.values()
         ]
-        key = next(
-            (k for k in _HEADLINES if any(k in r for g in results for r in g)), ""
-        )
+        key = headline_of(name, runs)
         row = [f"{name} ({key})"]
         row += [mean_text([r[key] for r in group if key in r]) for group in results]
         row += [
@@ -71,7 +75,7 @@ def make_table(runs: Sequence[Run]) -> list[list[str]]:
     return table
 
 
-def _baselines(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+def _baselines(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
     """Features without learning, as benchmarks/emoji_baselines.py measured them."""
     if any(run.config["data"]["store"] != "emoji" for run in runs):
         return {}
@@ -79,14 +83,11 @@ def _baselines(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
     return json.loads(path.read_text())["results"] if path.is_file() else {}
 
 
-def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
+def draw_curves(runs: Sequence[RunFolder], path: pathlib.Path) -> None:
     """Loss, health of the representation and evaluations over epochs."""
-    probes = [
-        f"{name}/{key}"
-        for name in runs[0].results
-        for key in _HEADLINES
-        if sum(f"{name}/{key}" in line for line in runs[0].lines) > 1
-    ]
+    probes = [f"{name}/{headline_of(name, runs)}" for name in runs[0].results]
+    # Of what was measured once there is no curve.
+    probes = [name for name in probes if sum(name in x for x in runs[0].lines) > 1]
     names = [*_CURVES[:2], *probes, *_CURVES[2:]]
     labels = list(group_runs(runs))
     columns = 4
@@ -120,7 +121,9 @@ def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
     pictures.save_figure(figure, path)
 
 
-def draw_invariances(runs: Sequence[Run], out: pathlib.Path) -> list[tuple[str, str]]:
+def draw_invariances(
+    runs: Sequence[RunFolder], out: pathlib.Path
+) -> list[tuple[str, str]]:
     """The figure of each result of `eval.invariance` that all runs have.
 
     Returns:
@@ -140,7 +143,7 @@ def draw_invariances(runs: Sequence[Run], out: pathlib.Path) -> list[tuple[str, 
     return figures
 
 
-def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> str | None:
+def draw_retrieval(runs: Sequence[RunFolder], path: pathlib.Path) -> str | None:
     """Queries with their nearest neighbours, the first run of each label side by side.
 
     With the protocol "across", neighbours differ in that attribute (by other artists, say).
@@ -155,8 +158,8 @@ def draw_retrieval(runs: Sequence[Run], path: pathlib.Path) -> str | None:
     given = runs[0].config["evals"].get("retrieval")
     if given is None:
         return None
-    known = {k: v for k, v in given.items() if k in RetrievalOptions._fields}
-    options = RetrievalOptions(**known)
+    names = {field.name for field in dataclasses.fields(RetrievalOptions)}
+    options = RetrievalOptions(**{k: v for k, v in given.items() if k in names})
     runs = [group[0] for group in group_runs(runs).values()]
     data = runs[0].config["data"]
     store = open_store(
@@ -259,7 +262,7 @@ Protocols:</small></p>
 )
 
 
-def _of_each_label(runs: Sequence[Run], name: str) -> list[tuple[str, str]]:
+def _of_each_label(runs: Sequence[RunFolder], name: str) -> list[tuple[str, str]]:
     """A picture of the first run of each label, where that has it."""
     return [
         (label, pictures.embed(group[0].workdir / name))
@@ -268,7 +271,7 @@ def _of_each_label(runs: Sequence[Run], name: str) -> list[tuple[str, str]]:
     ]
 
 
-def write_report(runs: Sequence[Run], out: pathlib.Path) -> pathlib.Path:
+def write_report(runs: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Path:
     """Draw the pictures and write report.html; return its path."""
     out.mkdir(parents=True, exist_ok=True)
     draw_curves(runs, out / "curves.png")

@@ -2,24 +2,32 @@
 
 import importlib.metadata
 import json
-import math
 import os
 import pathlib
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from eval.evaluator import Evaluator, Number
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
-from sp_jax.json_file import read_json
+from sp_jax.json_file import from_json, read_json, to_json
 
 if TYPE_CHECKING:  # Reading results needs no jax.
-    from eval.task import Evaluator
     from sp_jax.features import Extractor
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 RESULTS = ".results"  # what a folder has behind the name of the file it is about
+# The headline of files from before evaluators declared theirs: the first that one has.
+OLD_HEADLINES = (
+    Number("accuracy", percent=True),
+    Number("top1", percent=True),
+    Number("cosine"),
+    Number("rankme"),
+    Number("cka", "neither"),
+    Number("ap", percent=True),
+)
 
 
 def versions() -> dict[str, str]:
@@ -49,12 +57,11 @@ def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
-def identify(
-    evaluate: "Evaluator", extractor: "Extractor", step: int
-) -> dict[str, Any]:
+def identify(evaluate: Evaluator, extractor: "Extractor", step: int) -> dict[str, Any]:
     """What a result belongs to, beside its numbers: the arguments of `write_result`."""
     return {
         "protocol": evaluate.protocol,
+        "headline": evaluate.headline,
         "step": int(step),
         "weights": extractor.fingerprint,
         "images": evaluate.fingerprints(),
@@ -67,6 +74,7 @@ def write_result(
     result: Mapping[str, float],
     *,
     protocol: str,
+    headline: Sequence[Number],
     step: int,
     weights: str | None,
     images: Mapping[str, str],
@@ -78,6 +86,7 @@ def write_result(
       name: name of the evaluation, e.g. "knn_subcategory".
       result: what the evaluator returned; what is NaN or infinite becomes null.
       protocol: how it was measured, in one line.
+      headline: the numbers that tables show, the most important one first.
       step: training step of the backbone.
       weights: fingerprint of the backbone; None: not known.
       images: each split that was read, and its fingerprint.
@@ -91,8 +100,9 @@ def write_result(
     path = pathlib.Path(workdir) / "eval" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
-        "result": null_for_nan(result),
+        "result": to_json({name: float(value) for name, value in result.items()}),
         "protocol": protocol,
+        "headline": [number._asdict() for number in headline],
         "step": int(step),
         "weights": weights,
         "images": dict(images),
@@ -102,17 +112,12 @@ def write_result(
     return path
 
 
-def null_for_nan(result: Mapping[str, float]) -> dict[str, float | None]:
-    """The numbers as JSON has them, which knows no NaN and nothing infinite."""
-    numbers = {key: float(value) for key, value in result.items()}
-    return {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-
-
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `write_result` wrote; null is NaN again.
 
     Returns:
-      "result", "protocol", "step", "versions"; "weights" and "images" if the file has them.
+      "result", "protocol", "step", "versions", and "headline", a tuple of numbers; "weights"
+      and "images" if the file has them.
 
     Raises:
       UserError: names the file: it is missing, damaged, or holds no result.
@@ -126,12 +131,20 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         and isinstance(content.get("step"), int)
         and isinstance(content.setdefault("versions", {}), dict)
     )
+    try:
+        if "headline" in content:
+            headline = tuple(Number(**number) for number in content["headline"])
+        else:
+            known = [number for number in OLD_HEADLINES if number.name in result]
+            headline = tuple(known[:1])
+    except TypeError:
+        sound = False
     if not sound:
         raise UserError(
             f"{path} holds no result of an evaluation: move it away, or evaluate again."
         )
-    numbers = {k: math.nan if v is None else float(v) for k, v in result.items()}
-    return content | {"result": numbers}
+    numbers = {name: float(value) for name, value in from_json(result).items()}
+    return content | {"result": numbers, "headline": headline}
 
 
 def _is_number(value: Any) -> bool:
@@ -139,7 +152,7 @@ def _is_number(value: Any) -> bool:
 
 
 def evaluate_once(
-    evaluate: "Evaluator",
+    evaluate: Evaluator,
     extractor: "Extractor",
     checkpoint: str | os.PathLike[str],
     name: str,
@@ -165,6 +178,8 @@ def evaluate_once(
         except UserError as error:
             print(f"{error} It is measured again.", file=sys.stderr)
         else:
+            # Files from before there were headlines are used again, too.
+            written["headline"] = about["headline"]
             if all(written.get(key) == value for key, value in about.items()):
                 return written
     result = evaluate(extractor, step)

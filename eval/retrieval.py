@@ -16,6 +16,7 @@ over queries of the average precision of the whole ranking. With one relevant im
     --protocol=leave_one_out
 """
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,40 +25,32 @@ import jax
 import numpy as np
 
 from eval import cli, ranking
-from eval.options import Count, Fraction, read_options
-from eval.task import Evaluator, prepared
-from input_pipeline.stores import ImageStore, open_store
+from eval.evaluator import Evaluator, Number
+from eval.options import Count, read_options
+from eval.task import StoreOptions
+from input_pipeline.stores import ImageStore
 from sp_jax import neighbours
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
 
-class Options(NamedTuple):
-    """What a config or the command line may set.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(StoreOptions):
+    """What a config or the command line may set besides.
 
     Attributes:
-      dataset: name of an image store.
       splits: whose images are ranked, together.
       match: the target that a query and its answers share.
       across: the attribute in which they differ, in the protocol "across".
       protocol: "across" or "leave_one_out".
       k: numbers of neighbours among which to look.
-      image_size: side of the stored images in pixels; that of the run.
-      resize: how they were made square, "crop" or "squash"; that of the run.
-      max_skipped: share of the images that may be damaged and left out.
-      data_dir: where prepared images are kept.
     """
 
-    dataset: str
     splits: tuple[str, ...] = ("probe_train", "probe_test")
     match: str = "label"
     across: str = "artist"
     protocol: str = "across"
     k: tuple[Count, ...] = (1, 5, 10)
-    image_size: Count = 64
-    resize: str = "crop"
-    max_skipped: Fraction = 0.01
-    data_dir: str | None = None
 
 
 class Search(NamedTuple):
@@ -105,7 +98,12 @@ def create(**options: Any) -> Evaluator:
             "map": float(precision.mean(dtype=np.float64)),
         }
 
-    return Evaluator(evaluate, search.text, tuple(search.stores))
+    names = [f"recall_k{k}" for k in search.k if k > 1] + ["map"]
+    headline = (
+        Number("top1", percent=True, chance=search.chance),
+        *(Number(name, percent=True) for name in names),
+    )
+    return Evaluator(search.text, evaluate, headline, tuple(search.stores))
 
 
 def _open(options: dict[str, Any]) -> Search:
@@ -116,14 +114,7 @@ def _open(options: dict[str, Any]) -> Search:
         raise UserError(
             f"Unknown protocol {settings.protocol!r}: choose across or leave_one_out."
         )
-    stores = [
-        open_store(
-            settings.dataset,
-            split,
-            **prepared(settings),
-        )
-        for split in settings.splits
-    ]
+    stores = [settings.open(split) for split in settings.splits]
     if settings.protocol == "across":
         return _across(settings, stores)
     return _leave_one_out(settings, stores)
@@ -184,8 +175,7 @@ def _targets(stores: list[ImageStore], name: str) -> np.ndarray:
 
 def _start(settings: Options, count: int) -> tuple[tuple[int, ...], str]:
     """The k to look at, of count images to find, and the first words of the protocol."""
-    default = Options._field_defaults["k"]
-    k, left_out = neighbours.fit_k(settings.k, default, count, "images to find")
+    k, left_out = neighbours.fit_k(settings.k, Options.k, count, "images to find")
     return k, (
         f"retrieval by cosine, recall@{','.join(map(str, k))}{left_out} and mAP, "
         f"{settings.dataset} {'+'.join(settings.splits)}: "

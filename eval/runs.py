@@ -17,7 +17,7 @@ from sp_jax.train.folders import explain_no_run
 LABELS = {"semantic": "SP (semantic pairs)", "augmented": "AP (augmentation pairs)"}
 
 
-class Run(NamedTuple):
+class RunFolder(NamedTuple):
     """What a run's folder says of itself."""
 
     workdir: pathlib.Path
@@ -27,7 +27,7 @@ class Run(NamedTuple):
     results: dict[str, dict[str, Any]]
 
 
-def read_run(workdir: str | os.PathLike) -> Run:
+def read_run(workdir: str | os.PathLike) -> RunFolder:
     """Read config.json, metrics.jsonl and eval/*.json.
 
     Raises:
@@ -49,7 +49,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
             f"{workdir} holds no evaluated run: let it end first, with python -m "
             f"sp_jax.main --config=… --workdir={workdir}."
         )
-    return Run(workdir, label_of(workdir), config, lines, results)
+    return RunFolder(workdir, label_of(workdir), config, lines, results)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
@@ -88,12 +88,18 @@ def label_of(workdir: pathlib.Path) -> str:
     return LABELS.get(pairing, pairing)
 
 
-def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def group_runs(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
     """Runs by label: those of one label differ in their seed."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RunFolder]] = {}
     for run in runs:
         groups.setdefault(run.label, []).append(run)
     return groups
+
+
+def headline_of(name: str, runs: Sequence[RunFolder]) -> str:
+    """The most important number of an evaluation: its key, in the first run that has it."""
+    found = [run.results[name]["headline"] for run in runs if name in run.results]
+    return found[0][0].name if found and found[0] else ""
 
 
 def mean_text(values: Sequence[float], digits: int = 3) -> str:

@@ -16,6 +16,7 @@ standard deviation. A dataset needs the splits probe_train and probe_test, or tr
 test, val or validation.
 """
 
+import dataclasses
 import itertools
 import pathlib
 import re
@@ -38,7 +39,7 @@ from eval.runs import (
     mean_text,
     read_run,
 )
-from input_pipeline.stores import find_splits, open_store
+from input_pipeline.stores import ImageStore, find_splits, open_store
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError
@@ -56,13 +57,10 @@ _SPLITS = (
 # What the drawings are labelled with beside their concepts, which no two images share
 # within an artist.
 _TARGETS = {"emoji": ("category", "subcategory")}
-# How numbers were come by; they stand in suite.csv only.
-_ASIDE = re.compile(
-    r".*/.*_[\d.]+|learning_rate|weight_decay|standardized|val_accuracy|converged"
-    r"|std_.*|accuracy_std|chance|different_cosine"
-)
-# The same number under two names.
-_TWICE = {("knn", "accuracy"), ("few_labels", "accuracy"), ("retrieval", "recall_k1")}
+# Those of an evaluator of another name, or with options of their own.
+_EVALUATORS = {"logistic": "linear_probe"}
+_OPTIONS = {"linear_probe": {"seeds": 3}, "logistic": {"protocol": "lbfgs", "seeds": 3}}
+_OF_EACH_TARGET = ("knn", "linear_probe", "logistic", "few_labels")
 _FIGURES = {
     "map": "The features of the test images, as a map",
     "attention": "Where the heads of the last block look",
@@ -96,6 +94,22 @@ class Checkpoint(NamedTuple):
     extractor: Extractor
 
 
+def find_pair(dataset: str, prepared: Mapping[str, Any]) -> tuple[str, str]:
+    """The splits of a store to fit and to test on.
+
+    Raises:
+      UserError: there is no such store, or it has no such splits.
+    """
+    known = find_splits(dataset, **prepared)
+    for pair in _SPLITS:
+        if set(pair) <= set(known):
+            return pair
+    raise UserError(
+        f"{dataset} has the splits {', '.join(known) or 'none'}: to fit and to test "
+        "it needs probe_train and probe_test, or train and test, val or validation."
+    )
+
+
 def plan(
     dataset: str, kinds: Sequence[str], prepared: Mapping[str, Any]
 ) -> list[Entry]:
@@ -103,52 +117,36 @@ def plan(
 
     Args:
       dataset: name of a store.
-      kinds: of `EVALUATIONS`.
+      kinds: of `EVALUATIONS`, or import paths of evaluators.
       prepared: how its images are prepared: image_size, resize.
 
     Raises:
-      UserError: there is no such store, or it has no splits to fit and to test on.
+      UserError: see `find_pair`.
     """
-    known = find_splits(dataset, **prepared)
-    splits = next((pair for pair in _SPLITS if set(pair) <= set(known)), None)
-    if splits is None:
-        raise UserError(
-            f"{dataset} has the splits {', '.join(known) or 'none'}: to fit and to test "
-            "it needs probe_train and probe_test, or train and test, val or validation."
-        )
-    targets = _TARGETS.get(dataset, ("label",))
+    fit, test = find_pair(dataset, prepared)
     where = re.sub(r"\W+", "_", dataset).strip("_")
     entries = []
-
-    def add(kind: str, target: str, **own: Any) -> None:
-        if kind in kinds:
-            module = evals.get("linear_probe" if kind == "logistic" else kind)
-            name = "_".join(filter(None, (kind, where, target)))
-            options = {"dataset": dataset, **prepared, **own}
-            if target:
-                options["target"] = target
-            entries.append(Entry(name, kind, target, module, options))
-
-    both = {"train_split": splits[0], "test_split": splits[1]}
-    for target in targets:
-        add("knn", target, **both)
-        add("linear_probe", target, **both, seeds=3)
-        add("logistic", target, **both, protocol="lbfgs", seeds=3)
-        add("few_labels", target, **both)
-    add("finetune", targets[0], **both)
-    if dataset == "emoji":
-        add("retrieval", "", splits=splits)
-    else:
-        add("retrieval", "", splits=splits[1:], protocol="leave_one_out")
-    add("metrics", targets[0], split=splits[1])
-    add("invariance", targets[0], **both)
+    for kind in kinds:
+        module = evals.get(_EVALUATORS.get(kind, kind))
+        known = {field.name for field in dataclasses.fields(module.Options)}
+        given = {"train_split": fit, "test_split": test, "split": test}
+        given |= {"splits": (fit, test)}
+        if kind == "retrieval" and dataset != "emoji":
+            given |= {"splits": (test,), "protocol": "leave_one_out"}
+        options = {"dataset": dataset, **prepared, **_OPTIONS.get(kind, {})}
+        options |= {name: value for name, value in given.items() if name in known}
+        targets = _TARGETS.get(dataset, ("label",)) if "target" in known else ("",)
+        for target in targets if kind in _OF_EACH_TARGET else targets[:1]:
+            name = "_".join(filter(None, (re.sub(r"\W+", "_", kind), where, target)))
+            own = options | {"target": target} if target else options
+            entries.append(Entry(name, kind, target, module, own))
     return entries
 
 
 def make_table(
     entries: Sequence[Entry], labels: Sequence[str], results: Sequence[Sequence[dict]]
 ) -> list[list[str]]:
-    """Rows of text: each number that is a result, a column a label.
+    """Rows of text: the headline of each evaluation, a column a label.
 
     Args:
       entries: the evaluations.
@@ -160,9 +158,7 @@ def make_table(
         groups.setdefault(label, []).append(i)
     table = [["evaluation", "target", "measure", *groups]]
     for j, entry in enumerate(entries):
-        for key in results[0][j]["result"]:
-            if _ASIDE.fullmatch(key) or (entry.kind, key) in _TWICE:
-                continue
+        for key in [number.name for number in results[0][j]["headline"]]:
             cells = [
                 mean_text([results[i][j]["result"][key] for i in rows])
                 for rows in groups.values()
@@ -175,9 +171,10 @@ def draw(
     checkpoints: Sequence[Checkpoint],
     entries: Sequence[Entry],
     results: Sequence[Sequence[dict]],
+    store: ImageStore,
     out: pathlib.Path,
 ) -> list[tuple[str, list[tuple[str, pathlib.Path]]]]:
-    """Pictures of a dataset: title, and for each label a file."""
+    """Pictures of a dataset's test images: title, and for each label a file."""
     shown = []
     by_kind = {entry.kind: j for j, entry in enumerate(entries)}
     if "invariance" in by_kind:
@@ -188,11 +185,7 @@ def draw(
         path = out / "invariance.png"
         pictures.save_figure(invariance_figure.draw_figure(found), path)
         shown.append(("The four invariances", [("", path)]))
-    options = entries[0].options
-    split = options.get("test_split") or options.get("split") or options["splits"][-1]
-    prepared = {k: options[k] for k in ("image_size", "resize") if k in options}
-    store = open_store(options["dataset"], split, **prepared)
-    target = next((entry.target for entry in entries if entry.target), "label")
+    target = _TARGETS.get(store.name, ("label",))[0]
     first = {checkpoint.label: checkpoint for checkpoint in reversed(checkpoints)}
     drawn: dict[str, list[tuple[str, pathlib.Path]]] = {}
     for label in dict.fromkeys(checkpoint.label for checkpoint in checkpoints):
@@ -272,7 +265,7 @@ def run(
     Args:
       paths: runs' folders, checkpoints or files of weights.
       datasets: names of image stores.
-      kinds: of `EVALUATIONS`.
+      kinds: of `EVALUATIONS`, or import paths of evaluators.
       out: folder of what is written.
 
     Returns:
@@ -281,7 +274,8 @@ def run(
     Raises:
       UserError: a checkpoint, a dataset or an evaluation is not there or does not fit.
     """
-    if unknown := sorted(set(kinds) - set(EVALUATIONS)):
+    unknown = [one for one in kinds if one not in EVALUATIONS and "." not in one]
+    if unknown:
         raise UserError(
             f"There is no evaluation {unknown[0]!r}: choose among {', '.join(EVALUATIONS)}."
         )
@@ -296,6 +290,10 @@ def run(
     evaluators = {
         dataset: [entry.module.create(**entry.options) for entry in entries]
         for dataset, entries in plans.items()
+    }
+    tests = {
+        dataset: open_store(dataset, find_pair(dataset, prepared[0])[1], **prepared[0])
+        for dataset in datasets
     }
     checkpoints = [
         Checkpoint(path, label_of(run_folder(path)), Extractor(sp_jax.load(path)))
@@ -316,9 +314,10 @@ def run(
             )
             row.append(content)
             result = content["result"]
-            key = next(iter(result))
+            first = content["headline"][0].name
             print(
-                f"{checkpoint.path}: {entry.name}: {key} {result[key]:.4f}", flush=True
+                f"{checkpoint.path}: {entry.name}: {first} {result[first]:.4f}",
+                flush=True,
             )
             numbers += [
                 [checkpoint.path, checkpoint.label, dataset, entry.name, key, value]
@@ -337,7 +336,9 @@ def run(
                 ],
                 "pictures": [
                     (title, [(label, pictures.embed(path)) for label, path in shown])
-                    for title, shown in draw(checkpoints, entries, results, folder)
+                    for title, shown in draw(
+                        checkpoints, entries, results, tests[dataset], folder
+                    )
                 ],
             }
         )
@@ -383,7 +384,12 @@ if __name__ == "__main__":
         "checkpoint", None, "Runs, checkpoints or files.", required=True, **own
     )
     flags.DEFINE_list("datasets", ["emoji"], "Image stores.", **own)
-    flags.DEFINE_list("evaluations", list(EVALUATIONS), "What to measure.", **own)
+    flags.DEFINE_list(
+        "evaluations",
+        list(EVALUATIONS),
+        "What to measure; an import path for an evaluator of your own.",
+        **own,
+    )
     flags.DEFINE_string("out", "runs/suite", "Folder of the page.", **own)
     xla_flags.set_cpu_flags()
     programs.run(main)

@@ -1,67 +1,64 @@
-"""Labelled images on which features are judged, and a measurement that is ready."""
+"""Labelled images on which features are judged, and the options that choose them."""
 
-import hashlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
+from eval.evaluator import Number
+from eval.options import Count, Fraction
 from input_pipeline.stores import ImageStore, open_store
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
 
-class Evaluator(NamedTuple):
-    """A measurement that is ready; call it with an `Extractor` and the training step.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoreOptions:
+    """What a config or the command line may set of every evaluator.
 
     Attributes:
-      measure: (extractor, step) -> name -> number.
-      protocol: how, in one line to print beside the numbers.
-      stores: the images that it reads.
+      dataset: name of an image store.
+      image_size: side of the stored images in pixels; that of the run.
+      resize: how they were made square, "crop" or "squash"; that of the run.
+      max_skipped: share of the images that may be damaged and left out.
+      data_dir: where prepared images are kept.
     """
 
-    measure: Callable[[Extractor, int], dict[str, float]]
-    protocol: str
-    stores: tuple[ImageStore, ...]
+    dataset: str
+    image_size: Count = 64
+    resize: str = "crop"
+    max_skipped: Fraction = 0.01
+    data_dir: str | None = None
 
-    def __call__(self, extractor: Extractor, step: int) -> dict[str, float]:
-        """The numbers of a network.
+    def open(self, split: str) -> ImageStore:
+        """A split of the dataset.
 
         Raises:
-          UserError: the network does not fit the options.
+          UserError: there is no such store or split.
         """
-        return self.measure(extractor, step)
-
-    def fingerprints(self) -> dict[str, str]:
-        """Each split that is read, and SHA-256 hex over its pixels, labels and attributes."""
-        return {f"{x.name} {x.split}": _fingerprint(x) for x in self.stores}
-
-
-def _fingerprint(store: ImageStore) -> str:
-    # That of a store is over pixels, labels and ids: tables of pairs know it as it is.
-    whole = hashlib.sha256(store.fingerprint.encode())
-    for name, values in sorted(store.attributes.items()):
-        whole.update(f"\0{name}\0".encode())
-        whole.update(np.ascontiguousarray(values, "<i4").tobytes())
-    return whole.hexdigest()
+        return open_store(
+            self.dataset,
+            split,
+            image_size=self.image_size,
+            resize=self.resize,
+            max_skipped=self.max_skipped,
+            data_dir=self.data_dir,
+        )
 
 
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each feature, float32 [D]; deviation 1 for a constant."""
-    # Sums in float64, block by block: float32 sums of 50,000 rows lose digits, and a
-    # float64 copy of all rows may not fit.
-    blocks = [features[start : start + 4096] for start in range(0, len(features), 4096)]
-    mean = sum(b.sum(0, dtype=np.float64) for b in blocks) / len(features)
-    scale = np.sqrt(sum(((b - mean) ** 2).sum(0) for b in blocks) / len(features))
-    scale[scale <= 1e-6 * np.abs(mean)] = 1.0  # Rounding noise about a constant.
-    return mean.astype(np.float32), scale.astype(np.float32)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskOptions(StoreOptions):
+    """What an evaluator that fits on labelled images lets one set besides.
 
+    Attributes:
+      train_split: images to fit on.
+      test_split: images to report on.
+      target: "label" or an attribute of the store.
+    """
 
-def standardize(
-    features: np.ndarray, mean: np.ndarray, scale: np.ndarray
-) -> np.ndarray:
-    """(features - mean) / scale as float32 [N, D]."""
-    return ((features - mean) / scale).astype(np.float32)
+    train_split: str
+    test_split: str
+    target: str = "label"
 
 
 class Task(NamedTuple):
@@ -99,52 +96,41 @@ class Task(NamedTuple):
             return self.train.attributes["group"][self.train_rows]
         return np.arange(len(self.train_rows))
 
+    @property
+    def stores(self) -> tuple[ImageStore, ImageStore]:
+        """Both stores."""
+        return self.train, self.test
+
+    def chance(self, rows: np.ndarray | slice = slice(None)) -> float:
+        """The accuracy of the most frequent training class as the answer to each of `rows`.
+
+        Args:
+          rows: of `test_rows`.
+        """
+        common = np.bincount(self.train_labels).argmax()
+        return float(np.mean(self.test_labels[rows] == common))
+
+    def accuracies(self, *names: str) -> tuple[Number, ...]:
+        """Numbers of a result that are accuracies on the test images."""
+        chance = self.chance()
+        return tuple(Number(name, percent=True, chance=chance) for name in names)
+
     def extract(self, extractor: Extractor) -> tuple[np.ndarray, np.ndarray]:
         """Features of the training and test rows: float32 [n, D] and [m, D]."""
         train = extractor.extract(self.train)[self.train_rows]
         return train, extractor.extract(self.test)[self.test_rows]
 
 
-def prepared(settings: Any) -> dict[str, Any]:
-    """How an evaluator's `Options` say that images are prepared, for `open_store`."""
-    names = ("image_size", "resize", "max_skipped", "data_dir")
-    return {name: getattr(settings, name) for name in names}
-
-
-def task_of(settings: Any) -> Task:
-    """The task that an evaluator's `Options` name; see `open_task`."""
-    return open_task(
-        settings.dataset,
-        settings.train_split,
-        settings.test_split,
-        settings.target,
-        **prepared(settings),
-    )
-
-
-def open_task(
-    dataset: str,
-    train_split: str,
-    test_split: str,
-    target: str,
-    **options: Any,
-) -> Task:
+def open_task(settings: TaskOptions) -> Task:
     """Open the two splits of a labelled store and match their classes.
-
-    Args:
-      dataset: name of the store.
-      train_split: split to fit on.
-      test_split: split to test on.
-      target: "label" or an attribute.
-      **options: image_size and others of `open_store`.
 
     Raises:
       UserError: no such store, split or target; the splits share images; or there is
         nothing to learn (no labelled image, one class, no class in both splits).
     """
-    train, test = (
-        open_store(dataset, split, **options) for split in (train_split, test_split)
-    )
+    dataset, target = settings.dataset, settings.target
+    train_split, test_split = settings.train_split, settings.test_split
+    train, test = settings.open(train_split), settings.open(test_split)
     shared = set(train.ids) & set(test.ids)
     if shared:
         raise UserError(

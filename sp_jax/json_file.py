@@ -1,8 +1,10 @@
-"""Reading a JSON file that the project wrote, whatever became of it since."""
+"""JSON that the project wrote, whatever became of it since, and numbers in it."""
 
 import json
+import math
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from sp_jax.errors import UserError
@@ -30,3 +32,13 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         kind = "null" if content is None else type(content).__name__
         raise UserError(f"{path} is damaged: it holds {kind} instead of an object.")
     return content
+
+
+def to_json(line: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers as JSON knows them: null for one that is not finite."""
+    return {k: v if math.isfinite(v) else None for k, v in line.items()}
+
+
+def from_json(line: Mapping[str, float | None]) -> dict[str, float]:
+    """Null as not a number."""
+    return {k: math.nan if v is None else v for k, v in line.items()}

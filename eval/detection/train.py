@@ -19,6 +19,7 @@ from eval.detection import average_precision, pictures
 from eval.detection.data import Batches, BoxStore, make_dataset, open_boxes
 from eval.detection.data import test_batches as batches_of
 from eval.detection.network import Detector, Settings, load_backbone, make_detector
+from eval.evaluator import Number
 from eval.results import versions, write_result
 from input_pipeline.pairs import stream
 from sp_jax import distributed, models, optim, validate
@@ -39,6 +40,7 @@ RULES = (
     optim.Rule(r"/(bn\d|downsample_1|\w*norm\d?)/(scale|bias)$", decay=False),
     optim.Rule(""),
 )
+HEADLINE = tuple(Number(name, percent=True) for name in ("ap", "ap50", "ap75"))
 PICTURES = 12  # test images in detections.png
 
 
@@ -106,6 +108,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
             workdir,
             {
                 "protocol": describe(config, train, test),
+                "headline": HEADLINE,
                 "weights": backbone.identity() if checkpoint else None,
                 "images": {f"{x.name} {x.split}": x.fingerprint for x in (train, test)},
             },

@@ -1,5 +1,5 @@
 """A study: every run of a table, what is missing of it, and a page that shows it.
 
-`plan` reads a study and says which commands make it, `work` runs them, `numbers` reads the
+`plan` reads a study and says which commands make it, `runner` runs them, `numbers` reads the
 results and judges the claims, `page` draws them. `python -m eval.study` is the program.
 """

@@ -25,7 +25,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from eval.study import page, plan, work
+from eval.study import page, plan, runner
 from eval.study.images import add_images, find_outdated
 from sp_jax import cli, program
 from sp_jax.errors import UserError
@@ -56,7 +56,7 @@ def run() -> int:
         return 0
     for sentence in find_outdated(study, chosen, pool):
         print(f"warning: {sentence}", file=sys.stderr)
-    todo = [job for job in chosen if work.missing(job, pool)]
+    todo = [job for job in chosen if runner.missing(job, pool)]
     print(
         f"{study['title']}: {len(chosen)} runs, {len(todo)} of them to do.", flush=True
     )
@@ -75,8 +75,8 @@ def run() -> int:
             bar.write(f"{job.arm}, seed {job.seed}: {error or 'complete'}")
             show_page()  # it grows with the study
 
-        complete = work.make_all(
-            todo, jobs, pool, work.find_devices(values.jobs), report
+        complete = runner.make_all(
+            todo, jobs, pool, runner.find_devices(values.jobs), report
         )
         bar.close()
     elif values.launcher == "slurm" and todo:
@@ -99,7 +99,7 @@ def show(jobs: list[plan.Job], pool: pathlib.Path) -> None:
     """Print the commands that are still to do, as they could be typed."""
     counts = collections.Counter()
     for job in jobs:
-        todo = work.missing(job, pool)
+        todo = runner.missing(job, pool)
         counts["complete" if not todo else "to do"] += 1
         print(f"# {job.arm}, seed {job.seed}: {len(todo)} of {len(job.commands)} to do")
         for command in todo:

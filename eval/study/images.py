@@ -59,10 +59,10 @@ def find_outdated(
             own["max_skipped"] = config.data.max_skipped
             options = own | config.evals[name].to_dict()
             if result and result.get("images") != _read_by(config, options):
+                program = evaluators.program_of(options["type"])
                 found.append(
                     f"{pool / job.folder}/eval/{name}.json is not of the images that "
-                    f"there are now: python -m eval.{options['type']} --name={name} "
-                    "measures them."
+                    f"there are now: python -m {program} --name={name} measures them."
                 )
     return found
 

@@ -10,7 +10,7 @@ from scipy import stats
 from eval import results
 from eval.runs import format_csv
 from eval.study.plan import Job
-from eval.study.work import missing
+from eval.study.runner import missing
 from sp_jax.files import write_text
 from sp_jax.train.writer import read_metrics
 

@@ -12,7 +12,7 @@ from eval.results import versions
 from eval.runs import mean_text
 from eval.study import figures, numbers
 from eval.study.plan import Job
-from eval.study.work import last_words, missing, read_record
+from eval.study.runner import last_words, missing, read_record
 from sp_jax.files import write_text
 
 _PAGE = jinja2.Template(

@@ -198,7 +198,7 @@ def _evaluation(
 ) -> Command:
     options = dict(options)
     kind = options.pop("type")
-    words: tuple[str, ...] = (f"eval.{kind}",)
+    words: tuple[str, ...] = (evaluators.program_of(kind),)
     words += ("--checkpoint={folder}",) if trained else ()
     if kind == DETECTION:
         config = options.pop("config")

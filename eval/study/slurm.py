@@ -7,7 +7,7 @@ from typing import Any
 import submitit
 
 from eval.study.plan import Job
-from eval.study.work import Worker
+from eval.study.runner import Worker
 from sp_jax.errors import UserError
 
 

@@ -1,7 +1,6 @@
 """metrics.jsonl, the record of a run, and the TensorBoard events made from it."""
 
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -12,6 +11,7 @@ from tensorboardX import SummaryWriter
 
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
+from sp_jax.json_file import from_json, to_json
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -43,16 +43,6 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
             ) from None
         lines.append(line)
     return lines
-
-
-def to_json(line: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers as JSON knows them: null for one that is not finite."""
-    return {k: v if math.isfinite(v) else None for k, v in line.items()}
-
-
-def from_json(line: Mapping[str, float | None]) -> dict[str, float]:
-    """Null as not a number."""
-    return {k: math.nan if v is None else v for k, v in line.items()}
 
 
 def _json_line(line: Mapping[str, float]) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval import metrics, retrieval, task
+from eval import task
 from input_pipeline.stores import ImageStore
 from input_pipeline.stores.prepared_images import digest_pixels
 from sp_jax.errors import UserError
@@ -54,8 +54,7 @@ def provide(monkeypatch):
                 raise UserError(f"{name} has no split {split!r}.")
             return known[split]
 
-        for module in (task, metrics, retrieval):
-            monkeypatch.setattr(module, "open_store", open_store)
+        monkeypatch.setattr(task, "open_store", open_store)
 
     return install
 

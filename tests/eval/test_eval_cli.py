@@ -1,8 +1,10 @@
 """The command lines, on the embedded images, with pixels for a backbone."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -112,8 +114,9 @@ def test_a_mistake_is_one_line_and_code_2(launch, tmp_path, options, message):
 
 def test_help_explains_every_option(launch):
     shown = launch("eval.linear_probe", "--help").stdout
-    for option in (*linear_probe.Options._fields, "checkpoint", "name"):
-        assert f"--{option}: " in shown
+    options = [field.name for field in dataclasses.fields(linear_probe.Options)]
+    for option in (*options, "checkpoint", "name"):
+        assert re.search(rf"--{option}: \S", shown)
     assert "the L2 penalties to try, each with each learning rate." in shown
 
 

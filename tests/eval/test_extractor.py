@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import eval as evals
-from eval.task import moments, open_task, standardize
+from eval.probes import moments, standardize
+from eval.task import TaskOptions, open_task
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
@@ -14,7 +15,7 @@ SPLITS = dict(dataset="tiny", train_split="train", test_split="test")
 
 
 def task(target="label"):
-    return open_task(**SPLITS, target=target, image_size=2)
+    return open_task(TaskOptions(**SPLITS, target=target, image_size=2))
 
 
 def test_last_batch_is_filled_up_and_cut_off(make_store, pixels):
@@ -124,7 +125,7 @@ def test_a_task_without_anything_to_learn(make_store, provide, train, test, mess
 def test_shared_images_missing_splits_and_targets(blobs, provide):
     provide(blobs("train", 0))
     with pytest.raises(UserError, match="share 60 images"):
-        open_task("tiny", "train", "train", "label", image_size=2)
+        open_task(TaskOptions(**SPLITS | {"test_split": "train"}))
     with pytest.raises(UserError, match="no split 'test'"):
         task()
     provide(blobs("train", 0), blobs("test", 1))

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import eval as evals
-from eval import changes, invariance, invariance_figure, linear_probe, report
-from eval.runs import Run
+from eval import corruptions, invariance, invariance_figure, linear_probe, report
+from eval.runs import RunFolder
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor, normalize
 
@@ -48,7 +48,7 @@ def test_known_invariance(photographs):
     ]
     assert np.all(np.diff([1, *cosines]) < 0)
     # The headlines are the means of what they stand for.
-    for family, kinds in changes.families_of(False).items():
+    for family, kinds in corruptions.families_of(False).items():
         for measure in ("cosine", "accuracy"):
             parts = [
                 result[f"{family}/{kind}/{measure}_{level:g}"]
@@ -73,8 +73,8 @@ def test_one_number_by_hand(photographs, pixels):
     _, task, chosen = invariance.open_images(options)
     assert len(chosen) == len(set(chosen)) == 12 and chosen.max() >= 12
     images = task.test.read(chosen)
-    scene = changes.make_scene(task.test, chosen, seed=5)
-    changed = changes.apply("illumination", "gamma", scene, 1.5, seed=5)
+    scene = corruptions.make_scene(task.test, chosen, seed=5)
+    changed = corruptions.apply("illumination", "gamma", scene, 1.5, seed=5)
     clean = images.reshape(12, -1).astype(float)
     other = changed.reshape(12, -1).astype(float)
     clean /= np.linalg.norm(clean, axis=1, keepdims=True)
@@ -126,7 +126,7 @@ def test_options_that_do_not_fit(photographs, make_store, provide):
 def fake_result(offset):
     """A result of all families, as if it were measured."""
     numbers = {"clean_accuracy": 0.8 + offset, "chance": 0.2}
-    for family, kinds in changes.FAMILIES.items():
+    for family, kinds in corruptions.FAMILIES.items():
         for measure in ("cosine", "accuracy"):
             parts = {
                 f"{family}/{name}/{measure}_{x:g}": 0.7 - 0.1 * i + offset
@@ -140,7 +140,7 @@ def fake_result(offset):
 def test_curves_and_table():
     results = {"SP": [fake_result(0.0), fake_result(0.1)], "AP": [fake_result(-0.1)]}
     curves = invariance_figure.read_curves(results["SP"][0], "accuracy")
-    assert list(curves) == list(changes.FAMILIES)
+    assert list(curves) == list(corruptions.FAMILIES)
     # From numbers, not from text: 16 is behind 2.
     assert curves["texture"]["shuffle"] == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.4])
     curves = invariance_figure.read_curves(results["SP"][0], "cosine")
@@ -159,7 +159,7 @@ def test_curves_and_table():
     figure = invariance_figure.draw_figure(results)
     legend = figure.axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == list(results)
-    assert [axis.get_title() for axis in figure.axes[:4]] == list(changes.FAMILIES)
+    assert [axis.get_title() for axis in figure.axes[:4]] == list(corruptions.FAMILIES)
     (band,) = [x for x in figure.axes[0].collections if len(x.get_paths()[0]) > 12][:1]
     heights = band.get_paths()[0].vertices[:, 1]
     assert heights.min() == pytest.approx(0.4) and heights.max() == pytest.approx(1)
@@ -211,7 +211,7 @@ def test_the_report_shows_the_figure(tmp_path):
         written = {"result": fake_result(offset), "protocol": "as tested"}
         knn = {"result": {"accuracy": 0.5}, "protocol": ""}
         results = {"knn": knn, "robust": written} | others
-        return Run(tmp_path, label, {}, [], results)
+        return RunFolder(tmp_path, label, {}, [], results)
 
     runs = [run("SP", 0.0), run("AP", 0.1)]
     ((protocol, picture),) = report.draw_invariances(runs, tmp_path)

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from eval import linear_probe, probes
 from eval.probe_lbfgs import fit_lbfgs
-from eval.task import standardize
+from eval.probes import standardize
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 

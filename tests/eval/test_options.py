@@ -1,12 +1,13 @@
 """The number of every option of every evaluator has a domain; the option is named."""
 
+import dataclasses
 import math
 import typing
 
 import pytest
 
 import eval as evals
-from eval.options import read_options
+from eval.options import defaults_of, read_options
 from sp_jax.errors import UserError
 
 # Outside of the domain of an option, wherever it is one; `weight_decay` is by network below 0.
@@ -32,10 +33,16 @@ OUTSIDE = {
 }
 
 
+def needed_by(kind):
+    """A value for each option without a default."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return {name: "x" for name in names if name not in defaults_of(kind)}
+
+
 def cases():
     for name in evals.NAMES:
         kind = evals.get(name).Options
-        for option, default in kind._field_defaults.items():
+        for option, default in defaults_of(kind).items():
             several = isinstance(default, tuple)
             one = default[0] if several else default
             if isinstance(one, int | float):
@@ -44,7 +51,7 @@ def cases():
 
 @pytest.mark.parametrize(("kind", "option", "default", "several"), list(cases()))
 def test_numbers_are_finite_and_in_their_domain(kind, option, default, several):
-    needed = {n: "x" for n in kind._fields if n not in kind._field_defaults}
+    needed = needed_by(kind)
     wrong = list(OUTSIDE[option])
     if isinstance(default, float):
         wrong += [math.nan, math.inf, -math.inf]
@@ -52,12 +59,12 @@ def test_numbers_are_finite_and_in_their_domain(kind, option, default, several):
         given = (default, value) if several else value
         with pytest.raises(UserError, match=f"^{option} must be .*not {value}"):
             read_options(kind, needed | {option: given})
-    assert getattr(read_options(kind, needed), option) == kind._field_defaults[option]
+    assert getattr(read_options(kind, needed), option) == defaults_of(kind)[option]
 
 
 def test_every_default_is_sound():
     for name in evals.NAMES:
         kind = evals.get(name).Options
-        needed = {n: "x" for n in kind._fields if n not in kind._field_defaults}
-        assert read_options(kind, needed | kind._field_defaults)
-        assert typing.get_type_hints(kind).keys() == set(kind._fields)
+        needed, defaults = needed_by(kind), defaults_of(kind)
+        assert read_options(kind, needed | defaults)
+        assert typing.get_type_hints(kind).keys() == needed.keys() | defaults.keys()

@@ -104,7 +104,7 @@ def test_it_learns_by_the_recipe(colours, backbone, monkeypatch):
         views.append(view)
         return augment(key, images, view)
 
-    monkeypatch.setattr("eval.probe_paper.augment", spy)
+    monkeypatch.setattr("eval.supervised.augment", spy)
     options = dict(**PAPER, epochs=30, batch_size=16, recipe="byol")
     result = linear_probe.create(**options)(Extractor(backbone), 0)
     assert result["accuracy"] > 0.8  # chance is 1 / 3

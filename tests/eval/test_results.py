@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from eval import results
-from eval.task import Evaluator
+from eval.evaluator import Evaluator, Number
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
@@ -46,8 +46,9 @@ def once(tmp_path, make_store):
         calls = []
         own = dataclasses.replace(store, **changes)
         evaluate = Evaluator(
-            lambda extractor, step: calls.append(step) or {"accuracy": 0.5},
             protocol,
+            lambda extractor, step: calls.append(step) or {"accuracy": 0.5},
+            (Number("accuracy", percent=True, chance=0.5),),
             (own,),
         )
         found = results.evaluate_once(evaluate, Extractor(backbone), path, "knn")
@@ -120,7 +121,7 @@ def test_a_damaged_or_old_result_is_measured_again(once, tmp_path, text, capsys)
 
 
 NUMBERS = {"good": 0.5, "bad": math.nan, "far": math.inf}
-ABOUT = {"protocol": "", "step": 1, "weights": None, "images": {}}
+ABOUT = {"protocol": "", "headline": (), "step": 1, "weights": None, "images": {}}
 
 
 def test_nan_is_null_in_the_file_and_nan_again(tmp_path):

@@ -8,12 +8,15 @@ import pytest
 
 from eval import report, suite
 from eval.detection import figure as detection_figure
+from eval.evaluator import Number
 from eval.results import write_result
 from eval.runs import label_of, read_run
 from sp_jax.errors import UserError
 from tests.train import tiny
 
+HEADLINE = (Number("accuracy"),)
 ABOUT = {"protocol": "nearest", "step": 7, "weights": None, "images": {}}
+ABOUT |= {"headline": HEADLINE}
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def test_what_is_not_known_is_shown_as_nan(run):
     read = read_run(run)
     assert report.make_table([read])[1][:2] == ["knn (accuracy)", "nan"]
     entry = suite.Entry("knn", "knn", "label", None, {})
-    results = [[{"result": {"accuracy_k10": np.nan}}]]
+    results = [[{"result": {"accuracy": np.nan}, "headline": HEADLINE}]]
     assert suite.make_table([entry], ["one"], results)[1][-1] == "nan"
 
 

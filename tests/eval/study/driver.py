@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from eval.study.work import make_all
+from eval.study.runner import make_all
 from tests.eval.study.jobs import job
 
 if __name__ == "__main__":

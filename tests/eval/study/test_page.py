@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from configs.studies import common
-from eval.study import numbers, page, plan, work
+from eval.study import numbers, page, plan, runner
 
 SP, AP = (0.80, 0.82, 0.87), (0.78, 0.79, 0.86)
 
@@ -49,7 +49,7 @@ def made(tmp_path):
         if (job.arm, job.seed) == ("AP", 2):
             (folder / "train.log").write_text("step 3\nerror: the disk is full\n")
         else:
-            (folder / work.RECORD).write_text(json.dumps(words))
+            (folder / runner.RECORD).write_text(json.dumps(words))
     return study, jobs, tmp_path / "runs"
 
 

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from eval.changes import patterns
-from eval.changes.scene import Scene
+from eval.corruptions import patterns
+from eval.corruptions.scene import Scene
 
 _FINEST = 16  # squares a side
 

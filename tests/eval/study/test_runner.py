@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from eval.study import work
-from eval.study.work import Worker, make_all, missing
+from eval.study import runner
+from eval.study.runner import Worker, make_all, missing
 from sp_jax.errors import UserError
 from tests.eval.study.jobs import calls, command, job
 
@@ -121,7 +121,7 @@ def test_a_killed_study_goes_on_and_two_at_once_share(tmp_path):
     assert not calls(tmp_path, "a", "first", "ends")
     jobs = [job("a", seconds=1.5), job("b", seconds=1.5)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work.time, "sleep", lambda s, sleep=time.sleep: sleep(s / 10))
+        patch.setattr(runner.time, "sleep", lambda s, sleep=time.sleep: sleep(s / 10))
         assert make(jobs, tmp_path)[0]
     # The command that was under way ended by itself before it was made again: never two
     # at a time. "b" was made meanwhile, and nothing that stood in a record came again.
@@ -148,21 +148,21 @@ def test_a_stopped_study_stops_its_commands(tmp_path, signum):
 
 def test_a_run_that_sigterm_ended_early_is_not_done(tmp_path):
     folder = tmp_path / "run"
-    assert not work._trained(folder)
+    assert not runner._trained(folder)
     for step in (50, 100):
         meta = folder / "checkpoints" / str(step) / "meta"
         meta.mkdir(parents=True)
         (meta / "metadata").write_text('{"run": {"total_steps": 100}}')
-        assert work._trained(folder) == (step == 100)
+        assert runner._trained(folder) == (step == 100)
 
 
 def test_devices_are_shared_evenly(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,3,5")
     one_each = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "0235"]
-    assert work.find_devices(0) == one_each
-    shares = [one["CUDA_VISIBLE_DEVICES"] for one in work.find_devices(2)]
+    assert runner.find_devices(0) == one_each
+    shares = [one["CUDA_VISIBLE_DEVICES"] for one in runner.find_devices(2)]
     assert shares == ["0,3", "2,5"]
     with pytest.raises(UserError, match="there are 4 GPUs"):
-        work.find_devices(5)
+        runner.find_devices(5)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert work.find_devices(3) == [{}, {}, {}]
+    assert runner.find_devices(3) == [{}, {}, {}]

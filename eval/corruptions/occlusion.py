@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from eval.changes.scene import Scene
+from eval.corruptions.scene import Scene
 
 _GRID = 8
 _GREY = 128.0

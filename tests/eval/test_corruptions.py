@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import color
 
-from eval import changes
-from eval.changes import illumination, occlusion, patterns, texture
-from eval.changes.scene import Scene
+from eval import corruptions
+from eval.corruptions import illumination, occlusion, patterns, texture
+from eval.corruptions.scene import Scene
 from input_pipeline.stores import emoji
 from sp_jax.errors import UserError
 
-KINDS = [(f, k) for f, kinds in changes.FAMILIES.items() for k in kinds]
+KINDS = [(f, k) for f, kinds in corruptions.FAMILIES.items() for k in kinds]
 every_kind = pytest.mark.parametrize("family, kind", KINDS)
 
 
@@ -43,16 +43,18 @@ def one(scene, row=0):
 
 @every_kind
 def test_level_0_is_the_image_and_levels_grow_from_there(scene, family, kind):
-    levels = changes.FAMILIES[family][kind].levels
+    levels = corruptions.FAMILIES[family][kind].levels
     assert len(levels) == 5 and levels[0] == 0
-    none = changes.apply(family, kind, scene, 0, seed=3)
+    none = corruptions.apply(family, kind, scene, 0, seed=3)
     assert none.tobytes() == scene.images.tobytes()
     # No jump beside it, either: the formula itself begins with the image.
     least = 1 if kind == "shuffle" else 1e-6
-    assert np.array_equal(changes.apply(family, kind, scene, least, 3), scene.images)
+    assert np.array_equal(
+        corruptions.apply(family, kind, scene, least, 3), scene.images
+    )
     change = [
         np.abs(
-            changes.apply(family, kind, scene, x, 3).astype(int) - scene.images
+            corruptions.apply(family, kind, scene, x, 3).astype(int) - scene.images
         ).mean()
         for x in levels
     ]
@@ -63,29 +65,33 @@ def test_level_0_is_the_image_and_levels_grow_from_there(scene, family, kind):
 
 @every_kind
 def test_only_seed_and_number_decide(scene, family, kind):
-    level = changes.FAMILIES[family][kind].levels[2]
+    level = corruptions.FAMILIES[family][kind].levels[2]
     before = [np.copy(x) for x in scene]
     with jax.transfer_guard("disallow"):  # As a training loop may have it.
-        changed = changes.apply(family, kind, scene, level, seed=0)
+        changed = corruptions.apply(family, kind, scene, level, seed=0)
     assert changed.dtype == np.uint8 and changed.shape == scene.images.shape
     assert all(np.array_equal(a, b) for a, b in zip(scene, before, strict=True))
-    assert np.array_equal(changed, changes.apply(family, kind, scene, level, seed=0))
+    assert np.array_equal(
+        changed, corruptions.apply(family, kind, scene, level, seed=0)
+    )
     # Other company, another order.
     rows = np.tile([17, 4, 9], 8)  # As many: compiled once.
-    alone = changes.apply(family, kind, part(scene, rows), level, seed=0)
+    alone = corruptions.apply(family, kind, part(scene, rows), level, seed=0)
     assert np.array_equal(alone, changed[rows])
     # Two images with the same pixels and other numbers.
     if kind != "amplitude":  # It draws nothing.
         twins = part(scene, np.zeros(24, int))._replace(numbers=np.arange(24))
-        assert len(np.unique(changes.apply(family, kind, twins, level, 0), axis=0)) > 1
-        other = changes.apply(family, kind, scene, level, seed=1)
+        assert (
+            len(np.unique(corruptions.apply(family, kind, twins, level, 0), axis=0)) > 1
+        )
+        other = corruptions.apply(family, kind, scene, level, seed=1)
         assert not np.array_equal(changed, other)
 
 
-@pytest.mark.parametrize("kind", changes.FAMILIES["background"])
+@pytest.mark.parametrize("kind", corruptions.FAMILIES["background"])
 @pytest.mark.parametrize("level", [0.5, 1.0])
 def test_the_background_changes_and_the_object_does_not(scene, kind, level):
-    changed = changes.apply("background", kind, scene, level, seed=0)
+    changed = corruptions.apply("background", kind, scene, level, seed=0)
     inside, outside = scene.alpha == 255, scene.alpha == 0
     assert inside.sum() > 1000 and np.array_equal(changed[inside], scene.images[inside])
     assert np.mean(changed[outside] != scene.images[outside]) > 0.9
@@ -97,7 +103,7 @@ def test_an_exchanged_background_is_what_a_compositor_makes():
     images = emoji.composite(tiles, behind[:, None, None])
     alpha = tiles[..., 3]
     scene = Scene(images, np.arange(3), images, alpha, behind)
-    changed = changes.apply("background", "colour", scene, 1.0, seed=0)
+    changed = corruptions.apply("background", "colour", scene, 1.0, seed=0)
     for row, tile in enumerate(tiles):
         (new,) = np.unique(changed[row][alpha[row] == 0], axis=0)
         under = Image.new("RGBA", (64, 64), (*new.tolist(), 255))
@@ -106,11 +112,11 @@ def test_an_exchanged_background_is_what_a_compositor_makes():
 
 
 def test_a_surface_keeps_the_silhouette_only(scene):
-    changed = changes.apply("texture", "surface", scene, 1.0, seed=0)
+    changed = corruptions.apply("texture", "surface", scene, 1.0, seed=0)
     outside, inside = scene.alpha == 0, scene.alpha == 255
     assert np.array_equal(changed[outside], scene.images[outside])
     negative = scene._replace(images=255 - scene.images)
-    other = changes.apply("texture", "surface", negative, 1.0, seed=0)
+    other = corruptions.apply("texture", "surface", negative, 1.0, seed=0)
     assert np.array_equal(changed[inside], other[inside])
 
 
@@ -252,26 +258,26 @@ def test_a_scene_of_a_store(make_store):
     images = rng.integers(0, 256, (9, 16, 16, 3), np.uint8)
     store = make_store(images, [0] * 9)
     rows = np.array([7, 0, 3])
-    scene = changes.make_scene(store, rows, seed=0)
+    scene = corruptions.make_scene(store, rows, seed=0)
     assert np.array_equal(scene.images, images[rows]) and scene.alpha is None
     # Everybody has another image beside it, and the same one in any company.
-    whole = changes.make_scene(store, np.arange(9), seed=0)
+    whole = corruptions.make_scene(store, np.arange(9), seed=0)
     assert np.array_equal(whole.others[rows], scene.others)
     beside = [
         int(np.flatnonzero((images == x).all((1, 2, 3)))[0]) for x in whole.others
     ]
     assert sorted(beside) == list(range(9)) and not np.any(beside == np.arange(9))
-    assert "background" not in changes.families_of(changes.has_alpha(store))
+    assert "background" not in corruptions.families_of(corruptions.has_alpha(store))
     with pytest.raises(ValueError, match="background/noise needs images with alpha"):
-        changes.apply("background", "noise", scene, 1.0, seed=0)
+        corruptions.apply("background", "noise", scene, 1.0, seed=0)
     with pytest.raises(UserError, match="16 pixels or more; tiny train has 9 of 2"):
-        changes.make_scene(make_store(np.ones((9, 12)), [0] * 9), rows, seed=0)
+        corruptions.make_scene(make_store(np.ones((9, 12)), [0] * 9), rows, seed=0)
 
     drawn = dataclasses.replace(
         store,
         read_alpha=emoji.read_alpha,
         ids=tuple(["twemoji/1f535"] * 8 + ["noto/1f534"]),
     )
-    scene = changes.make_scene(drawn, np.array([8]), seed=0)
+    scene = corruptions.make_scene(drawn, np.array([8]), seed=0)
     assert scene.alpha.shape == (1, 16, 16) and scene.behind.shape == (1, 3)
     assert scene.alpha[0, 8, 8] == 255 and scene.alpha[0, 0, 0] == 0  # A circle.

@@ -18,8 +18,8 @@ no batch and no other image plays a part, and an image keeps its draws over all 
 
 Example:
   >>> store = open_store("emoji", "probe_test")  # doctest: +SKIP
-  >>> scene = changes.make_scene(store, np.arange(100), seed=0)  # doctest: +SKIP
-  >>> changes.apply("occlusion", "patches", scene, 0.25, seed=0)  # doctest: +SKIP
+  >>> scene = corruptions.make_scene(store, np.arange(100), seed=0)  # doctest: +SKIP
+  >>> corruptions.apply("occlusion", "patches", scene, 0.25, seed=0)  # doctest: +SKIP
 """
 
 import functools
@@ -31,8 +31,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eval.changes import background, illumination, occlusion, texture
-from eval.changes.scene import Scene, check_images, has_alpha, make_scene
+from eval.corruptions import background, illumination, occlusion, texture
+from eval.corruptions.scene import Scene, check_images, has_alpha, make_scene
 from sp_jax.features import map_rows
 
 __all__ = [

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import jax
 
-from eval.changes import patterns
-from eval.changes.scene import Scene
+from eval.corruptions import patterns
+from eval.corruptions.scene import Scene
 
 
 def colour(key: jax.Array, scene: Scene, level: jax.Array) -> jax.Array:

@@ -9,8 +9,8 @@ directions, such as brighter and darker.
 import jax
 import jax.numpy as jnp
 
-from eval.changes import patterns
-from eval.changes.scene import Scene
+from eval.corruptions import patterns
+from eval.corruptions.scene import Scene
 
 _DAYLIGHT = 1e6 / 6504  # mired
 

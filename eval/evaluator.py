@@ -1,0 +1,66 @@
+"""What an evaluator is: how it measures, and which of its numbers matter."""
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from input_pipeline.stores import ImageStore
+
+if TYPE_CHECKING:  # Reading results needs no jax.
+    from sp_jax.features import Extractor
+
+
+class Number(NamedTuple):
+    """A number of a result that says how good features are.
+
+    Attributes:
+      name: its key in the result.
+      better: "higher", "lower" or "neither".
+      percent: whether it is a share, which may be shown times 100.
+      chance: its value for features that say nothing; None if that is not known.
+    """
+
+    name: str
+    better: str = "higher"
+    percent: bool = False
+    chance: float | None = None
+
+
+class Evaluator(NamedTuple):
+    """A measurement that is ready; call it with an `Extractor` and the training step.
+
+    Attributes:
+      protocol: how it measures, in one line to print beside the numbers.
+      measure: (extractor, step) -> name -> number.
+      headline: the numbers that tables show, the most important one first. The others tell
+        how these came about.
+      stores: the images that it reads.
+    """
+
+    protocol: str
+    measure: Callable[["Extractor", int], dict[str, float]]
+    headline: tuple[Number, ...]
+    stores: tuple[ImageStore, ...]
+
+    def __call__(self, extractor: "Extractor", step: int) -> dict[str, float]:
+        """The numbers of a network.
+
+        Raises:
+          UserError: the network does not fit the options.
+        """
+        return self.measure(extractor, step)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Each split that is read, and SHA-256 hex over its pixels, labels and attributes."""
+        return {f"{x.name} {x.split}": _fingerprint(x) for x in self.stores}
+
+
+def _fingerprint(store: ImageStore) -> str:
+    # That of a store is over pixels, labels and ids: tables of pairs know it as it is.
+    whole = hashlib.sha256(store.fingerprint.encode())
+    for name, values in sorted(store.attributes.items()):
+        whole.update(f"\0{name}\0".encode())
+        whole.update(np.ascontiguousarray(values, "<i4").tobytes())
+    return whole.hexdigest()

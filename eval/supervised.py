@@ -1,0 +1,172 @@
+"""Training on labelled images: what fine-tuning and the papers' linear probe share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from eval.task import Task
+from sp_jax.augment import Augment, augment
+from sp_jax.backbone import Backbone
+from sp_jax.errors import UserError
+from sp_jax.features import Extractor, map_rows
+from sp_jax.sharding import by_batch, local_copy, make_mesh, replicated
+
+
+def backbone_of(extractor: Extractor, what: str) -> Backbone:
+    """The backbone of an extractor.
+
+    Args:
+      extractor: of the features.
+      what: needs it, for the error.
+
+    Raises:
+      UserError: it has none, but a mere function of images.
+    """
+    if not isinstance(extractor.backbone, Backbone):
+        raise UserError(f"{what} needs a backbone, not a function of images.")
+    return extractor.backbone
+
+
+def whole_batch(count: int, batch_size: int) -> int:
+    """Images a step: of `count` at most, and the same number on each local device.
+
+    Raises:
+      UserError: there are fewer images than devices.
+    """
+    most, devices = min(count, batch_size), jax.local_device_count()
+    if most < devices:
+        raise UserError(
+            f"A batch of {most} images cannot be split over {devices} devices: raise "
+            "batch_size, or use fewer devices."
+        )
+    return most // devices * devices
+
+
+def width_of(backbone: Backbone) -> int:
+    """The number of its features."""
+    images = jax.ShapeDtypeStruct((1, backbone.size, backbone.size, 3), jnp.uint8)
+    return jax.eval_shape(backbone.apply, backbone.variables, images).shape[1]
+
+
+def fit(
+    backbone: Backbone,
+    task: Task,
+    init: Callable[[Any], tuple[Any, Any]],
+    apply: Callable[[Any, Any, Any, jax.Array, bool], tuple[jax.Array, Any]],
+    tx: optax.GradientTransformation,
+    *,
+    smallest_crop: float,
+    key: jax.Array,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    diverged: str,
+) -> Callable[[np.ndarray], jax.Array]:
+    """Train a classifier on random crops and flips, on all local devices.
+
+    The crops have the size and the colours of the pre-training, each epoch has a new order,
+    and the remainder of one, which fills no batch, is dropped.
+
+    Args:
+      backbone: it is not changed.
+      task: images and labels.
+      init: the backbone's variables -> (what is trained, batch statistics).
+      apply: (what is trained, statistics, the backbone's variables, views float32
+        [n, s, s, 3], whether it is training) -> (logits [n, C], statistics).
+      tx: gradient transformation.
+      smallest_crop: its area, as a share of the image's.
+      key: of the crops and flips.
+      epochs: passes over the images.
+      batch_size: images a step; see `whole_batch`.
+      seed: of the order.
+      diverged: the error's sentence, with {epoch}.
+
+    Returns:
+      `classify(uint8 [n, S, S, 3]) -> int32 [n]`, of whole images.
+
+    Raises:
+      UserError: a loss is NaN or infinite.
+    """
+    mesh = make_mesh(jax.local_devices())
+    rows, whole = by_batch(mesh), replicated(mesh)
+    view = Augment(
+        size=backbone.size,
+        crop_scale=(smallest_crop, 1.0),
+        **{"jitter": 0, "grayscale": 0, "blur": 0},
+        mean=backbone.mean,
+        std=backbone.std,
+    )
+
+    @jax.jit
+    def start(variables: Any) -> Any:
+        # Copies, because each step takes the place of what was there before.
+        params, stats = jax.tree.map(jnp.copy, init(variables))
+        return params, stats, tx.init(params)
+
+    def step(state: Any, variables: Any, number: Any, images: Any, labels: Any) -> Any:
+        params, stats, opt_state = state
+        x = augment(jax.random.fold_in(key, number), images, view)
+
+        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+            logits, new = apply(params, stats, variables, x, True)
+            target = jax.nn.one_hot(labels, task.num_classes)
+            return optax.softmax_cross_entropy(logits, target).mean(), new
+
+        (loss, new), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        return (optax.apply_updates(params, updates), new, opt_state), loss
+
+    step = jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(whole, whole, whole, rows, rows),
+        out_shardings=(whole, whole),
+    )
+    order = np.random.default_rng(seed)
+    steps = len(task.train_rows) // batch_size
+    # A training loop may forbid implicit transfers; here they are meant.
+    with jax.transfer_guard("allow"):
+        variables = jax.device_put(local_copy(backbone.variables), whole)
+        state = jax.device_put(start(variables), whole)
+        for epoch in range(epochs):
+            batches = order.permutation(len(task.train_rows))[: steps * batch_size]
+            for i, batch in enumerate(batches.reshape(steps, batch_size)):
+                images = task.train.read(task.train_rows[batch])
+                number = np.int32(epoch * steps + i)
+                labels = task.train_labels[batch]
+                state, loss = step(state, variables, number, images, labels)
+            # Once an epoch: the device is not waited for in between.
+            if not np.isfinite(loss):
+                raise UserError(diverged.format(epoch=epoch + 1))
+    params, stats, _ = state
+
+    @jax.jit
+    def classify(
+        params: Any, stats: Any, variables: Any, images: jax.Array
+    ) -> jax.Array:
+        x = backbone.preprocess(images)
+        return jnp.argmax(apply(params, stats, variables, x, False)[0], axis=1)
+
+    return lambda x: classify(params, stats, variables, jax.device_put(x, whole))
+
+
+def test_accuracy(
+    task: Task, classify: Callable[[np.ndarray], jax.Array], batch_size: int
+) -> float:
+    """The share of the test images whose class is right.
+
+    Args:
+      task: images and labels.
+      classify: uint8 [batch_size, S, S, 3] -> int32 [batch_size].
+      batch_size: images a call.
+    """
+    predicted = map_rows(
+        lambda rows: classify(task.test.read(task.test_rows[rows])),
+        len(task.test_rows),
+        batch_size,
+    )
+    return float(np.mean(predicted == task.test_labels))

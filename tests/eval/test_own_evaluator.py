@@ -1,0 +1,151 @@
+"""An evaluator of one's own, in a folder outside of the repository, by its import path."""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import eval as evals
+from eval import report, suite
+from eval.runs import read_run
+from eval.study import plan
+from sp_jax import main
+from sp_jax.errors import UserError
+from tests.eval.study.test_plan import tiny as tiny_study
+from tests.train import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
+MODULE = '''
+"""The share of test images that are nearest to the mean of their class."""
+
+import dataclasses
+import sys
+
+import numpy as np
+
+from eval import cli
+from eval.evaluator import Evaluator
+from eval.options import Positive, read_options
+from eval.task import TaskOptions, open_task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(TaskOptions):
+    """What can be set besides.
+
+    Attributes:
+      power: of the distance.
+    """
+
+    power: Positive = 2.0
+
+
+def create(**options):
+    settings = read_options(Options, options)
+    task = open_task(settings)
+
+    def measure(extractor, step):
+        train, test = task.extract(extractor)
+        classes = range(task.num_classes)
+        means = np.stack([train[task.train_labels == c].mean(0) for c in classes])
+        distance = (abs(test[:, None] - means) ** settings.power).sum(-1)
+        return {"step": step, "hits": np.mean(distance.argmin(1) == task.test_labels)}
+
+    protocol = f"nearest mean, {task.text}"
+    return Evaluator(protocol, measure, task.accuracies("hits"), task.stores)
+
+
+if __name__ == "__main__":
+    cli.main("nearest_mean", sys.modules[__name__])
+'''
+SPLITS = {"train_split": "probe_train", "test_split": "probe_test"}
+OPTIONS = {"dataset": "emoji", "target": "category", **SPLITS}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A package `mine` with an evaluator, and a module that is none."""
+    folder = tmp_path_factory.mktemp("outside")
+    (folder / "mine").mkdir()
+    (folder / "mine/nearest_mean.py").write_text(MODULE)
+    (folder / "mine/nothing.py").write_text("import dataclasses\n\nOptions = dict\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """A run that was trained with it."""
+    config = tiny.get_config()
+    config.epochs = 0.03  # 7 steps
+    config.evals = {"mean": {"type": "mine.nearest_mean", **OPTIONS}}
+    workdir = tmp_path_factory.mktemp("runs") / "one"
+    main.run(config, workdir)
+    return workdir
+
+
+def test_a_run_and_its_report(run):
+    read = read_run(run)
+    (number,) = read.results["mean"]["headline"]
+    assert (number.name, number.better, number.percent) == ("hits", "higher", True)
+    assert 0 < number.chance < 1
+    row = report.make_table([read])[1]
+    assert row[0] == "mean (hits)" and 0.05 < float(row[1]) < 1
+    names = {name for line in read.lines for name in line}
+    assert {"mean/hits", "mean/step"} <= names
+
+
+def test_the_suite(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "draw", lambda *args: [])
+    kinds = ["knn", "mine.nearest_mean"]
+    table = suite.run([str(run)], ["emoji"], kinds, tmp_path)
+    assert ["emoji", "mine.nearest_mean", "category", "hits"] in [x[:4] for x in table]
+    assert "nearest mean, emoji category" in (tmp_path / "suite.html").read_text()
+    with pytest.raises(UserError, match="evaluator 'mine.no'"):
+        suite.run([str(run)], ["emoji"], ["mine.no"], tmp_path)
+
+
+def test_its_own_command_and_a_study(run, folder):
+    flags = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "mine.nearest_mean",
+                "--power=1",
+                "--dataset=emoji",
+            ),
+            *(f"--checkpoint={run}", "--target=category", "--name=alone", *flags),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads((run / "eval/alone.json").read_text())
+    assert math.isfinite(written["result"]["hits"])
+    assert [number["name"] for number in written["headline"]] == ["hits"]
+    study = tiny_study()
+    study.evaluations = {"mean": {"type": "mine.nearest_mean", **OPTIONS}}
+    study.measures = {"mean": {"of": "mean/hits", "percent": True}}
+    study.claims, study.paper = {}, {}
+    read = plan.read_study(study)
+    assert plan.make_jobs(read)[0].commands[-1].words[0] == "mine.nearest_mean"
+    assert plan.check(read)["mean"].startswith("nearest mean, emoji category")
+
+
+def test_what_is_no_evaluator(folder):
+    with pytest.raises(
+        UserError, match="mine.nothing is no evaluator: it has no create"
+    ):
+        evals.get("mine.nothing")
+    for name in ("mine.no", "yours.nearest_mean", "knnn"):
+        with pytest.raises(UserError, match=f"{name}.* choose one of .*knn"):
+            evals.get(name)
