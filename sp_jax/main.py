@@ -23,7 +23,7 @@ from sp_jax.siblings import FOLDER
 sys.path.insert(0, FOLDER)  # the user may have an eval.py
 
 import eval as evaluators
-from eval.pictures import save_views
+from eval.plots.images import save_views
 from eval.results import identify, versions, write_result
 from input_pipeline import pairs
 from input_pipeline.pairs import pairing, resident, stream
