@@ -6,8 +6,8 @@ import dataclasses
 import importlib.util
 import inspect
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from input_pipeline.stores.store import ImageStore, open_data
 from sp_jax import methods, xla_flags
 from sp_jax.methods import Run
 from sp_jax.recipe import Recipe, make_optimizer, make_recipe
-from sp_jax.sharding import by_size, make_mesh, replicated
+from sp_jax.sharding import by_batch, by_size, make_mesh, replicated
 from sp_jax.train import feed as feeds
 from sp_jax.train.loop import MAX_CALLS_AHEAD
 from sp_jax.train.step import TrainState, compile_step, init_state, make_step
@@ -87,6 +87,35 @@ def make_config(
     return config
 
 
+def model_name(config: ConfigDict) -> str:
+    """The model as `make_config` takes it: with its stem, if that is not the usual one."""
+    stem = config.model.get("stem", "imagenet")
+    return config.model.name + ("" if stem == "imagenet" else f":{stem}")
+
+
+class Built(NamedTuple):
+    """What a config trains.
+
+    Attributes:
+        recipe: method and views.
+        step: one step, not compiled.
+        first_state: makes the state of step 0.
+    """
+
+    recipe: Recipe
+    step: Callable
+    first_state: Callable[[], TrainState]
+
+
+def build(config: ConfigDict, lengths: Run, mesh: Mesh) -> Built:
+    """The recipe and the step of a config, for a run of some lengths on some devices."""
+    plain = config.to_dict()
+    recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
+    method, tx, views = recipe.method, optimizer.tx, recipe.views
+    step = make_step(method, tx, optimizer.schedule, views, mesh)
+    return Built(recipe, step, lambda: init_state(method, tx, views, config.seed, mesh))
+
+
 def open_images(config: ConfigDict, count: int = 0) -> ImageStore:
     """The images of a config; `count` repeats or cuts them to that many."""
     images = open_data(config.data)
@@ -113,11 +142,7 @@ def prepare(
     table = pairing.semantic_pairs(images, rounds=config.data.rounds, seed=0)
     sampler = Sampler(table, config.batch_size, config.seed)
     lengths = Run(100_000, sampler.steps_per_epoch, config.batch_size, len(images))
-    plain = config.to_dict()
-    recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
-    method, tx, views = recipe.method, optimizer.tx, recipe.views
-    step = make_step(method, tx, optimizer.schedule, views, mesh)
-    state = init_state(method, tx, views, config.seed, mesh)
+    recipe, step, first_state = build(config, lengths, mesh)
     if placement == "device":
         pixels = resident.Resident(images, sampler, replicated(mesh))
         feed = feeds.Resident(step, pixels, mesh, steps_per_call)
@@ -139,7 +164,7 @@ def prepare(
                 reader.close()
 
         feed = feeds.Streamed(step, batches, mesh)
-    training = Training(recipe, feed, state)
+    training = Training(recipe, feed, first_state())
     with contextlib.closing(feed):
         feed.open(0)
         yield training
@@ -155,6 +180,17 @@ def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
+def noise_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.Array]:
+    """A batch of pairs of noise on the devices; it shows images 0 to 9,999."""
+    shapes, rng = batch_shapes(config), np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, shapes["image"].shape, np.uint8),
+        "index": rng.integers(0, 10_000, shapes["index"].shape, np.int32),
+        "label": np.full(shapes["label"].shape, -1, np.int32),
+    }
+    return jax.device_put(batch, by_batch(mesh))
+
+
 def lower_step(
     config: ConfigDict, mesh: Mesh, num_images: int = 58_718
 ) -> jax.stages.Lowered:
@@ -166,17 +202,14 @@ def lower_step(
         num_images: of the set; some methods keep a vector of each.
     """
     lengths = Run(100_000, 100, config.batch_size, num_images)
-    plain = config.to_dict()
-    recipe, optimizer = make_recipe(plain, lengths), make_optimizer(plain, lengths)
-    method, tx, views = recipe.method, optimizer.tx, recipe.views
     here = make_mesh(jax.local_devices()[:1])
-    state = jax.eval_shape(lambda: init_state(method, tx, views, config.seed, here))
+    state = jax.eval_shape(build(config, lengths, here).first_state)
     state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         state,
         by_size(state, mesh),
     )
-    step = make_step(method, tx, optimizer.schedule, views, mesh)
+    step = build(config, lengths, mesh).step
     return compile_step(step, mesh).lower(state, batch_shapes(config))
 
 
@@ -198,7 +231,7 @@ def _bytes(tree: Any) -> int:
 
 def kept_bytes(config: ConfigDict, run: Run) -> int:
     """What waits between the two passes of a config's loss, less the parameters."""
-    recipe = make_recipe(config.to_dict(), run)
+    recipe = build(config, run, make_mesh(jax.local_devices()[:1])).recipe
     size = config.batch_size
     views = [
         jax.ShapeDtypeStruct((size, *view.shape), jnp.float32) for view in recipe.views
