@@ -17,6 +17,7 @@ rounds, median of the ratios within a round) and one line of JSON.
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -25,6 +26,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+
+from benchmarks.common import spread, table_head, table_row, take_turns
 
 SIZE = 64
 BATCH = 256
@@ -103,17 +106,11 @@ def installed(name: str) -> bool:
     return not missing
 
 
-def measure(turns: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
-    """Views a second in each round, but for the first one, with compilation."""
-    speeds = {name: [] for name in turns}
-    for i in range(rounds + 1):
-        for name, turn in turns.items():
-            start = time.perf_counter()
-            views = turn()
-            speed = views / (time.perf_counter() - start)
-            if i > 0:
-                speeds[name].append(speed)
-    return speeds
+def speed(turn: Callable[[], int]) -> float:
+    """Views a second of one turn."""
+    start = time.perf_counter()
+    views = turn()
+    return views / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -133,16 +130,17 @@ def main() -> None:
         turns["torchvision v2"] = torchvision_v2(images)
     if installed("lightly"):
         turns["lightly"] = lightly(images)
-    speeds = measure(turns, args.rounds)
+    timed = {name: functools.partial(speed, turn) for name, turn in turns.items()}
+    speeds = take_turns(timed, args.rounds, warm_up=1)  # which compiles
 
-    print("| pipeline | views/s on one core | range | sp_jax is faster by |")
-    print("|---|---|---|---|")
+    columns = ("pipeline", "views/s on one core", "range", "sp_jax is faster by")
+    print(table_head(columns))
     report = {}
     for name, values in speeds.items():
         pairs = zip(speeds["sp_jax"], values, strict=True)
         ratio = statistics.median(a / b for a, b in pairs)
+        print(table_row((name, *spread(values, ".0f"), f"{ratio:.1f} x")))
         median, low, high = statistics.median(values), min(values), max(values)
-        print(f"| {name} | {median:.0f} | {low:.0f} to {high:.0f} | {ratio:.1f} x |")
         report[name] = {"median": median, "min": low, "max": high, "ratio": ratio}
     print(json.dumps({"benchmark": "augment", "batch": BATCH, "views_per_s": report}))
 

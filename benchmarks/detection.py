@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from benchmarks.common import spread, table_head, table_row, take_turns, time_steps
 from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
 from eval.detection import train
 from sp_jax import xla_flags
@@ -70,35 +71,26 @@ def main(argv: list[str]) -> None:
         f"{jax.device_count()} x {device.device_kind}, {config.model.name}, batch "
         f"{config.batch_size}, dtype {backbone.module.dtype}, remat {config.remat}\n"
     )
-    batches, steps, temporary = {}, {}, {}
+    programs, temporary = {}, {}
     for size in config.data.sizes:
         batch = make_batch(rng, config.batch_size, size, config.data.max_boxes)
-        batches[size] = jax.device_put(batch, by_batch(mesh))
-        steps[size] = compile_step(step, mesh).lower(state, batches[size]).compile()
-        temporary[size] = steps[size].memory_analysis().temp_size_in_bytes
+        batch = jax.device_put(batch, by_batch(mesh))
+        program = compile_step(step, mesh).lower(state, batch).compile()
+        programs[size] = program, batch
+        temporary[size] = program.memory_analysis().temp_size_in_bytes
 
-    milliseconds = {size: [] for size in steps}
-    for turn in range(values.rounds + 1):  # the first one warms up
-        for size, program in steps.items():
-            jax.block_until_ready(state)
-            started = time.perf_counter()
-            for _ in range(values.steps):
-                state, metrics, _ = program(state, batches[size])
-            jax.block_until_ready(state)
-            if turn:
-                seconds = time.perf_counter() - started
-                milliseconds[size].append(1e3 * seconds / values.steps)
+    milliseconds, state, metrics = time_steps(
+        programs, state, values.steps, values.rounds
+    )
     if not np.isfinite(float(metrics["loss"])):
         raise SystemExit("The loss is not finite: nothing of this counts.")
 
-    print("| size | ms a step | range | images/s | temporaries, GiB |")
-    print("|---|---|---|---|---|")
+    columns = ("size", "ms a step", "range", "images/s", "temporaries, GiB")
+    print(table_head(columns))
     for size, times in milliseconds.items():
-        ms = statistics.median(times)
-        print(
-            f"| {size[0]} x {size[1]} | {ms:.1f} | {min(times):.1f} to {max(times):.1f} "
-            f"| {1e3 * config.batch_size / ms:.1f} | {temporary[size] / 2**30:.2f} |"
-        )
+        speed = 1e3 * config.batch_size / statistics.median(times)
+        cells = [f"{size[0]} x {size[1]}", *spread(times, ".1f"), f"{speed:.1f}"]
+        print(table_row([*cells, f"{temporary[size] / 2**30:.2f}"]))
     mean = statistics.mean(map(statistics.median, milliseconds.values()))
     hours = mean * config.total_steps / 3.6e6
     print(f"\nAll {config.total_steps} steps: {hours:.2f} h.")
@@ -113,16 +105,17 @@ def _time_test(config, detector, state, rng, rounds, mesh) -> None:
     batch = make_batch(rng, count, config.data.test_size, 1)
     images, size = jax.device_put((batch["image"], batch["size"]), by_batch(mesh))
     detect = jax.jit(detector.detect)
-    times = []
-    for _ in range(rounds + 1):
+
+    def turn() -> float:
         started = time.perf_counter()
         jax.block_until_ready(detect(state.params, state.method_state, images, size))
-        times.append((time.perf_counter() - started) / count)
-    times = times[1:]
+        return (time.perf_counter() - started) / count
+
+    times = take_turns({"test": turn}, rounds, warm_up=1)["test"]
+    middle, limits = spread(times, ".4f")
     print(
-        f"Test at {config.data.test_size[0]} x {config.data.test_size[1]}: "
-        f"{statistics.median(times):.4f} s an image "
-        f"({min(times):.4f} to {max(times):.4f}), {count} at a time."
+        f"Test at {config.data.test_size[0]} x {config.data.test_size[1]}: {middle} s an "
+        f"image ({limits}), {count} at a time."
     )
 
 

@@ -18,14 +18,15 @@ reading costs the cores, not the disk.
 """
 
 import argparse
+import functools
 import itertools
 import multiprocessing
 import pathlib
-import statistics
 import sys
 import time
 from typing import NamedTuple
 
+from benchmarks.common import spread, table_head, table_row, take_turns
 from input_pipeline.pairs import pairing, stream
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.stores import ImageStore, open_store, records
@@ -99,11 +100,8 @@ def measure(
 
 def markdown(setting: Setting, speeds: list[float], megabytes: float) -> str:
     """One row of the table."""
-    cells = [str(x) for x in setting]
-    cells.append(f"{statistics.median(speeds):,.0f}")
-    cells.append(f"{min(speeds):,.0f} to {max(speeds):,.0f}")
-    cells.append(f"{megabytes:.0f}" if megabytes else "")
-    return f"| {' | '.join(cells)} |"
+    memory = f"{megabytes:.0f}" if megabytes else ""
+    return table_row((*setting, *spread(speeds, ",.0f"), memory))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -145,13 +143,10 @@ def main(argv: list[str]) -> None:
     ]
     # A worker always holds a batch ready.
     settings = [x for x in settings if x.prefetch or not x.workers]
-    found = {setting: [] for setting in settings}
-    for _, setting in itertools.product(range(options.rounds), settings):
-        found[setting].append(
-            measure(stores[setting.store], setting, options.batch_size, options.steps)
-        )
-    print("| store | pairing | workers | prefetch | pairs/s | range | worker, MB |")
-    print(f"|{'---|' * 7}")
+    work = options.batch_size, options.steps
+    turns = {x: functools.partial(measure, stores[x.store], x, *work) for x in settings}
+    found = take_turns(turns, options.rounds)
+    print(table_head((*Setting._fields, "pairs/s", "range", "worker, MB")))
     for setting, values in found.items():
         speeds, megabytes = zip(*values, strict=True)
         print(markdown(setting, list(speeds), max(megabytes)))

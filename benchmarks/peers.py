@@ -28,17 +28,17 @@ import importlib.metadata
 import importlib.util
 import inspect
 import itertools
-import json
 import multiprocessing
 import os
 import platform
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+
+from benchmarks.common import append_json, spread, table_head, table_row, take_turns
 
 # No jax and no torch here: each of the two processes imports this file, too.
 
@@ -175,28 +175,17 @@ def process(open_side: Callable, *args: Any) -> Iterator[Side]:
         worker.join()
 
 
-# Measuring
-
-
-def measure(turns: dict[str, Turn], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds a step in each round, but for a first one, which warms up."""
-    seconds = {name: [] for name in turns}
-    for i in range(rounds + 1):
-        for name, turn in turns.items():
-            value = turn(steps)
-            if i > 0:
-                seconds[name].append(value)
-    return seconds
+# Rows
 
 
 def make_rows(
     config: Any, sides: list[Side], seconds: dict[str, list[float]]
 ) -> list[dict[str, Any]]:
     """A row for each peer, sp_jax first."""
+    from benchmarks.training import model_name
+
     settings = {name: x for side in sides for name, x in side.settings.items()}
-    model = config.model.name
-    if config.model.get("stem", "imagenet") != "imagenet":
-        model += f":{config.model.stem}"
+    model = model_name(config)
     return [
         {
             "method": config.method,
@@ -219,13 +208,7 @@ def markdown(row: dict[str, Any]) -> str:
     fast = max(row["pairs_per_s"]) >= 1000
     cells += spread(row["pairs_per_s"], ",.0f" if fast else ".1f")
     cells += ["", ""] if row["peer"] == "sp_jax" else spread(row["ratio"], ".2f")
-    return f"| {' | '.join(cells)} |"
-
-
-def spread(values: list[float], form: str) -> list[str]:
-    """The median; the range."""
-    low, high = format(min(values), form), format(max(values), form)
-    return [format(statistics.median(values), form), f"{low} to {high}"]
+    return table_row(cells)
 
 
 def versions() -> dict[str, str]:
@@ -281,7 +264,7 @@ def main(argv: list[str]) -> None:
     from benchmarks.training import make_config, open_images
 
     names = installed(options.peers)
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    print(table_head(COLUMNS), flush=True)
     for method, model in itertools.product(options.methods, options.models):
         config = make_config(method, model, options.batch_size)
         config.data.store = "emoji"
@@ -293,13 +276,15 @@ def main(argv: list[str]) -> None:
             if len({side.device == "cpu" for side in sides}) > 1:
                 where = " and PyTorch on ".join(side.device for side in sides)
                 sys.exit(f"jax runs on {where}: nothing to compare.")
-            turns = {name: turn for side in sides for name, turn in side.turns.items()}
-            seconds = measure(turns, options.rounds, options.steps)
+            turns = {
+                name: functools.partial(turn, options.steps)
+                for side in sides
+                for name, turn in side.turns.items()
+            }
+            seconds = take_turns(turns, options.rounds, warm_up=1)
         for row in make_rows(config, sides, seconds):
             print(markdown(row), flush=True)
-            if options.out:
-                with open(options.out, "a") as file:
-                    file.write(json.dumps(row) + "\n")
+            append_json(options.out, row)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ left out with a sentence.
 """
 
 import argparse
+import functools
 import importlib.util
 import os
-import statistics
 import sys
 import time
 import warnings
@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.common import spread, table_head, table_row, take_turns
 from sp_jax import xla_flags
 
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -254,16 +255,11 @@ def torch_sgd(data: Data) -> Turn:
     return turn
 
 
-def measure(turns: dict[str, Turn], rounds: int) -> tuple[dict[str, list[float]], dict]:
-    """Seconds of each call of each turn, the first of which is not a round; accuracies."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    accuracy = {}
-    for _ in range(rounds + 1):
-        for name, turn in turns.items():
-            start = time.perf_counter()
-            accuracy[name] = turn()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds, accuracy
+def timed(turn: Turn) -> tuple[float, float]:
+    """Seconds of a call, and its accuracy."""
+    start = time.perf_counter()
+    accuracy = turn()
+    return time.perf_counter() - start, accuracy
 
 
 def digits(value: float) -> str:
@@ -277,11 +273,8 @@ def markdown(
     """A row; the first of the seconds is that of the first call."""
     ratios = [one / other for one, other in zip(seconds[1:], sweep[1:], strict=True)]
     cells = [name, digits(seconds[0])]
-    for values in (seconds[1:], ratios):
-        cells.append(digits(statistics.median(values)))
-        cells.append(f"{digits(min(values))} to {digits(max(values))}")
-    cells.append("" if np.isnan(accuracy) else f"{accuracy:.4f}")
-    return f"| {' | '.join(cells)} |"
+    cells += [*spread(seconds[1:], digits), *spread(ratios, digits)]
+    return table_row((*cells, "" if np.isnan(accuracy) else f"{accuracy:.4f}"))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -317,11 +310,11 @@ def main(argv: list[str]) -> None:
     else:
         extract = extraction(args)
 
-        def timed() -> float:
+        def extract_all() -> float:
             extract()
             return float("nan")
 
-        turns["extract"], data = timed, extract()
+        turns["extract"], data = extract_all, extract()
     own, decays = own_turns(data)
     turns |= own
     for name, module, make in (
@@ -337,10 +330,12 @@ def main(argv: list[str]) -> None:
         f"{device}; features {data.train.shape[0]:,} x {data.train.shape[1]:,} to fit on, "
         f"{len(data.test):,} to test on, {data.classes} classes; {args.rounds} rounds\n"
     )
-    seconds, accuracy = measure(turns, args.rounds)
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-    for name in turns:
-        print(markdown(name, seconds[name], seconds["sweep"], accuracy[name]))
+    calls = {name: functools.partial(timed, turn) for name, turn in turns.items()}
+    found = take_turns(calls, 1 + args.rounds)  # the first one is no round
+    seconds = {name: [s for s, _ in results] for name, results in found.items()}
+    print(table_head(COLUMNS))
+    for name, results in found.items():
+        print(markdown(name, seconds[name], seconds["sweep"], results[-1][1]))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ then timed one after the other. Prints a Markdown row each, and writes JSON line
 
 import concurrent.futures
 import contextlib
-import json
 import pathlib
 import statistics
 import tempfile
@@ -33,10 +32,12 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from benchmarks.common import append_json, table_head, table_row
 from benchmarks.training import (
     Training,
     count_flops,
     make_config,
+    model_name,
     open_images,
     prepare,
 )
@@ -98,12 +99,9 @@ def table_configs() -> list[ConfigDict]:
 
 def describe(config: ConfigDict) -> dict[str, Any]:
     """The first columns of a row."""
-    model = config.model.name
-    if config.model.get("stem", "imagenet") != "imagenet":
-        model += f":{config.model.stem}"
     return {
         "method": config.method,
-        "model": model,
+        "model": model_name(config),
         "batch_size": config.batch_size,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
@@ -172,7 +170,7 @@ def markdown(row: dict[str, Any]) -> str:
             return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
         return str(value)
 
-    return f"| {' | '.join(cell(name) for name in COLUMNS)} |"
+    return table_row(map(cell, COLUMNS))
 
 
 def main(argv: list[str]) -> None:
@@ -190,7 +188,7 @@ def main(argv: list[str]) -> None:
             config.data.store, config.data.split = "emoji", "all"
     images = open_images(configs[0], _IMAGES.value)
     print(f"{describe(configs[0])['device']}, {len(images)} images")
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    print(table_head(COLUMNS), flush=True)
     with contextlib.ExitStack() as stack:
         # The trainer's calls find the programs that are compiled ahead here.
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -226,9 +224,7 @@ def main(argv: list[str]) -> None:
                 row["floor_ms"] = max(compute, row["gb"] * 1e12 / limits[1])
                 row["mfu"] = compute / row["step_ms"]
             print(markdown(row), flush=True)
-            if _OUT.value:
-                with open(_OUT.value, "a") as file:
-                    file.write(json.dumps(row) + "\n")
+            append_json(_OUT.value, row)
             if _TRACE.value:
                 name = f"{config.method}_{row['model'].replace(':', '_')}_{placement}"
                 path = pathlib.Path(_TRACE.value) / f"{name}_{calls}"

@@ -21,7 +21,7 @@ from input_pipeline.stores import ImageStore, open_data
 from sp_jax import methods, xla_flags
 from sp_jax.methods import Batch, RunSize
 from sp_jax.recipe import Recipe, make_recipe
-from sp_jax.sharding import by_size, make_mesh, replicated
+from sp_jax.sharding import by_batch, by_size, make_mesh, replicated
 from sp_jax.train import feed as feeds
 from sp_jax.train.log import MAX_CALLS_AHEAD
 from sp_jax.train.step import TrainState, compile_step, init_state, make_step
@@ -87,6 +87,12 @@ def make_config(
     return config
 
 
+def model_name(config: ConfigDict) -> str:
+    """The model as `make_config` takes it: with its stem, if that is not the usual one."""
+    stem = config.model.get("stem", "imagenet")
+    return config.model.name + ("" if stem == "imagenet" else f":{stem}")
+
+
 def open_images(config: ConfigDict, count: int = 0) -> ImageStore:
     """The images of a config; `count` repeats or cuts them to that many."""
     images = open_data(config.data)
@@ -114,7 +120,7 @@ def prepare(
     sampler = Sampler(table, config.batch_size, config.seed)
     lengths = RunSize(100_000, sampler.steps_per_epoch, config.batch_size, len(images))
     recipe = make_recipe(config.to_dict(), lengths)
-    step, state = make_step(recipe, mesh), init_state(recipe, config.seed, mesh)
+    step = make_step(recipe, mesh)
     if placement == "device":
         pixels = resident.Resident(images, sampler, replicated(mesh))
         feed = feeds.Resident(step, pixels, mesh, steps_per_call)
@@ -136,7 +142,7 @@ def prepare(
                 reader.close()
 
         feed = feeds.Streamed(step, batches, mesh)
-    training = Training(recipe, feed, state)
+    training = Training(recipe, feed, init_state(recipe, config.seed, mesh))
     with contextlib.closing(feed):
         feed.open(0)
         yield training
@@ -152,6 +158,17 @@ def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
+def noise_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.Array]:
+    """A batch of pairs of noise on the devices; it shows images 0 to 9,999."""
+    shapes, rng = batch_shapes(config), np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, shapes["image"].shape, np.uint8),
+        "index": rng.integers(0, 10_000, shapes["index"].shape, np.int32),
+        "label": np.full(shapes["label"].shape, -1, np.int32),
+    }
+    return jax.device_put(batch, by_batch(mesh))
+
+
 def lower_step(
     config: ConfigDict, mesh: Mesh, num_images: int = 58_718
 ) -> jax.stages.Lowered:
@@ -163,8 +180,8 @@ def lower_step(
         num_images: of the set; some methods keep a vector of each.
     """
     lengths = RunSize(100_000, 100, config.batch_size, num_images)
-    recipe = make_recipe(config.to_dict(), lengths)
     here = make_mesh(jax.local_devices()[:1])
+    recipe = make_recipe(config.to_dict(), lengths)
     state = jax.eval_shape(lambda: init_state(recipe, config.seed, here))
     state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),

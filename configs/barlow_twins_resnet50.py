@@ -20,7 +20,6 @@ def get_config(variant: str = ""):
     config = common.get_config()  # the paper's: 64 px, batch 256, 200 epochs, ResNet-50
     config.method = "barlow_twins"
     config.data.store = "folder:data/train"
-    config.model.zero_init_residual = True
     # The author gives 0.4 for a batch of 256, where linear scaling of 0.2 is too low.
     config.optimizer.learning_rate = 0.4
     config.checkpoint.every = 1000

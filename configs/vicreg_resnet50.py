@@ -20,7 +20,6 @@ def get_config(variant: str = ""):
     config = common.get_config()  # the paper's: 64 px, batch 256, 200 epochs, ResNet-50
     config.method = "vicreg"
     config.data.store = "folder:data/train"
-    config.model.zero_init_residual = True
     config.checkpoint.every = 1000
     config.checkpoint.keep_every = 5000
     if common.is_quick(variant):

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 import eval as evaluators
+from eval.evaluator import Evaluator
 from eval.results import identify, write_result
-from eval.task import Evaluator
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.recipe import Recipe

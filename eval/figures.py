@@ -19,7 +19,9 @@ import numpy as np
 from absl import flags
 
 import sp_jax
-from eval import cli, pictures, sheets
+from eval import cli
+from eval.plots import backbone as plots
+from eval.plots.figure import save_figure
 from eval.results import run_folder
 from eval.runs import read_config
 from input_pipeline import pairs
@@ -59,23 +61,23 @@ def draw(
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(store))[:points]
     title = f"{store.name} {store.split}, {len(rows):,} images by {target}"
-    places = sheets.map_points(extractor.extract(store)[rows], seed=0)
+    places = plots.map_points(extractor.extract(store)[rows], seed=0)
     figures = {
-        "map": sheets.draw_map(places, values[rows], names, title),
-        "filters": sheets.draw_filters(sheets.first_kernels(backbone)),
+        "map": plots.draw_map(places, values[rows], names, title),
+        "filters": plots.draw_filters(plots.first_kernels(backbone)),
     }
     if hasattr(backbone.module, "heads"):
         images = store.read(np.sort(rows[:10]))
-        maps = sheets.attention(backbone, images)
-        figures["attention"] = sheets.draw_attention(images, maps)
+        maps = plots.attention(backbone, images)
+        figures["attention"] = plots.draw_attention(images, maps)
     if run is not None:
         shown = open_data(read_config(run)["data"])
         table = pairs.load_table(run / "pairs.csv", shown)
         features = extractor.extract(shown)
-        figures["neighbours"] = sheets.draw_neighbours(features, shown, table)
+        figures["neighbours"] = plots.draw_neighbours(features, shown, table)
     paths = [out / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
-        pictures.save_figure(figure, path)
+        save_figure(figure, path)
     return paths
 
 

@@ -9,7 +9,8 @@ and writes in the folder:
 
 * `invariance.csv`: the table,
 * `invariance.png`: both measures over the levels, one column a family,
-* `changes.png`: the changes themselves, on some of the images.
+* `changes.png`: the changes themselves, on some of the images,
+* `invariance.html`: all of it on one page, which needs no network.
 
 Runs of one label (their kind of pairs) are seeds of one thing: mean and deviation in the
 table, mean and range in the figure.
@@ -26,15 +27,16 @@ from absl import flags
 from matplotlib import pyplot as plt
 
 import sp_jax
-from eval import cli, corruptions, invariance, pictures
+from eval import cli, corruptions, invariance
+from eval.pages import write_comparison
+from eval.plots.figure import draw_band, legend_above, make_panels, save_figure
 from eval.results import evaluate_once, run_folder
-from eval.runs import format_csv, format_table, label_of, mean_text
+from eval.runs import format_table, label_of, mean_text
 from input_pipeline.stores import ImageStore
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
-from sp_jax.files import write_text
 
 SHOWN = 3  # images on the sheet of the changes
 
@@ -109,12 +111,8 @@ def draw_figure(results: Results) -> plt.Figure:
     """Cosine and accuracy over the levels, one column a family; several seeds as a band."""
     first = next(iter(results.values()))[0]
     families = read_curves(first, "cosine")
-    figure, axes = plt.subplots(
-        2,
-        len(families),
-        figsize=(2.9 * len(families), 5.2),
-        sharey="row",
-        squeeze=False,
+    figure, axes = make_panels(
+        2 * len(families), len(families), (2.9, 2.6), sharey="row"
     )
     for row, measure in enumerate(invariance.MEASURES):
         for axis, (family, kinds) in zip(axes[row], families.items(), strict=True):
@@ -124,24 +122,15 @@ def draw_figure(results: Results) -> plt.Figure:
                     [list(read_curves(r, measure)[family].values()) for r in group]
                 ).mean(1)
                 levels = np.arange(curves.shape[1])
-                axis.fill_between(
-                    levels, curves.min(0), curves.max(0), color=f"C{i}", alpha=0.2, lw=0
-                )
-                axis.plot(levels, curves.mean(0), f"C{i}o-", ms=3.5)
+                draw_band(axis, levels, curves, f"C{i}", marker="o", ms=3.5)
             if measure == "accuracy":
                 axis.axhline(first["chance"], color="#888888", lw=1, ls=":")
             axis.set_xticks(levels, _level_names(family, kinds))
-            axis.tick_params(labelsize=8)
-            axis.grid(alpha=0.3)
-            axis.spines[["top", "right"]].set_visible(False)
         axes[row, 0].set_ylabel(_AXES[measure], fontsize=9)
     for column, (family, kinds) in enumerate(families.items()):
         axes[0, column].set_title(family, fontsize=11)
         axes[1, column].set_xlabel(_level_title(family, kinds), fontsize=8)
-    # Named here: matplotlib leaves labels out that begin with an underscore.
-    lines = axes[0, 0].lines[: len(results)]
-    axes[0, 0].legend(lines, list(results), fontsize=8, frameon=False, loc="lower left")
-    figure.tight_layout()
+    legend_above(figure, list(results))
     return figure
 
 
@@ -207,7 +196,7 @@ def compare(
     out: pathlib.Path,
     name: str = "invariance",
 ) -> list[list[str]]:
-    """Evaluate checkpoints and write the table and both pictures.
+    """Evaluate checkpoints and write the table, both pictures and the page.
 
     Args:
       paths: runs' folders, or checkpoints.
@@ -232,13 +221,18 @@ def compare(
         done = evaluate_once(evaluate, Extractor(backbone), path, name)
         results.setdefault(label_of(run_folder(path)), []).append(done["result"])
     table = make_table(results)
-    write_text(out / "invariance.csv", format_csv(table))
-    pictures.save_figure(draw_figure(results), out / "invariance.png")
+    save_figure(draw_figure(results), out / "invariance.png")
     settings, task, _ = invariance.open_images(dict(options[0]))
     # Spread over the images, without the first and the last.
     places = np.linspace(0, len(task.test_rows) - 1, SHOWN + 2).astype(int)[1:-1]
     sheet = draw_changes(task.test, task.test_rows[places], settings.seed)
-    pictures.save_figure(sheet, out / "changes.png")
+    save_figure(sheet, out / "changes.png")
+    pictures = [
+        ("Over the levels; of several seeds mean and range", out / "invariance.png"),
+        ("The changes", out / "changes.png"),
+    ]
+    protocol = evaluators[0].protocol
+    write_comparison(out / "invariance", "Invariances", protocol, table, pictures)
     return table
 
 
@@ -249,7 +243,7 @@ def main(paths: list[str]) -> None:
     table = compare(paths, options, out, flags.FLAGS.name)
     print(invariance.create(**options[0]).protocol)
     print(format_table(table))
-    print(f"\nTable, figure and the changes: {out}")
+    print(f"\nTable, figure, the changes and a page of them: {out}")
 
 
 if __name__ == "__main__":

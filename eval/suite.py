@@ -24,12 +24,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 from absl import flags
 
 import eval as evals
 import sp_jax
-from eval import cli, figures, invariance_figure, pictures, report
+from eval import cli, figures, invariance_figure, report
+from eval.pages import write_page
+from eval.plots.figure import save_figure
 from eval.results import evaluate_once, run_folder
 from eval.runs import (
     format_csv,
@@ -183,7 +184,7 @@ def draw(
         for checkpoint, row in zip(checkpoints, results, strict=True):
             found.setdefault(checkpoint.label, []).append(row[j]["result"])
         path = out / "invariance.png"
-        pictures.save_figure(invariance_figure.draw_figure(found), path)
+        save_figure(invariance_figure.draw_figure(found), path)
         shown.append(("The four invariances", [("", path)]))
     target = _TARGETS.get(store.name, ("label",))[0]
     first = {checkpoint.label: checkpoint for checkpoint in reversed(checkpoints)}
@@ -195,52 +196,6 @@ def draw(
     return shown + [
         (title, drawn[name]) for name, title in _FIGURES.items() if name in drawn
     ]
-
-
-_PAGE = jinja2.Template(
-    """<!doctype html>
-<html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Evaluation</title>
-<style>
- body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto;
-        padding: 0 1rem; color: #222 }
- table { border-collapse: collapse; font-variant-numeric: tabular-nums }
- th, td { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top }
- thead th { border-bottom: 2px solid #222 } tr.new td { border-top: 1px solid #ddd }
- td.number { text-align: right; white-space: nowrap } th.number { text-align: right }
- img { max-width: 100% } small, figcaption { color: #666 } code { background: #f4f4f4 }
- .side { display: flex; gap: 1rem; flex-wrap: wrap } .side figure { flex: 1; margin: 0;
-        min-width: 20rem }
- details { margin: 1rem 0 }
-</style>
-<h1>Evaluation of frozen features</h1>
-<table><thead><tr><th>checkpoint</th><th>label</th><th>method</th><th>backbone</th>
-<th class="number">step</th><th class="number">seed</th></tr></thead>
-{% for row in checkpoints %}<tr>{% for cell in row %}
-<td{% if loop.index > 4 %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-<p><small>Checkpoints of one label: mean ± sample standard deviation. {{ versions }}</small>
-</p>
-{% if curves %}<h2>Training</h2><img src="{{ curves }}" alt="curves">{% endif %}
-{% for data in datasets %}<h2>{{ data.name }}</h2>
-<table><thead><tr>{% for cell in data.table[0] %}
-<th{% if loop.index > 3 %} class="number"{% endif %}>{{ cell }}</th>{% endfor %}</tr></thead>
-{% for row in data.table[1:] %}
-{% set new = loop.first or row[:2] != data.table[loop.index0][:2] %}
-<tr{% if new %} class="new"{% endif %}>{% for cell in row %}
-<td{% if loop.index > 3 %} class="number"{% endif %}>
-{{- cell if loop.index > 2 or new else "" }}</td>{% endfor %}</tr>{% endfor %}</table>
-<details open><summary>Protocols</summary><ul>{% for name, text in data.protocols %}
-<li><small><b>{{ name }}</b>: {{ text }}</small></li>{% endfor %}</ul></details>
-{% for title, shown in data.pictures %}<h3>{{ title }}</h3><div class="side">
-{% for label, picture in shown %}<figure><figcaption>{{ label }}</figcaption>
-<img src="{{ picture }}" alt="{{ title }}"></figure>{% endfor %}</div>{% endfor %}
-{% endfor %}
-</html>
-""",
-    autoescape=True,
-)
 
 
 def _about(checkpoint: Checkpoint) -> list[str]:
@@ -330,33 +285,31 @@ def run(
             {
                 "name": dataset,
                 "table": table,
-                "protocols": [
-                    (entry.name, content["protocol"])
+                "protocols": {
+                    entry.name: content["protocol"]
                     for entry, content in zip(entries, results[0], strict=True)
-                ],
-                "pictures": [
-                    (title, [(label, pictures.embed(path)) for label, path in shown])
-                    for title, shown in draw(
-                        checkpoints, entries, results, tests[dataset], folder
-                    )
-                ],
+                },
+                "pictures": draw(checkpoints, entries, results, tests[dataset], folder),
             }
         )
         tables += [["dataset", *table[0]]] if not tables else []
         tables += [[dataset, *row] for row in table[1:]]
-    page = _PAGE.render(
-        checkpoints=[_about(checkpoint) for checkpoint in checkpoints],
-        datasets=sections,
-        versions=", ".join(f"{k} {v}" for k, v in content["versions"].items()),
-        curves=_curves(paths, out),
-    )
     header = ["checkpoint", "label", "dataset", "evaluation", "measure", "value"]
     write_text(out / "suite.csv", format_csv([header, *numbers]))
-    write_text(out / "suite.html", page)
+    about = ["checkpoint", "label", "method", "backbone", "step", "seed"]
+    write_page(
+        out / "suite.html",
+        "suite.html",
+        title="Evaluation of frozen features",
+        checkpoints=[about, *map(_about, checkpoints)],
+        datasets=sections,
+        versions=content["versions"],
+        curves=_curves(paths, out),
+    )
     return tables
 
 
-def _curves(paths: Sequence[str], out: pathlib.Path) -> str | None:
+def _curves(paths: Sequence[str], out: pathlib.Path) -> pathlib.Path | None:
     """The curves of those that are runs' folders."""
     runs = []
     for path in dict.fromkeys(run_folder(path) for path in paths):
@@ -366,7 +319,7 @@ def _curves(paths: Sequence[str], out: pathlib.Path) -> str | None:
         return None
     runs = [run for group in group_runs(runs).values() for run in group]
     report.draw_curves(runs, out / "curves.png")
-    return pictures.embed(out / "curves.png")
+    return out / "curves.png"
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from sp_jax.siblings import FOLDER
 sys.path.insert(0, FOLDER)  # the user may have an eval.py
 
 from eval.during import make_evaluations
-from eval.pictures import save_views
+from eval.plots.images import save_views
 from eval.results import versions
 from input_pipeline.pairs import resident, stream
 from input_pipeline.pairs.training import TrainingPairs, keep_pairs, open_pairs

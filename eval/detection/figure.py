@@ -5,7 +5,8 @@ r"""Detection from several backbones, SP beside AP: a table and the precision ov
 reads what `eval.detection` has written into these folders. Prints the table and writes
 
 * `detection.csv`: the table,
-* `detection.png`: precision over recall at an IoU of 0.5.
+* `detection.png`: precision over recall at an IoU of 0.5,
+* `detection.html`: both on one page, which needs no network.
 
 Folders whose backbones have one label (their kind of pairs, or none) are seeds of one thing:
 mean and sample standard deviation in the table, mean and range in the figure.
@@ -19,12 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from eval.detection import pictures as detection_pictures
+from eval.detection.precision_recall import draw_precision
+from eval.pages import write_comparison
+from eval.plots.figure import save_figure
 from eval.results import read_result, run_folder
-from eval.runs import format_csv, format_table, label_of, mean_text
+from eval.runs import format_table, label_of, mean_text
 from sp_jax import cli
 from sp_jax.errors import UserError
-from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 
 RANDOM = "random network"
@@ -36,12 +38,14 @@ class Detection(NamedTuple):
     Attributes:
       label: of its backbone.
       protocol: what all of a table have to share but the seed.
+      text: the protocol in one line.
       result: name -> number.
       curves: class name -> precision at 101 recalls.
     """
 
     label: str
     protocol: dict[str, Any]
+    text: str
     result: dict[str, float]
     curves: dict[str, np.ndarray]
 
@@ -75,11 +79,11 @@ def read_detection(folder: pathlib.Path) -> Detection:
             "eval.detection end it first."
         )
     label = label_of(run_folder(checkpoint)) if checkpoint else RANDOM
-    return Detection(label, protocol, written["result"], curves)
+    return Detection(label, protocol, written["protocol"], written["result"], curves)
 
 
 def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
-    """Write the table and the figure.
+    """Write the table, the figure and the page.
 
     Args:
       folders: of finished detections.
@@ -111,12 +115,15 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
         ]
         table.append([name, *cells])
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "detection.csv", format_csv(table))
-    detection_pictures.pr_figure(
-        out / "detection.png",
-        {label: [x.curves for x in group] for label, group in groups.items()},
-        by_class=True,
-    )
+    curves = {label: [x.curves for x in group] for label, group in groups.items()}
+    save_figure(draw_precision(curves, by_class=True), out / "detection.png")
+    pictures = [
+        (
+            "Precision over recall; of several seeds mean and range",
+            out / "detection.png",
+        )
+    ]
+    write_comparison(out / "detection", "Detection", found[0].text, table, pictures)
     return table
 
 
@@ -124,7 +131,7 @@ def main(paths: list[str]) -> None:
     """Compare the folders given as arguments."""
     out = pathlib.Path(flags.FLAGS.out)
     print(format_table(compare(paths, out)))
-    print(f"\nTable and figure: {out}")
+    print(f"\nTable, figure and page: {out}")
 
 
 if __name__ == "__main__":

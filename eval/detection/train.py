@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import io
 import logging
 import pathlib
 from collections.abc import Callable, Mapping
@@ -15,11 +16,13 @@ from ml_collections import ConfigDict
 
 import sp_jax
 from configs.eval import voc_faster_rcnn_c4
-from eval.detection import average_precision, pictures
+from eval.detection import average_precision
 from eval.detection.data import Batches, BoxStore, make_dataset, open_boxes
 from eval.detection.data import test_batches as batches_of
+from eval.detection.draw_boxes import draw_detections
 from eval.detection.network import Detector, Settings, load_backbone, make_detector
 from eval.evaluator import Number
+from eval.plots.figure import save_figure
 from eval.results import versions, write_result
 from input_pipeline.pairs import stream
 from sp_jax import distributed, models, optim, validate
@@ -27,6 +30,7 @@ from sp_jax.augment import Augment
 from sp_jax.backbone import Backbone
 from sp_jax.domains import DETECTION, check_domains
 from sp_jax.errors import UserError
+from sp_jax.files import write_bytes
 from sp_jax.methods import Method, RunSize
 from sp_jax.recipe import Recipe, compute_dtype
 from sp_jax.sharding import by_batch, by_size, local_copy, make_mesh, replicated
@@ -256,23 +260,17 @@ def _evaluate(
     if jax.process_index() == 0:
         write_result(workdir, "detection", result, step=step, **about)
         save_found(workdir / "detections.npz", found, scores)
-        _draw(workdir / "detections.png", test, found)
+        # Some test images, evenly spread.
+        count = min(PICTURES, len(test))
+        rows = np.linspace(0, len(test) - 1, count).astype(int)
+        figure = draw_detections(
+            [test.read(row) for row in rows],
+            [found.of_image(row) for row in rows],
+            [(test.boxes[row], test.labels[row]) for row in rows],
+            test.class_names,
+        )
+        save_figure(figure, workdir / "detections.png")
     return {f"detection/{name}": value for name, value in result.items()}
-
-
-def _draw(
-    path: pathlib.Path, test: BoxStore, found: average_precision.Detections
-) -> None:
-    """Some test images, evenly spread, with what was found in them."""
-    count = min(PICTURES, len(test))
-    rows = np.linspace(0, len(test) - 1, count).astype(int)
-    pictures.detection_sheet(
-        path,
-        [test.read(row) for row in rows],
-        [found.of_image(row) for row in rows],
-        [(test.boxes[row], test.labels[row]) for row in rows],
-        test.class_names,
-    )
 
 
 def save_found(
@@ -284,12 +282,11 @@ def save_found(
 
     The latter are `curves` float64 [C, 101] of the classes `names`, at an IoU of 0.5.
     """
-    temporary = path.with_name(f".{path.name}")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            **found._asdict(),
-            names=np.array(list(scores.curves)),
-            curves=np.stack(list(scores.curves.values())),
-        )
-    temporary.replace(path)
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        **found._asdict(),
+        names=np.array(list(scores.curves)),
+        curves=np.stack(list(scores.curves.values())),
+    )
+    write_bytes(path, content.getvalue())

@@ -1,10 +1,8 @@
-"""Reading a compiled program, and the benchmark that needs no GPU for a GPU's numbers."""
-
-import importlib.util
+"""Reading a compiled program."""
 
 import pytest
 
-from benchmarks import floor, hlo
+from benchmarks import hlo
 
 COLLECTIVES = """
   %all-reduce.2 = (f32[4,256]{1,0}, bf16[8]{0}) all-reduce(%dot.2, %dot.3), to_apply=%add
@@ -55,15 +53,3 @@ def test_programs_that_cannot_be_counted():
         list(hlo.find_kernels(loop))
     with pytest.raises(ValueError, match="no ENTRY"):
         list(hlo.find_kernels(COLLECTIVES))
-
-
-def test_floor_of_a_step(capsys):
-    """With jax's CUDA plugin a row; without it a sentence that says what to install."""
-    flags = ["--methods=simclr", "--models=resnet18", "--batch_size=4", "--top=1"]
-    if importlib.util.find_spec("jax_cuda13_plugin") is None:
-        with pytest.raises(SystemExit, match="pip install"):
-            floor.main(flags)
-        return
-    floor.main(flags)
-    row = capsys.readouterr().out.splitlines()[2].split(" | ")
-    assert int(row[3].replace(",", "")) > 300 and float(row[4]) > 0.1

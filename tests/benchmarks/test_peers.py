@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import peers
+from benchmarks.common import take_turns
 from benchmarks.training import make_config
 from input_pipeline.stores import open_store
 from sp_jax import losses, optim
@@ -153,8 +155,12 @@ def test_rows():
         peers.Side("cpu", {"sp_jax": "a"}, {"sp_jax": fake(0.1, 0.2, 0.4, 0.1)}),
         peers.Side("cpu", {"torch": "b, c"}, {"torch": fake(9.0, 0.4, 0.4, 0.3)}),
     ]
-    turns = sides[0].turns | sides[1].turns
-    ours, torchs = peers.make_rows(config, sides, peers.measure(turns, 3, 7))
+    turns = {
+        name: functools.partial(turn, 7)
+        for name, turn in (sides[0].turns | sides[1].turns).items()
+    }
+    found = take_turns(turns, 3, warm_up=1)
+    ours, torchs = peers.make_rows(config, sides, found)
     assert ours["pairs_per_s"] == pytest.approx([100, 50, 200])
     assert torchs["ratio"] == pytest.approx([2, 1, 3])
     assert peers.markdown(ours) == (

@@ -9,13 +9,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import trace, xplane
+from benchmarks import trace, training, xplane
 from configs import swav_resnet50
-from sp_jax import methods
 from sp_jax.errors import UserError
-from sp_jax.recipe import make_recipe
 from sp_jax.sharding import make_mesh
-from sp_jax.train import step
 from tests.methods.build import shallow_resnet
 
 BODY = "jit(step)/while/body"
@@ -317,19 +314,10 @@ def test_a_training_step_has_every_region():
 
 def names_of_a_step():
     """Origins of all operations of a step of SwAV, from before it is compiled."""
-    config = swav_resnet50.get_config("quick").to_dict()
-    run = methods.RunSize(1000, 50, 8, num_images=1000)
-    recipe = make_recipe(config, run)
-
+    config = swav_resnet50.get_config("quick")
+    config.batch_size = 8
     mesh = make_mesh(jax.devices()[:1])
-    train_step = step.compile_step(step.make_step(recipe, mesh), mesh)
-    state = jax.eval_shape(lambda: step.init_state(recipe, 0, mesh))
-    batch = {
-        "image": jax.ShapeDtypeStruct((8, 2, 64, 64, 3), jnp.uint8),
-        "index": jax.ShapeDtypeStruct((8, 2), jnp.int32),
-        "label": jax.ShapeDtypeStruct((8,), jnp.int32),
-    }
-    text = train_step.lower(state, batch).as_text(debug_info=True)
+    text = training.lower_step(config, mesh).as_text(debug_info=True)
     return set(re.findall(r'loc\("(jit\([^"]*)"', text))
 
 

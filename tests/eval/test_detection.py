@@ -115,6 +115,7 @@ def check_comparison(trained, tmp_path):
     ap = json.loads((trained / "eval/detection.json").read_text())["result"]["ap"]
     assert table[1] == ["ap", f"{ap:.3f} ± 0.000"]
     assert (tmp_path / "out/detection.png").stat().st_size > 0
+    assert "Faster R-CNN" in (tmp_path / "out/detection.html").read_text()
     assert (tmp_path / "out/detection.csv").read_text().startswith("measure,random")
 
     shutil.copytree(trained, tmp_path / "other")

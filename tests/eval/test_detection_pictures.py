@@ -8,9 +8,11 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from eval.detection import pictures as detection_pictures
+from eval.detection import draw_boxes
 from eval.detection.average_precision import Detections
-from eval.detection.pictures import COLOURS, draw_curves, draw_detections, place_label
+from eval.detection.draw_boxes import COLOURS, draw_detections, place_label
+from eval.detection.precision_recall import draw_precision
+from eval.plots.figure import save_figure
 
 NAMES = ("cat", "dog", "sheep")
 
@@ -89,7 +91,7 @@ def test_a_sheet_has_one_colour_a_class(tmp_path):
     ]
     assert len(white) == 3
     path = tmp_path / "sheet.png"
-    detection_pictures.detection_sheet(path, images, detections, truth, NAMES)
+    save_figure(figure, path)
     with Image.open(path) as picture:
         assert picture.width > 1400
 
@@ -106,17 +108,17 @@ def test_mistakes():
     with pytest.raises(ValueError):
         draw_detections([grey(9, 9)], [found()], [], NAMES)
     with pytest.raises(ValueError, match="no curve"):
-        draw_curves({})
+        draw_precision({})
 
 
 @given(st.lists(st.floats(0.3, 3), min_size=1, max_size=13), st.integers(1, 5))
 def test_rows_fill_the_width_and_keep_the_aspect(aspects, columns):
-    places, height = detection_pictures._justify(aspects, columns)
+    places, height = draw_boxes._justify(aspects, columns)
     x, y, w, h = np.array(places).T
     np.testing.assert_allclose(w / h, aspects)
-    assert (x + w).max() <= detection_pictures.WIDTH + 1e-9
+    assert (x + w).max() <= draw_boxes.WIDTH + 1e-9
     assert (y + h).max() == pytest.approx(height)
-    tallest = 1.2 * detection_pictures.WIDTH / columns
+    tallest = 1.2 * draw_boxes.WIDTH / columns
     for start in range(0, len(aspects), columns):
         row = slice(start, start + columns)
         assert len(set(y[row])) == 1 and np.ptp(h[row]) < 1e-9
@@ -136,7 +138,7 @@ def test_labels_stay_in_the_image_and_off_the_box_where_they_can(seed):
     assert np.all(np.array([x, y]) + size <= image + 1e-9)
     # 20 pixels are free above the box or below it.
     label = np.array([[x, y, x + size[0], y + size[1]]])
-    assert detection_pictures._overlap(label, box[None])[0, 0] < 1e-9
+    assert draw_boxes._overlap(label, box[None])[0, 0] < 1e-9
 
 
 def test_places_of_labels():
@@ -160,7 +162,7 @@ def test_curves_are_means_with_the_range_of_the_seeds():
     recall = np.linspace(0, 1, 101)
     seeds = [{"cat": a * (1 - recall), "dog": a * np.ones(101)} for a in (0.4, 0.8)]
     curves = {"SP": seeds, "random": [dict.fromkeys(seeds[0], np.zeros(101))]}
-    figure = draw_curves(curves, by_class=True)
+    figure = draw_precision(curves, by_class=True)
     axes = [axis for axis in figure.axes if axis.get_title()]
     assert [a.get_title() for a in axes] == ["mean over classes", "cat", "dog"]
     line = axes[0].get_lines()[0]
@@ -180,19 +182,19 @@ def test_names_are_drawn_as_they_are(tmp_path):
     seen = [found((box, 0.9, i)) for i in range(3)]
     path = tmp_path / "sheet.png"
     truth = [there((box, i)) for i in range(3)]
-    detection_pictures.detection_sheet(path, [grey(160, 160)] * 3, seen, truth, names)
+    save_figure(draw_detections([grey(160, 160)] * 3, seen, truth, names), path)
     curve = dict.fromkeys(names, np.linspace(1, 0, 101))
     runs = {"runs/$a^{$": [curve], "_run": [curve]}
-    figure = draw_curves(runs, by_class=True)
+    figure = draw_precision(runs, by_class=True)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == list(runs)
     titles = [axis.get_title() for axis in figure.axes]
     assert titles == ["mean over classes", *names[:2], "caf?"]
-    detection_pictures.pr_figure(path, runs, by_class=True)
+    save_figure(draw_precision(runs, by_class=True), path)
 
 
 def test_the_mean_alone(tmp_path):
     path = tmp_path / "pr.png"
-    detection_pictures.pr_figure(path, {"SP": [{"cat": np.linspace(1, 0, 101)}]})
+    save_figure(draw_precision({"SP": [{"cat": np.linspace(1, 0, 101)}]}), path)
     with Image.open(path) as picture:
         assert np.asarray(picture.convert("L")).std() > 5

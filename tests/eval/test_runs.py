@@ -12,6 +12,7 @@ from eval.evaluator import Number
 from eval.results import write_result
 from eval.runs import label_of, read_run
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 from tests.train import tiny
 
 HEADLINE = (Number("accuracy"),)
@@ -92,6 +93,6 @@ def test_an_earlier_page_stays_where_a_new_one_fails(run, tmp_path, monkeypatch)
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError):
-        report.write_text(page, "new")
+        write_text(page, "new")
     assert page.read_text() == before
     assert not [name for name in os.listdir(page.parent) if name.startswith(".")]

@@ -1,4 +1,7 @@
-"""Pictures of what a backbone has learned. The program that draws them is `eval.figures`."""
+"""What a backbone has learned: a map of its features, neighbours, attention, filters.
+
+The program that draws them is `eval.figures`.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +13,8 @@ from matplotlib import pyplot as plt
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from eval import pictures
+from eval.plots.figure import drawable
+from eval.plots.images import image_grid
 from eval.retrieval import nearest
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore
@@ -60,11 +64,11 @@ def draw_map(
             color=plt.get_cmap("tab10" if len(shown) <= 10 else "tab20")(i),
             linewidths=0,
         )
-        marks.append((mark, pictures.drawable(names[number])))
+        marks.append((mark, drawable(names[number])))
     if rest.any():
         marks.append((axis.scatter([], [], s=size, color="#cccccc"), "others"))
     axis.set(xticks=[], yticks=[])
-    axis.set_title(pictures.drawable(title), fontsize=10)
+    axis.set_title(drawable(title), fontsize=10)
     axis.legend(
         # Named here: matplotlib leaves labels out that begin with an underscore.
         *zip(*marks, strict=True),
@@ -138,7 +142,7 @@ def draw_attention(images: np.ndarray, maps: np.ndarray) -> plt.Figure:
             for m, top in zip(own, tops, strict=True)
         ]
         rows.append([image, *shown])
-    return pictures.image_grid(rows, titles)
+    return image_grid(rows, titles)
 
 
 def first_kernels(backbone: Backbone) -> np.ndarray:
@@ -159,7 +163,7 @@ def draw_filters(kernels: np.ndarray, limit: int = 96) -> plt.Figure:
     shown = 0.5 + 0.5 * kernels / np.maximum(largest, 1e-12)
     columns = min(16, len(shown))
     rows = [shown[i : i + columns] for i in range(0, len(shown), columns)]
-    return pictures.image_grid(rows, [""] * columns, side=0.5)
+    return image_grid(rows, [""] * columns, side=0.5)
 
 
 def draw_neighbours(
@@ -189,7 +193,6 @@ def draw_neighbours(
         for x in sides
         for found in [nearest(features, store, x, n)]
     )
-    gap = np.full_like(left[0][0], 255)
-    sheet = [[*a, gap, *b] for a, b in zip(left, right, strict=True)]
-    titles = ["first", *["near"] * n, "", "second", *["near"] * n]
-    return pictures.image_grid(sheet, titles, side=0.75)
+    sheet = [[*a, None, *b] for a, b in zip(left, right, strict=True)]
+    titles = ["first", *["near"] * n, None, "second", *["near"] * n]
+    return image_grid(sheet, titles, side=0.75)

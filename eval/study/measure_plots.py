@@ -1,4 +1,4 @@
-"""The pictures of a study: its numbers with the paper's, and the curves of its runs."""
+"""The pictures of a study: its measures beside the paper's, and the curves of its runs."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.lines import Line2D
 
-from eval import invariance_figure, pictures
-from eval.detection import figure as detection_figure
-from eval.detection import pictures as detection_pictures
+from eval import invariance_figure
+from eval.detection.figure import read_detection
+from eval.detection.precision_recall import draw_precision
+from eval.plots.figure import legend_above, make_panels, save_figure
+from eval.plots.training import Lines, draw_groups
 from eval.study.numbers import Values, read_result
 from eval.study.plan import Job
 from sp_jax.train.writer import read_metrics
@@ -18,8 +19,6 @@ from sp_jax.train.writer import read_metrics
 # Pages are about this wide, in inches; what is wider would be shrunk until nobody can read it.
 WIDTH = 16.0
 COLUMNS = 3  # of pictures of measures, at most
-PLACES = 6  # of curves beside each other, at most
-_CURVES = {"loss": "loss", "effective_rank": "effective rank"}
 
 
 def draw(
@@ -47,7 +46,7 @@ def draw(
     drawn = []
 
     def save(name: str, title: str, made: plt.Figure) -> None:
-        pictures.save_figure(made, out / f"{name}.png")
+        save_figure(made, out / f"{name}.png")
         drawn.append((title, out / f"{name}.png"))
 
     if figure["kind"] == "invariance":
@@ -58,16 +57,14 @@ def draw(
         curves = _by_arm(
             study,
             done,
-            lambda job: (
-                detection_figure.read_detection(pool / job.folder / where).curves
-            ),
+            lambda job: read_detection(pool / job.folder / where).curves,
         )
-        made = detection_pictures.draw_curves(curves, by_class=True)
+        made = draw_precision(curves, by_class=True)
         save("detection", "Precision over recall", made)
     if "x" in figure:
         title = "As a figure" + (", with the paper's" if study["paper"] else "")
         save("numbers", title, draw_numbers(study, values))
-    if made := draw_training(study, done, pool):
+    if made := draw_curves(study, done, pool):
         save("curves", "Training", made)
     return drawn
 
@@ -99,15 +96,8 @@ def draw_numbers(study: Mapping[str, Any], values: Values) -> plt.Figure:
     )
     width = max(4.0, 0.75 * len(places) + 1.2)
     columns = max(1, min(COLUMNS, len(titles), int(WIDTH // width)))
-    rows = -(-len(titles) // columns)
-    made, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(width * columns, (2.5 if columns == 1 else 3.3) * rows),
-        squeeze=False,
-        sharex=columns == 1,
-        layout="constrained",
-    )
+    size = (width, 2.5 if columns == 1 else 3.3)
+    made, axes = make_panels(len(titles), columns, size, sharex=columns == 1)
     for axis, title in zip(axes.flat, titles, strict=False):
         for number, kind in enumerate(kinds):
             arms = {
@@ -116,17 +106,13 @@ def draw_numbers(study: Mapping[str, Any], values: Values) -> plt.Figure:
                 if arm["factors"].get(series, "") == kind
             }
             draw_one = _bars if figure["kind"] != "lines" else _line
-            draw_one(axis, arms, kind, number, len(kinds), study, values, title)
+            draw_one(axis, _points(arms, study, values, title), number, len(kinds))
         turn = {"rotation": 30, "ha": "right"} if len(places) > 5 else {}
         axis.set_xticks(range(len(places)), places, fontsize=8, **turn)
         axis.set_title(title, fontsize=10)
-        axis.tick_params(labelsize=8)
-        axis.grid(axis="y", alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes.flat[len(titles) :]:
-        axis.set_axis_off()
+        axis.grid(axis="x", visible=False)
     if any(kinds):
-        pictures.legend_above(made, *axes[0, 0].get_legend_handles_labels())
+        legend_above(made, kinds)
     made.supxlabel(x, fontsize=9)
     made.supylabel("%", fontsize=9)
     return made
@@ -145,10 +131,10 @@ def _points(arms: Mapping[int, str], study, values: Values, title: str):
     return np.array(found).reshape(-1, 3).T, np.array(paper).reshape(-1, 2).T
 
 
-def _bars(axis, arms, kind, number, kinds, study, values, title) -> None:
-    (place, mean, spread), (known, paper) = _points(arms, study, values, title)
-    width = 0.8 / kinds
-    shift = (number - (kinds - 1) / 2) * width
+def _bars(axis: plt.Axes, points, number: int, count: int) -> None:
+    (place, mean, spread), (known, paper) = points
+    width = 0.8 / count
+    shift = (number - (count - 1) / 2) * width
     axis.bar(
         place + shift,
         mean,
@@ -156,77 +142,33 @@ def _bars(axis, arms, kind, number, kinds, study, values, title) -> None:
         yerr=spread,
         color=f"C{number}",
         alpha=0.8,
-        label=kind,
         error_kw={"lw": 1, "capsize": 2},
     )
     axis.plot(known + shift, paper, "D", ms=5, mfc="white", mec="black")
 
 
-def _line(axis, arms, kind, number, kinds, study, values, title) -> None:
-    (place, mean, spread), (known, paper) = _points(arms, study, values, title)
-    axis.errorbar(
-        place, mean, spread, color=f"C{number}", marker="o", ms=4, capsize=2, label=kind
-    )
+def _line(axis: plt.Axes, points, number: int, count: int) -> None:
+    (place, mean, spread), (known, paper) = points
+    axis.errorbar(place, mean, spread, color=f"C{number}", marker="o", ms=4, capsize=2)
     axis.plot(known, paper, "D:", ms=5, color=f"C{number}", mfc="white", lw=1)
 
 
-def draw_training(
+def draw_curves(
     study: Mapping[str, Any], done: Sequence[Job], pool: pathlib.Path
 ) -> plt.Figure | None:
     """Loss and rank of each run: a column for each x of the figure, colours its series."""
-    figure = study["figure"]
-    runs = [(job, read_metrics(pool / job.folder)) for job in done]
-    runs = [(job, lines) for job, lines in runs if lines]
-    if not runs:
-        return None
-    factors = {name: arm["factors"] for name, arm in study["arms"].items()}
-    x, series = figure.get("x"), figure.get("series")
-    places = list(dict.fromkeys(factors[job.arm].get(x, "") for job, _ in runs))
-    kinds = list(dict.fromkeys(factors[job.arm].get(series, "") for job, _ in runs))
-    columns = min(PLACES, len(places))
-    blocks = -(-len(places) // columns)
-    made, axes = plt.subplots(
-        blocks * len(_CURVES),
-        columns,
-        figsize=(max(2.1 * columns, 4.5), 4.2 * blocks),
-        squeeze=False,
-        layout="constrained",
-    )
-    # Of each place: its curves, one below the other.
-    cells = axes.reshape(blocks, len(_CURVES), columns).swapaxes(1, 2)
-    cells = cells.reshape(-1, len(_CURVES))
-    # One scale for the panels, but not for the losses of different methods.
-    recipes = {study["arms"][job.arm]["config"] for job, _ in runs}
-    for number, name in enumerate(_CURVES):
-        if name != "loss" or len(recipes) == 1:
-            for axis in cells[1 : len(places), number]:
-                axis.sharey(cells[0, number])
-    for job, lines in runs:
-        kind = factors[job.arm].get(series, "")
-        place = places.index(factors[job.arm].get(x, ""))
-        for axis, name in zip(cells[place], _CURVES, strict=True):
-            points = [(line["epoch"], line[name]) for line in lines if name in line]
-            axis.plot(
-                *zip(*points, strict=True),
-                color=f"C{kinds.index(kind)}",
-                lw=1,
-            )
-    for axis in axes.flat:
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    for number, name in enumerate(_CURVES.values()):
-        for axis in cells[::columns, number]:
-            axis.set_ylabel(name, fontsize=9)
-    for place, title in zip(cells, places, strict=False):
-        # Where x is a quantity, its value alone says nothing.
-        title = f"{x}: {title}" if figure["kind"] == "lines" else title
-        place[0].set_title(title, fontsize=9)
-    for place in cells[len(places) :]:
-        for axis in place:
-            axis.set_axis_off()
-    made.supxlabel("epoch", fontsize=9)
-    if any(kinds):
-        handles = [Line2D([], [], color=f"C{i}") for i in range(len(kinds))]
-        pictures.legend_above(made, handles, kinds)
-    return made
+    figure, arms = study["figure"], study["arms"]
+    groups: dict[str, list[tuple[str, Lines]]] = {}
+    recipes = set()
+    for job in done:
+        if lines := read_metrics(pool / job.folder):
+            factors = arms[job.arm]["factors"]
+            title = factors.get(figure.get("x"), "")
+            # Where x is a quantity, its value alone says nothing.
+            title = f"{figure['x']}: {title}" if figure["kind"] == "lines" else title
+            kind = factors.get(figure.get("series"), "")
+            groups.setdefault(title, []).append((kind, lines))
+            recipes.add(arms[job.arm]["config"])
+    # One scale for all, but not for the losses of different methods.
+    shared = {"effective_rank"} | ({"loss"} if len(recipes) == 1 else set())
+    return draw_groups(groups, shared) if groups else None

@@ -1,6 +1,5 @@
-"""What a detector sees: boxes on images, and precision over recall."""
+"""What a detector sees: boxes on images, with labels where they cover least."""
 
-import os
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -13,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
-from eval import pictures
 from eval.detection.average_precision import Detections
+from eval.plots.figure import drawable
 
 WIDTH, GAP = 12.0, 0.06  # of a sheet and between its images, in inches
 _FONT, _PAD = 7.5, 1.5  # of a label, in points
@@ -26,31 +25,6 @@ _HUES = np.array([to_rgb(c) for c in matplotlib.color_sequences["okabe_ito"][1:]
 COLOURS = np.concatenate([_HUES, 0.5 + 0.5 * _HUES, 0.55 * _HUES])
 
 
-def detection_sheet(
-    path: str | os.PathLike,
-    images: Sequence[np.ndarray],
-    detections: Sequence[Detections],
-    truth: Sequence[tuple[np.ndarray, np.ndarray]],
-    class_names: Sequence[str],
-    threshold: float = 0.5,
-) -> None:
-    """Draw what was found in some images, and what is there, as a PNG.
-
-    Args:
-      path: of the PNG.
-      images: uint8 [h, w, 3] each; of any sizes, drawn equally high in a row.
-      detections: of each image; `Detections.of_image` selects them.
-      truth: of each image the boxes float32 [n, 4] and the labels int32 [n].
-      class_names: of all classes.
-      threshold: detections with a lower score are not drawn.
-
-    Raises:
-      ValueError: no image, or not as many detections or objects as images.
-    """
-    figure = draw_detections(images, detections, truth, class_names, threshold)
-    pictures.save_figure(figure, path)
-
-
 def draw_detections(
     images: Sequence[np.ndarray],
     detections: Sequence[Detections],
@@ -59,7 +33,19 @@ def draw_detections(
     threshold: float = 0.5,
     columns: int = 4,
 ) -> plt.Figure:
-    """See `detection_sheet`; `columns` images in a row."""
+    """Draw what was found in some images, and what is there.
+
+    Args:
+      images: uint8 [h, w, 3] each; of any sizes, drawn equally high in a row.
+      detections: of each image; `Detections.of_image` selects them.
+      truth: of each image the boxes float32 [n, 4] and the labels int32 [n].
+      class_names: of all classes.
+      threshold: detections with a lower score are not drawn.
+      columns: images in a row.
+
+    Raises:
+      ValueError: no image, or not as many detections or objects as images.
+    """
     if not images:
         raise ValueError("There is no image to draw.")
     colours = _class_colours(detections, truth, threshold)
@@ -161,7 +147,7 @@ def _draw_image(
     point = w / width  # in pixels of the image
     covered, labels = np.concatenate([boxes, found.boxes]), np.zeros((0, 4))
     for _, box, score, label in zip(*found, strict=True):
-        name, colour = pictures.drawable(class_names[label]), colours[int(label)]
+        name, colour = drawable(class_names[label]), colours[int(label)]
         text = f"{name} {score:.2f}"
         size = point * (_text_size(text) + 2 * _PAD)
         x, y = place_label(size, box, (w, h), covered, labels)
@@ -243,78 +229,3 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Common area of boxes [n, 4] and [m, 4]: [n, m]."""
     sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])
     return np.maximum(sides, 0).prod(-1)
-
-
-def pr_figure(
-    path: str | os.PathLike,
-    curves: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
-    by_class: bool = False,
-) -> None:
-    """Draw precision over recall at an IoU of 0.5, as a PNG; seeds as a band.
-
-    Args:
-      path: of the PNG.
-      curves: label -> for each seed the `Scores.curves` of its detections.
-      by_class: draws each class, too; without it only the mean over the classes.
-
-    Raises:
-      ValueError: nothing to draw.
-    """
-    pictures.save_figure(draw_curves(curves, by_class), path)
-
-
-def draw_curves(
-    curves: Mapping[str, Sequence[Mapping[str, np.ndarray]]], by_class: bool = False
-) -> plt.Figure:
-    """See `pr_figure`."""
-    if not curves:
-        raise ValueError("There is no curve to draw.")
-    names = next(iter(curves.values()))[0]
-    panels = {"mean over classes": list(names)}
-    if by_class:
-        panels |= {name: [name] for name in names}
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
-    side = 4.6 if len(panels) == 1 else 2.9
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(side * columns, 0.85 * side * rows),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for number, (title, classes) in enumerate(panels.items()):
-        axis = axes.flat[number]
-        for i, group in enumerate(curves.values()):
-            # [seeds, 101], a mean over the classes.
-            lines = np.array([[seed[c] for c in classes] for seed in group]).mean(1)
-            recall = np.linspace(0, 1, lines.shape[1])
-            axis.fill_between(
-                recall, lines.min(0), lines.max(0), color=f"C{i}", alpha=0.2, lw=0
-            )
-            axis.plot(
-                recall, lines.mean(0), f"C{i}", lw=1.6, label=f"{lines.mean():.3f}"
-            )
-        axis.set_title(pictures.drawable(title), fontsize=10)
-        axis.set(xlim=(0, 1), ylim=(0, 1.02))
-        lowest = number + columns >= len(panels)
-        axis.tick_params(labelsize=8, labelbottom=lowest)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-        # The names stand once, above all: here they would cover curves.
-        axis.legend(
-            title="AP50",
-            title_fontsize=8,
-            fontsize=8,
-            frameon=False,
-            loc="upper right",
-            borderaxespad=0,
-        )
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
-    pictures.legend_above(figure, axes.flat[0].lines, list(curves), 2 * columns)
-    figure.supxlabel("recall", fontsize=10)
-    figure.supylabel("precision at IoU 0.5", fontsize=10)
-    return figure

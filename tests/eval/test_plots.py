@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import figures, pictures, sheets
+from eval import figures
+from eval.plots import backbone as plots
+from eval.plots.figure import save_figure
 from input_pipeline.pairs.pairing import augmented_pairs, semantic_pairs
 from sp_jax import models
 from sp_jax.backbone import Backbone
@@ -37,7 +39,7 @@ def resnet():
 
 def test_attention_is_that_of_the_last_block(vit):
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    maps = sheets.attention(vit, images)
+    maps = plots.attention(vit, images)
     assert maps.shape == (2, 3, 4, 4)
     _, kept = vit.module.apply(
         vit.variables, vit.preprocess(images), False, capture_intermediates=True
@@ -61,33 +63,33 @@ def test_names_are_drawn_as_they_are(tmp_path):
     names = ("$5 and $10", "$a_b^{$", "_hidden", "\\alpha", "others", "caf\udce9")
     points = np.random.default_rng(0).standard_normal((13, 2))
     labels = np.arange(13) % 7 - 1
-    figure = sheets.draw_map(points, labels, names, "folder:$a^{$b")
+    figure = plots.draw_map(points, labels, names, "folder:$a^{$b")
     (axis,) = figure.axes
     assert axis.get_title() == "folder:$a^{$b"
     texts = [text.get_text() for text in axis.get_legend().get_texts()]
     assert sorted(texts) == sorted([*names[:-1], "caf?", "others"])
-    pictures.save_figure(figure, tmp_path / "map.png")
+    save_figure(figure, tmp_path / "map.png")
 
 
 def test_a_map_keeps_neighbours_together():
     rng = np.random.default_rng(0)
     labels = np.arange(90) % 3
     features = 5 * np.eye(60)[labels] + 0.3 * rng.normal(size=(90, 60))
-    points = sheets.map_points(features, seed=0)
+    points = plots.map_points(features, seed=0)
     centres = np.stack([points[labels == i].mean(0) for i in range(3)])
     distance = np.linalg.norm(points[:, None] - centres, axis=2)
     assert np.array_equal(distance.argmin(1), labels)
-    assert np.array_equal(sheets.map_points(features, seed=0), points)
+    assert np.array_equal(plots.map_points(features, seed=0), points)
 
 
 def test_kernels_of_both_kinds(vit, resnet):
-    assert sheets.first_kernels(vit).shape == (24, 4, 4, 3)
-    kernels = sheets.first_kernels(resnet)
+    assert plots.first_kernels(vit).shape == (24, 4, 4, 3)
+    kernels = plots.first_kernels(resnet)
     assert kernels.shape == (4, 7, 7, 3)
     kernel = resnet.variables["params"]["conv1"]["kernel"]
     np.testing.assert_array_equal(kernels[2], kernel[..., 2])
     with pytest.raises(UserError, match="Only vision transformers"):
-        sheets.attention(resnet, np.zeros((1, 16, 16, 3), np.uint8))
+        plots.attention(resnet, np.zeros((1, 16, 16, 3), np.uint8))
 
 
 def test_all_pictures(vit, make_store, tmp_path):
@@ -100,11 +102,11 @@ def test_all_pictures(vit, make_store, tmp_path):
     for path in paths:
         with Image.open(path) as picture:
             assert np.asarray(picture.convert("L")).std() > 5
-    figure = sheets.draw_neighbours(store.images.reshape(60, -1), store, _pairs(store))
+    figure = plots.draw_neighbours(store.images.reshape(60, -1), store, _pairs(store))
     axes = np.array(figure.axes).reshape(8, 15)  # with a gap in the middle
     shown = np.asarray(axes[0, 0].images[0].get_array())
     assert any(np.array_equal(shown, image) for image in store.images)
-    figures.pictures.save_figure(figure, tmp_path / "neighbours.png")
+    save_figure(figure, tmp_path / "neighbours.png")
 
 
 def _pairs(store):

@@ -1,0 +1,77 @@
+"""How every figure is made: its panels, its bands, its legend, its file."""
+
+import io
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
+
+from sp_jax.files import write_bytes
+
+
+def make_panels(
+    count: int, columns: int, size: tuple[float, float], **options
+) -> tuple[plt.Figure, np.ndarray]:
+    """A figure of panels in rows.
+
+    Args:
+      count: of panels; the rest of the last row stays empty.
+      columns: panels in a row.
+      size: width and height of a panel, in inches.
+      **options: of `plt.subplots`.
+
+    Returns:
+      The figure, and its axes [rows, columns].
+    """
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(size[0] * columns, size[1] * rows),
+        squeeze=False,
+        layout="constrained",
+        **options,
+    )
+    for axis in axes.flat:
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def draw_band(
+    axis: plt.Axes, x: np.ndarray, seeds: np.ndarray, color: str, **style
+) -> None:
+    """The mean of some seeds [S, n] over x [n] as a line, and their range as a band."""
+    axis.fill_between(x, seeds.min(0), seeds.max(0), color=color, alpha=0.2, lw=0)
+    axis.plot(x, seeds.mean(0), color=color, **style)
+
+
+def legend_above(figure: plt.Figure, names: Sequence[str], columns: int = 8) -> None:
+    """Name the colours C0, C1 and so on above all panels, where it covers nothing."""
+    figure.legend(
+        # Given apart: matplotlib leaves labels out that begin with an underscore.
+        [Line2D([], [], color=f"C{i}", lw=2) for i in range(len(names))],
+        [drawable(name) for name in names],
+        loc="outside upper center",
+        ncols=min(len(names), columns),
+        fontsize=9,
+        frameon=False,
+    )
+
+
+def drawable(name: str) -> str:
+    """A name as matplotlib can draw it: what is not UTF-8 becomes a question mark."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def save_figure(figure: plt.Figure, path: str | os.PathLike) -> None:
+    """Write a PNG, whole or not at all, and close the figure."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    write_bytes(path, content.getvalue())

@@ -1,0 +1,62 @@
+"""What is read of a compiled step: its kernels, its memory, its collectives."""
+
+import importlib.util
+import json
+
+import pytest
+
+from benchmarks import floor, hlo
+from benchmarks.training import make_config
+
+
+def test_prediction_by_hand():
+    flags = floor.parse(["--step_ms=10", "--latency=20", "--network_latency=40"])
+    found = {"all-reduce": [450_000_000], "all-gather": [900_000_000]}
+    assert floor.predict(found, 1, flags) == 10
+    # Twice half of the bytes at 450 GB/s: 1 ms, and 20 us; the gather is half of one.
+    assert floor.predict(found, 2, flags) == pytest.approx(10 + 2 * 1.02)
+    # In the host 7/8 of 2 ms; between 8 hosts 7/4 of an eighth at 50 GB/s.
+    between = 7 / 4 * 450 / 8 / 50
+    assert floor.predict(found, 64, flags) == pytest.approx(
+        10 + 2 * (1.75 + between + 0.04)
+    )
+
+
+@pytest.mark.slow
+def test_the_step_of_a_recipe():
+    """A ResNet-18 has twenty normalisations; each sums forward and backward."""
+    text, held = floor.compile_text(make_config("simclr", "resnet18", 32), fsdp=2)
+    found = hlo.find_collectives(text)
+    assert len(found["all-reduce"]) > 40
+    gradients = 11.2e6 * 4 / 2
+    assert sum(found["all-reduce"]) > gradients
+    assert sum(found["all-gather"]) > gradients
+    # Parameters and momentum, of each half.
+    assert held == pytest.approx(2 * 11.7e6 * 4 / 2, rel=0.1)
+
+
+def test_floor_of_a_step(capsys):
+    """With jax's CUDA plugin a row; without it a sentence that says what to install."""
+    flags = ["--methods=simclr", "--models=resnet18", "--batch_size=4", "--top=1"]
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+        with pytest.raises(SystemExit, match="pip install"):
+            floor.main(flags)
+        return
+    floor.main(flags)
+    row = capsys.readouterr().out.splitlines()[2].split(" | ")
+    assert int(row[3].replace(",", "")) > 300 and float(row[4]) > 0.1
+
+
+@pytest.mark.slow
+def test_memory_of_a_step(capsys, tmp_path):
+    """Chunks keep less; with --run each setting has a time; every row is written."""
+    out = tmp_path / "rows.jsonl"
+    flags = ["--what=memory", "--models=resnet18", "--batch_size=32", "--steps=1"]
+    floor.main([*flags, "--settings=plain,chunks=2", f"--out={out}", "--run"])
+    plain, chunks = map(json.loads, out.read_text().splitlines())
+    assert chunks["kept"] < plain["kept"] and chunks["temporary"] < plain["temporary"]
+    assert len(plain["ms"]) == len(chunks["ms"]) == 3
+    row = capsys.readouterr().out.splitlines()[-1].split(" | ")
+    assert row[:2] == ["| resnet18", "chunks=2"] and float(row[4]) > 0
+    with pytest.raises(SystemExit, match="no setting 'half'"):
+        floor.main([*flags, "--settings=half"])
