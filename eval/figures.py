@@ -62,9 +62,10 @@ def draw(
     places = sheets.map_points(extractor.extract(store)[rows], seed=0)
     figures = {
         "map": sheets.draw_map(places, values[rows], names, title),
-        "filters": sheets.draw_filters(sheets.first_kernels(backbone)),
     }
-    if hasattr(backbone.module, "heads"):
+    if backbone.module.first_kernel:
+        figures["filters"] = sheets.draw_filters(sheets.first_kernels(backbone))
+    if backbone.module.class_attention:
         images = store.read(np.sort(rows[:10]))
         maps = sheets.attention(backbone, images)
         figures["attention"] = sheets.draw_attention(images, maps)

@@ -45,7 +45,6 @@ from sp_jax import optim
 from sp_jax.augment import augment
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
-from sp_jax.models.vit import ViT
 from sp_jax.optim.transforms import scale_by_larc
 from sp_jax.sharding import by_batch, local_copy, make_mesh, replicated
 
@@ -134,7 +133,7 @@ def find_recipe(name: str | None, backbone: Backbone) -> Recipe:
     if name is None:
         config = backbone.info.get("config", {})
         name = config.get("method") or backbone.info.get("method")
-        if name == "dino" and not isinstance(backbone.module, ViT):
+        if name == "dino" and not backbone.module.is_transformer:
             name = "dino_resnet"
     if name not in RECIPES:
         said = f"is no {name!r}" if name else "has no default: the method is not known"

@@ -29,7 +29,7 @@ from input_pipeline import pairs
 from input_pipeline.pairs import pairing, resident, stream
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.stores import store
-from sp_jax import distributed, program, validate
+from sp_jax import distributed, program, registry, validate
 from sp_jax.augment import make_views
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
@@ -106,6 +106,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         "run": lengths._asdict(),
         "pairs": {"digest": table.digest, "store": table.fingerprint},
         "versions": versions(),
+        "modules": registry.folders([config.method, config.model.name]),
     }
     # Of several processes the first one writes.
     with claim_workdir(workdir, plain) if first else contextlib.nullcontext() as saved:

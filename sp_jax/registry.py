@@ -2,11 +2,19 @@
 
 import difflib
 import importlib
+import inspect
+import pathlib
+import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 from sp_jax.errors import UserError
+
+
+class ImportFailed(UserError):
+    """A user's own module cannot be imported."""
 
 
 def find(kind: str, name: str, package: str, known: Sequence[str]) -> ModuleType:
@@ -21,7 +29,8 @@ def find(kind: str, name: str, package: str, known: Sequence[str]) -> ModuleType
         known: names of modules in it.
 
     Raises:
-        UserError: the name is unknown, or the user's module cannot be imported.
+        UserError: the name is unknown.
+        ImportFailed: the user's module cannot be imported.
 
     Example:
         >>> find("method", "simclr", "sp_jax.methods", ["byol", "simclr"]).__name__
@@ -50,7 +59,9 @@ def find(kind: str, name: str, package: str, known: Sequence[str]) -> ModuleType
             )
         else:
             reason = f"{type(error).__name__}: {_describe(error)}"
-        raise UserError(f"The {kind} {name!r} cannot be imported: {reason}.") from error
+        raise ImportFailed(
+            f"The {kind} {name!r} cannot be imported: {reason}."
+        ) from error
 
 
 def _describe(error: Exception) -> str:
@@ -59,3 +70,59 @@ def _describe(error: Exception) -> str:
         return f"{error.msg} ({error.filename}, line {error.lineno})"
     line = traceback.extract_tb(error.__traceback__)[-1]
     return f"{' '.join(str(error).split())} ({line.filename}, line {line.lineno})"
+
+
+def check_contract(
+    kind: str, name: str, module: ModuleType, needed: Sequence[str]
+) -> None:
+    """Raise UserError if a user's own module lacks one of the names it needs to have."""
+    if lacks := [word for word in needed if not hasattr(module, word)]:
+        raise UserError(
+            f"The {kind} {name!r} ({module.__file__}) has no {lacks[0]}; it needs "
+            f"{', '.join(needed)}."
+        )
+
+
+def check_options(
+    name: str,
+    options: Mapping[str, Any],
+    known: Mapping[str, inspect.Parameter],
+    section: str,
+) -> None:
+    """Compare the options of a config with the arguments of what they are given to.
+
+    Args:
+        name: of the method or the backbone.
+        options: by name.
+        known: the arguments; one with a default is given a value of the same kind.
+        section: of the config, for messages.
+
+    Raises:
+        ValueError: an option is unknown or of another kind.
+    """
+    kinds = [argument.kind for argument in known.values()]
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        if unknown := sorted(options.keys() - known.keys()):
+            raise ValueError(
+                f"{name} has no option {unknown[0]!r} ({section}); it has: "
+                f"{', '.join(known)}."
+            )
+    for key, value in options.items():
+        default = known[key].default if key in known else None
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise ValueError(f"{section}.{key} is {value!r}: use True or False.")
+        elif isinstance(default, int | float) and not isinstance(value, int | float):
+            raise ValueError(f"{section}.{key} is {value!r}: give a number.")
+        elif isinstance(default, str) and not isinstance(value, str):
+            raise ValueError(f"{section}.{key} is {value!r}: give a word.")
+
+
+def folders(names: Iterable[str]) -> dict[str, str]:
+    """Where a user's own modules are: for each import path, the folder on Python's path."""
+    found = {}
+    for name in names:
+        if "." in name:
+            file = pathlib.Path(sys.modules[name].__file__).resolve()
+            depth = name.count(".") + (file.name == "__init__.py")
+            found[name] = str(file.parents[depth])
+    return found
