@@ -62,11 +62,10 @@ def draw(
     rows = rng.permutation(len(store))[:points]
     title = f"{store.name} {store.split}, {len(rows):,} images by {target}"
     places = plots.map_points(extractor.extract(store)[rows], seed=0)
-    figures = {
-        "map": plots.draw_map(places, values[rows], names, title),
-        "filters": plots.draw_filters(plots.first_kernels(backbone)),
-    }
-    if hasattr(backbone.module, "heads"):
+    figures = {"map": plots.draw_map(places, values[rows], names, title)}
+    if backbone.module.first_kernel:
+        figures["filters"] = plots.draw_filters(plots.first_kernels(backbone))
+    if backbone.module.class_attention:
         images = store.read(np.sort(rows[:10]))
         maps = plots.attention(backbone, images)
         figures["attention"] = plots.draw_attention(images, maps)

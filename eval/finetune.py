@@ -48,13 +48,13 @@ from sp_jax.optim.rules import Rule
 Optimiser = dict[str, Any]
 
 # Learning rates are for a batch of 256.
-_RESNET: Optimiser = {
+_CONVOLUTIONAL: Optimiser = {
     "name": "sgd",
     "learning_rate": 0.05,
     "weight_decay": 0.0,
     "layer_decay": 1.0,
 }
-_VIT: Optimiser = {
+_TRANSFORMER: Optimiser = {
     "name": "adamw",
     "learning_rate": 5e-4,
     "weight_decay": 0.05,
@@ -181,7 +181,7 @@ def _optimizer(
     module: Any, settings: Options, batch_size: int, steps: int
 ) -> optax.GradientTransformation:
     """The optimiser of a kind of backbone, with what the options say."""
-    default = _VIT if hasattr(module, "patch_size") else _RESNET
+    default = _TRANSFORMER if module.is_transformer else _CONVOLUTIONAL
     peak = optim.linear_scaling(
         settings.learning_rate or default["learning_rate"], batch_size
     )
@@ -206,14 +206,11 @@ def layer_rules(module: Any, layer_decay: float) -> list[Rule]:
       module: a backbone of `sp_jax.models`.
       layer_decay: in (0, 1]; 1 is one rate for all.
     """
-    if hasattr(module, "patch_size"):
-        layers = [r"^backbone/(patch_embed|cls_token|pos_embed)"]
-        layers += [rf"^backbone/block{i}/" for i in range(module.depth)]
-        layers.append(r"^(backbone/norm|head)/")
+    layers = [f"^backbone/({layer})" for layer in module.layers()]
+    if module.is_transformer:
+        layers[-1] = f"({layers[-1]}|^head/)"
     else:
-        layers = [r"^backbone/(conv1|bn1)/"]
-        layers += [rf"^backbone/layer{i + 1}_" for i in range(len(module.stage_sizes))]
-        layers.append(r"^head/")
+        layers.append("^head/")
     rules = []
     for i, layer in enumerate(reversed(layers)):
         factor = layer_decay**i

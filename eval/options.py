@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from sp_jax import domains
-from sp_jax.domains import Domain, whole
+from sp_jax.domain import Domain, whole
 from sp_jax.errors import UserError
 
 Options = TypeVar("Options")

@@ -44,7 +44,6 @@ from eval.task import Task
 from sp_jax import optim
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
-from sp_jax.models.vit import ViT
 from sp_jax.optim.transforms import scale_by_larc
 
 MOMENTUM = 0.9
@@ -132,7 +131,7 @@ def find_recipe(name: str | None, backbone: Backbone) -> Recipe:
     if name is None:
         config = backbone.info.get("config", {})
         name = config.get("method") or backbone.info.get("method")
-        if name == "dino" and not isinstance(backbone.module, ViT):
+        if name == "dino" and not backbone.module.is_transformer:
             name = "dino_resnet"
     if name not in RECIPES:
         said = f"is no {name!r}" if name else "has no default: the method is not known"

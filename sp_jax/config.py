@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     """The paper's frame: ResNet-50, 64 px, batch 256, 200 epochs."""
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.method = "simclr"
+    config.method = "simclr"  # or the import path of your own, as "mypackage.mymethod"
     config.method_options = ml_collections.ConfigDict()  # arguments of its create()
     config.dtype = "auto"  # activations: bfloat16 on accelerators, float32 on a CPU
     config.image_size = 64  # side of the views in pixels
@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.epochs = 200.0
 
     config.model = ml_collections.ConfigDict()  # arguments of sp_jax.models.get()
-    config.model.name = "resnet50"
+    config.model.name = "resnet50"  # or an import path
     config.model.width = 64
     config.model.stem = "imagenet"
     config.model.zero_init_residual = True
@@ -123,7 +123,7 @@ def quick(
     config.image_size = 64
     config.batch_size = 128
     config.epochs = epochs
-    if config.model.name.startswith("resnet"):
+    if "width" in config.model and "." not in config.model.name:  # a ResNet of ours
         config.model.name = "resnet18"
         config.model.width = 16
         # One backbone for all methods, also for those whose official code does not.

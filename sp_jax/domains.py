@@ -1,75 +1,29 @@
 """What each number of a config may be, in one table, checked before anything is made.
 
-What depends on other values (a batch that devices share, a queue that is a multiple of the
-batch) is checked where these are known.
+The options of a backbone are in its file. What depends on other values (a batch that devices
+share, a queue that is a multiple of the batch) is checked where these are known.
 """
 
-import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from sp_jax import models
 from sp_jax.config import flatten
+from sp_jax.domain import (
+    BELOW_ONE,
+    COUNT,
+    COUNT_OR_NONE,
+    FINITE,
+    NOT_NEGATIVE,
+    PIXELS,
+    POSITIVE,
+    POSITIVE_SHARE,
+    SEED,
+    SHARE,
+    Domain,
+    whole,
+)
 from sp_jax.errors import UserError
-
-
-class Domain(NamedTuple):
-    """The finite numbers from `low` to `high`.
-
-    Attributes:
-        low: the least one.
-        high: the largest one.
-        whole: whether they are whole numbers.
-        above: whether `low` itself is left out.
-        below: whether `high` itself is left out.
-    """
-
-    low: float
-    high: float
-    whole: bool = False
-    above: bool = False
-    below: bool = False
-
-    def __contains__(self, value: Any) -> bool:
-        """Whether a value, a number of any kind, lies in the domain."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        if not math.isfinite(value) or (self.whole and not isinstance(value, int)):
-            return False
-        low = value > self.low if self.above else value >= self.low
-        return low and (value < self.high if self.below else value <= self.high)
-
-    def __str__(self) -> str:
-        """The domain in words, as in "give a number above 0"."""
-        kind = "a whole number" if self.whole else "a finite number"
-        low, high = (f"{end:g}" if end < 1e5 else f"{end:,.0f}" for end in self[:2])
-        open_end = self.high == math.inf or (self.whole and self.high >= _LARGEST)
-        if self.low == -math.inf:
-            return kind
-        if open_end:
-            return f"{kind} above {low}" if self.above else f"{kind} from {low} on"
-        first = f"above {low} and" if self.above else f"from {low}"
-        last = f"below {high}" if self.below else f"{'up ' * self.above}to {high}"
-        last = f"to {last}" if self.below and not self.above else last
-        return f"{kind} {first} {last}"
-
-
-_LARGEST = 2**31 - 1  # of the numbers that a device counts with
-
-
-def whole(low: int, high: float = _LARGEST) -> Domain:
-    """The whole numbers from `low` to `high`."""
-    return Domain(low, high, whole=True)
-
-
-FINITE = Domain(-math.inf, math.inf)
-POSITIVE = Domain(0, math.inf, above=True)
-NOT_NEGATIVE = Domain(0, math.inf)
-SHARE = Domain(0, 1)
-POSITIVE_SHARE = Domain(0, 1, above=True)
-BELOW_ONE = Domain(0, 1, below=True)
-COUNT, COUNT_OR_NONE = whole(1), whole(0)
-PIXELS = whole(1, 4096)
-SEED = whole(0, 2**32 - 1)
 
 # Of every program that trains in the loop.
 LOOP = {
@@ -82,19 +36,11 @@ LOOP = {
     "checkpoint.keep_every": COUNT_OR_NONE,
     "profile.first_step": COUNT_OR_NONE,
     "profile.steps": COUNT_OR_NONE,
-    "model.width": whole(1, 2**14),
-    "model.dim": whole(1, 2**14),
-    "model.depth": whole(1, 1024),
-    "model.heads": whole(1, 1024),
-    "model.mlp_ratio": Domain(0, 64, above=True),
-    "model.patch_size": PIXELS,
-    "model.image_size": PIXELS,
-    "model.drop_path": BELOW_ONE,
     "model.chunks": COUNT,
     "optimizer.learning_rate": NOT_NEGATIVE,
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.momentum": BELOW_ONE,
-}
+} | {f"model.{name}": domain for name, domain in models.DOMAINS.items()}
 
 # Of a pre-training: `sp_jax/config.py`, and the options of all methods, or of one of them.
 TRAINING = LOOP | {

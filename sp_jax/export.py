@@ -16,7 +16,6 @@ from absl import flags
 import sp_jax
 from sp_jax import cli, weights, xla_flags
 from sp_jax.errors import UserError
-from sp_jax.models.vit import ViT
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -66,9 +65,7 @@ def main() -> None:
         )
     else:
         backbone = weights.load(_CHECKPOINT.value, **said)
-    naming = _FORMAT.value or (
-        "timm" if isinstance(backbone.module, ViT) else "torchvision"
-    )
+    naming = _FORMAT.value or weights.names_of(backbone.module)[0]
     path = weights.save(backbone, _OUT.value, naming)
     print(weights.describe(backbone))
     print(f"written to {path}, with the names of {naming}")

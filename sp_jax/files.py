@@ -14,7 +14,8 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
       OSError: it cannot be written; the error names `path`, not the temporary file.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Of a long name only the beginning: the temporary one may be no longer.
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)

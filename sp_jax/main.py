@@ -25,7 +25,7 @@ from eval.plots.images import save_views
 from eval.results import versions
 from input_pipeline.pairs import resident, stream
 from input_pipeline.pairs.training import TrainingPairs, keep_pairs, open_pairs
-from sp_jax import distributed, program, validate
+from sp_jax import distributed, program, registry, validate
 from sp_jax.augment import make_views
 from sp_jax.errors import UserError
 from sp_jax.methods import RunSize
@@ -76,6 +76,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         "run": size._asdict(),
         "pairs": {"digest": pairs.table.digest, "store": pairs.table.fingerprint},
         "versions": versions(),
+        "modules": registry.folders([config.method, config.model.name]),
     }
 
     # All is well: the run's folder, of which the first of several processes writes.

@@ -16,6 +16,7 @@ import optax
 from sp_jax import methods, models, optim
 from sp_jax.augment import Augment, Jigsaw
 from sp_jax.backbone import Backbone
+from sp_jax.registry import check_options
 
 
 class Recipe(NamedTuple):
@@ -85,36 +86,46 @@ def make_recipe(
         ValueError: a name, an option or a value is wrong.
     """
     module = methods.get(config["method"])
-    model = dict(config["model"])
+    model = _model_options(config["model"])
     chunks = model.pop("chunks", 1)
     plain = backbone = models.get(**model, dtype=compute_dtype(config["dtype"]))
     if chunks != 1:
         backbone = models.Chunked(backbone, chunks, run.batch_size)
     options = _given(config["method_options"])
-    known = dict(list(inspect.signature(module.create).parameters.items())[2:])
-    for name, value in options.items():
-        if name not in known:
-            raise ValueError(
-                f"{config['method']} has no option {name!r} "
-                f"(config.method_options); it has: {', '.join(known)}."
-            )
-        if isinstance(known[name].default, bool) and not isinstance(value, bool):
-            raise ValueError(
-                f"config.method_options.{name} is {value!r}: use True or False."
-            )
+    known = list(inspect.signature(module.create).parameters.items())[2:]
+    check_options(config["method"], options, dict(known), "config.method_options")
     views = make_views(config)
-    if isinstance(plain, models.ViT):
-        for view in views:
-            side = view.shape[-2]
-            if side % plain.patch_size:
-                raise ValueError(
-                    f"views of {side} px (config.image_size is {config['image_size']}, local "
-                    "crops have half of it) cannot be cut into patches of "
-                    f"{plain.patch_size} px (config.model.patch_size): choose a multiple."
-                )
+    for view in views:
+        side = view.shape[-2]
+        if side % plain.patch_size:
+            raise ValueError(
+                f"views of {side} px (config.image_size is {config['image_size']}, local "
+                "crops have half of it) cannot be cut into patches of "
+                f"{plain.patch_size} px (config.model.patch_size): choose a multiple."
+            )
+    if "." in model["name"]:
+        models.check_features(model["name"], plain, views[0].shape[-3:])
     method = module.create(backbone, run, **options)
+    if not isinstance(method, methods.Method):
+        raise ValueError(
+            f"create() of {config['method']} has to return a sp_jax.methods.Method, not a "
+            f"{type(method).__name__}."
+        )
     optimizer = make_optimizer(config, run) if train else (None, None)
     return Recipe(method, views, plain, *optimizer)
+
+
+def _model_options(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a backbone; one outside of the project need not have a ResNet's.
+
+    `sp_jax/config.py` has these in all configs, and no command line can take them away.
+    """
+    model = dict(model)
+    if "." in model["name"]:
+        known = models.known_options(model["name"])
+        for option in {"width", "stem", "zero_init_residual"} - known.keys():
+            model.pop(option, None)
+    return model
 
 
 def make_views(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:

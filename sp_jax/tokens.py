@@ -13,7 +13,7 @@ from typing import Any
 
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
-from sp_jax.models.vit import TOKENS, ViT
+from sp_jax.models.vit import TOKENS
 
 _TEXT = {
     "cls4": "class tokens of the last 4 blocks",
@@ -45,7 +45,7 @@ def of_tokens(backbone: Any, tokens: str) -> Backbone:
       UserError: there are no such tokens, or the backbone does not have them.
     """
     check_tokens(tokens)
-    if not isinstance(backbone, Backbone) or not isinstance(backbone.module, ViT):
+    if not isinstance(backbone, Backbone) or tokens not in backbone.module.token_kinds:
         raise UserError(f"Only vision transformers have tokens={tokens}: use cls.")
     try:
         module = backbone.module.clone(tokens=tokens)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot as plt
 from sklearn.decomposition import PCA
@@ -98,32 +97,14 @@ def attention(backbone: Backbone, images: np.ndarray) -> np.ndarray:
       UserError: the backbone is no vision transformer.
     """
     module = backbone.module
-    if not hasattr(module, "heads"):
+    if not module.class_attention:
         raise UserError("Only vision transformers have attention maps.")
 
-    def is_last_qkv(layer: Any, _: str) -> bool:
-        return layer.path[-3:] == (f"block{module.depth - 1}", "attn", "qkv")
-
     @jax.jit
-    def weights(variables: Any, images: jax.Array) -> jax.Array:
-        x = backbone.preprocess(images)
-        _, kept = module.apply(
-            variables,
-            x,
-            False,
-            capture_intermediates=is_last_qkv,
-            mutable="intermediates",
-        )
-        (qkv,) = jax.tree.leaves(kept)
-        # [n, tokens, 3, heads, size], as the block itself takes them apart.
-        qkv = qkv.reshape(len(x), -1, 3, module.heads, module.dim // module.heads)
-        query, key = jnp.moveaxis(qkv.astype(jnp.float32), 2, 0)[:2]
-        logits = jnp.einsum("nhd,nkhd->nhk", query[:, 0], key) * query.shape[-1] ** -0.5
-        return jax.nn.softmax(logits)[..., 1:]
+    def maps(variables: Any, images: jax.Array) -> jax.Array:
+        return module.class_attention(variables, backbone.preprocess(images))
 
-    side = backbone.size // module.patch_size
-    found = weights(backbone.variables, images)
-    return np.asarray(found).reshape(len(images), module.heads, side, side)
+    return np.asarray(maps(backbone.variables, images))
 
 
 def draw_attention(images: np.ndarray, maps: np.ndarray) -> plt.Figure:
@@ -147,9 +128,10 @@ def draw_attention(images: np.ndarray, maps: np.ndarray) -> plt.Figure:
 
 def first_kernels(backbone: Backbone) -> np.ndarray:
     """The kernels of the first layer, float32 [features, k, k, 3]."""
-    params = backbone.variables["params"]
-    layer = params["conv1"] if "conv1" in params else params["patch_embed"]["proj"]
-    return np.moveaxis(np.asarray(layer["kernel"], np.float32), -1, 0)
+    kernel = backbone.variables["params"]
+    for name in backbone.module.first_kernel:
+        kernel = kernel[name]
+    return np.moveaxis(np.asarray(kernel, np.float32), -1, 0)
 
 
 def draw_filters(kernels: np.ndarray, limit: int = 96) -> plt.Figure:

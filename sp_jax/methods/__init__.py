@@ -2,17 +2,19 @@
 
 A method's module has `create(backbone, run, **options) -> Method`; `views(size)`, the
 default augmentations of its views (of the local crops too, where it has the argument
-`local_crops`); `OPTIMIZER`, the default recipe; and `RULES`, which parameter decays.
+`local_crops`); `OPTIMIZER`, the default recipe; and `RULES`, which parameter decays. One
+outside of the project has the same, and is named by its import path.
 """
 
-import importlib
 from types import ModuleType
 
+from sp_jax import registry
 from sp_jax.methods.base import Batch as Batch
 from sp_jax.methods.base import Method as Method
 from sp_jax.methods.base import Output as Output
 from sp_jax.methods.base import RunSize as RunSize
 
+NEEDED = ("create", "views", "OPTIMIZER", "RULES")
 NAMES = (
     "barlow_twins",
     "byol",
@@ -31,17 +33,15 @@ NAMES = (
 
 
 def get(name: str) -> ModuleType:
-    """Return the module of a method.
+    """The module of a method, by its name or by the import path of a user's own.
 
     Raises:
-        ValueError: the name is unknown.
+        UserError: there is no such method, or its module cannot be used.
 
     Example:
         >>> get("simclr").OPTIMIZER["name"]
         'lars_inside'
     """
-    if name not in NAMES:
-        raise ValueError(
-            f"There is no method {name!r}; choose one of: {', '.join(NAMES)}."
-        )
-    return importlib.import_module(f"sp_jax.methods.{name}")
+    module = registry.find("method", name, __name__, NAMES)
+    registry.check_contract("method", name, module, NEEDED)
+    return module

@@ -37,7 +37,7 @@ from sp_jax.methods.base import (
     init_network,
     pair_cosine,
 )
-from sp_jax.models import MLP, Chunked
+from sp_jax.models import MLP
 
 OPTIMIZER = {
     "name": "sgd",
@@ -96,7 +96,7 @@ def create(
         raise ValueError(
             f"bn_groups {bn_groups} must divide the batch size {run.batch_size}."
         )
-    if isinstance(backbone, Chunked):
+    if backbone.chunked:
         raise ValueError(
             "moco_v2 normalises bn_groups of a batch by themselves, and chunks would cut "
             "them: leave chunks out, and use remat."

@@ -1,45 +1,50 @@
 """Backbones and heads in Linen. `get("resnet50")` makes a backbone by its name.
 
 A backbone is a module that maps normalised images [N, H, W, 3] to float32 features [N, D]
-when called as `backbone(x, train)`.
+when called as `backbone(x, train)`; `Facts` says what else is asked about it. Its file has
+`VARIANTS`, which makes one by each name, and `DOMAINS` of the numbers among its options. A
+module outside of the project has `create(**options)` instead, and is named by its import
+path.
 """
 
-import dataclasses
-import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
+from sp_jax import registry
+from sp_jax.errors import UserError
+from sp_jax.models import resnet, vit
 from sp_jax.models.chunked import Chunked as Chunked
+from sp_jax.models.facts import Facts as Facts
 from sp_jax.models.heads import MLP as MLP
 from sp_jax.models.heads import DINOHead as DINOHead
 from sp_jax.models.heads import SimCLRHead as SimCLRHead
-from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from sp_jax.models.vit import ViT as ViT
 
-STEMS = ("imagenet", "small")
+_FILES = (resnet, vit)
+VARIANTS = {name: make for file in _FILES for name, make in file.VARIANTS.items()}
+DOMAINS = {name: domain for file in _FILES for name, domain in file.DOMAINS.items()}
 
-_BACKBONES: dict[str, Any] = {
-    "resnet18": functools.partial(ResNet, (2, 2, 2, 2), BasicBlock),
-    "resnet34": functools.partial(ResNet, (3, 4, 6, 3), BasicBlock),
-    "resnet50": functools.partial(ResNet, (3, 4, 6, 3), Bottleneck),
-    "resnet101": functools.partial(ResNet, (3, 4, 23, 3), Bottleneck),
-    "vit_tiny": functools.partial(ViT, dim=192, depth=12, heads=3),
-    "vit_small": functools.partial(ViT, dim=384, depth=12, heads=6),
-    "vit_base": functools.partial(ViT, dim=768, depth=12, heads=12),
-}
+# Fields of a module that are no options: "tokens" are chosen by evaluations.
+_FIXED = ("stage_sizes", "block", "parent", "name", "tokens")
 
 
 def get(name: str, **options: Any) -> nn.Module:
     """Make a backbone.
 
     Args:
-        name: resnet18, resnet34, resnet50, resnet101, vit_tiny, vit_small or vit_base.
+        name: resnet18, resnet34, resnet50, resnet101, vit_tiny, vit_small, vit_base, or
+            the import path of a module whose `create(**options)` makes one.
         **options: attributes of the module, such as `width` and `stem` of `ResNet` or
             `patch_size` and `image_size` of `ViT`.
 
     Raises:
-        ValueError: the name, an option or its value is unknown, or sizes do not fit.
+        ValueError: the name, an option or its value is unknown, sizes do not fit, or what
+            a module outside of the project makes is no backbone.
 
     Example:
         >>> get("resnet18", stem="small").width
@@ -47,25 +52,49 @@ def get(name: str, **options: Any) -> nn.Module:
         >>> get("vit_small", patch_size=8).dim
         384
     """
-    if name not in _BACKBONES:
-        names = ", ".join(sorted(_BACKBONES))
-        raise ValueError(f"There is no backbone {name!r}; choose one of: {names}.")
-    make = _BACKBONES[name]
-    fields = {field.name for field in dataclasses.fields(make.func)}
-    # "tokens" are chosen by evaluations (`sp_jax.tokens`); training is on the class token.
-    known = fields - {"stage_sizes", "block", "parent", "name", "tokens"}
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"{name} has no option {option!r}; choose among: "
-                f"{', '.join(sorted(known))}."
-            )
-    if options.get("stem", "imagenet") not in STEMS:
-        raise ValueError(
-            f"There is no stem {options['stem']!r}; choose 'imagenet' or 'small'."
+    create = find(name)
+    registry.check_options(name, options, known_options(name), "config.model")
+    backbone = create(**options)
+    if not (isinstance(backbone, nn.Module) and isinstance(backbone, Facts)):
+        raise UserError(
+            f"create() of {name} has to return a module of Flax that derives from "
+            f"sp_jax.models.Facts, too; it returns a {type(backbone).__name__}."
         )
-    for field in dataclasses.fields(make.func):
-        value = options.get(field.name, field.default)
-        if isinstance(field.default, bool) and not isinstance(value, bool):
-            raise ValueError(f"{field.name} is {value!r}: use True or False.")
-    return make(**options)
+    return backbone
+
+
+def find(name: str) -> Callable[..., Any]:
+    """What makes a backbone from options.
+
+    Raises:
+        UserError: there is no such backbone, or its module cannot be used.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name]
+    module = registry.find("backbone", name, __name__, tuple(VARIANTS))
+    registry.check_contract("backbone", name, module, ("create",))
+    return module.create
+
+
+def known_options(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a backbone, with their defaults."""
+    options = inspect.signature(find(name)).parameters
+    return {key: value for key, value in options.items() if key not in _FIXED}
+
+
+def check_features(name: str, backbone: nn.Module, shape: tuple[int, ...]) -> None:
+    """Raise UserError if a user's own backbone does not give features of images [H, W, 3].
+
+    Nothing is computed.
+    """
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    features, _ = jax.eval_shape(
+        lambda key, x: backbone.init_with_output(key, x, False),
+        jax.random.key(0),
+        images,
+    )
+    if getattr(features, "ndim", 0) != 2 or features.dtype != jnp.float32:
+        raise UserError(
+            f"{name} has to map images to features float32 [N, D]; of float32 "
+            f"{list(images.shape)} it makes {features}."
+        )

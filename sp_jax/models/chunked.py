@@ -14,8 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sp_jax.models.facts import Facts
 
-class Chunked(nn.Module):
+
+class Chunked(Facts, nn.Module):
     """A backbone that keeps the activations of one chunk of the batch only.
 
     Pair p of a batch belongs to chunk `p % chunks`, with all its rows. So each device
@@ -48,6 +50,8 @@ class Chunked(nn.Module):
     backbone: nn.Module
     chunks: int
     batch_size: int
+
+    chunked = True
 
     def __post_init__(self) -> None:
         """Check the attributes, so that an error comes where they were written."""

@@ -6,11 +6,18 @@ torchvision's names (`layer1_0/conv1` is `layer1.0.conv1` there).
 Source: https://arxiv.org/abs/1512.03385
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sp_jax.domain import whole
+from sp_jax.models.facts import Facts
 from sp_jax.models.layers import BatchNorm, Conv, at_least_float32, max_pool
+
+STEMS = ("imagenet", "small")
+DOMAINS = {"width": whole(1, 2**14)}
 
 
 class BasicBlock(nn.Module):
@@ -66,7 +73,7 @@ def _shortcut(block: nn.Module, x: jax.Array, y: jax.Array, train: bool) -> jax.
     return BatchNorm(name="downsample_1")(x, train)
 
 
-class ResNet(nn.Module):
+class ResNet(Facts, nn.Module):
     """Backbone without classifier: images to globally averaged features.
 
     Attributes:
@@ -82,6 +89,9 @@ class ResNet(nn.Module):
         remat: keep only the inputs of the blocks, and compute what is inside of them
             a second time for the gradient.
         dtype: compute dtype; parameters and statistics are float32.
+
+    Raises:
+        ValueError: at construction, if the stem is unknown.
     """
 
     stage_sizes: tuple[int, ...]
@@ -91,6 +101,35 @@ class ResNet(nn.Module):
     zero_init_residual: bool = True
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
+
+    first_kernel = ("conv1", "kernel")
+    weights = "sp_jax.weights.resnet"
+
+    def __post_init__(self) -> None:
+        """Check the stem, so that an error comes where it was written."""
+        super().__post_init__()
+        if self.stem not in STEMS:
+            raise ValueError(
+                f"There is no stem {self.stem!r}; choose 'imagenet' or 'small'."
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image from one position of `trunk`'s map to the next."""
+        stem = 4 if self.stem == "imagenet" else 1
+        return stem * 2 ** (len(self.stage_sizes) - 2)
+
+    def layers(self) -> list[str]:
+        """The stem and the stages; see `Facts.layers`."""
+        stages = range(1, len(self.stage_sizes) + 1)
+        return ["(conv1|bn1)/", *(f"layer{stage}_" for stage in stages)]
+
+    def describe(self) -> str:
+        """What it is, in a few words."""
+        return (
+            f"ResNet of {sum(self.stage_sizes)} blocks ({self.block.__name__}), "
+            f"width {self.width}, {self.stem} stem"
+        )
 
     def setup(self) -> None:
         """Name the layers; those that are never called get no parameters."""
@@ -137,3 +176,11 @@ class ResNet(nn.Module):
         for i in range(self.stage_sizes[stage]):
             x = getattr(self, f"layer{stage + 1}_{i}")(x, train)
         return x
+
+
+VARIANTS = {
+    "resnet18": functools.partial(ResNet, (2, 2, 2, 2), BasicBlock),
+    "resnet34": functools.partial(ResNet, (3, 4, 6, 3), BasicBlock),
+    "resnet50": functools.partial(ResNet, (3, 4, 6, 3), Bottleneck),
+    "resnet101": functools.partial(ResNet, (3, 4, 23, 3), Bottleneck),
+}

@@ -6,18 +6,31 @@ Sources: https://arxiv.org/abs/2010.11929; https://arxiv.org/abs/2104.14294 for 
 sizes; https://arxiv.org/abs/2104.02057 for the fixed position embedding.
 """
 
+import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sp_jax.domain import BELOW_ONE, PIXELS, Domain, whole
+from sp_jax.models.facts import Facts
 from sp_jax.models.heads import torch_bias, torch_linear
 from sp_jax.models.layers import at_least_float32
 
 POSITIONS = ("learned", "sincos")
 TOKENS = ("cls", "cls4", "mean")  # and "map", which are no features of an image
+DOMAINS = {
+    "dim": whole(1, 2**14),
+    "depth": whole(1, 1024),
+    "heads": whole(1, 1024),
+    "mlp_ratio": Domain(0, 64, above=True),
+    "patch_size": PIXELS,
+    "image_size": PIXELS,
+    "drop_path": BELOW_ONE,
+}
 
 # The official "truncated" normal is cut at 2, which is 100 deviations.
 normal = nn.initializers.normal(0.02)
@@ -185,7 +198,7 @@ class Block(nn.Module):
         return jnp.where(kept, y / keep, 0)
 
 
-class ViT(nn.Module):
+class ViT(Facts, nn.Module):
     """Backbone without classifier: images to the class token, or others, after the norm.
 
     With `capture_intermediates=True`, `apply` also gives all tokens: "norm" has the
@@ -235,6 +248,11 @@ class ViT(nn.Module):
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
+    is_transformer = True
+    token_kinds = TOKENS
+    first_kernel = ("patch_embed", "proj", "kernel")
+    weights = "sp_jax.weights.vit"
+
     def __post_init__(self) -> None:
         """Check the attributes, so that an error comes where they were written."""
         super().__post_init__()
@@ -261,6 +279,27 @@ class ViT(nn.Module):
             raise ValueError(
                 f"position='sincos' needs dim to be a multiple of 4; it is {self.dim}."
             )
+
+    @property
+    def stride(self) -> int | None:
+        """Pixels between two positions of `trunk`'s map, which tokens="map" gives."""
+        return self.patch_size if self.tokens == "map" else None
+
+    def layers(self) -> list[str]:
+        """The embeddings, the blocks and the last norm; see `Facts.layers`."""
+        blocks = (f"block{i}/" for i in range(self.depth))
+        return ["(patch_embed|cls_token|pos_embed)", *blocks, "norm/"]
+
+    def for_detection(self) -> "ViT":
+        """The same network with the map of the patches for features."""
+        return self.clone(tokens="map")
+
+    def describe(self) -> str:
+        """What it is, in a few words."""
+        return (
+            f"ViT of {self.depth} blocks, width {self.dim}, {self.heads} heads, "
+            f"patches of {self.patch_size} px"
+        )
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -318,6 +357,36 @@ class ViT(nn.Module):
         if self.tokens == "map":
             return x[:, 1:].reshape(len(x), *grid, self.dim)
         return x[:, 1:].mean(axis=1) if self.tokens == "mean" else x[:, 0]
+
+    def trunk(self, x: jax.Array, train: bool) -> jax.Array:
+        """The map of the patches in the compute dtype, for detection."""
+        return self(x, train).astype(self.dtype)
+
+    def class_attention(self, variables: Any, x: jax.Array) -> jax.Array:
+        """Attention of the class token in the last block; see `Facts.class_attention`."""
+        last = (f"block{self.depth - 1}", "attn", "qkv")
+        _, kept = self.apply(
+            variables,
+            x,
+            False,
+            capture_intermediates=lambda layer, _: layer.path[-3:] == last,
+            mutable="intermediates",
+        )
+        (qkv,) = jax.tree.leaves(kept)
+        # [N, tokens, 3, heads, size], as the block itself takes them apart.
+        qkv = qkv.reshape(len(x), -1, 3, self.heads, self.dim // self.heads)
+        query, key = jnp.moveaxis(qkv.astype(jnp.float32), 2, 0)[:2]
+        logits = jnp.einsum("nhd,nkhd->nhk", query[:, 0], key) * query.shape[-1] ** -0.5
+        rows, columns = (side // self.patch_size for side in x.shape[1:3])
+        weights = jax.nn.softmax(logits)[..., 1:]
+        return weights.reshape(len(x), self.heads, rows, columns)
+
+
+VARIANTS = {
+    "vit_tiny": functools.partial(ViT, dim=192, depth=12, heads=3),
+    "vit_small": functools.partial(ViT, dim=384, depth=12, heads=6),
+    "vit_base": functools.partial(ViT, dim=768, depth=12, heads=12),
+}
 
 
 def sincos_position(height: int, width: int, dim: int) -> np.ndarray:

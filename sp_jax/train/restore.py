@@ -15,6 +15,7 @@ from sp_jax.errors import UserError
 from sp_jax.json_file import read_json
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe, make_recipe
+from sp_jax.registry import ImportFailed
 from sp_jax.train import checkpoint
 from sp_jax.train.folders import explain_no_run
 from sp_jax.validate import flatten
@@ -102,6 +103,12 @@ def load_backbone(path: str | os.PathLike) -> Backbone:
                 raise ValueError(
                     f"by its config {name} has the shape {shape}, but {there}"
                 )
+    except ImportFailed as error:
+        text = f"Checkpoint {directory} cannot be opened. {error}"
+        modules = meta.get("modules")
+        if isinstance(modules, dict) and (known := set(modules.values())):
+            text += f" The run was trained with modules in {', '.join(sorted(known))}."
+        raise UserError(text) from error
     except Exception as error:  # Another version's description may break anything.
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         why = str(why or type(error).__name__).splitlines()[0].rstrip(".")

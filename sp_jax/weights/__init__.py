@@ -1,13 +1,14 @@
 """Weights in and out: our variables as PyTorch's state dicts, in several namings."""
 
+from sp_jax.weights.find import find_network as find_network
 from sp_jax.weights.folder import find_file as find_file
-from sp_jax.weights.guess import guess_module as guess_module
-from sp_jax.weights.libraries import NAMINGS as NAMINGS
-from sp_jax.weights.libraries import from_hugging_face as from_hugging_face
-from sp_jax.weights.libraries import rename as rename
-from sp_jax.weights.names import from_torch as from_torch
-from sp_jax.weights.names import to_torch as to_torch
+from sp_jax.weights.names import gather as gather
 from sp_jax.weights.read import describe as describe
 from sp_jax.weights.read import load as load
+from sp_jax.weights.state_dict import NAMINGS as NAMINGS
+from sp_jax.weights.state_dict import from_torch as from_torch
+from sp_jax.weights.state_dict import names_of as names_of
+from sp_jax.weights.state_dict import rename as rename
+from sp_jax.weights.state_dict import to_torch as to_torch
 from sp_jax.weights.write import check_target as check_target
 from sp_jax.weights.write import save as save

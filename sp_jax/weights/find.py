@@ -1,12 +1,12 @@
 """Which of the networks in a file is meant, and how its parameters are called there."""
 
 import re
-from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import NamedTuple
 
-from sp_jax.weights.libraries import plain_name
-
-Shapes = Mapping[str, tuple[int, ...]]
+from sp_jax.weights import resnet
+from sp_jax.weights.families import FAMILIES
+from sp_jax.weights.names import Shapes, Table, name_here
 
 
 class Network(NamedTuple):
@@ -14,21 +14,18 @@ class Network(NamedTuple):
 
     Attributes:
         prefix: what its names begin with, such as "module.encoder_q."; it may be empty.
-        rename: from the rest of a name to torchvision's (ResNet) or timm's (ViT).
+        family: the file of its kind.
+        table: the names of its library.
     """
 
     prefix: str
-    rename: Callable[[str], str]
+    family: ModuleType
+    table: Table
 
+    def rename(self, name: str) -> str:
+        """The name of a parameter, without prefix, by torchvision or timm."""
+        return name_here(name, self.table)
 
-# A parameter that a network has once: a ResNet of torchvision or timm, a ViT of timm, and
-# the two of transformers.
-_RESNET, _VIT = "layer1.0.conv1.weight", "patch_embed.proj.weight"
-_HUGGING_FACE = (
-    "embedder.embedder.convolution.weight",
-    "embeddings.patch_embeddings.projection.weight",
-)
-_NUMBERED = re.compile(r"((?:.*\.)?)(\d+)\.0\.conv1\.weight$")  # in a Sequential
 
 # Which of several networks their authors evaluate: the one that is taken, and what each
 # other one must be. A part of a name ends at a dot or, written "-" here, at "_".
@@ -60,14 +57,19 @@ def find_network(shapes: Shapes, wanted: str | None = None) -> Network:
     Raises:
         ValueError: there is no backbone, or it is not clear which one is meant.
     """
+    landmarks = {
+        name: (file, table)
+        for file in FAMILIES
+        for name, table in file.LANDMARKS.items()
+    }
     found = {}
     for name in shapes:
-        for first in (_RESNET, _VIT, *_HUGGING_FACE):
+        for first, known in landmarks.items():
             if name == first or name.endswith(f".{first}"):
-                found[name.removesuffix(first)] = first
-        match = _NUMBERED.match(name)
+                found[name.removesuffix(first)] = known
+        match = resnet.NUMBERED.match(name)
         if match and {f"{match[1]}0.weight", f"{match[1]}1.weight"} <= shapes.keys():
-            found.setdefault(match[1], "")
+            found.setdefault(match[1], (resnet, None))
     if not found:
         such = (
             f"; it has {min(shapes)}, for example" if shapes else "; it holds no arrays"
@@ -77,13 +79,10 @@ def find_network(shapes: Shapes, wanted: str | None = None) -> Network:
             f"transformers{such}."
         )
     prefix = _choose(sorted(found), shapes, wanted)
-    if found[prefix] in _HUGGING_FACE:
-        return Network(prefix, plain_name)
-    if found[prefix] == _VIT:
-        return Network(prefix, str)
-    if found[prefix] == _RESNET:
-        return Network(prefix, _resnet_name)
-    return Network(prefix, _numbered_names(prefix, shapes))
+    file, table = found[prefix]
+    if table is None:
+        table = resnet.numbered_names(prefix, shapes)
+    return Network(prefix, file, table)
 
 
 def _choose(prefixes: list[str], shapes: Shapes, wanted: str | None) -> str:
@@ -124,41 +123,3 @@ def _inner(prefix: str, shapes: Shapes) -> Shapes:
         and INNER.match(name, len(prefix))
         and not name.endswith("num_batches_tracked")  # an average may lack it
     }
-
-
-def _resnet_name(name: str) -> str:
-    """torchvision's name; the ResNets for CIFAR (of lightly, too) have a "shortcut"."""
-    return re.sub(r"^(layer\d+\.\d+)\.shortcut\.", r"\1.downsample.", name)
-
-
-def _numbered_names(prefix: str, shapes: Shapes) -> Callable[[str], str]:
-    """Names of a `Sequential` of a ResNet's children, of which 0 and 1 are conv1 and bn1.
-
-    What has no parameters is counted, too: the stages begin at 4 behind a ReLU and a
-    pooling, at 3 behind a ReLU. At 2 there is no ReLU, as in lightly's Sequential of its own
-    ResNets, and the features are others.
-    """
-    short = [name.removeprefix(prefix) for name in shapes if name.startswith(prefix)]
-    numbers = {int(n) for n in (name.split(".")[0] for name in short) if n.isdecimal()}
-    stages = sorted({int(m[2]) for m in map(_NUMBERED.match, short) if m and not m[1]})
-    first = stages[0]
-    gaps = stages[-1] - first + 1 != len(stages)
-    if gaps or any(1 < n < stages[-1] and n not in stages for n in numbers):
-        raise ValueError(
-            f"its layers are numbered, and those with parameters ({sorted(numbers)}) are "
-            "not the children of a ResNet in their order."
-        )
-    pooled = shapes[f"{prefix}0.weight"][-1:] == (7,)
-    if first != 4 and (pooled or first != 3):
-        raise ValueError(
-            f"its layers are numbered, and the stages begin at {first}: between them and "
-            f"the first two layers ours has a ReLU{' and a pooling' if pooled else ''}."
-        )
-    known = {"0": "conv1", "1": "bn1"}
-    known |= {str(number): f"layer{i + 1}" for i, number in enumerate(stages)}
-
-    def rename(name: str) -> str:
-        first, dot, rest = name.partition(".")
-        return _resnet_name(known.get(first, first) + dot + rest)
-
-    return rename

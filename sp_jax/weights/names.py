@@ -1,140 +1,82 @@
-"""Names and layouts of parameters, here and in torchvision and timm.
-
-Our modules carry torchvision's names (ResNet) and timm's (ViT), so the way there is a rule:
-`layer1_0/conv1/kernel` [k, k, in, out] is `layer1.0.conv1.weight` [out, in, k, k].
-"""
+"""Names of parameters in other libraries, as tables of replacements."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sp_jax.models.vit import ViT, sincos_position
-
-PyTree = Any
 State = dict[str, np.ndarray]
+Shapes = Mapping[str, tuple[int, ...]]
+# Parts of torchvision's (ResNet) or timm's (ViT) names, and what another library has there,
+# to be replaced one after the other. A name begins with "^".
+Table = tuple[tuple[str, str], ...]
 
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
+QKV = ("query", "key", "value")  # layers of their own in transformers
+MOST = 1000  # blocks: a file that counts more of them is none of a network
 
 
-def to_torch(module: nn.Module, variables: PyTree) -> State:
-    """A state dict with the names and layouts of torchvision (ResNet) or timm (ViT).
+def name_there(name: str, table: Table) -> str:
+    """The name that a library has for a parameter.
 
-    Args:
-        module: the backbone, a `ResNet` or `ViT`.
-        variables: its "params" and "batch_stats".
-
-    Returns:
-        Arrays by name, float32; a ResNet's counters of batches are int64 zeros. A fixed
-        position embedding is written as the parameter that timm has in its place.
-
-    Example:
-        >>> from sp_jax import models
-        >>> part = {"layer1_0": {"conv2": {"kernel": np.zeros((3, 3, 4, 8))}}}
-        >>> state = to_torch(models.get("resnet18"), {"params": part})
-        >>> state["layer1.0.conv2.weight"].shape
-        (8, 4, 3, 3)
+    >>> name_there("layer2.0.bn1.bias", (("^layer2.", "^res3."), (".bn1.", ".norm1.")))
+    'res3.0.norm1.bias'
     """
-    state = {}
-    for path, value in jax.tree_util.tree_flatten_with_path(variables)[0]:
-        name = _torch_name(path)
-        state[name] = _turn(path, np.asarray(value, np.float32))
-        if name.endswith("running_var"):
-            state[_counter(name)] = np.zeros((), np.int64)
-    if isinstance(module, ViT) and module.position == "sincos":
-        side = module.image_size // module.patch_size
-        table = sincos_position(side, side, module.dim)
-        state["pos_embed"] = table.astype(np.float32)
-    return state
+    name = f"^{name}"
+    for ours, theirs in table:
+        name = name.replace(ours, theirs)
+    return name.removeprefix("^")
 
 
-def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
-    """The variables of a backbone from such a state dict.
+def name_here(name: str, table: Table) -> str:
+    """The name that a library's parameter has here.
 
-    Args:
-        module: the backbone that they are for.
-        state: arrays by torchvision's or timm's names. Names that the backbone does not
-            have are ignored.
+    >>> name_here("blocks.3.attn.key.bias", ())
+    'blocks.3.attn.qkv.bias'
+    """
+    name = f"^{name}"
+    for ours, theirs in table:
+        name = name.replace(theirs, ours)
+    for part in QKV:
+        name = name.replace(f".attn.{part}.", ".attn.qkv.")
+    return name.removeprefix("^")
 
-    Returns:
-        "params" and "batch_stats", float32 NumPy arrays.
+
+def gather(state: Mapping[str, np.ndarray], name_here: Callable[[str], str]) -> State:
+    """Arrays by other names; what becomes queries, keys and values of one name is joined.
 
     Raises:
-        ValueError: names are missing, shapes differ, or a number is not finite.
+        ValueError: arrays of one name do not fit to each other.
     """
-    missing, wrong, broken = [], [], []
-
-    def take(path, wanted):
-        name = _torch_name(path)
-        if name not in state:
-            missing.append(name)
-            return None
-        with np.errstate(over="ignore"):  # of float64: reported as not finite
-            value = np.asarray(state[name], np.float32)
-        value = _turn(path, value, back=True)
-        if value.shape != wanted.shape:
-            wrong.append(f"{name} {list(state[name].shape)}")
-            return None
-        if not np.isfinite(value).all():
-            broken.append(name)
-        return value
-
-    variables = jax.tree_util.tree_map_with_path(take, _shapes(module))
-    if missing or wrong or broken:
-        found = [f"{len(missing)} are missing, such as {missing[0]}"] if missing else []
-        if wrong:
-            found.append(f"{len(wrong)} have another shape, such as {wrong[0]}")
-        if broken:
-            found.append(f"{len(broken)} have no finite numbers, such as {broken[0]}")
-        raise ValueError(f"The weights do not fit the network: {'; '.join(found)}.")
-    return {"batch_stats": {}, **variables}
+    parts: dict[str, list] = {}
+    for name, value in state.items():
+        place = next((i for i, part in enumerate(QKV) if f".{part}." in name), 0)
+        parts.setdefault(name_here(name), []).append((place, value))
+    return {
+        name: np.concatenate([value for _, value in sorted(found, key=lambda x: x[0])])
+        if len(found) > 1
+        else found[0][1]
+        for name, found in parts.items()
+    }
 
 
-def owned_names(module: nn.Module) -> set[str]:
-    """The names that `to_torch` gives for a module, without making parameters."""
-    paths = jax.tree_util.tree_flatten_with_path(_shapes(module))[0]
-    names = {_torch_name(path) for path, _ in paths}
-    names |= {_counter(name) for name in names}
-    # timm has a parameter in the place of a fixed embedding.
-    return names | ({"pos_embed"} if isinstance(module, ViT) else set())
+def shape_of(state: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:
+    """The shape of an array, which must have that many axes, none of length 0."""
+    shape = state[name].shape
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"no network has {name} of the shape {list(shape)}.")
+    return shape
 
 
-def _shapes(module: nn.Module) -> PyTree:
-    side = getattr(module, "image_size", 64)
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    return jax.eval_shape(
-        lambda key, x: module.init(key, x, False), jax.random.key(0), images
-    )
-
-
-def _torch_name(path) -> str:
-    _, *parts, leaf = (part.key for part in path)
-    names = [re.sub(r"^(layer\d|downsample)_(\d+)$", r"\1.\2", part) for part in parts]
-    names = [re.sub(r"^block(\d+)$", r"blocks.\1", part) for part in names]
-    return ".".join([*names, _LEAVES.get(leaf, leaf)])
-
-
-def _counter(name: str) -> str:
-    """The number of batches that PyTorch counts beside a running variance."""
-    return name.replace("running_var", "num_batches_tracked")
-
-
-def _turn(path, value: np.ndarray, back: bool = False) -> np.ndarray:
-    """A kernel between [k, k, in, out] or [in, out] and [out, in, k, k] or [out, in]."""
-    if path[-1].key != "kernel":
-        return value
-    if value.ndim == 4:
-        value = value.transpose(2, 3, 1, 0) if back else value.transpose(3, 2, 0, 1)
-    else:
-        value = value.T
-    return np.ascontiguousarray(value)
+def count(state: Mapping[str, np.ndarray], pattern: str, first: int = 0) -> int:
+    """How many numbers a pattern finds in the names, which must have no gaps."""
+    found = filter(None, (re.match(pattern, name) for name in state))
+    numbers = {match[1]: match[0] for match in found}
+    for number in map(str, range(first, first + len(numbers))):
+        if number not in numbers:
+            most = max(numbers, key=lambda n: (len(n), n))
+            raise ValueError(
+                f"it has {numbers[most][:40]}*, and none of number {number}."
+            )
+    if len(numbers) > MOST:
+        raise ValueError(f"no network has {len(numbers)} blocks.")
+    return len(numbers)

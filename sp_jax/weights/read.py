@@ -11,15 +11,13 @@ import flax.linen as nn
 from sp_jax.augment.config import IMAGENET_MEAN, IMAGENET_STD
 from sp_jax.backbone import Backbone, Colour
 from sp_jax.errors import UserError
-from sp_jax.models.vit import ViT
 from sp_jax.recipe import compute_dtype
+from sp_jax.weights.families import describe_module
 from sp_jax.weights.find import INNER, find_network
 from sp_jax.weights.folder import find_file, folder_says
-from sp_jax.weights.guess import check_extra, guess_module, simplify
-from sp_jax.weights.libraries import gather
-from sp_jax.weights.names import from_torch, owned_names
+from sp_jax.weights.names import gather
+from sp_jax.weights.state_dict import from_torch, owned_names
 from sp_jax.weights.tensors import read
-from sp_jax.weights.write import describe_module
 
 _LARGEST = 10_000  # pixels of a side
 
@@ -36,15 +34,18 @@ def load(
     """Load a backbone from a file: ours, torchvision's, timm's or transformers'.
 
     A .safetensors or .pth that `save` wrote says what it holds. Of others the network is
-    guessed from names and shapes; prefixes such as "module." or "encoder_q." go, and so does
-    what is no backbone, such as a classifier.
+    guessed from names and shapes, which do not show what has no parameters: a ResNet is
+    torchvision's, and its 3x3 stem has no pooling. Prefixes such as "module." or "encoder_q."
+    go, and so does what is no backbone, such as a classifier.
 
     Args:
         path: .safetensors, or .pth, .pt, .tar, .bin and .ckpt, which need PyTorch; or the
             folder of a network of transformers, as `save` and `save_pretrained` write it.
         network: which of several networks in the file: how its names begin, or a part of
             that, such as "teacher". By default the one that its authors evaluate.
-        heads: of a ViT; see `guess_module`.
+        heads: of a ViT, which no shape tells. By default one for each 64 of the width, as
+            in all of DINO and, up to ViT-L, of timm; 12 for MoCo v3's ViT-S, which its fixed
+            position embedding gives away.
         size: side of the images in pixels. By default what the file says, else 224 for a
             ResNet, and what its positions are for, of a ViT.
         mean: of each channel; by default what the file says, else ImageNet's.
@@ -80,17 +81,20 @@ def load(
             if INNER.match(ours) and not ours.endswith("num_batches_tracked")
         }
         state = gather(arrays, found.rename)
-        simple = simplify(state)
+        simple = found.family.simplify(state)
         said = about.get("module") if heads is None else None
         heads = _first(heads, (said or about).get("heads"))
-        module = guess_module(simple, compute_dtype("auto"), heads)
+        module = found.family.guess(simple, compute_dtype("auto"), heads)
         if said is not None:
             module = _as_described(module, said)
         known = owned_names(module)
-        check_extra(simple.keys() - known)
+        if inner := sorted(filter(INNER.match, simple.keys() - known)):
+            raise ValueError(
+                f"the network has {len(inner)} parameters that ours has not, such as "
+                f"{inner[0]}, so its features would be others."
+            )
         variables = from_torch(module, simple)
-        side = getattr(module, "image_size", 224)
-        size = _first(size, about.get("size"), side)
+        size = _first(size, about.get("size"), module.image_size)
         mean = tuple(_first(mean, about.get("mean"), IMAGENET_MEAN))
         std = tuple(_first(std, about.get("std"), IMAGENET_STD))
         images = about.get("images") or {"image_size": size, "resize": "crop"}
@@ -123,9 +127,10 @@ def _first(*values: Any) -> Any:
 
 def _as_described(module: nn.Module, described: Mapping[str, Any]) -> nn.Module:
     """The guessed network, if it is the one that the file describes."""
-    if isinstance(module, ViT) and described.get("position") == "learned":
-        module = module.clone(position="learned")
     ours = describe_module(module)
+    if described.get("position") == "learned" and ours.get("position") == "sincos":
+        module = module.clone(position="learned")
+        ours["position"] = "learned"
     if isinstance(ratio := described.get("mlp_ratio"), int | float):
         if abs(ratio - ours.get("mlp_ratio", math.inf)) < 1 / module.dim:
             ours["mlp_ratio"] = ratio  # whose product with the width is rounded
@@ -144,7 +149,7 @@ def _check(
     for side in (size, images):
         if type(side) is not int or not 1 <= side <= _LARGEST:
             raise ValueError(f"its network takes no images of {side} px.")
-    if isinstance(module, ViT) and size % module.patch_size:
+    if size % module.patch_size:
         raise ValueError(f"its network takes no images of {size} px.")
     for colour in (mean, std):
         numbers = [x for x in colour if isinstance(x, int | float) and math.isfinite(x)]
@@ -156,17 +161,7 @@ def _check(
 
 def describe(backbone: Backbone) -> str:
     """What a backbone is, what its images are, and what of its file it is not."""
-    module, info = backbone.module, backbone.info
-    if isinstance(module, ViT):
-        kind = (
-            f"ViT of {module.depth} blocks, width {module.dim}, {module.heads} heads, "
-            f"patches of {module.patch_size} px"
-        )
-    else:
-        kind = (
-            f"ResNet of {sum(module.stage_sizes)} blocks ({module.block.__name__}), "
-            f"width {module.width}, {module.stem} stem"
-        )
+    info, kind = backbone.info, backbone.module.describe()
     colours = [", ".join(f"{x:g}" for x in c) for c in (backbone.mean, backbone.std)]
     guessed = info.get("guessed")
     text = f"{'Taken for a' if guessed else 'A'} {kind}; images of {backbone.size} px"

@@ -1,43 +1,24 @@
 """Weights as files for other libraries: safetensors, PyTorch, Detectron2, transformers."""
 
 import collections
-import contextlib
 import io
 import json
 import os
 import pathlib
 import pickle
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 import safetensors.numpy
 
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
-from sp_jax.models.vit import ViT
-from sp_jax.weights.libraries import check_naming, hugging_face_config, rename
-from sp_jax.weights.names import State, to_torch
+from sp_jax.files import write_bytes, write_text
+from sp_jax.weights.families import describe_module, family
+from sp_jax.weights.names import State
+from sp_jax.weights.state_dict import names_of, rename, to_torch
 from sp_jax.weights.tensors import KEY, import_torch
-
-_VIT_FIELDS = (
-    *("dim", "depth", "heads", "mlp_ratio", "patch_size", "image_size", "position"),
-)
-
-
-def describe_module(module: nn.Module) -> dict[str, Any]:
-    """What is needed to build a backbone again, for JSON."""
-    if isinstance(module, ViT):
-        return {"kind": "vit", **{name: getattr(module, name) for name in _VIT_FIELDS}}
-    return {
-        "kind": "resnet",
-        "stage_sizes": list(module.stage_sizes),
-        "block": module.block.__name__,
-        "width": module.width,
-        "stem": module.stem,
-    }
 
 
 def check_target(path: str | os.PathLike, naming: str | None = None) -> pathlib.Path:
@@ -91,10 +72,7 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
         OSError: it cannot be written; what was there before is untouched.
     """
     path = check_target(path, naming)
-    try:
-        check_naming(backbone.module, naming)
-    except ValueError as error:
-        raise UserError(f"This backbone cannot be exported: {error}") from error
+    names_of(backbone.module, naming)
     state = to_torch(backbone.module, backbone.variables)
     state = rename(backbone.module, state, naming)
     config = backbone.info.get("config", {})
@@ -111,53 +89,20 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
         "images": {k: data[k] for k in ("image_size", "resize") if k in data}
         or backbone.info.get("images"),
     }
+    # safetensors and PyTorch make bytes, and do not write: their errors have no cause.
     if path.suffix:
-        _write({path: _WRITERS[path.suffix](state, about)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, _WRITERS[path.suffix](state, about))
         return path
+    path.mkdir(parents=True, exist_ok=True)
+    write_bytes(path / "model.safetensors", _safetensors(state, about))
     settings = {
-        "config.json": hugging_face_config(backbone.module),
+        "config.json": family(backbone.module).hugging_face_config(backbone.module),
         "preprocessor_config.json": _preprocessor(backbone),
     }
-    files = {path / "model.safetensors": _safetensors(state, about)}
     for name, content in settings.items():
-        files[path / name] = (json.dumps(content, indent=2) + "\n").encode()
-    _write(files)
+        write_text(path / name, json.dumps(content, indent=2) + "\n")
     return path
-
-
-def _write(files: Mapping[pathlib.Path, bytes]) -> None:
-    """Temporary files beside them, and when all are whole, renames.
-
-    safetensors and PyTorch make bytes, and do not write: their errors have no cause.
-    """
-    temporary = {}
-    try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with (
-                _about(path),
-                tempfile.NamedTemporaryFile(
-                    dir=path.parent, prefix=".", delete=False
-                ) as file,
-            ):
-                temporary[path] = file.name
-                file.write(content)
-        for path, name in temporary.items():
-            with _about(path):
-                os.chmod(name, 0o644)  # tempfile makes it private
-                os.replace(name, path)
-    finally:
-        for name in temporary.values():
-            pathlib.Path(name).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _about(path: pathlib.Path) -> Iterator[None]:
-    """An error of the system names the file that is asked for, and no temporary one."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _safetensors(state: State, about: Mapping) -> bytes:

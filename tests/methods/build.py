@@ -20,7 +20,7 @@ def shallow_resnet():
     """Make "resnet18" a network of one block a stage, which compiles in half the time."""
     with pytest.MonkeyPatch.context() as patch:
         make = functools.partial(ResNet, (1, 1, 1, 1), BasicBlock)
-        patch.setitem(models._BACKBONES, "resnet18", make)
+        patch.setitem(models.VARIANTS, "resnet18", make)
         yield
 
 

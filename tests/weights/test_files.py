@@ -217,9 +217,9 @@ def test_what_cannot_be_written(backbones, tmp_path, monkeypatch):
         (resnet, "a.pth", "detectron2", "for .pkl only"),
         (resnet, "folder", "timm", "A folder is for transformers"),
         (resnet, "a.pth", "keras", "no naming 'keras'"),
-        (vit, "a.pkl", "detectron2", "is for ResNets"),
+        (vit, "a.pkl", "detectron2", "has no ViT of .*choose timm or huggingface"),
         (vit, "a.pth", "torchvision", "choose timm"),
-        (small, "folder", "huggingface", "no ResNet with a small stem"),
+        (small, "folder", "huggingface", "huggingface has no ResNet of .*, small stem"),
     ):
         with pytest.raises(UserError, match=message):
             weights.save(backbone, tmp_path / name, naming)

@@ -29,7 +29,6 @@ from eval.detection.network.selection import (
     rpn_targets,
 )
 from sp_jax.methods.base import Output
-from sp_jax.models.vit import ViT
 
 PyTree = Any
 Colour = tuple[float, float, float]
@@ -72,17 +71,16 @@ def make_detector(
     """Make Faster R-CNN around a backbone.
 
     Args:
-        backbone: a `ResNet` or a `ViT` of `sp_jax.models`.
+        backbone: one of `sp_jax.models` that has a map (`Facts.stride`).
         num_classes: classes of objects, without the background.
         mean: of each channel of values in [0, 1], subtracted from the images.
         std: of each channel, divided by.
         settings: what is matched, sampled and kept.
 
     Raises:
-        ValueError: the backbone is of another type.
+        ValueError: the backbone has no map.
     """
-    if isinstance(backbone, ViT):
-        backbone = backbone.clone(tokens="map")
+    backbone = backbone.for_detection()
     anchors = len(settings.anchor_sizes) * len(settings.anchor_ratios)
     network = FasterRCNN(backbone, num_classes, anchors)
 

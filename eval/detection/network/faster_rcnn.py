@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 
 from sp_jax.models.layers import BatchNorm, at_least_float32
-from sp_jax.models.resnet import ResNet
-from sp_jax.models.vit import ViT
 
 HIDDEN = 1024  # width of the dense layers of a head without convolutions
 
@@ -59,12 +57,13 @@ class FasterRCNN(nn.Module):
     checkpoint.
 
     Attributes:
-        backbone: a `ResNet`, or a `ViT` with `tokens="map"`.
+        backbone: one that gives a map (`sp_jax.models.Facts`): a `ResNet`, or a `ViT` with
+            `tokens="map"`.
         num_classes: classes of objects; the background is one more.
         anchors: number of anchors at each position of the map.
 
     Raises:
-        ValueError: at construction, if the backbone is of another type.
+        ValueError: at construction, if the backbone gives no map.
     """
 
     backbone: nn.Module
@@ -74,29 +73,21 @@ class FasterRCNN(nn.Module):
     def __post_init__(self):
         """Check the backbone, so that an error comes where it was chosen."""
         super().__post_init__()
-        if not isinstance(self.backbone, ResNet | ViT):
+        if self.backbone.stride is None:
             raise ValueError(
-                "Detection needs a ResNet or a ViT of sp_jax.models, not "
-                f"{type(self.backbone).__name__}."
-            )
-        if isinstance(self.backbone, ViT) and self.backbone.tokens != "map":
-            raise ValueError(
-                "Detection needs the map of a vision transformer's patches: "
-                f"tokens='map', not {self.backbone.tokens!r}."
+                "Detection needs a backbone that gives a map (a ResNet, or a vision "
+                f"transformer with tokens='map'), and {self.backbone.describe()} gives none."
             )
 
     @property
     def convolutional(self) -> bool:
-        """Whether the head is the last stage of a ResNet."""
-        return isinstance(self.backbone, ResNet)
+        """Whether the head is the last stage of the backbone, as of a ResNet."""
+        return self.backbone.last_stage is not None
 
     @property
     def stride(self) -> int:
         """Pixels of the image from one position of the map to the next."""
-        if not self.convolutional:
-            return self.backbone.patch_size
-        stem = 4 if self.backbone.stem == "imagenet" else 1
-        return stem * 2 ** (len(self.backbone.stage_sizes) - 2)
+        return self.backbone.stride
 
     @property
     def pool_size(self) -> int:
@@ -131,9 +122,7 @@ class FasterRCNN(nn.Module):
         Raises:
             ValueError: patches of a vision transformer do not divide the images.
         """
-        if self.convolutional:
-            return self.backbone.trunk(images, train)
-        return self.backbone(images, train).astype(self.backbone.dtype)
+        return self.backbone.trunk(images, train)
 
     def propose(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Logits [B, N] of being an object, and deltas [B, N, 4], of all anchors of a map.
