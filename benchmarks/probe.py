@@ -89,7 +89,7 @@ def open_backbone(args: argparse.Namespace) -> Any:
     import sp_jax
     from sp_jax import models
     from sp_jax.backbone import Backbone
-    from sp_jax.recipe import compute_dtype
+    from sp_jax.models.config import compute_dtype
 
     if args.checkpoint:
         return sp_jax.load(args.checkpoint)

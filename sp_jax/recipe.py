@@ -16,6 +16,7 @@ import optax
 from sp_jax import methods, models, optim
 from sp_jax.augment import Augment, Jigsaw
 from sp_jax.backbone import Backbone
+from sp_jax.models.config import make_backbone
 from sp_jax.registry import check_options
 
 
@@ -59,19 +60,6 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def compute_dtype(name: str) -> jnp.dtype:
-    """The dtype of activations: "auto" is bfloat16 on accelerators, float32 on a CPU.
-
-    Raises:
-        ValueError: the name is not auto, float32 or bfloat16.
-    """
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    if name not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype is {name!r}: use 'auto', 'float32' or 'bfloat16'.")
-    return jnp.dtype(name)
-
-
 def make_recipe(
     config: Mapping[str, Any], run: methods.RunSize, *, train: bool = True
 ) -> Recipe:
@@ -86,25 +74,16 @@ def make_recipe(
         ValueError: a name, an option or a value is wrong.
     """
     module = methods.get(config["method"])
-    model = _model_options(config["model"])
+    views = make_views(config)
+    model = dict(config["model"])
     chunks = model.pop("chunks", 1)
-    plain = backbone = models.get(**model, dtype=compute_dtype(config["dtype"]))
+    sides = [view.shape[-2] for view in views]
+    plain = backbone = make_backbone(model, config["dtype"], sides)
     if chunks != 1:
         backbone = models.Chunked(backbone, chunks, run.batch_size)
     options = _given(config["method_options"])
     known = list(inspect.signature(module.create).parameters.items())[2:]
     check_options(config["method"], options, dict(known), "config.method_options")
-    views = make_views(config)
-    for view in views:
-        side = view.shape[-2]
-        if side % plain.patch_size:
-            raise ValueError(
-                f"views of {side} px (config.image_size is {config['image_size']}, local "
-                "crops have half of it) cannot be cut into patches of "
-                f"{plain.patch_size} px (config.model.patch_size): choose a multiple."
-            )
-    if "." in model["name"]:
-        models.check_features(model["name"], plain, views[0].shape[-3:])
     method = module.create(backbone, run, **options)
     if not isinstance(method, methods.Method):
         raise ValueError(
@@ -113,19 +92,6 @@ def make_recipe(
         )
     optimizer = make_optimizer(config, run) if train else (None, None)
     return Recipe(method, views, plain, *optimizer)
-
-
-def _model_options(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a backbone; one outside of the project need not have a ResNet's.
-
-    `sp_jax/config.py` has these in all configs, and no command line can take them away.
-    """
-    model = dict(model)
-    if "." in model["name"]:
-        known = models.known_options(model["name"])
-        for option in {"width", "stem", "zero_init_residual"} - known.keys():
-            model.pop(option, None)
-    return model
 
 
 def make_views(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:

@@ -32,7 +32,8 @@ from sp_jax.domains import DETECTION, check_domains
 from sp_jax.errors import UserError
 from sp_jax.files import write_bytes
 from sp_jax.methods import Method, RunSize
-from sp_jax.recipe import Recipe, compute_dtype
+from sp_jax.models.config import compute_dtype
+from sp_jax.recipe import Recipe
 from sp_jax.sharding import by_batch, by_size, local_copy, make_mesh, replicated
 from sp_jax.train.evaluation import Evaluation
 from sp_jax.train.feed import Streamed

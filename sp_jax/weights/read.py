@@ -11,7 +11,7 @@ import flax.linen as nn
 from sp_jax.augment.config import IMAGENET_MEAN, IMAGENET_STD
 from sp_jax.backbone import Backbone, Colour
 from sp_jax.errors import UserError
-from sp_jax.recipe import compute_dtype
+from sp_jax.models.config import compute_dtype
 from sp_jax.weights.families import describe_module
 from sp_jax.weights.find import INNER, find_network
 from sp_jax.weights.folder import find_file, folder_says

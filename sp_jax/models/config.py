@@ -1,0 +1,58 @@
+"""A backbone from the plain values of a config."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sp_jax import models
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """The dtype of activations: "auto" is bfloat16 on accelerators, float32 on a CPU.
+
+    Raises:
+        ValueError: the name is not auto, float32 or bfloat16.
+    """
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if name not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype is {name!r}: use 'auto', 'float32' or 'bfloat16'.")
+    return jnp.dtype(name)
+
+
+def make_backbone(
+    options: Mapping[str, Any], dtype: str, sides: Sequence[int]
+) -> nn.Module:
+    """Make the backbone of a config, and check that it fits the views.
+
+    Args:
+        options: the config's `model`, without chunks. One outside of the project need not
+            have a ResNet's: `sp_jax/config.py` has these in all configs, and no command line
+            can take them away.
+        dtype: see `compute_dtype`.
+        sides: of the views, in pixels; the first is that of the images.
+
+    Raises:
+        ValueError: a value is wrong, or does not fit the views.
+        UserError: there is no such backbone, or its module cannot be used.
+    """
+    options, name = dict(options), options["name"]
+    outside = "." in name
+    if outside:
+        known = models.known_options(name)
+        for option in {"width", "stem", "zero_init_residual"} - known.keys():
+            options.pop(option, None)
+    backbone = models.get(**options, dtype=compute_dtype(dtype))
+    for side in sides:
+        if side % backbone.patch_size:
+            raise ValueError(
+                f"views of {side} px (config.image_size is {sides[0]}, local crops have half "
+                f"of it) cannot be cut into patches of {backbone.patch_size} px "
+                "(config.model.patch_size): choose a multiple."
+            )
+    if outside:
+        models.check_features(name, backbone, (sides[0], sides[0], 3))
+    return backbone
