@@ -21,12 +21,11 @@ from sp_jax.siblings import FOLDER
 sys.path.insert(0, FOLDER)  # the user may have an eval.py
 
 from eval.during import make_evaluations
-from eval.plots.images import save_views
+from eval.plots.first_batch import draw_first_batch
 from eval.results import versions
 from input_pipeline.pairs import resident, stream
 from input_pipeline.pairs.training import TrainingPairs, keep_pairs, open_pairs
 from sp_jax import distributed, program, registry, validate
-from sp_jax.augment import make_views
 from sp_jax.errors import UserError
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe, make_recipe
@@ -85,7 +84,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         if first:
             digest = (saved or {}).get("pairs", {}).get("digest")
             keep_pairs(workdir, pairs.table, pairs.images, digest)
-            _draw_first_batch(pairs, recipe, workdir / "views.png")
+            draw_first_batch(pairs, recipe, workdir / "views.png")
         mesh = make_mesh(fsdp=config.fsdp)
         state = init_state(recipe, config.seed, mesh)
         feed = _make_feed(config, pairs, recipe, mesh, size, placement)
@@ -138,17 +137,6 @@ def _make_feed(
         ),
         mesh,
     )
-
-
-def _draw_first_batch(pairs: TrainingPairs, recipe: Recipe, path: pathlib.Path) -> None:
-    """Draw pairs and views of the first batch once, as a person checks them."""
-    if path.exists():
-        return
-    index = pairs.sampler.batch(0)["index"][:8]
-    images = pairs.shown.images[index]
-    views = jax.jit(lambda key, x: make_views(key, x, recipe.views)[0])
-    first = recipe.views[0]
-    save_views(path, images, views(jax.random.key(0), images), first.mean, first.std)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from sp_jax import methods, validate
 from sp_jax import sharding as mesh_module
 from sp_jax.recipe import make_recipe
 from sp_jax.sharding import by_batch, make_mesh
+from sp_jax.train.banks import make_fill_banks
 from sp_jax.train.checkpoint import Checkpoints
-from sp_jax.train.step import compile_step, init_state, make_fill_banks, make_step
+from sp_jax.train.step import compile_step, init_state, make_step
 from tests.methods.build import leaves, shallow_resnet
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe
-from sp_jax.sharding import replicated
+from sp_jax.train.banks import fill_banks
 from sp_jax.train.checkpoint import Checkpoints
 from sp_jax.train.evaluation import Evaluation, evaluate
 from sp_jax.train.feed import Resident, Streamed
 from sp_jax.train.log import RunLog, write_parameters
-from sp_jax.train.step import TrainState, make_fill_banks
+from sp_jax.train.step import TrainState
 from sp_jax.train.stop import StopSignals
 from sp_jax.train.trace import Trace
 
@@ -87,7 +86,7 @@ def fit(
     ):
         if step == 0 < total:
             evaluate(evaluations, state, 0, total, log)
-            state = _fill_banks(recipe, state, feed, mesh, run, log)
+            state = fill_banks(recipe, state, feed, mesh, run, log)
         feed.open(step)
         while step < total:
             trace.before(step, state)
@@ -125,23 +124,3 @@ def fit(
 def _after(step: int, every: int) -> float:
     """The next multiple of an interval; 0 has none."""
     return (step // every + 1) * every if every else math.inf
-
-
-def _fill_banks(
-    recipe: Recipe,
-    state: TrainState,
-    feed: Streamed | Resident,
-    mesh: Mesh,
-    run: RunSize,
-    log: RunLog,
-) -> TrainState:
-    """Show a method that keeps banks one epoch before the first step."""
-    fill_banks = make_fill_banks(recipe, mesh)
-    if fill_banks is None:
-        return state
-    log.say("Showing the method one epoch before the first step.")
-    for number, batch in enumerate(feed.first_epoch(run.steps_per_epoch)):
-        count = jax.device_put(np.int32(number), replicated(mesh))
-        state = fill_banks(state, batch, count)
-        jax.block_until_ready(state.step)
-    return state

@@ -142,30 +142,3 @@ def compile_step(step: Step, mesh: Mesh) -> Step:
         in_shardings=(None, by_batch(mesh)),
         out_shardings=(None, replicated(mesh), by_batch(mesh)),
     )
-
-
-def make_fill_banks(
-    recipe: Recipe, mesh: Mesh
-) -> Callable[[TrainState, dict[str, jax.Array], jax.Array], TrainState] | None:
-    """Compile what fills the method's banks before step 0; None if it has none.
-
-    Returns:
-        `fill_banks(state, batch, number) -> state`, for the batches of the first epoch,
-        numbered from 0. The old state is donated.
-    """
-    if recipe.method.fill_banks is None:
-        return None
-
-    def fill_banks(state: TrainState, batch: dict[str, jax.Array], number: jax.Array):
-        # Counted down from the last step number, which no run reaches: other views
-        # than those of the steps.
-        key = state.random_key(jnp.iinfo(jnp.int32).max - number)
-        pairs = augment_batch(key, batch, recipe, state.step)
-        method_state = recipe.method.fill_banks(state.params, state.method_state, pairs)
-        return shard(state.replace(method_state=method_state), mesh)
-
-    return jax.jit(
-        fill_banks,
-        donate_argnums=0,
-        in_shardings=(None, by_batch(mesh), replicated(mesh)),
-    )

@@ -1,0 +1,62 @@
+"""What some methods do before the first step: fill their banks by the untrained network."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from sp_jax.methods import RunSize
+from sp_jax.recipe import Recipe
+from sp_jax.sharding import by_batch, replicated, shard
+from sp_jax.train.feed import Resident, Streamed
+from sp_jax.train.log import RunLog
+from sp_jax.train.step import TrainState, augment_batch
+
+FillBanks = Callable[[TrainState, dict[str, jax.Array], jax.Array], TrainState]
+
+
+def fill_banks(
+    recipe: Recipe,
+    state: TrainState,
+    feed: Streamed | Resident,
+    mesh: Mesh,
+    run: RunSize,
+    log: RunLog,
+) -> TrainState:
+    """Show a method that keeps banks one epoch before the first step; others as they are."""
+    fill = make_fill_banks(recipe, mesh)
+    if fill is None:
+        return state
+    log.say("Showing the method one epoch before the first step.")
+    for number, batch in enumerate(feed.first_epoch(run.steps_per_epoch)):
+        count = jax.device_put(np.int32(number), replicated(mesh))
+        state = fill(state, batch, count)
+        jax.block_until_ready(state.step)
+    return state
+
+
+def make_fill_banks(recipe: Recipe, mesh: Mesh) -> FillBanks | None:
+    """Compile what fills the method's banks before step 0; None if it has none.
+
+    Returns:
+        `fill_banks(state, batch, number) -> state`, for the batches of the first epoch,
+        numbered from 0. The old state is donated.
+    """
+    if recipe.method.fill_banks is None:
+        return None
+
+    def fill_banks(state: TrainState, batch: dict[str, jax.Array], number: jax.Array):
+        # Counted down from the last step number, which no run reaches: other views
+        # than those of the steps.
+        key = state.random_key(jnp.iinfo(jnp.int32).max - number)
+        pairs = augment_batch(key, batch, recipe, state.step)
+        method_state = recipe.method.fill_banks(state.params, state.method_state, pairs)
+        return shard(state.replace(method_state=method_state), mesh)
+
+    return jax.jit(
+        fill_banks,
+        donate_argnums=0,
+        in_shardings=(None, by_batch(mesh), replicated(mesh)),
+    )
