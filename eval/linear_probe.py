@@ -35,7 +35,7 @@ from eval.options import (
     read_options,
 )
 from eval.probe_lbfgs import fit_lbfgs
-from eval.probe_paper import RECIPES, find_recipe, fit_paper
+from eval.probe_paper import find_recipe, fit_paper, recipes
 from eval.probes import SCALINGS, choose, fit_probes, hold_out, score
 from eval.supervised import backbone_of, test_accuracy
 from eval.task import Task, TaskOptions, open_task
@@ -241,9 +241,9 @@ def _check(settings: Options) -> None:
             f"{', '.join(PROTOCOLS)}."
         )
     check_tokens(settings.tokens)
-    if settings.recipe is not None and settings.recipe not in RECIPES:
+    if settings.recipe is not None and settings.recipe not in recipes():
         raise UserError(
-            f"There is no recipe {settings.recipe!r}: choose one of {', '.join(RECIPES)}."
+            f"There is no recipe {settings.recipe!r}: choose one of {', '.join(recipes())}."
         )
     if unknown := set(settings.scalings) - set(SCALINGS):
         raise UserError(

@@ -32,7 +32,7 @@ before the layer, and is the best of several layers.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -41,88 +41,27 @@ import optax
 
 from eval.supervised import fit, whole_batch, width_of
 from eval.task import Task
-from sp_jax import optim
+from sp_jax import methods, optim
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.optim.transforms import scale_by_larc
 
 MOMENTUM = 0.9
 SMALLEST_CROP = 0.08  # of the image's area, torchvision's default
 
 
-class Recipe(NamedTuple):
-    """How a linear layer is trained.
-
-    Attributes:
-      learning_rate: peak; for a batch of 256 if it is scaled.
-      batch_size: images a step.
-      epochs: passes over the training images.
-      scaled: the rate is in proportion to the batch.
-      weight_decay: times weights and biases, added to the gradient.
-      nesterov: Nesterov's momentum.
-      larc: LARC's rate for each parameter (https://github.com/NVIDIA/apex).
-      every_step: a cosine falls every step, not every epoch.
-      drops: epochs at which the rate falls to a tenth, in place of the cosine.
-    """
-
-    learning_rate: float
-    batch_size: int
-    epochs: int
-    scaled: bool = False
-    weight_decay: float = 0.0
-    nesterov: bool = False
-    larc: bool = False
-    every_step: bool = False
-    drops: tuple[int, ...] = ()
-
-    def resized(self, epochs: int = 0, batch_size: int = 0) -> "Recipe":
-        """The same for other epochs and another batch; 0 keeps them.
-
-        The rate follows a batch as in the source, the drops the epochs.
-        """
-        epochs, batch_size = epochs or self.epochs, batch_size or self.batch_size
-        drops = tuple(round(drop * epochs / self.epochs) for drop in self.drops)
-        return self._replace(epochs=epochs, batch_size=batch_size, drops=drops)
-
-    @property
-    def peak(self) -> float:
-        """The highest rate."""
-        if not self.scaled:
-            return self.learning_rate
-        return optim.linear_scaling(self.learning_rate, self.batch_size)
+def recipes() -> dict[str, ProbeRecipe]:
+    """Those of all methods; `dino_resnet` is DINO's for a network that is no transformer."""
+    found = {name: methods.get(name).PROBE for name in methods.NAMES}
+    return found | {"dino_resnet": methods.get("dino").PROBE_RESNET}
 
 
-_SIMCLR = Recipe(0.1, 4096, 90, scaled=True, nesterov=True, every_step=True)
-_SWAV = Recipe(0.3, 256, 100, weight_decay=1e-6)
-RECIPES = {
-    "simclr": _SIMCLR,
-    "supcon": _SIMCLR,
-    "nnclr": _SIMCLR,
-    "byol": Recipe(0.2, 1024, 80, scaled=True, nesterov=True, every_step=True),
-    "moco_v2": Recipe(30.0, 256, 100, drops=(60, 80)),
-    "moco_v3": Recipe(0.1, 1024, 90, scaled=True),
-    "simsiam": Recipe(0.1, 4096, 90, scaled=True, larc=True),
-    "swav": _SWAV,
-    "deepcluster": _SWAV,
-    "barlow_twins": _SWAV,
-    "vicreg": _SWAV._replace(learning_rate=0.02),
-    "dino": Recipe(0.001, 1024, 100, scaled=True),
-    "dino_resnet": Recipe(0.3, 256, 100),
-    "pirl": Recipe(
-        *(0.01, 256, 28),
-        scaled=True,
-        weight_decay=5e-4,
-        nesterov=True,
-        drops=(8, 16, 24),
-    ),
-}
-
-
-def find_recipe(name: str | None, backbone: Backbone) -> Recipe:
+def find_recipe(name: str | None, backbone: Backbone) -> ProbeRecipe:
     """The recipe of this name, or that of the method which trained the backbone.
 
     Args:
-      name: one of `RECIPES`; None for the method's.
+      name: one of `recipes`; None for the method's.
       backbone: of a run, or of a file of weights that says its method.
 
     Raises:
@@ -133,13 +72,17 @@ def find_recipe(name: str | None, backbone: Backbone) -> Recipe:
         name = config.get("method") or backbone.info.get("method")
         if name == "dino" and not backbone.module.is_transformer:
             name = "dino_resnet"
-    if name not in RECIPES:
-        said = f"is no {name!r}" if name else "has no default: the method is not known"
-        raise UserError(f"The recipe {said}; choose one of {', '.join(RECIPES)}.")
-    return RECIPES[name]
+        if name and "." in name:  # a user's own method
+            return getattr(methods.get(name), "PROBE", None) or _refuse(name)
+    return recipes().get(name) or _refuse(name)
 
 
-def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+def _refuse(name: str | None) -> NoReturn:
+    said = f"is no {name!r}" if name else "has no default: the method is not known"
+    raise UserError(f"The recipe {said}; choose one of {', '.join(recipes())}.")
+
+
+def make_optimizer(recipe: ProbeRecipe, steps: int) -> optax.GradientTransformation:
     """The optimiser of a recipe; `steps` is the length of an epoch."""
     hold = 1 if recipe.every_step else steps
     schedule = optim.warmup_cosine(recipe.peak, recipe.epochs * steps, 0, hold=hold)
@@ -158,8 +101,8 @@ def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
 
 
 def fit_paper(
-    backbone: Backbone, task: Task, recipe: Recipe, seed: int = 0
-) -> tuple[Callable[[np.ndarray], jax.Array], Recipe]:
+    backbone: Backbone, task: Task, recipe: ProbeRecipe, seed: int = 0
+) -> tuple[Callable[[np.ndarray], jax.Array], ProbeRecipe]:
     """Train a linear layer on the features of random crops and flips, on local devices.
 
     Args:

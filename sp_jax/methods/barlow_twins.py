@@ -30,6 +30,7 @@ from sp_jax.methods.base import (
     init_network,
     pair_cosine,
 )
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 from sp_jax.optim import Rule
 
@@ -45,6 +46,7 @@ RULES = (
     Rule(r"/(kernel|cls_token|pos_embed)$"),
     Rule(r"/(bias|scale)$", decay=False, adapt=False, factor=0.0048 / 0.2),
 )
+PROBE = ProbeRecipe(0.3, 256, 100, weight_decay=1e-6)
 
 
 def views(size: int) -> tuple[Augment, Augment]:

@@ -37,6 +37,7 @@ from sp_jax.methods.base import (
     pair_cosine,
     without_predictor,
 )
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
 # 300 epochs in the official code; for a batch of 256.
@@ -48,6 +49,7 @@ OPTIMIZER = {
     "warmup_epochs": 10.0,
 }
 RULES = optim.DECAY_KERNELS
+PROBE = ProbeRecipe(0.2, 1024, 80, scaled=True, nesterov=True, every_step=True)
 
 
 def views(size: int) -> tuple[Augment, Augment]:

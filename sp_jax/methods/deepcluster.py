@@ -53,6 +53,7 @@ OPTIMIZER = {
     "final_factor": 0.001,
 }
 RULES = optim.DECAY_ALL
+PROBE = swav.PROBE
 
 
 def views(size: int, local_crops: int = 0) -> tuple[Augment, ...]:

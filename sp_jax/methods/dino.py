@@ -38,6 +38,7 @@ from sp_jax.methods.base import (
     init_network,
     online_backbone,
 )
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import DINOHead
 from sp_jax.optim import Rule
 
@@ -52,6 +53,8 @@ OPTIMIZER = {
     "clip": 3.0,
 }
 RULES = (Rule("/last_layer/", frozen_epochs=1.0), *optim.DECAY_KERNELS)
+PROBE = ProbeRecipe(0.001, 1024, 100, scaled=True)
+PROBE_RESNET = ProbeRecipe(0.3, 256, 100)
 
 
 def views(size: int, local_crops: int = 8) -> tuple[Augment, ...]:

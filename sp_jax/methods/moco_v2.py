@@ -37,6 +37,7 @@ from sp_jax.methods.base import (
     init_network,
     pair_cosine,
 )
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
 OPTIMIZER = {
@@ -48,6 +49,7 @@ OPTIMIZER = {
     "by_epoch": True,
 }
 RULES = optim.DECAY_ALL
+PROBE = ProbeRecipe(30.0, 256, 100, drops=(60, 80))
 
 
 def views(size: int) -> tuple[Augment, Augment]:

@@ -40,6 +40,7 @@ from sp_jax.methods.base import (
     pair_cosine,
     without_predictor,
 )
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 from sp_jax.optim import Rule
 
@@ -52,6 +53,7 @@ OPTIMIZER = {
     "warmup_epochs": 10.0,
 }
 RULES = (Rule("/patch_embed/", decay=False), *optim.DECAY_KERNELS)
+PROBE = ProbeRecipe(0.1, 1024, 90, scaled=True)
 
 
 def views(size: int) -> tuple[Augment, Augment]:

@@ -47,6 +47,7 @@ OPTIMIZER = {
     "warmup_epochs": 10.0,
 }
 RULES = optim.DECAY_KERNELS
+PROBE = simclr.PROBE
 
 
 def views(size: int) -> tuple[Augment, Augment]:

@@ -38,6 +38,7 @@ from sp_jax.methods.base import (
     pair_cosine,
     write_rows,
 )
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
 OPTIMIZER = {
@@ -50,6 +51,15 @@ OPTIMIZER = {
     "by_epoch": True,
 }
 RULES = optim.DECAY_KERNELS
+PROBE = ProbeRecipe(
+    0.01,
+    256,
+    28,
+    scaled=True,
+    weight_decay=5e-4,
+    nesterov=True,
+    drops=(8, 16, 24),
+)
 
 
 def views(size: int) -> tuple[Augment, Jigsaw]:

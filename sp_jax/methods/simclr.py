@@ -29,6 +29,7 @@ from sp_jax.methods.base import (
     init_network,
     pair_cosine,
 )
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import SimCLRHead
 from sp_jax.optim import DECAY_KERNELS
 
@@ -41,6 +42,7 @@ OPTIMIZER = {
     "warmup_epochs": 10.0,
 }
 RULES = DECAY_KERNELS
+PROBE = ProbeRecipe(0.1, 4096, 90, scaled=True, nesterov=True, every_step=True)
 
 
 def views(size: int) -> tuple[Augment, Augment]:

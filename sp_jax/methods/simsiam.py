@@ -30,6 +30,7 @@ from sp_jax.methods.base import (
     init_network,
     pair_cosine,
 )
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 from sp_jax.optim import Rule
 
@@ -43,6 +44,7 @@ OPTIMIZER = {
 }
 # The official code decays all parameters.
 RULES = (Rule("^predictor/", constant=True), *optim.DECAY_ALL)
+PROBE = ProbeRecipe(0.1, 4096, 90, scaled=True, larc=True)
 
 
 def views(size: int) -> tuple[Augment, Augment]:

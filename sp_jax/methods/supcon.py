@@ -40,6 +40,7 @@ from sp_jax.models import SimCLRHead
 
 OPTIMIZER = simclr.OPTIMIZER
 RULES = simclr.RULES
+PROBE = simclr.PROBE
 
 
 def views(size: int) -> tuple[Augment, Augment]:

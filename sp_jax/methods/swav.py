@@ -38,6 +38,7 @@ from sp_jax.methods.base import (
     init_network,
     pair_cosine,
 )
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 from sp_jax.models.heads import torch_linear
 from sp_jax.optim import Rule
@@ -52,6 +53,7 @@ OPTIMIZER = {
     "final_factor": 0.001,
 }
 RULES = (Rule("^prototypes/", frozen_epochs=1.0), *optim.DECAY_ALL)
+PROBE = ProbeRecipe(0.3, 256, 100, weight_decay=1e-6)
 
 
 def views(size: int, local_crops: int = 6) -> tuple[Augment, ...]:

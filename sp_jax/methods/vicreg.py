@@ -27,6 +27,7 @@ from sp_jax.methods.base import (
     init_network,
     pair_cosine,
 )
+from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
 # The rate is the authors' for 100 epochs at batch 256 (appendix C.4).
@@ -39,6 +40,7 @@ OPTIMIZER = {
     "final_factor": 0.001,
 }
 RULES = optim.DECAY_KERNELS
+PROBE = ProbeRecipe(0.02, 256, 100, weight_decay=1e-6)
 
 
 def views(size: int) -> tuple[Augment, Augment]:

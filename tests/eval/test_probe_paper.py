@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eval import linear_probe
-from eval.probe_paper import RECIPES, find_recipe, make_optimizer
+from eval.probe_paper import find_recipe, make_optimizer, recipes
 from input_pipeline.stores import ImageStore
 from sp_jax import methods, models
 from sp_jax.augment import augment
@@ -77,10 +77,10 @@ def by_torch(recipe, steps, start, gradients):
     return path
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", recipes())
 def test_optimiser_is_pytorchs(name):
     steps = 2
-    recipe = RECIPES[name]
+    recipe = recipes()[name]
     rng = np.random.default_rng(0)
     start = rng.standard_normal((4, 3))
     gradients = rng.standard_normal((recipe.epochs * steps, 4, 3))
@@ -127,7 +127,7 @@ def test_seeds_and_small_sets(colours, backbone):
 
 
 def test_drops_follow_the_epochs_and_rates_the_batch_where_the_source_does():
-    moco, simclr = RECIPES["moco_v2"], RECIPES["simclr"]
+    moco, simclr = recipes()["moco_v2"], recipes()["simclr"]
     assert moco.resized(50, 64)[:4] == (30.0, 64, 50, False)
     assert moco.resized(50, 64).drops == (30, 40) and moco.resized(50, 64).peak == 30
     assert simclr.peak == pytest.approx(1.6)
@@ -136,12 +136,12 @@ def test_drops_follow_the_epochs_and_rates_the_batch_where_the_source_does():
 
 
 def test_each_method_has_a_recipe(backbone):
-    assert find_recipe(None, backbone) is RECIPES["simclr"]
+    assert find_recipe(None, backbone) is recipes()["simclr"]
     of_dino = dataclasses.replace(backbone, info={"method": "dino"})
-    assert find_recipe(None, of_dino) is RECIPES["dino"]
+    assert find_recipe(None, of_dino) is recipes()["dino"]
     resnet = dataclasses.replace(of_dino, module=models.get("resnet18"))
-    assert find_recipe(None, resnet) is RECIPES["dino_resnet"]
-    assert set(methods.NAMES) <= set(RECIPES)
+    assert find_recipe(None, resnet) is recipes()["dino_resnet"]
+    assert set(methods.NAMES) <= set(recipes())
 
 
 @pytest.mark.parametrize("protocol", ["sweep", "paper"])
