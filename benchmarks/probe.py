@@ -139,7 +139,7 @@ def extraction(args: argparse.Namespace) -> Callable[[], Data]:
 def own_turns(data: Data) -> tuple[dict[str, Turn], list[float]]:
     """The library's fits; and a list whose last element is the decay that lbfgs chose."""
     from eval.probe_lbfgs import fit_lbfgs
-    from eval.probes import SCALINGS, choose, fit_probes, hold_out, score
+    from eval.probes import SCALINGS, fit_chosen, fit_probes, hold_out, score
 
     held_out = hold_out(np.arange(len(data.train)), 0.2, 0)
     fit = {"num_classes": data.classes, "epochs": EPOCHS, "batch_size": BATCH_SIZE}
@@ -148,23 +148,13 @@ def own_turns(data: Data) -> tuple[dict[str, Turn], list[float]]:
     def tested(probes: Any) -> float:
         return float(score(probes, data.test, data.answers)[0][0])
 
-    def one(rate: float, decay: float, scaling: str) -> float:
-        probe = fit_probes(
-            data.train, data.labels, [rate], [decay], scaling=scaling, **fit
-        )
-        return tested(probe)
+    def one() -> float:
+        return tested(fit_probes(data.train, data.labels, [0.03], [1e-3], **fit))
 
     def sweep() -> float:
-        point = choose(
-            data.train,
-            data.labels,
-            held_out,
-            LEARNING_RATES,
-            WEIGHT_DECAYS,
-            SCALINGS,
-            **fit,
-        ).point
-        return one(point.learning_rate, point.weight_decay, point.scaling)
+        grid = LEARNING_RATES, WEIGHT_DECAYS, SCALINGS
+        probe, _ = fit_chosen(data.train, data.labels, held_out, *grid, **fit)
+        return tested(probe)
 
     def lbfgs() -> float:
         part = data.train[~held_out], data.labels[~held_out]
@@ -179,7 +169,7 @@ def own_turns(data: Data) -> tuple[dict[str, Turn], list[float]]:
     turns = {
         "sweep": sweep,
         "lbfgs": lbfgs,
-        "sgd": lambda: one(0.03, 1e-3, SCALINGS[0]),
+        "sgd": one,
     }
     return turns, decays
 

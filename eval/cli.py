@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,8 @@ from sp_jax import cli, xla_flags
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.json_file import read_json, to_json
+
+flags.disclaim_key_flags()  # they are the program's: its --help lists them
 
 
 def main(name: str, module: Any) -> None:
@@ -47,19 +48,17 @@ def define_flags(kind: type) -> None:
 def _define(option: str, defaults: Mapping[str, Any], text: str) -> None:
     """A flag of the type of its default; without a default it is required."""
     default = defaults.get(option)
-    # As a flag of the program, not of this file: --help lists these only.
-    own = {"module_name": sys.argv[0]}
     if option not in defaults:
-        flags.DEFINE_string(option, None, text, required=True, **own)
+        flags.DEFINE_string(option, None, text, required=True)
     elif isinstance(default, tuple):
         # Comma-separated; parsed to the type of the default's elements.
-        flags.DEFINE_list(option, [str(one) for one in default], text, **own)
+        flags.DEFINE_list(option, [str(one) for one in default], text)
     elif isinstance(default, int):
-        flags.DEFINE_integer(option, default, text, **own)
+        flags.DEFINE_integer(option, default, text)
     elif isinstance(default, float):
-        flags.DEFINE_float(option, default, text, **own)
+        flags.DEFINE_float(option, default, text)
     else:
-        flags.DEFINE_string(option, default, text, **own)
+        flags.DEFINE_string(option, default, text)
 
 
 def images_of(checkpoint: str) -> dict[str, Any]:

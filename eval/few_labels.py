@@ -17,14 +17,14 @@ ridge regression is exact without fitting again. The test split is scored once a
 
 import dataclasses
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from eval import cli
 from eval.evaluator import Evaluator
 from eval.options import Positive, Seed, read_options
-from eval.probes import moments, standardize
+from eval.probes import Probes, moments, score, standardize
 from eval.task import Task, TaskOptions, open_task
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
@@ -76,14 +76,13 @@ def create(**options: Any) -> Evaluator:
             accuracy = []
             for seed in settings.seeds:
                 rows = draw(task.train_labels, number, seed)
-                classifier = fit(
+                classifier, _ = fit(
                     train[rows],
                     task.train_labels[rows],
                     settings.weight_decays,
                     num_classes=task.num_classes,
                 )
-                predicted = classifier.predict(test)
-                accuracy.append(np.mean(predicted == task.test_labels))
+                accuracy.append(score(classifier, test, task.test_labels)[0][0])
             result[f"accuracy_{name}"] = float(np.mean(accuracy))
             if len(accuracy) > 1:
                 result[f"std_{name}"] = float(np.std(accuracy, ddof=1))
@@ -142,36 +141,13 @@ def draw(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
     return np.sort(by_class[place < number])
 
 
-class Classifier(NamedTuple):
-    """A linear classifier on standardised features.
-
-    Attributes:
-      mean: float32 [D], subtracted from a feature.
-      scale: float32 [D], divides it then.
-      kernel: float32 [D, C].
-      bias: float32 [C].
-      weight_decay: that was chosen.
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-    kernel: np.ndarray
-    bias: np.ndarray
-    weight_decay: float
-
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Class of each row of features [m, D], int64 [m]."""
-        x = standardize(features, self.mean, self.scale)
-        return np.argmax(x @ self.kernel + self.bias, axis=1)
-
-
 def fit(
     features: np.ndarray,
     labels: np.ndarray,
     weight_decays: tuple[float, ...],
     *,
     num_classes: int,
-) -> Classifier:
+) -> tuple[Probes, float]:
     """Fit with each weight decay; choose by the accuracy on each image left out.
 
     Of equal accuracies the lower squared error decides: with one image a class nothing
@@ -182,6 +158,9 @@ def fit(
       labels: int [n] in [0, num_classes).
       weight_decays: L2 penalties, above 0.
       num_classes: C.
+
+    Returns:
+      The classifier, and the weight decay that was chosen.
     """
     mean, scale = moments(features)
     # float64 and NumPy: a small problem, and ill-conditioned at the small weight decays.
@@ -201,9 +180,8 @@ def fit(
     chosen = weight_decays[min(range(len(scores)), key=scores.__getitem__)]
     kernel = x.T @ (u @ (inside / (values + len(x) * chosen)[:, None]))
     bias = bias - x.mean(axis=0) @ kernel
-    return Classifier(
-        mean, scale, kernel.astype(np.float32), bias.astype(np.float32), chosen
-    )
+    kernel, bias = kernel.astype(np.float32), bias.astype(np.float32)
+    return Probes(mean, scale, kernel[None], bias[None]), chosen
 
 
 def _components(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -172,18 +172,16 @@ def relative(clean: np.ndarray, changed: np.ndarray, different: float) -> float:
 def _fit_probe(task: Task, train: np.ndarray, seed: int) -> probes.Probes:
     """The probe that `eval.linear_probe` fits with its defaults, standardised."""
     defaults = linear_probe.Options
-    fit = {"num_classes": task.num_classes, "seed": seed}
-    point = probes.choose(
+    held_out = probes.hold_out(task.groups, defaults.validation, seed)
+    return probes.fit_chosen(
         train,
         task.train_labels,
-        probes.hold_out(task.groups, defaults.validation, seed),
+        held_out,
         defaults.learning_rates,
         defaults.weight_decays,
-        **fit,
-    ).point
-    return probes.fit_probes(
-        train, task.train_labels, [point.learning_rate], [point.weight_decay], **fit
-    )
+        num_classes=task.num_classes,
+        seed=seed,
+    )[0]
 
 
 def _score(probe: probes.Probes, features: np.ndarray, labels: np.ndarray) -> float:

@@ -18,7 +18,6 @@ table, mean and range in the figure.
 
 import math
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,8 +42,6 @@ SHOWN = 3  # images on the sheet of the changes
 Result = Mapping[str, float]
 Results = Mapping[str, Sequence[Result]]  # label -> one result a seed
 
-_KEY = re.compile(r"(\w+)/(\w+)/(cosine|accuracy)_([\d.]+)")
-
 
 def read_curves(result: Result, measure: str) -> dict[str, dict[str, list[float]]]:
     """The values of a result over the levels, by family and kind.
@@ -57,20 +54,15 @@ def read_curves(result: Result, measure: str) -> dict[str, dict[str, list[float]
       family -> kind -> values from level 0 (nothing changed) upwards; empty if the
       result is one of another evaluator.
     """
-    first = 1.0 if measure == "cosine" else result["clean_accuracy"]
-    found: dict[str, dict[str, dict[float, float]]] = {}
-    for key, value in result.items():
-        match = _KEY.fullmatch(key)
-        if match and match[3] == measure:
-            levels = found.setdefault(match[1], {}).setdefault(match[2], {})
-            levels[float(match[4])] = value
-    return {
-        family: {
-            kind: [first, *(values[level] for level in sorted(values))]
-            for kind, values in kinds.items()
-        }
-        for family, kinds in found.items()
-    }
+    found: dict[str, dict[str, list[float]]] = {}
+    for family, kinds in corruptions.FAMILIES.items():
+        for name, kind in kinds.items():
+            keys = [f"{family}/{name}/{measure}_{x:g}" for x in kind.levels[1:]]
+            if set(keys) <= set(result):
+                first = 1.0 if measure == "cosine" else result["clean_accuracy"]
+                values = [first, *(result[key] for key in keys)]
+                found.setdefault(family, {})[name] = values
+    return found
 
 
 def make_table(results: Results) -> list[list[str]]:

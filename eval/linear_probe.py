@@ -18,7 +18,6 @@ is scored once, for each seed. The backbone is proved to be the same bits before
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ from eval.options import (
 )
 from eval.probe_lbfgs import fit_lbfgs
 from eval.probe_paper import find_recipe, fit_paper, recipes
-from eval.probes import SCALINGS, choose, fit_probes, hold_out, score
+from eval.probes import SCALINGS, fit_chosen, hold_out, score
 from eval.supervised import backbone_of, test_accuracy
 from eval.task import Task, TaskOptions, open_task
 from sp_jax.backbone import Backbone
@@ -44,7 +43,6 @@ from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.tokens import check_tokens, describe_tokens
 
-PROTOCOLS = ("sweep", "lbfgs", "paper")
 # Of the sweep; a recipe has its own.
 _EPOCHS, _BATCH_SIZE = 100, 256
 
@@ -138,32 +136,25 @@ def _sweep(
     extractor: Extractor, task: Task, settings: Options, seed: int
 ) -> dict[str, float]:
     train, test = task.extract(extractor)
-    fit = {
-        "num_classes": task.num_classes,
-        "epochs": settings.epochs or _EPOCHS,
-        "batch_size": settings.batch_size or _BATCH_SIZE,
-        "seed": seed,
-    }
-    choice = choose(
+    probe, choice = fit_chosen(
         train,
         task.train_labels,
         hold_out(task.groups, settings.validation, seed),
         settings.learning_rates,
         settings.weight_decays,
         settings.scalings,
-        **fit,
-    )
-    scaling, rate, decay = choice.point
-    probe = fit_probes(
-        train, task.train_labels, [rate], [decay], scaling=scaling, **fit
+        num_classes=task.num_classes,
+        epochs=settings.epochs or _EPOCHS,
+        batch_size=settings.batch_size or _BATCH_SIZE,
+        seed=seed,
     )
     accuracy, _ = score(probe, test, task.test_labels)
     return {
         "accuracy": float(accuracy[0]),
         "val_accuracy": choice.val_accuracy,
-        "learning_rate": rate,
-        "weight_decay": decay,
-        "standardized": float(scaling == "standardized"),
+        "learning_rate": choice.point.learning_rate,
+        "weight_decay": choice.point.weight_decay,
+        "standardized": float(choice.point.scaling == "standardized"),
     }
 
 
@@ -204,11 +195,7 @@ def _paper(
     }
 
 
-_PROTOCOLS: dict[str, Callable[..., dict[str, float]]] = {
-    "sweep": _sweep,
-    "lbfgs": _lbfgs,
-    "paper": _paper,
-}
+_PROTOCOLS = {"sweep": _sweep, "lbfgs": _lbfgs, "paper": _paper}
 
 
 def _describe(settings: Options, task: Task) -> str:
@@ -235,10 +222,10 @@ def _describe(settings: Options, task: Task) -> str:
 
 
 def _check(settings: Options) -> None:
-    if settings.protocol not in PROTOCOLS:
+    if settings.protocol not in _PROTOCOLS:
         raise UserError(
             f"There is no protocol {settings.protocol!r}: choose one of "
-            f"{', '.join(PROTOCOLS)}."
+            f"{', '.join(_PROTOCOLS)}."
         )
     check_tokens(settings.tokens)
     if settings.recipe is not None and settings.recipe not in recipes():

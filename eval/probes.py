@@ -159,6 +159,20 @@ def choose(
     )
 
 
+def fit_chosen(
+    features: np.ndarray,
+    labels: np.ndarray,
+    held_out: np.ndarray,
+    *grid: Any,
+    **fit: Any,
+) -> tuple[Probes, Choice]:
+    """Choose as `choose` does, with the same arguments; fit the choice on all rows."""
+    choice = choose(features, labels, held_out, *grid, **fit)
+    scaling, rate, decay = choice.point
+    probe = fit_probes(features, labels, [rate], [decay], scaling=scaling, **fit)
+    return probe, choice
+
+
 def fit_probes(
     features: np.ndarray,
     labels: np.ndarray,

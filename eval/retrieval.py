@@ -85,7 +85,15 @@ def create(**options: Any) -> Evaluator:
     Raises:
       UserError: the options do not fit the data.
     """
-    search = _open(options)
+    settings = read_options(Options, options)
+    if len(set(settings.splits)) < len(settings.splits):
+        raise UserError(f"splits names one twice: {', '.join(settings.splits)}.")
+    if settings.protocol not in _PROTOCOLS:
+        raise UserError(
+            f"Unknown protocol {settings.protocol!r}: choose across or leave_one_out."
+        )
+    stores = [settings.open(split) for split in settings.splits]
+    search = _PROTOCOLS[settings.protocol](settings, stores)
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         features = np.concatenate([extractor.extract(x) for x in search.stores])
@@ -104,20 +112,6 @@ def create(**options: Any) -> Evaluator:
         *(Number(name, percent=True) for name in names),
     )
     return Evaluator(search.text, evaluate, headline, tuple(search.stores))
-
-
-def _open(options: dict[str, Any]) -> Search:
-    settings = read_options(Options, options)
-    if len(set(settings.splits)) < len(settings.splits):
-        raise UserError(f"splits names one twice: {', '.join(settings.splits)}.")
-    if settings.protocol not in ("across", "leave_one_out"):
-        raise UserError(
-            f"Unknown protocol {settings.protocol!r}: choose across or leave_one_out."
-        )
-    stores = [settings.open(split) for split in settings.splits]
-    if settings.protocol == "across":
-        return _across(settings, stores)
-    return _leave_one_out(settings, stores)
 
 
 def _across(settings: Options, stores: list[ImageStore]) -> Search:
@@ -167,6 +161,9 @@ def _leave_one_out(settings: Options, stores: list[ImageStore]) -> Search:
         f"others, {len(others):,} queries"
     )
     return Search(stores, k, rank, float(np.mean(others / (len(rows) - 1))), text)
+
+
+_PROTOCOLS = {"across": _across, "leave_one_out": _leave_one_out}
 
 
 def _targets(stores: list[ImageStore], name: str) -> np.ndarray:

@@ -20,7 +20,6 @@ import dataclasses
 import itertools
 import pathlib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -332,17 +331,13 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    own = {"module_name": sys.argv[0]}
-    flags.DEFINE_list(
-        "checkpoint", None, "Runs, checkpoints or files.", required=True, **own
-    )
-    flags.DEFINE_list("datasets", ["emoji"], "Image stores.", **own)
+    flags.DEFINE_list("checkpoint", None, "Runs, checkpoints or files.", required=True)
+    flags.DEFINE_list("datasets", ["emoji"], "Image stores.")
     flags.DEFINE_list(
         "evaluations",
         list(EVALUATIONS),
         "What to measure; an import path for an evaluator of your own.",
-        **own,
     )
-    flags.DEFINE_string("out", "runs/suite", "Folder of the page.", **own)
+    flags.DEFINE_string("out", "runs/suite", "Folder of the page.")
     xla_flags.set_cpu_flags()
     programs.run(main)

@@ -32,19 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from eval.corruptions import background, illumination, occlusion, texture
-from eval.corruptions.scene import Scene, check_images, has_alpha, make_scene
+from eval.corruptions.scene import Scene
+from eval.corruptions.scene import check_images as check_images
+from eval.corruptions.scene import has_alpha as has_alpha
+from eval.corruptions.scene import make_scene as make_scene
 from sp_jax.features import map_rows
-
-__all__ = [
-    "FAMILIES",
-    "Kind",
-    "Scene",
-    "apply",
-    "check_images",
-    "families_of",
-    "has_alpha",
-    "make_scene",
-]
 
 # Images a call. It bounds the memory of the Fourier transforms.
 _BATCH = 256

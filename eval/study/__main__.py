@@ -116,24 +116,22 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    own = {"module_name": sys.argv[0]}
     config_flags.DEFINE_config_file(
         "study", None, "Path of a study.", lock_config=False, accept_new_attributes=True
     )
-    flags.DEFINE_string("workdir", "runs/studies", "Folder of runs and pages.", **own)
+    flags.DEFINE_string("workdir", "runs/studies", "Folder of runs and pages.")
     flags.DEFINE_enum(
         "launcher",
         "local",
         ("local", "slurm", "report", "show"),
         "Make the runs on this host or by SLURM; or only write the page of what is there, "
         "or only show what is to do.",
-        **own,
     )
     flags.DEFINE_integer(
-        "jobs", 0, "Runs at a time; 0 for one a GPU, or one a core.", 0, **own
+        "jobs", 0, "Runs at a time; 0 for one a GPU, or one a core.", 0
     )
-    flags.DEFINE_list("slurm", [], "NAME=VALUE: options of submitit.", **own)
-    flags.DEFINE_list("arms", [], "Make these arms only.", **own)
+    flags.DEFINE_list("slurm", [], "NAME=VALUE: options of submitit.")
+    flags.DEFINE_list("arms", [], "Make these arms only.")
     app.run(
         main,
         flags_parser=lambda argv: program.parse_flags(

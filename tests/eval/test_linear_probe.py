@@ -209,13 +209,13 @@ def test_groups_are_not_split(blobs, provide, pixels, monkeypatch):
     groups = np.random.default_rng(3).integers(0, 20, 60)
     provide(blobs("train", 0, group=groups), blobs("test", 1))
     masks = []
-    original = linear_probe.choose
+    original = probes.choose
 
     def spy(features, labels, held_out, *args, **kwargs):
         masks.append(held_out)
         return original(features, labels, held_out, *args, **kwargs)
 
-    monkeypatch.setattr(linear_probe, "choose", spy)
+    monkeypatch.setattr(probes, "choose", spy)
     options = dict(**SPLITS, epochs=1, validation=0.3, learning_rates=[0.1])
     linear_probe.create(**options)(Extractor(pixels), 0)
     inside = set(groups[masks[0]])
