@@ -137,8 +137,8 @@ def describe(config: ConfigDict, train: BoxStore, test: BoxStore) -> str:
     sizes = ", ".join(f"{h}x{w}" for h, w in config.data.sizes)
     return (
         f"Faster R-CNN, all layers trained, {config.total_steps} steps of "
-        f"{config.batch_size} images ({config.optimizer.name}, rate "
-        f"{config.optimizer.learning_rate:g}, seed {config.seed}) on {train.name} "
+        f"{config.batch_size} images ({config.optimizer.name}, learning "
+        f"rate {config.optimizer.learning_rate:g}, seed {config.seed}) on {train.name} "
         f"{train.split} ({len(train)} images within {sizes}), tested on {test.split} "
         f"({len(test)} within {config.data.test_size[0]}x{config.data.test_size[1]})"
     )
@@ -170,7 +170,7 @@ def detector_of(config: ConfigDict, backbone: Backbone, classes: int) -> Detecto
 def optimizer_of(
     config: ConfigDict,
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    """The schedule of the rate, and the transformation."""
+    """The schedule of the learning rate, and the gradient transformation."""
     recipe = config.optimizer
     peak = recipe.learning_rate * config.batch_size / 16
     schedule = validate.or_user_error(
