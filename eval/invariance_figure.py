@@ -219,12 +219,17 @@ def compare(
     places = np.linspace(0, len(task.test_rows) - 1, SHOWN + 2).astype(int)[1:-1]
     sheet = draw_changes(task.test, task.test_rows[places], settings.seed)
     save_figure(sheet, out / "changes.png")
-    pictures = [
-        ("Over the levels; of several seeds mean and range", out / "invariance.png"),
-        ("The changes", out / "changes.png"),
-    ]
-    protocol = evaluators[0].protocol
-    write_comparison(out / "invariance", "Invariances", protocol, table, pictures)
+    write_comparison(
+        out / "invariance",
+        "Invariances",
+        evaluators[0].protocol,
+        table,
+        labels=len(results),
+        pictures=[
+            ("Over the levels", out / "invariance.png"),
+            ("The changes", out / "changes.png"),
+        ],
+    )
     return table
 
 

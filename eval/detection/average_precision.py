@@ -20,15 +20,16 @@ Detectron2 rounds scores to 0.001 and boxes to 0.1 pixels before it applies VOC'
 wants an IoU above the threshold, where VOC's own code takes one that is equal.
 """
 
+import collections
 import contextlib
 import io
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask
 from pycocotools.cocoeval import COCOeval
 
+from eval.detection.data.box_store import BoxStore
 from sp_jax.errors import UserError
 
 IOUS = np.linspace(0.5, 0.95, 10)
@@ -55,22 +56,6 @@ class Detections(NamedTuple):
         return Detections(*(field[self.image == row] for field in self))
 
 
-class Objects(Protocol):
-    """What is there to be found: the part of a `BoxStore` that is needed here.
-
-    Attributes:
-      class_names: of C classes.
-      boxes: for each image float32 [n, 4], in its pixels.
-      labels: for each image int32 [n], from 0.
-      difficult: for each image bool [n].
-    """
-
-    class_names: Sequence[str]
-    boxes: Sequence[np.ndarray]
-    labels: Sequence[np.ndarray]
-    difficult: Sequence[np.ndarray]
-
-
 class Scores(NamedTuple):
     """All in [0, 1].
 
@@ -88,7 +73,7 @@ class Scores(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def average_precision(store: Objects, detections: Detections) -> Scores:
+def average_precision(store: BoxStore, detections: Detections) -> Scores:
     """Compare what was found with what is there.
 
     Args:
@@ -130,7 +115,7 @@ def average_precision(store: Objects, detections: Detections) -> Scores:
     )
 
 
-def _check(store: Objects, detections: Detections) -> None:
+def _check(store: BoxStore, detections: Detections) -> None:
     for what, found, count in [
         ("image", detections.image, len(store.boxes)),
         ("class", detections.classes, len(store.class_names)),
@@ -144,7 +129,7 @@ def _check(store: Objects, detections: Detections) -> None:
         raise UserError("A detection is not finite: the detector has diverged.")
 
 
-def _count_objects(store: Objects) -> np.ndarray:
+def _count_objects(store: BoxStore) -> np.ndarray:
     """int64 [C]: objects that have to be found."""
     labels = [
         own[~difficult]
@@ -171,7 +156,22 @@ class _Coco(COCOeval):
         pass
 
 
-def _coco_precision(store: Objects, detections: Detections) -> np.ndarray:
+def _by_image_and_class(
+    images: np.ndarray, classes: np.ndarray, boxes: np.ndarray, **fields: np.ndarray
+) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """Boxes as the tables of pycocotools have them; `fields` are those of each box."""
+    found = collections.defaultdict(list)
+    columns = [x.tolist() for x in (images, classes, *fields.values())]
+    for number, (box, row, label, *values) in enumerate(
+        zip(_corner_size(boxes), *columns, strict=True),
+        start=1,  # 0 would mean "not matched"
+    ):
+        one = {"id": number, "bbox": box, "area": box[2] * box[3]}
+        found[row, label].append(one | dict(zip(fields, values, strict=True)))
+    return found
+
+
+def _coco_precision(store: BoxStore, detections: Detections) -> np.ndarray:
     """Precision at 101 recalls: float64 [10, C, 101]; -1 for classes without objects."""
     coco = _Coco(iouType="bbox")
     coco.params.imgIds = list(range(len(store.boxes)))
@@ -179,34 +179,17 @@ def _coco_precision(store: Objects, detections: Detections) -> np.ndarray:
     coco.params.iouThrs = IOUS
     coco.params.areaRng = [[0, np.inf]]
     coco.params.maxDets = [100]
-    number = 0
-    for row, boxes in enumerate(store.boxes):
-        for box, label, difficult in zip(
-            _corner_size(boxes), store.labels[row], store.difficult[row], strict=True
-        ):
-            number += 1  # 0 would mean "not matched"
-            coco._gts[row, int(label)].append(
-                {
-                    "id": number,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "ignore": int(difficult),
-                    "iscrowd": 0,
-                }
-            )
-    for number, (box, row, score, label) in enumerate(
-        zip(
-            _corner_size(detections.boxes),
-            detections.image.tolist(),
-            detections.scores.tolist(),
-            detections.classes.tolist(),
-            strict=True,
-        ),
-        start=1,
-    ):
-        coco._dts[row, label].append(
-            {"id": number, "bbox": box, "area": box[2] * box[3], "score": score}
-        )
+    difficult = np.concatenate(store.difficult)
+    coco._gts = _by_image_and_class(
+        np.repeat(np.arange(len(store.boxes)), [len(boxes) for boxes in store.boxes]),
+        np.concatenate(store.labels),
+        np.concatenate(store.boxes),
+        ignore=difficult.astype(int),
+        iscrowd=np.zeros(len(difficult), int),
+    )
+    coco._dts = _by_image_and_class(
+        detections.image, detections.classes, detections.boxes, score=detections.scores
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         coco.evaluate()
         coco.accumulate()
@@ -214,7 +197,7 @@ def _coco_precision(store: Objects, detections: Detections) -> np.ndarray:
 
 
 def _voc_precision(
-    store: Objects, detections: Detections, classes: np.ndarray, wanted: np.ndarray
+    store: BoxStore, detections: Detections, classes: np.ndarray, wanted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """VOC's AP of some classes by 11 points and by area: float64 [10, n] each."""
     overlap, which = _best_objects(store, detections)
@@ -236,7 +219,7 @@ def _voc_precision(
 
 
 def _best_objects(
-    store: Objects, detections: Detections
+    store: BoxStore, detections: Detections
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each detection the largest IoU with an object of its class, and which it is.
 

@@ -117,13 +117,14 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
     out.mkdir(parents=True, exist_ok=True)
     curves = {label: [x.curves for x in group] for label, group in groups.items()}
     save_figure(draw_precision(curves, by_class=True), out / "detection.png")
-    pictures = [
-        (
-            "Precision over recall; of several seeds mean and range",
-            out / "detection.png",
-        )
-    ]
-    write_comparison(out / "detection", "Detection", found[0].text, table, pictures)
+    write_comparison(
+        out / "detection",
+        "Detection",
+        found[0].text,
+        table,
+        labels=len(groups),
+        pictures=[("Precision over recall", out / "detection.png")],
+    )
     return table
 
 

@@ -137,8 +137,8 @@ def describe(config: ConfigDict, train: BoxStore, test: BoxStore) -> str:
     sizes = ", ".join(f"{h}x{w}" for h, w in config.data.sizes)
     return (
         f"Faster R-CNN, all layers trained, {config.total_steps} steps of "
-        f"{config.batch_size} images ({config.optimizer.name}, rate "
-        f"{config.optimizer.learning_rate:g}, seed {config.seed}) on {train.name} "
+        f"{config.batch_size} images ({config.optimizer.name}, learning "
+        f"rate {config.optimizer.learning_rate:g}, seed {config.seed}) on {train.name} "
         f"{train.split} ({len(train)} images within {sizes}), tested on {test.split} "
         f"({len(test)} within {config.data.test_size[0]}x{config.data.test_size[1]})"
     )

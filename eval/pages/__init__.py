@@ -50,6 +50,7 @@ def write_comparison(
     title: str,
     protocol: str,
     table: Sequence[Sequence[str]],
+    labels: int,
     pictures: Sequence[tuple[str, pathlib.Path]],
 ) -> None:
     """Write a table of numbers by label as CSV and, beside its pictures, as a page.
@@ -59,6 +60,7 @@ def write_comparison(
       title: of the page.
       protocol: how the numbers were measured.
       table: rows of text, the names of the columns first.
+      labels: how many columns hold numbers, the last ones.
       pictures: what each shows, and its file.
     """
     write_text(path.with_suffix(".csv"), format_csv(table))
@@ -68,5 +70,6 @@ def write_comparison(
         title=title,
         protocol=protocol,
         table=table,
+        labels=labels,
         pictures=pictures,
     )

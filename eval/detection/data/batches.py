@@ -15,7 +15,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from eval.detection.data.boxes import BoxStore
+from eval.detection.data.box_store import BoxStore
 from input_pipeline.pairs.sampling import check_seed, random_bits
 from input_pipeline.pairs.stream import share_of
 from sp_jax.errors import UserError

@@ -3,7 +3,7 @@
 import os
 
 from eval.detection.data import scenes, tfds_voc, voc
-from eval.detection.data.boxes import BoxStore
+from eval.detection.data.box_store import BoxStore
 from sp_jax.errors import UserError
 
 KNOWN = ("folder:VOCDEVKIT", "tfds:voc", "scenes")

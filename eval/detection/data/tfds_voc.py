@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.detection.data.boxes import Annotation, BoxStore, make_store
+from eval.detection.data.box_store import Annotation, BoxStore, make_store
 from input_pipeline.stores import tfds
 from sp_jax.errors import UserError
 

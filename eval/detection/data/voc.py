@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from eval.detection.data.boxes import BoxStore, make_store
+from eval.detection.data.box_store import BoxStore, make_store
 from eval.detection.data.voc_annotation import read_annotation
 from input_pipeline.stores.decode import FORMATS
 from input_pipeline.stores.image_files import list_files

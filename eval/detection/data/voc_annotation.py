@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from eval.detection.data.boxes import Annotation
+from eval.detection.data.box_store import Annotation
 from sp_jax.errors import UserError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

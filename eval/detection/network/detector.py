@@ -1,6 +1,6 @@
 """Faster R-CNN as pure functions of parameters, state and a batch.
 
-The protocol is Detectron2's R50-C4. Deviations: an image with fewer boxes to sample than are
+The protocol is Detectron2's R50-C4. Differences: an image with fewer boxes to sample than are
 asked for repeats some of them. They have no weight in the losses, but the head's batch
 normalisation sees them. In testing at most `Settings.candidates` pairs of box and class go
 into the last suppression.

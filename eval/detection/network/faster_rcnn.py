@@ -20,9 +20,9 @@ from sp_jax.models.layers import BatchNorm, at_least_float32
 HIDDEN = 1024  # width of the dense layers of a head without convolutions
 
 
-def _normal(features: int, deviation: float, name: str) -> nn.Dense:
+def _normal(features: int, std: float, name: str | None) -> nn.Dense:
     """A last layer: float32, because scores and boxes are."""
-    init = nn.initializers.normal(deviation)
+    init = nn.initializers.normal(std)
     return nn.Dense(features, kernel_init=init, dtype=jnp.float32, name=name)
 
 

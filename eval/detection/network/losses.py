@@ -10,24 +10,11 @@ import optax
 from eval.detection.network.matching import FOREGROUND, IGNORED
 
 
-def smooth_l1(x: jax.Array, y: jax.Array, beta: float = 0.0) -> jax.Array:
-    """|x - y|, or with `beta` > 0 a parabola where that is smaller than beta.
-
-    The Huber loss over beta. Detectron2's R50-C4 has beta = 0.
-
-    Source: Girshick 2015, https://arxiv.org/abs/1504.08083
-    """
-    if beta == 0:
-        return jnp.abs(x - y)
-    return optax.losses.huber_loss(x, y, delta=beta) / beta
-
-
 def rpn_loss(
     logits: jax.Array,
     deltas: jax.Array,
     kind: jax.Array,
     targets: jax.Array,
-    beta: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
     """Losses of the sampled anchors of all images.
 
@@ -36,10 +23,9 @@ def rpn_loss(
         deltas: float32 [..., n, 4].
         kind: int32 [..., n], of `matching`; ignored ones count only in the denominator.
         targets: float32 [..., n, 4], the deltas of the matched objects.
-        beta: of `smooth_l1`.
 
     Returns:
-        Cross-entropy of the objectness, and smooth L1 of the foreground's deltas; both are
+        Cross-entropy of the objectness, and L1 of the foreground's deltas; both are
         sums over the number of samples, with what is ignored.
     """
     foreground = kind == FOREGROUND
@@ -47,9 +33,8 @@ def rpn_loss(
         logits, foreground.astype(logits.dtype)
     )
     entropy = jnp.where(kind == IGNORED, 0, entropy)
-    return jnp.sum(entropy) / kind.size, _box_loss(
-        deltas, targets, foreground, beta
-    ) / kind.size
+    boxes = _box_loss(deltas, targets, foreground)
+    return jnp.sum(entropy) / kind.size, boxes / kind.size
 
 
 def box_head_loss(
@@ -58,7 +43,6 @@ def box_head_loss(
     kind: jax.Array,
     classes: jax.Array,
     targets: jax.Array,
-    beta: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
     """Losses of the sampled proposals of all images.
 
@@ -68,10 +52,9 @@ def box_head_loss(
         kind: int32 [R], of `matching`.
         classes: int32 [R], of the matched objects; only those of the foreground count.
         targets: float32 [R, 4], the deltas of the matched objects.
-        beta: of `smooth_l1`.
 
     Returns:
-        Cross-entropy of the classes, and smooth L1 of the deltas of the foreground's class.
+        Cross-entropy of the classes, and L1 of the deltas of the foreground's class.
         Both are sums over the number of proposals that are not ignored.
     """
     count = jnp.maximum(jnp.sum(kind != IGNORED), 1)
@@ -84,13 +67,12 @@ def box_head_loss(
     # A product instead of a gather: its gradient is no scatter.
     one_hot = jax.nn.one_hot(own, background, dtype=deltas.dtype)
     chosen = jnp.einsum("rk,rkd->rd", one_hot, deltas, precision="highest")
-    return jnp.sum(entropy) / count, _box_loss(
-        chosen, targets, foreground, beta
-    ) / count
+    return jnp.sum(entropy) / count, _box_loss(chosen, targets, foreground) / count
 
 
-def _box_loss(deltas, targets, foreground, beta) -> jax.Array:
+def _box_loss(deltas, targets, foreground) -> jax.Array:
+    """The sum of |deltas - targets|: Detectron2's R50-C4 smooths no corner of it."""
     # Selected before the loss: a target of padding may be large, and its gradient as well.
     targets = jnp.where(foreground[..., None], targets, 0)
     deltas = jnp.where(foreground[..., None], deltas, 0)
-    return jnp.sum(smooth_l1(deltas, targets, beta))
+    return jnp.sum(jnp.abs(deltas - targets))

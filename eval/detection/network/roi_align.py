@@ -14,11 +14,12 @@ def roi_align(
     boxes: jax.Array,
     scale: float,
     size: int,
-    sampling_ratio: int = 0,
 ) -> jax.Array:
     """Interpolate the part of a map inside of each box.
 
-    torchvision's `roi_align` with `aligned=True`. The intermediate array has R * size * W * C
+    torchvision's `roi_align` with `aligned=True` and adaptive sampling: a bin has as many
+    samples in a row and in a column as positions, rounded up; at most what a box as large
+    as the map needs. The intermediate array has R * size * W * C
     numbers: for many boxes on a large map go image by image, with `jax.lax.map`.
 
     Args:
@@ -26,8 +27,6 @@ def roi_align(
         boxes: [R, 4] in pixels of the image. They get no gradient.
         scale: positions of the map a pixel, such as 1 / 16.
         size: bins in a row and in a column.
-        sampling_ratio: samples of a bin in a row and in a column. 0: as many as the bin
-            has positions, rounded up; at most what a box as large as the map needs.
 
     Returns:
         [R, size, size, C] in the dtype of the features.
@@ -37,7 +36,7 @@ def roi_align(
     boxes = jax.lax.stop_gradient(boxes).astype(jnp.float32) * scale - 0.5
     height, width, _ = features.shape
     rows, columns = (
-        _weights(boxes[:, axis], boxes[:, axis + 2], n, size, sampling_ratio)
+        _weights(boxes[:, axis], boxes[:, axis + 2], n, size)
         for axis, n in ((1, height), (0, width))
     )
 
@@ -55,16 +54,11 @@ def roi_align(
     return product("rqw,rpwc->rpqc", columns, product("rph,hwc->rpwc", rows, features))
 
 
-def _weights(
-    start: jax.Array, end: jax.Array, length: int, size: int, sampling_ratio: int
-) -> jax.Array:
+def _weights(start: jax.Array, end: jax.Array, length: int, size: int) -> jax.Array:
     """The share of each of `length` positions in each bin of each box: [R, size, length]."""
     extent = end - start
-    most = sampling_ratio or -(-length // size)
-    if sampling_ratio:
-        samples = jnp.full(extent.shape, float(sampling_ratio))
-    else:
-        samples = jnp.clip(jnp.ceil(extent / size), 0, most)
+    most = -(-length // size)
+    samples = jnp.clip(jnp.ceil(extent / size), 0, most)
     # [R, size, most]: where the samples are, in positions of the map.
     number = jnp.arange(most)
     inside = (number + 0.5) / jnp.maximum(samples, 1)[:, None]

@@ -16,7 +16,7 @@ class Annotation(NamedTuple):
     """What is in an image.
 
     Attributes:
-      id: names the image in words of an error.
+      id: names the image in messages.
       size: its height and width.
       names: class of each object.
       boxes: float32 [n, 4], x1, y1, x2, y2 in pixels; a box is x2 - x1 wide.
