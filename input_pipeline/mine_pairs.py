@@ -121,15 +121,8 @@ def find_features(store: ImageStore) -> np.ndarray:
 def make_table(store: ImageStore, first: np.ndarray, second: np.ndarray) -> PairTable:
     """The pairs as a table; a pair has the label of its first image."""
     encoder = _CHECKPOINT.value or _FEATURES.value or "shapes and colours"
-    return PairTable(
-        first=first,
-        second=second,
-        label=store.labels[first],
-        store=store.name,
-        split=store.split,
-        fingerprint=store.fingerprint,
-        source=f"mutual {_NEIGHBOURS.value} nearest neighbours by {encoder}",
-    )
+    source = f"mutual {_NEIGHBOURS.value} nearest neighbours by {encoder}"
+    return PairTable.of(store, first, second, store.labels[first], source)
 
 
 def draw_precision(

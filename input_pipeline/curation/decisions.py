@@ -18,8 +18,10 @@ import numpy as np
 from input_pipeline.pairs.table import PairTable, check_table
 from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
+from sp_jax.files import write_text
 
 UNDECIDED, ACCEPTED, REJECTED = 0, 1, 2
+_ACTIONS = {"accept": ACCEPTED, "reject": REJECTED, "swap": UNDECIDED}
 _COLUMNS = ("time", "pair", "action", "second")
 # A name with a line end must not make two lines: only the last line can be torn.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
@@ -99,18 +101,17 @@ class Curation:
         which = self.status == ACCEPTED
         if not which.any():
             raise UserError("No pair has been accepted yet.")
-        return dataclasses.replace(
-            self.table,
-            first=self.table.first[which],
-            second=self.second[which],
-            label=self.table.label[which],
-            source=f"curated ({which.sum()} of {len(which)} accepted): {self.table.source}",
-        )
+        table = dataclasses.replace(self.table, second=self.second)
+        return table.take(which, f"curated ({which.sum()} of {len(which)} accepted)")
+
+    def class_name(self, label: int) -> str:
+        """The name of a class id, as the page shows it."""
+        return self.store.class_name(label) or "without a label"
 
     def _check(self, pair: int, action: str) -> None:
         if not 0 <= pair < len(self.table):
             raise UserError(f"There is no pair {pair} of {len(self.table)}.")
-        if action not in ("accept", "reject", "swap"):
+        if action not in _ACTIONS:
             raise UserError(f"There is no action {action!r}.")
 
     def _next_partner(self, pair: int) -> int:
@@ -133,9 +134,7 @@ class Curation:
     def _apply(self, pair: int, action: str, second: int) -> None:
         self._done.append((pair, int(self.status[pair]), int(self.second[pair])))
         self.second[pair] = second
-        self.status[pair] = {"accept": ACCEPTED, "reject": REJECTED}.get(
-            action, UNDECIDED
-        )
+        self.status[pair] = _ACTIONS[action]
 
     def _take_back(self) -> int:
         pair, self.status[pair], self.second[pair] = self._done.pop()
@@ -168,9 +167,7 @@ class Curation:
         head = f"# decisions on the pairs {self.table.digest}\n{','.join(_COLUMNS)}\n"
         try:
             if not self._path.exists():
-                temporary = self._path.with_name(f".{self._path.name}.tmp")
-                temporary.write_text(head)
-                os.replace(temporary, self._path)
+                write_text(self._path, head)
             content = self._path.read_bytes()
             end = content.rfind(b"\n") + 1
             self._repeat(content[:end].decode("utf-8-sig", "surrogateescape"), head)

@@ -62,7 +62,7 @@ def make_app(
             "finished": pair is None,
             "pairs": len(curation.table),
             "decided": int((curation.status != UNDECIDED).sum()),
-            "label": _class_name(curation, curation.table.label[shown]),
+            "label": curation.class_name(curation.table.label[shown]),
             "status": _WORDS.get(int(curation.status[shown]), "undecided"),
             "images": images(shown),
             "classes": _progress(curation, shown),
@@ -163,10 +163,6 @@ def make_app(
     return app
 
 
-def _class_name(curation: Curation, label: int) -> str:
-    return curation.store.class_names[label] if label >= 0 else "without a label"
-
-
 def _progress(curation: Curation, pair: int) -> dict[str, Any]:
     """How far the classes around that of a pair are, in the order of the table.
 
@@ -186,7 +182,7 @@ def _progress(curation: Curation, pair: int) -> dict[str, Any]:
         "before": before,
         "near": [
             {
-                "name": _class_name(curation, classes[i]),
+                "name": curation.class_name(classes[i]),
                 "first": int(first[i]),
                 "accepted": int(accepted[i]),
                 "rejected": int(rejected[i]),

@@ -13,13 +13,9 @@ _CHUNK = 4096  # Rows that are converted at a time.
 def read_features(path: str | os.PathLike[str], count: int) -> np.ndarray:
     """Features that another program made: an .npy file of real numbers of any type.
 
-    Args:
-      path: of the file.
-      count: images N that it must describe.
-
     Returns:
-      float32 [N, D], each row divided by its largest magnitude: the cosines are the same,
-      and no number is too large or too small for them.
+      float32 [count, D], each row divided by its largest magnitude: the cosines are the
+      same, and no number is too large or too small for them.
 
     Raises:
       UserError: it is no .npy file, damaged, has another shape, or holds other values.
@@ -140,9 +136,5 @@ def chance(labels: np.ndarray) -> float:
 
 
 def precision_curve(same: np.ndarray) -> np.ndarray:
-    """Share of right pairs among the first n, for n = 1 ... P.
-
-    Args:
-      same: bool [P], whether both images have one label, the best score first.
-    """
+    """Share of right pairs, bool [P], among the first n, for n = 1 ... P."""
     return np.cumsum(same) / np.arange(1, len(same) + 1)

@@ -87,7 +87,7 @@ def only_shown(
     Args:
       store: the images of the table.
       table: pairs of the store.
-      pairing: as in `stream.index_batches`; "augmented" shows the first images only.
+      pairing: as in `sampling.Sampler`; "augmented" shows the first images only.
 
     Returns:
       The same two if all images are shown, else both with new row numbers.
@@ -219,7 +219,7 @@ def folder_pairs(store: ImageStore) -> PairTable:
 def of_classes(table: PairTable, classes: Iterable[int]) -> PairTable:
     """The pairs of some classes."""
     which = np.isin(table.label, list(classes))
-    return _select(table, which, "the pairs of chosen classes")
+    return table.take(which, "the pairs of chosen classes of")
 
 
 def subset(
@@ -243,8 +243,8 @@ def subset(
             )
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(starts, counts)
-    return _select(
-        table, rank < pairs_per_class, f"the first {pairs_per_class} pairs a class"
+    return table.take(
+        rank < pairs_per_class, f"the first {pairs_per_class} pairs a class of"
     )
 
 
@@ -295,13 +295,7 @@ def read_classes(path: str, store: ImageStore) -> list[int]:
         ) from error
     words = [name.split(" ")[0] for name in store.class_names]
     counts = collections.Counter(words)
-    find = text_files.finder(store.class_names)
-    # With the whole name as its own word where the word is that of several.
-    unique = (
-        word if counts[word] == 1 else name
-        for word, name in zip(words, store.class_names, strict=True)
-    )
-    find_word = text_files.finder(unique)
+    find, find_word = text_files.finder(store.class_names), text_files.finder(words)
     chosen = []
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
@@ -309,11 +303,11 @@ def read_classes(path: str, store: ImageStore) -> list[int]:
         found = find(line)
         if found is None:
             found = find_word(line)
-        if found is None and counts[line] > 1:
-            raise UserError(
-                f"{path}, line {number}: {counts[line]} classes of {store.name!r} begin "
-                f"with {line!r}: write the whole name."
-            )
+            if found is not None and counts[words[found]] > 1:
+                raise UserError(
+                    f"{path}, line {number}: {counts[words[found]]} classes of "
+                    f"{store.name!r} begin with {line!r}: write the whole name."
+                )
         if found is None:
             raise UserError(
                 f"{path}, line {number}: {store.name!r} has no class {line!r}."
@@ -324,16 +318,6 @@ def read_classes(path: str, store: ImageStore) -> list[int]:
     return chosen
 
 
-def _select(table: PairTable, which: np.ndarray, how: str) -> PairTable:
-    return dataclasses.replace(
-        table,
-        first=table.first[which],
-        second=table.second[which],
-        label=table.label[which],
-        source=f"{how} of: {table.source}",
-    )
-
-
 def _table(
     store: ImageStore,
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
@@ -341,12 +325,4 @@ def _table(
 ) -> PairTable:
     """A table for a store from parts of its columns first, second and label."""
     first, second, label = map(np.concatenate, zip(*parts, strict=True))
-    return PairTable(
-        first=first,
-        second=second,
-        label=label,
-        store=store.name,
-        split=store.split,
-        fingerprint=store.fingerprint,
-        source=source,
-    )
+    return PairTable.of(store, first, second, label, source)

@@ -1,6 +1,6 @@
 """Pixels and pairs in the memory of the accelerator, for stores that fit there.
 
-The only module of this room that needs jax. The batches are those of the stream.
+The only module of this package that imports jax. The batches are those of the stream.
 """
 
 from typing import Any, Literal
@@ -87,10 +87,6 @@ def place(
 
     "auto" is the device if it is an accelerator and the pixels take at most a quarter of
     its free memory.
-
-    Args:
-      asked: what the config says.
-      store: the images.
 
     Returns:
       The place, and the reason in words.

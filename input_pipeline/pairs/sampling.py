@@ -17,8 +17,8 @@ from sp_jax.errors import UserError
 
 Pairing = Literal["semantic", "augmented", "mixed"]
 
-_ORDER, _COIN = 0, 1  # Keep the two uses of a seed apart.
-_COIN_BITS = 24
+_ORDER, _CHOICE = 0, 1  # Keep the two uses of a seed apart.
+_CHOICE_BITS = 24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,15 +26,15 @@ class Sampler:
     """Draws the batch of a step without its pixels.
 
     The order of epoch e is a permutation drawn from (seed, e), cut into batches; what is
-    left of it is dropped. The coins of mixed pairs are drawn from (seed, step).
+    left of it is dropped. The choices of mixed pairs are drawn from (seed, step).
 
     Attributes:
       table: P pairs.
       batch_size: pairs B of the global batch, over all processes.
       seed: at least 0 and below 2^32.
       pairing: "semantic": both images of each pair, V = 2. "augmented": the first image
-        only, V = 1. "mixed": a coin for each pair of each step; where it says augmented
-        the second image is the first again, V = 2.
+        only, V = 1. "mixed": a choice for each pair of each step; where it is augmented, the
+        second image is the first again, V = 2.
       semantic_fraction: probability that "mixed" keeps a pair semantic.
 
     Raises:
@@ -115,9 +115,9 @@ class Sampler:
             index = first[:, None]
         else:
             if self.pairing == "mixed":
-                bits = random_bits(self.seed, _COIN, step, self.batch_size, xp)
-                most = round(self.semantic_fraction * 2**_COIN_BITS)
-                keep = (bits >> (32 - _COIN_BITS)) < most
+                bits = random_bits(self.seed, _CHOICE, step, self.batch_size, xp)
+                most = round(self.semantic_fraction * 2**_CHOICE_BITS)
+                keep = (bits >> (32 - _CHOICE_BITS)) < most
                 second = xp.where(keep, second, first)
             index = xp.stack([first, second], axis=1)
         return {"index": index, "label": columns["label"][pairs]}

@@ -31,8 +31,8 @@ def make_dataset(
     Args:
       store: the images that the sampler's table points into.
       sampler: draws the batches, of B pairs with V images.
-      process_index: this process p: rows [p B/n, (p+1) B/n) of the global batch.
-      process_count: number of processes n.
+      process_index: this process p of n: rows [p B/n, (p+1) B/n) of the global batch.
+      process_count: n.
 
     Returns:
       An endless dataset of {"image": uint8 [B/n, V, S, S, 3], "index": int32

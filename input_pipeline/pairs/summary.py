@@ -14,6 +14,7 @@ from sp_jax.errors import UserError
 _CHUNK = 4096  # Pairs that are read at a time.
 _IMAGES = 256  # Images whose contrast is taken at a time.
 _THUMBNAIL = 16
+_SHOWN, _COLUMNS = 80, 8  # Pairs of a contact sheet, and of a line of it.
 # Standard deviations in levels of 255: an image with less is blank, up to the noise of a
 # scanner; a thumbnail with less holds rounding, and its correlation means nothing.
 _BLANK, _ROUNDING = 3.0, 0.1
@@ -24,10 +25,6 @@ NEAR = 0.95
 
 def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
     """Count what can go wrong with pairs.
-
-    Args:
-      table: P pairs of the store.
-      store: its images.
 
     Returns:
       pairs: P.
@@ -76,20 +73,16 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
 
 
 def blank(store: ImageStore, rows: np.ndarray) -> np.ndarray:
-    """Which images have no contrast, bool [n]: no channel deviates by 3 of 255 levels.
+    """Which images have no contrast, bool [n]: every channel has a standard deviation
+    below 3 of 255 levels.
 
     A pair of two of them teaches nothing.
-
-    Args:
-      store: the images.
-      rows: int [n].
     """
     found = np.empty(len(rows), bool)
     for start in range(0, len(rows), _IMAGES):
         part = slice(start, start + _IMAGES)
         pixels = store.read(rows[part])
-        deviation = pixels.std((1, 2), dtype=np.float32)
-        found[part] = deviation.max(axis=1) < _BLANK
+        found[part] = pixels.std((1, 2), dtype=np.float32).max(axis=1) < _BLANK
     return found
 
 
@@ -136,33 +129,21 @@ def _thumbnails(images: np.ndarray) -> np.ndarray:
     return small / np.where(norm < _ROUNDING * side, np.nan, norm)
 
 
-def contact_sheet(
-    table: PairTable, store: ImageStore, pairs: int = 80, columns: int = 8
-) -> Image.Image:
-    """Draw pairs that are spread evenly over the table, with the names of their classes.
-
-    Args:
-      table: pairs of the store.
-      store: its images.
-      pairs: how many to draw, if the table has as many.
-      columns: pairs in a line.
-    """
-    count = min(pairs, len(table))
+def contact_sheet(table: PairTable, store: ImageStore) -> Image.Image:
+    """Draw pairs that are spread evenly over the table, with the names of their classes."""
+    count = min(_SHOWN, len(table))
     chosen = np.linspace(0, len(table) - 1, count).astype(int)
     size = store.images.shape[1]
     scale = max(1, round(96 / size))
     side, text, gap = size * scale, 14, 10
     width, height = 2 * side + gap, side + text + gap
-    lines = -(-count // columns)
-    sheet = Image.new(
-        "RGB", (min(columns, count) * width + gap, lines * height), "white"
-    )
+    lines = -(-count // _COLUMNS)
+    columns = min(_COLUMNS, count)
+    sheet = Image.new("RGB", (columns * width + gap, lines * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for place, row in enumerate(chosen):
-        x = gap + place % columns * width
-        y = place // columns * height
-        label = table.label[row]
-        name = store.class_names[label] if label >= 0 else ""
+        x, y = gap + place % _COLUMNS * width, place // _COLUMNS * height
+        name = store.class_name(table.label[row])
         draw.text((x, y), name[: side // 4], "black", font)
         images = store.read([table.first[row], table.second[row]])
         for i, image in enumerate(images):
@@ -188,12 +169,7 @@ def write_table(
 ) -> None:
     """Write a table, beside it what it holds and some of its pairs; print the numbers.
 
-    Args:
-      out: see `csv_path`.
-      table: pairs of the store.
-      store: its images.
-      score: see `save_table`.
-      **more: numbers besides those of `summarize`.
+    Arguments are those of `save_table`, and numbers besides those of `summarize`.
     """
     save_table(out, table, store, score)
     contact_sheet(table, store).save(out.with_suffix(".png"))

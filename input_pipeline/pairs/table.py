@@ -73,6 +73,30 @@ class PairTable:
         """The number of pairs P."""
         return len(self.first)
 
+    @classmethod
+    def of(
+        cls,
+        store: ImageStore,
+        first: np.ndarray,
+        second: np.ndarray,
+        label: np.ndarray,
+        source: str,
+    ) -> "PairTable":
+        """The table of pairs of a store."""
+        return cls(
+            first, second, label, store.name, store.split, store.fingerprint, source
+        )
+
+    def take(self, pairs: np.ndarray, how: str) -> "PairTable":
+        """The table of some pairs; `how` they were chosen begins its source."""
+        return dataclasses.replace(
+            self,
+            first=self.first[pairs],
+            second=self.second[pairs],
+            label=self.label[pairs],
+            source=f"{how}: {self.source}",
+        )
+
     @property
     def digest(self) -> str:
         """SHA-256 hex over the pairs and the fingerprint of their store."""
@@ -123,11 +147,9 @@ def save_table(
     text.write(text_files.csv_line(_COLUMNS if score is None else (*_COLUMNS, "score")))
     columns = (table.first, table.second, table.label)
     for row, (first, second, label) in enumerate(zip(*columns, strict=True)):
-        name = store.class_names[label] if label >= 0 else ""
+        names = store.ids[first], store.ids[second], store.class_name(label)
         more = () if score is None else (f"{score[row]:.6f}",)
-        text.write(
-            text_files.csv_line((store.ids[first], store.ids[second], name, *more))
-        )
+        text.write(text_files.csv_line((*names, *more)))
     write_text(path, text.getvalue())
 
 
@@ -201,15 +223,8 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
                 f"{where}: {store.name!r} has no class {class_name[:_SHOWN]!r}: "
                 f"{_advice(class_name)}, or leave the label empty."
             )
-    return PairTable(
-        first=np.asarray(first, np.int32),
-        second=np.asarray(second, np.int32),
-        label=np.asarray(label, np.int32),
-        store=store.name,
-        split=store.split,
-        fingerprint=store.fingerprint,
-        source=header.get("source", f"file {path.name}"),
-    )
+    columns = (np.asarray(column, np.int32) for column in (first, second, label))
+    return PairTable.of(store, *columns, header.get("source", f"file {path.name}"))
 
 
 def _read_rows(

@@ -1,4 +1,4 @@
-"""The flags that name a store, for the programs of this room."""
+"""The flags that name a store, for the programs of this package."""
 
 from absl import flags
 

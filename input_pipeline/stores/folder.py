@@ -28,7 +28,7 @@ from input_pipeline.stores.image_files import (
     list_files,
     split_of,
 )
-from input_pipeline.stores.image_source import Source, key_of, make_meta
+from input_pipeline.stores.image_source import Source, make_meta, source_of_files
 from sp_jax.errors import UserError
 
 # Files that stand beside images and of which nobody expects that they are used.
@@ -72,14 +72,12 @@ def scan(directory: str) -> Source:
         split: [i for i, name in enumerate(ids) if name.startswith(folder)]
         for folder, split in parts.items()
     }
-    sizes = {file.name: file.size for file in images}
-    return Source(
-        name=f"folder-{files.root.resolve().name}",
-        key=key_of(images),
-        meta=lambda: make_meta(ids, list(classes.values()), splits),
-        open_reader=lambda: lambda row: files.read(ids[row]),
-        size_of=lambda row: sizes[ids[row]],
-        root=files.root,
+    return source_of_files(
+        "folder",
+        files,
+        images,
+        ids,
+        lambda: make_meta(ids, list(classes.values()), splits),
     )
 
 

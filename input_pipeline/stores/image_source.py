@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline.stores.image_files import File
+from input_pipeline.stores.image_files import File, Files
 
 # Row to an encoded image, or to pixels uint8 [H, W, 3]. Several threads may call it.
 Reader = Callable[[int], bytes | np.ndarray]
@@ -46,13 +46,35 @@ class Source(NamedTuple):
     read_alpha: ReadAlpha | None = None
 
 
-def key_of(files: Iterable[File], *others: object) -> str:
-    """SHA-256 hex over names, sizes and times of files, and over further values."""
-    whole = hashlib.sha256(repr(others).encode("utf-8", "surrogateescape"))
-    for file in files:
+def source_of_files(
+    kind: str,
+    files: Files,
+    used: Sequence[File],
+    ids: Sequence[str],
+    meta: Callable[[], dict[str, Any]],
+) -> Source:
+    """The images of a folder or an archive.
+
+    Args:
+      kind: of the store.
+      files: all files.
+      used: those whose names, sizes and times tell whether something changed.
+      ids: the names of the images, by row.
+      meta: see `Source`.
+    """
+    key = hashlib.sha256(b"()")  # Prepared images of before are known by it.
+    for file in used:
         line = f"\0{file.name}\0{file.size}\0{file.stamp}"
-        whole.update(line.encode("utf-8", "surrogateescape"))
-    return whole.hexdigest()
+        key.update(line.encode("utf-8", "surrogateescape"))
+    sizes = {file.name: file.size for file in used}
+    return Source(
+        name=f"{kind}-{files.root.resolve().name}",
+        key=key.hexdigest(),
+        meta=meta,
+        open_reader=lambda: lambda row: files.read(ids[row]),
+        size_of=lambda row: sizes[ids[row]],
+        root=files.root,
+    )
 
 
 def make_meta(

@@ -120,6 +120,10 @@ class ImageStore:
             digests=self.digests[rows],
         )
 
+    def class_name(self, label: int) -> str:
+        """The name of a class id; "" for -1, without a label."""
+        return self.class_names[label] if label >= 0 else ""
+
     def target(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """Labels to predict: "label" or the name of an attribute.
 
@@ -178,8 +182,8 @@ def open_store(
         "squash": both sides become image_size.
       data_dir: where prepared images are kept; default $SP_JAX_DATA, else
         ~/.cache/sp_jax.
-      max_skipped: share of the images that may be damaged. They are left out, and
-        listed in the `skipped.csv` of the prepared folder.
+      max_skipped: share of the images that may be damaged, from 0 to 1. They are left
+        out, and listed in the `skipped.csv` of the prepared folder.
       verify: compare the pixels of all prepared images with their SHA-256, not only of
         some and of changed files.
 
@@ -238,12 +242,7 @@ def open_store(
 
 
 def find_splits(name: str, **options: Any) -> list[str]:
-    """The names of a store's splits.
-
-    Args:
-      name: of the store.
-      **options: as in `open_store`; the store is prepared where it is new.
-    """
+    """The names of a store's splits; the options are those of `open_store`."""
     return list(open_store(name, **options).splits)
 
 

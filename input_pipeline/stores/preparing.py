@@ -42,17 +42,11 @@ T = TypeVar("T")
 
 
 class Writer(Protocol):
-    """A form of prepared images, written into a folder.
+    """A form of prepared images, written into a folder."""
 
-    Attributes:
-      chunk: so many rows of the source are written between two notes.
-      done: rows of the source that an earlier call has written, as it noted.
-      skipped: those of them that it left out, and why.
-    """
-
-    chunk: int
-    done: int
-    skipped: dict[int, str]
+    chunk: int  # Rows of the source between two notes.
+    done: int  # Rows that an earlier call has written, as it noted.
+    skipped: dict[int, str]  # Those of them that it left out, and why.
 
     def write(self, images: Iterator[np.ndarray]) -> None:
         """Bring the next images, uint8 [S, S, 3], and their SHA-256 to the disk."""

@@ -13,9 +13,11 @@ as "n01443537 goldfish".
 Source: http://cs231n.stanford.edu/tiny-imagenet-200.zip
 """
 
+from typing import Any
+
 from input_pipeline import text_files
 from input_pipeline.stores.image_files import SPLITS, Files, is_image, list_files
-from input_pipeline.stores.image_source import Source, key_of, make_meta
+from input_pipeline.stores.image_source import Source, make_meta, source_of_files
 from sp_jax.errors import UserError
 
 _TABLES = ("wnids.txt", "words.txt", "val/val_annotations.txt")
@@ -40,38 +42,25 @@ def scan(directory: str) -> Source:
     names = {file.name for file in files.files}
     if "wnids.txt" not in names or not images:
         raise UserError(f"{files.root} is not Tiny-ImageNet: {_LAYOUT}.")
-    ids = sorted((file.name for file in images), key=_by_split)
+    ids = sorted(
+        (file.name for file in images),
+        key=lambda name: (SPLITS.index(name.partition("/")[0]), name),
+    )
     splits = {
-        part: [i for i, name in enumerate(ids) if name.startswith(f"{part}/")]
+        part: rows
         for part in SPLITS
+        if (rows := [i for i, name in enumerate(ids) if name.startswith(f"{part}/")])
     }
-    sizes = {file.name: file.size for file in images}
-    tables = [file for file in files.files if file.name in _TABLES]
 
-    def meta():
+    def meta() -> dict[str, Any]:
         lines = _lines(files, "words.txt") if "words.txt" in names else []
         words = {
             fields[0]: f"{fields[0]} {fields[-1].partition(',')[0]}" for fields in lines
         }
-        return make_meta(
-            ids,
-            _classes(files, ids),
-            {part: rows for part, rows in splits.items() if rows},
-            words,
-        )
+        return make_meta(ids, _classes(files, ids), splits, words)
 
-    return Source(
-        name=f"tiny_imagenet-{files.root.resolve().name}",
-        key=key_of([*images, *tables]),
-        meta=meta,
-        open_reader=lambda: lambda row: files.read(ids[row]),
-        size_of=lambda row: sizes[ids[row]],
-        root=files.root,
-    )
-
-
-def _by_split(name: str) -> tuple[int, str]:
-    return SPLITS.index(name.partition("/")[0]), name
+    tables = [file for file in files.files if file.name in _TABLES]
+    return source_of_files("tiny_imagenet", files, [*images, *tables], ids, meta)
 
 
 def _classes(files: Files, ids: list[str]) -> list[str | None]:

@@ -175,15 +175,8 @@ def test_a_line_that_is_no_decision_is_named(store, table, tmp_path, lines):
 def test_odd_names_survive_the_log(make_store, tmp_path):
     names = ("a\rb", "c\nd", "c\\nd", 'e,"f', "\udcff\u2028ä", "#\r\n")
     store = dataclasses.replace(make_store([0] * 6), ids=names)
-    table = pairs.PairTable(
-        np.arange(6),
-        np.roll(np.arange(6), 1),
-        np.zeros(6, int),
-        store.name,
-        store.split,
-        store.fingerprint,
-        "by hand",
-    )
+    rows = np.arange(6)
+    table = pairs.PairTable.of(store, rows, np.roll(rows, 1), 0 * rows, "by hand")
     path = tmp_path / "decisions.csv"
     curation = Curation(table, store, path)
     for pair in range(6):
@@ -194,9 +187,8 @@ def test_odd_names_survive_the_log(make_store, tmp_path):
 
 
 def test_a_log_that_cannot_be_written(store, table, tmp_path):
-    (tmp_path / ".decisions.csv.tmp").mkdir()
     with pytest.raises(UserError, match="Cannot keep decisions in .*: make room, or"):
-        Curation(table, store, tmp_path / "decisions.csv")
+        Curation(table, store, tmp_path / "nowhere" / "decisions.csv")
 
 
 def test_a_kill_loses_no_decision(tmp_path):

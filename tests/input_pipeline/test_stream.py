@@ -93,7 +93,7 @@ def test_the_label_is_that_of_both_images(make_store, store, table):
     assert sorted(batch["label"]) == sorted(partly.labels)
 
 
-def test_mixed_coins(table):
+def test_mixed_choices(table):
     def batch(step, fraction, seed=5):
         sampler = Sampler(table, 140, seed, "mixed", fraction)
         return sampler.batch(step)["index"]
@@ -102,17 +102,17 @@ def test_mixed_coins(table):
     kept = []
     for step in range(100):
         index, whole = batch(step, 0.3), semantic.batch(step)["index"]
-        coin = index[:, 1] != index[:, 0]
+        chosen = index[:, 1] != index[:, 0]
         assert index.shape == (140, 2)
         assert np.array_equal(index[:, 0], whole[:, 0])
-        assert np.array_equal(index[coin, 1], whole[coin, 1])
-        kept.append(coin)
-    # 14,000 coins: standard deviation 0.0039.
+        assert np.array_equal(index[chosen, 1], whole[chosen, 1])
+        kept.append(chosen)
+    # 14,000 choices: standard deviation 0.0039.
     assert np.mean(kept) == pytest.approx(0.3, abs=0.016)
-    assert len({coin.tobytes() for coin in kept}) == 100  # New coins each step.
+    assert len({chosen.tobytes() for chosen in kept}) == 100  # New choices each step.
     assert np.array_equal(batch(3, 1.0), semantic.batch(3)["index"])
     assert np.array_equal(batch(3, 0.0)[:, 1], semantic.batch(3)["index"][:, 0])
-    # More semantic pairs are a superset of fewer: the same coins.
+    # More semantic pairs are a superset of fewer: the same choices.
     less, more = (
         set(np.flatnonzero(np.diff(batch(3, fraction))[:, 0]))
         for fraction in (0.2, 0.6)
