@@ -20,16 +20,7 @@ import jax.numpy as jnp
 
 from sp_jax import losses
 from sp_jax.augment import Augment
-from sp_jax.methods import byol
-from sp_jax.methods.base import (
-    Method,
-    Network,
-    Output,
-    RunSize,
-    forward,
-    init_network,
-    pair_cosine,
-)
+from sp_jax.methods import base, byol
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 from sp_jax.optim import Rule
@@ -56,12 +47,12 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     off_diagonal_weight: float = 0.0051,
     projection_dim: int = 8192,
     projection_layers: int = 3,
-) -> Method:
+) -> base.Method:
     """Make Barlow Twins around a backbone.
 
     Args:
@@ -81,14 +72,14 @@ def create(
         last_bias=False,
         dtype=backbone.dtype,
     )
-    network = Network(backbone, projector)
+    network = base.Network(backbone, projector)
 
     def init(key, views):
-        params, stats = init_network(network, key, views[0])
+        params, stats = base.init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
     def loss(params, state, batch, key):
-        ((h1, z1), (h2, z2)), stats = forward(
+        ((h1, z1), (h2, z2)), stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -97,9 +88,9 @@ def create(
             drop_path=key,
         )
         value = losses.barlow_twins(z1, z2, off_diagonal_weight)
-        metrics = {"pair_cosine": pair_cosine(z1, z2)}
-        return value, Output(
+        metrics = {"pair_cosine": base.pair_cosine(z1, z2)}
+        return value, base.Output(
             {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    return Method(init, loss)
+    return base.Method(init, loss)

@@ -26,17 +26,7 @@ import optax
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
-from sp_jax.methods.base import (
-    Method,
-    Network,
-    Output,
-    PredictorNetwork,
-    RunSize,
-    forward,
-    init_network,
-    pair_cosine,
-    without_predictor,
-)
+from sp_jax.methods import base
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
@@ -71,13 +61,13 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     momentum: float = 0.99,
     hidden_dim: int = 4096,
     projection_dim: int = 256,
     projection_norm: bool = False,
-) -> Method:
+) -> base.Method:
     """Make BYOL around a backbone.
 
     Args:
@@ -100,14 +90,14 @@ def create(
         return MLP(widths, last_bias=False, last_norm=last_norm, dtype=backbone.dtype)
 
     projector = mlp("plain" if projection_norm else "none")
-    network = PredictorNetwork(backbone, projector, mlp())
-    target_network = Network(backbone, projector)
+    network = base.PredictorNetwork(backbone, projector, mlp())
+    target_network = base.Network(backbone, projector)
     schedule = optim.cosine(momentum, 1.0, run.total_steps)
 
     def init(key, views):
         online_key, target_key = jax.random.split(key)
-        params, stats = init_network(network, online_key, views[0])
-        target, target_stats = init_network(target_network, target_key, views[0])
+        params, stats = base.init_network(network, online_key, views[0])
+        target, target_stats = base.init_network(target_network, target_key, views[0])
         return params, {
             "batch_stats": stats,
             "target": target,
@@ -115,7 +105,7 @@ def create(
         }
 
     def loss(params, state, batch, key):
-        ((h1, _, p1), (h2, _, p2)), stats = forward(
+        ((h1, _, p1), (h2, _, p2)), stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -123,7 +113,7 @@ def create(
             joint=False,
             drop_path=key,
         )
-        ((_, t1), (_, t2)), target_stats = forward(
+        ((_, t1), (_, t2)), target_stats = base.forward(
             target_network,
             state["target"],
             state["target_stats"],
@@ -133,14 +123,14 @@ def create(
         value = losses.byol(p1, t2) + losses.byol(p2, t1)
         state = {**state, "batch_stats": stats, "target_stats": target_stats}
         metrics = {
-            "pair_cosine": pair_cosine(t1, t2),
+            "pair_cosine": base.pair_cosine(t1, t2),
             "target_momentum": schedule(batch.step),
         }
-        return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
+        return value, base.Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
     def update(params, state, step):
-        online = without_predictor(params)
+        online = base.without_predictor(params)
         target = optax.incremental_update(online, state["target"], 1 - schedule(step))
         return params, {**state, "target": target}
 
-    return Method(init, loss, update)
+    return base.Method(init, loss, update)

@@ -31,17 +31,7 @@ import jax.numpy as jnp
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
-from sp_jax.methods import swav
-from sp_jax.methods.base import (
-    Method,
-    Network,
-    Output,
-    RunSize,
-    forward,
-    init_network,
-    pair_cosine,
-    write_rows,
-)
+from sp_jax.methods import base, swav
 from sp_jax.models import MLP
 
 OPTIMIZER = {
@@ -66,7 +56,7 @@ def views(size: int, local_crops: int = 0) -> tuple[Augment, ...]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     temperature: float = 0.1,
     num_clusters: int = 3000,
@@ -74,7 +64,7 @@ def create(
     kmeans_iterations: int = 10,
     hidden_dim: int = 2048,
     projection_dim: int = 128,
-) -> Method:
+) -> base.Method:
     """Make DeepCluster-v2 around a backbone.
 
     Args:
@@ -99,10 +89,12 @@ def create(
             f"num_clusters {num_clusters} exceeds the {run.num_images} images: use "
             "fewer clusters."
         )
-    network = Network(backbone, MLP((hidden_dim, projection_dim), dtype=backbone.dtype))
+    network = base.Network(
+        backbone, MLP((hidden_dim, projection_dim), dtype=backbone.dtype)
+    )
 
     def init(key, views):
-        params, stats = init_network(network, key, views[0])
+        params, stats = base.init_network(network, key, views[0])
         return params, {
             "batch_stats": stats,
             "bank": jnp.zeros((2, run.num_images, projection_dim)),
@@ -112,10 +104,12 @@ def create(
 
     def remember(bank, outputs, index):
         rows = [jax.lax.stop_gradient(losses.l2_normalize(z)) for _, z in outputs[:2]]
-        return jnp.stack([write_rows(bank[g], index[:, g], rows[g]) for g in range(2)])
+        return jnp.stack(
+            [base.write_rows(bank[g], index[:, g], rows[g]) for g in range(2)]
+        )
 
     def fill_banks(params, state, batch):
-        outputs, stats = forward(
+        outputs, stats = base.forward(
             network, params, state["batch_stats"], batch.views[:2], joint=True
         )
         bank = remember(state["bank"], outputs, batch.index)
@@ -143,7 +137,7 @@ def create(
             lambda: cluster(cluster_key, state["bank"]),
             lambda: (state["prototypes"], state["clusters"]),
         )
-        outputs, stats = forward(
+        outputs, stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -165,7 +159,7 @@ def create(
         correct = jnp.argmax(scores[0], axis=1) == targets[0]
         (h1, z1), (h2, z2) = outputs[:2]
         metrics = {
-            "pair_cosine": pair_cosine(z1, z2),
+            "pair_cosine": base.pair_cosine(z1, z2),
             "cluster_accuracy": jnp.sum(correct)
             / jnp.maximum(jnp.sum(targets[0] >= 0), 1),
         }
@@ -175,8 +169,8 @@ def create(
             "prototypes": prototypes,
             "clusters": clusters,
         }
-        return sum(terms) / num_heads, Output(
+        return sum(terms) / num_heads, base.Output(
             state, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    return Method(init, loss, fill_banks=fill_banks)
+    return base.Method(init, loss, fill_banks=fill_banks)

@@ -28,16 +28,7 @@ import optax
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
-from sp_jax.methods import byol
-from sp_jax.methods.base import (
-    Method,
-    Network,
-    Output,
-    RunSize,
-    forward,
-    init_network,
-    online_backbone,
-)
+from sp_jax.methods import base, byol
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import DINOHead
 from sp_jax.optim import Rule
@@ -68,7 +59,7 @@ def views(size: int, local_crops: int = 8) -> tuple[Augment, ...]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     student_temperature: float = 0.1,
     teacher_temperature: float = 0.04,
@@ -81,7 +72,7 @@ def create(
     bottleneck_dim: int = 256,
     norm_last_layer: bool = True,
     head_norm: bool = False,
-) -> Method:
+) -> base.Method:
     """Make DINO around a backbone.
 
     Args:
@@ -115,7 +106,7 @@ def create(
         head_norm,
         dtype=backbone.dtype,
     )
-    network = Network(backbone, head)
+    network = base.Network(backbone, head)
     schedule = optim.cosine(momentum, 1.0, run.total_steps)
 
     def teacher_temperature_at(step):
@@ -128,7 +119,7 @@ def create(
         return warmup_teacher_temperature + share * change
 
     def init(key, views):
-        params, stats = init_network(network, key, views[0])
+        params, stats = base.init_network(network, key, views[0])
         return params, {
             "batch_stats": stats,
             "teacher": params,
@@ -137,7 +128,7 @@ def create(
         }
 
     def loss(params, state, batch, key):
-        outputs, stats = forward(
+        outputs, stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -145,7 +136,7 @@ def create(
             joint=True,
             drop_path=key,
         )
-        targets, teacher_stats = forward(
+        targets, teacher_stats = base.forward(
             network,
             state["teacher"],
             state["teacher_stats"],
@@ -174,15 +165,15 @@ def create(
             "center": losses.dino_center(state["center"], teacher, center_momentum),
         }
         features = jnp.stack([h for h, _ in outputs[:2]], axis=1)
-        return value, Output(state, metrics, features)
+        return value, base.Output(state, metrics, features)
 
     def update(params, state, step):
         teacher = optax.incremental_update(params, state["teacher"], 1 - schedule(step))
         return params, {**state, "teacher": teacher}
 
     def teacher_backbone(params, state):
-        return online_backbone(
+        return base.online_backbone(
             state["teacher"], {"batch_stats": state["teacher_stats"]}
         )
 
-    return Method(init, loss, update, teacher_backbone)
+    return base.Method(init, loss, update, teacher_backbone)

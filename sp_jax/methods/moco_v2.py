@@ -28,15 +28,7 @@ import optax
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
-from sp_jax.methods import simsiam
-from sp_jax.methods.base import (
-    Method,
-    Network,
-    Output,
-    RunSize,
-    init_network,
-    pair_cosine,
-)
+from sp_jax.methods import base, simsiam
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
@@ -59,7 +51,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     temperature: float = 0.2,
     momentum: float = 0.999,
@@ -67,7 +59,7 @@ def create(
     hidden_dim: int = 2048,
     projection_dim: int = 128,
     bn_groups: int = 8,
-) -> Method:
+) -> base.Method:
     """Make MoCo v2 around a backbone.
 
     Args:
@@ -106,11 +98,11 @@ def create(
     projector = MLP(
         (hidden_dim, projection_dim), hidden_norm=False, dtype=backbone.dtype
     )
-    network = Network(backbone, projector)
+    network = base.Network(backbone, projector)
 
     def init(key, views):
         network_key, queue_key = jax.random.split(key)
-        params, stats = init_network(network, network_key, views[0])
+        params, stats = base.init_network(network, network_key, views[0])
         queue = jax.random.normal(queue_key, (queue_size, projection_dim))
         return params, {
             "batch_stats": stats,
@@ -162,7 +154,7 @@ def create(
             "queue": queue,
             "pointer": pointer,
         }
-        metrics = {"pair_cosine": pair_cosine(q, k)}
-        return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
+        metrics = {"pair_cosine": base.pair_cosine(q, k)}
+        return value, base.Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
-    return Method(init, loss)
+    return base.Method(init, loss)

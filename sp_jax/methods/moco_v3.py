@@ -28,18 +28,7 @@ import optax
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
-from sp_jax.methods import byol
-from sp_jax.methods.base import (
-    Method,
-    Network,
-    Output,
-    PredictorNetwork,
-    RunSize,
-    forward,
-    init_network,
-    pair_cosine,
-    without_predictor,
-)
+from sp_jax.methods import base, byol
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 from sp_jax.optim import Rule
@@ -67,7 +56,7 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     temperature: float = 1.0,
     momentum: float = 0.99,
@@ -75,7 +64,7 @@ def create(
     projection_dim: int = 256,
     projection_layers: int = 2,
     predictor_norm: bool = False,
-) -> Method:
+) -> base.Method:
     """Make MoCo v3 around a backbone.
 
     Args:
@@ -105,20 +94,20 @@ def create(
         last_norm="plain" if predictor_norm else "none",
         dtype=backbone.dtype,
     )
-    network = PredictorNetwork(backbone, projector, predictor)
-    key_network = Network(backbone, projector)
+    network = base.PredictorNetwork(backbone, projector, predictor)
+    key_network = base.Network(backbone, projector)
     schedule = optim.cosine(momentum, 1.0, run.total_steps)
 
     def init(key, views):
-        params, stats = init_network(network, key, views[0])
+        params, stats = base.init_network(network, key, views[0])
         return params, {
             "batch_stats": stats,
-            "key": without_predictor(params),
-            "key_stats": without_predictor(stats),
+            "key": base.without_predictor(params),
+            "key_stats": base.without_predictor(stats),
         }
 
     def loss(params, state, batch, key):
-        ((h1, _, q1), (h2, _, q2)), stats = forward(
+        ((h1, _, q1), (h2, _, q2)), stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -126,11 +115,11 @@ def create(
             joint=False,
             drop_path=key,
         )
-        online = jax.lax.stop_gradient(without_predictor(params))
+        online = jax.lax.stop_gradient(base.without_predictor(params))
         target = optax.incremental_update(
             online, state["key"], 1 - schedule(batch.step)
         )
-        ((_, k1), (_, k2)), key_stats = forward(
+        ((_, k1), (_, k2)), key_stats = base.forward(
             key_network, target, state["key_stats"], batch.views, joint=False
         )
         value = losses.moco_v3(q1, k2, temperature) + losses.moco_v3(
@@ -138,9 +127,9 @@ def create(
         )
         state = {"batch_stats": stats, "key": target, "key_stats": key_stats}
         metrics = {
-            "pair_cosine": pair_cosine(k1, k2),
+            "pair_cosine": base.pair_cosine(k1, k2),
             "key_momentum": schedule(batch.step),
         }
-        return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
+        return value, base.Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
-    return Method(init, loss)
+    return base.Method(init, loss)

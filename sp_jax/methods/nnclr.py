@@ -27,16 +27,7 @@ import jax.numpy as jnp
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
-from sp_jax.methods import simclr
-from sp_jax.methods.base import (
-    Method,
-    Output,
-    PredictorNetwork,
-    RunSize,
-    forward,
-    init_network,
-    pair_cosine,
-)
+from sp_jax.methods import base, simclr
 from sp_jax.models import MLP
 
 OPTIMIZER = {
@@ -57,14 +48,14 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     temperature: float = 0.1,
     queue_size: int = 98304,
     hidden_dim: int = 2048,
     projection_dim: int = 256,
     predictor_dim: int = 4096,
-) -> Method:
+) -> base.Method:
     """Make NNCLR around a backbone.
 
     Args:
@@ -100,11 +91,11 @@ def create(
     predictor = MLP(
         (predictor_dim, projection_dim), hidden_bias=False, dtype=backbone.dtype
     )
-    network = PredictorNetwork(backbone, projector, predictor)
+    network = base.PredictorNetwork(backbone, projector, predictor)
 
     def init(key, views):
         network_key, queue_key = jax.random.split(key)
-        params, stats = init_network(network, network_key, views[0])
+        params, stats = base.init_network(network, network_key, views[0])
         queue = jax.random.normal(queue_key, (queue_size, projection_dim))
         return params, {
             "batch_stats": stats,
@@ -114,7 +105,7 @@ def create(
         }
 
     def loss(params, state, batch, key):
-        ((h1, z1, p1), (h2, z2, p2)), stats = forward(
+        ((h1, z1, p1), (h2, z2, p2)), stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -133,8 +124,8 @@ def create(
         known = batch.label >= 0
         right = known & (state["labels"][near1] == batch.label)
         metrics = {
-            "pair_cosine": pair_cosine(z1, z2),
-            "neighbour_cosine": pair_cosine(z1, queue[near1]),
+            "pair_cosine": base.pair_cosine(z1, z2),
+            "neighbour_cosine": base.pair_cosine(z1, queue[near1]),
             "neighbour_accuracy": jnp.sum(right) / jnp.maximum(jnp.sum(known), 1),
         }
         update = jax.lax.dynamic_update_slice
@@ -144,6 +135,6 @@ def create(
             "labels": update(state["labels"], batch.label, (place,)),
             "pointer": (place + batch.label.shape[0]) % queue_size,
         }
-        return value, Output(state, metrics, jnp.stack([h1, h2], axis=1))
+        return value, base.Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
-    return Method(init, loss)
+    return base.Method(init, loss)

@@ -31,13 +31,7 @@ import jax.numpy as jnp
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment, Jigsaw
-from sp_jax.methods.base import (
-    Method,
-    Output,
-    RunSize,
-    pair_cosine,
-    write_rows,
-)
+from sp_jax.methods import base
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
@@ -110,7 +104,7 @@ class PIRLNetwork(nn.Module):
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     loss: str = "nce",
     temperature: float = 0.07,
@@ -119,7 +113,7 @@ def create(
     hidden_dim: int = 0,
     projection_dim: int = 128,
     projection_norm: bool = False,
-) -> Method:
+) -> base.Method:
     """Make PIRL around a backbone.
 
     Args:
@@ -219,15 +213,15 @@ def create(
         ) * losses.l2_normalize(jax.lax.stop_gradient(v1))
         state = {
             "batch_stats": new.get("batch_stats", {}),
-            "memory": write_rows(memory, image, losses.l2_normalize(moved)),
+            "memory": base.write_rows(memory, image, losses.l2_normalize(moved)),
             "normalizer": normalizer,
         }
         metrics = {
-            "pair_cosine": pair_cosine(v1, v2),
-            "memory_cosine": pair_cosine(v1, positives),
+            "pair_cosine": base.pair_cosine(v1, v2),
+            "memory_cosine": base.pair_cosine(v1, positives),
         }
-        return (terms[0] + terms[1]) / 2, Output(
+        return (terms[0] + terms[1]) / 2, base.Output(
             state, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    return Method(init, loss_fn)
+    return base.Method(init, loss_fn)

@@ -20,15 +20,7 @@ import jax.numpy as jnp
 
 from sp_jax.augment import Augment
 from sp_jax.losses import nt_xent
-from sp_jax.methods.base import (
-    Method,
-    Network,
-    Output,
-    RunSize,
-    forward,
-    init_network,
-    pair_cosine,
-)
+from sp_jax.methods import base
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import SimCLRHead
 from sp_jax.optim import DECAY_KERNELS
@@ -66,12 +58,12 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     temperature: float = 0.1,
     projection_dim: int = 128,
     projection_layers: int = 3,
-) -> Method:
+) -> base.Method:
     """Make SimCLR around a backbone.
 
     Args:
@@ -85,14 +77,14 @@ def create(
         The method; its state is `{"batch_stats": ...}`.
     """
     head = SimCLRHead(projection_dim, projection_layers, dtype=backbone.dtype)
-    network = Network(backbone, head)
+    network = base.Network(backbone, head)
 
     def init(key, views):
-        params, stats = init_network(network, key, views[0])
+        params, stats = base.init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
     def loss(params, state, batch, key):
-        ((h1, z1), (h2, z2)), stats = forward(
+        ((h1, z1), (h2, z2)), stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -100,9 +92,9 @@ def create(
             joint=True,
             drop_path=key,
         )
-        metrics = {"pair_cosine": pair_cosine(z1, z2)}
+        metrics = {"pair_cosine": base.pair_cosine(z1, z2)}
         features = jnp.stack([h1, h2], axis=1)
-        output = Output({"batch_stats": stats}, metrics, features)
+        output = base.Output({"batch_stats": stats}, metrics, features)
         return nt_xent(z1, z2, temperature), output
 
-    return Method(init, loss)
+    return base.Method(init, loss)

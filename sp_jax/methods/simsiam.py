@@ -21,15 +21,7 @@ import jax.numpy as jnp
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
-from sp_jax.methods.base import (
-    Method,
-    Output,
-    PredictorNetwork,
-    RunSize,
-    forward,
-    init_network,
-    pair_cosine,
-)
+from sp_jax.methods import base
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 from sp_jax.optim import Rule
@@ -65,12 +57,12 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     projection_dim: int = 2048,
     projection_layers: int = 3,
     predictor_dim: int = 512,
-) -> Method:
+) -> base.Method:
     """Make SimSiam around a backbone.
 
     Args:
@@ -95,14 +87,14 @@ def create(
     predictor = MLP(
         (predictor_dim, projection_dim), hidden_bias=False, dtype=backbone.dtype
     )
-    network = PredictorNetwork(backbone, projector, predictor)
+    network = base.PredictorNetwork(backbone, projector, predictor)
 
     def init(key, views):
-        params, stats = init_network(network, key, views[0])
+        params, stats = base.init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
     def loss(params, state, batch, key):
-        ((h1, z1, p1), (h2, z2, p2)), stats = forward(
+        ((h1, z1, p1), (h2, z2, p2)), stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -112,11 +104,11 @@ def create(
         )
         value = (losses.simsiam(p1, z2) + losses.simsiam(p2, z1)) / 2
         metrics = {
-            "pair_cosine": pair_cosine(z1, z2),
+            "pair_cosine": base.pair_cosine(z1, z2),
             "projection_std": losses.feature_std(z1) * projection_dim**0.5,
         }
-        return value, Output(
+        return value, base.Output(
             {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    return Method(init, loss)
+    return base.Method(init, loss)

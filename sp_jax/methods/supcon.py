@@ -26,16 +26,7 @@ import jax.numpy as jnp
 
 from sp_jax import losses
 from sp_jax.augment import Augment
-from sp_jax.methods import simclr
-from sp_jax.methods.base import (
-    Method,
-    Network,
-    Output,
-    RunSize,
-    forward,
-    init_network,
-    pair_cosine,
-)
+from sp_jax.methods import base, simclr
 from sp_jax.models import SimCLRHead
 
 OPTIMIZER = simclr.OPTIMIZER
@@ -50,12 +41,12 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     temperature: float = 0.1,
     projection_dim: int = 128,
     projection_layers: int = 3,
-) -> Method:
+) -> base.Method:
     """Make SupCon around a backbone.
 
     Args:
@@ -70,14 +61,14 @@ def create(
         number of positives of a view: 1 where no two pairs share a label.
     """
     head = SimCLRHead(projection_dim, projection_layers, dtype=backbone.dtype)
-    network = Network(backbone, head)
+    network = base.Network(backbone, head)
 
     def init(key, views):
-        params, stats = init_network(network, key, views[0])
+        params, stats = base.init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
     def loss(params, state, batch, key):
-        ((h1, z1), (h2, z2)), stats = forward(
+        ((h1, z1), (h2, z2)), stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -89,10 +80,12 @@ def create(
         label = batch.label
         pairs = jnp.sum((label[:, None] == label) & (label >= 0), axis=1)
         metrics = {
-            "pair_cosine": pair_cosine(z1, z2),
+            "pair_cosine": base.pair_cosine(z1, z2),
             "positives": jnp.mean(2.0 * jnp.maximum(pairs, 1) - 1.0),
         }
-        output = Output({"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1))
+        output = base.Output(
+            {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
+        )
         return losses.supcon(z1, z2, label, temperature), output
 
-    return Method(init, loss, needs_labels=True)
+    return base.Method(init, loss, needs_labels=True)

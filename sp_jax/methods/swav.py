@@ -28,16 +28,7 @@ import jax.numpy as jnp
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
-from sp_jax.methods.base import (
-    Images,
-    Method,
-    Output,
-    RunSize,
-    features_by_size,
-    forward,
-    init_network,
-    pair_cosine,
-)
+from sp_jax.methods import base
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 from sp_jax.models.heads import torch_linear
@@ -81,9 +72,9 @@ class SwAVNetwork(nn.Module):
     projector: nn.Module
     prototypes: nn.Module
 
-    def __call__(self, x: Images, train: bool) -> tuple[jax.Array, ...]:
+    def __call__(self, x: base.Images, train: bool) -> tuple[jax.Array, ...]:
         """Map images to features, unit projections and scores of the prototypes."""
-        h = features_by_size(self.backbone, x, train)
+        h = base.features_by_size(self.backbone, x, train)
         z = losses.l2_normalize(self.projector(h, train))
         return h, z, self.prototypes(z)
 
@@ -95,7 +86,7 @@ def _on_the_sphere(params):
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     temperature: float = 0.1,
     epsilon: float = 0.05,
@@ -105,7 +96,7 @@ def create(
     queue_starts: float = 15.0,
     hidden_dim: int = 2048,
     projection_dim: int = 128,
-) -> Method:
+) -> base.Method:
     """Make SwAV around a backbone.
 
     Args:
@@ -146,7 +137,7 @@ def create(
     first_queue_step = round(queue_starts * run.steps_per_epoch)
 
     def init(key, views):
-        params, stats = init_network(network, key, views[0])
+        params, stats = base.init_network(network, key, views[0])
         state = {"batch_stats": stats}
         if queue_size:
             state["queue"] = jnp.zeros((2, queue_size, projection_dim))
@@ -169,7 +160,7 @@ def create(
         return jax.lax.cond(jnp.any(queue[-1] != 0), with_queue, alone, scores)
 
     def loss(params, state, batch, key):
-        outputs, stats = forward(
+        outputs, stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -195,11 +186,14 @@ def create(
             new["queue"] = jnp.stack(queues)
         (h1, z1, _), (h2, z2, _) = outputs[:2]
         used = jnp.zeros(num_prototypes).at[jnp.argmax(codes[0], axis=1)].set(1.0)
-        metrics = {"pair_cosine": pair_cosine(z1, z2), "used_prototypes": used.sum()}
+        metrics = {
+            "pair_cosine": base.pair_cosine(z1, z2),
+            "used_prototypes": used.sum(),
+        }
         value = sum(terms) / len(terms)
-        return value, Output(new, metrics, jnp.stack([h1, h2], axis=1))
+        return value, base.Output(new, metrics, jnp.stack([h1, h2], axis=1))
 
     def update(params, state, step):
         return _on_the_sphere(params), state
 
-    return Method(init, loss, update)
+    return base.Method(init, loss, update)

@@ -17,16 +17,7 @@ import jax.numpy as jnp
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
-from sp_jax.methods import byol
-from sp_jax.methods.base import (
-    Method,
-    Network,
-    Output,
-    RunSize,
-    forward,
-    init_network,
-    pair_cosine,
-)
+from sp_jax.methods import base, byol
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
@@ -50,14 +41,14 @@ def views(size: int) -> tuple[Augment, Augment]:
 
 def create(
     backbone: nn.Module,
-    run: RunSize,
+    run: base.RunSize,
     *,
     invariance: float = 25.0,
     variance: float = 25.0,
     covariance: float = 1.0,
     projection_dim: int = 8192,
     projection_layers: int = 3,
-) -> Method:
+) -> base.Method:
     """Make VICReg around a backbone.
 
     Args:
@@ -76,14 +67,14 @@ def create(
     projector = MLP(
         (projection_dim,) * projection_layers, last_bias=False, dtype=backbone.dtype
     )
-    network = Network(backbone, projector)
+    network = base.Network(backbone, projector)
 
     def init(key, views):
-        params, stats = init_network(network, key, views[0])
+        params, stats = base.init_network(network, key, views[0])
         return params, {"batch_stats": stats}
 
     def loss(params, state, batch, key):
-        ((h1, z1), (h2, z2)), stats = forward(
+        ((h1, z1), (h2, z2)), stats = base.forward(
             network,
             params,
             state["batch_stats"],
@@ -93,11 +84,11 @@ def create(
         )
         value = losses.vicreg(z1, z2, invariance, variance, covariance)
         metrics = {
-            "pair_cosine": pair_cosine(z1, z2),
+            "pair_cosine": base.pair_cosine(z1, z2),
             "projection_std": jnp.mean(jnp.std(z1, axis=0)),
         }
-        return value, Output(
+        return value, base.Output(
             {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
         )
 
-    return Method(init, loss)
+    return base.Method(init, loss)
