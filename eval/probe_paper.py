@@ -1,10 +1,10 @@
 """The linear probe as the papers train it: a linear layer on random crops and flips.
 
 The backbone is frozen and in evaluation mode. Each epoch sees a new random resized crop (8 %
-to all of an image) and flip of every image. The recipe, from rate to schedule, is that of the
+to all of an image) and flip of every image. The recipe, from optimiser to schedule, is that of the
 method's own evaluation code on ImageNet (https://arxiv.org/abs/NUMBER has the paper):
 
-| recipe | optimiser | rate | batch | epochs | schedule | decay | arXiv |
+| recipe | optimiser | learning rate | batch | epochs | schedule | decay | arXiv |
 |---|---|---|---|---|---|---|---|
 | simclr | Nesterov | 0.1 B/256 | 4096 | 90 | cosine | | 2002.05709 |
 | byol | Nesterov | 0.2 B/256 | 1024 | 80 | cosine | | 2006.07733 |
@@ -20,15 +20,15 @@ method's own evaluation code on ImageNet (https://arxiv.org/abs/NUMBER has the p
 | pirl | Nesterov | 0.01 B/256 | 256 | 28 | /10 at 8, 16, 24 | 5e-4 | 1912.01991 |
 
 Momentum is 0.9. A cosine falls once an epoch, that of SimCLR and BYOL every step. The layer
-starts at weights of deviation 0.01 and no bias; both decay.
+starts at weights of standard deviation 0.01 and no bias; both decay.
 
 SupCon and NNCLR take SimCLR's recipe: SupCon's own is RMSProp with an exponential decay, and of
 NNCLR we know no code.
 
 Not as in the sources: the last epoch counts, not the one that is best on the test images. No
-rate is swept, as BYOL's and DINO's were. DINO's code is for ViTs; the rate for its ResNet is
-that of the published log, at a batch that is not known. PIRL's probe has a batch normalisation
-before the layer, and is the best of several layers.
+learning rate is swept, as BYOL's and DINO's were. DINO's code is for ViTs; the learning rate
+for its ResNet is that of the published log, at a batch that is not known. PIRL's probe has a
+batch normalisation before the layer, and is the best of several layers.
 """
 
 from collections.abc import Callable
@@ -58,12 +58,12 @@ class Recipe(NamedTuple):
       learning_rate: peak; for a batch of 256 if it is scaled.
       batch_size: images a step.
       epochs: passes over the training images.
-      scaled: the rate is in proportion to the batch.
+      scaled: the learning rate is in proportion to the batch.
       weight_decay: times weights and biases, added to the gradient.
       nesterov: Nesterov's momentum.
-      larc: LARC's rate for each parameter (https://github.com/NVIDIA/apex).
+      larc: LARC's learning rate for each parameter (https://github.com/NVIDIA/apex).
       every_step: a cosine falls every step, not every epoch.
-      drops: epochs at which the rate falls to a tenth, in place of the cosine.
+      drops: epochs at which the learning rate falls to a tenth, in place of the cosine.
     """
 
     learning_rate: float
@@ -79,7 +79,7 @@ class Recipe(NamedTuple):
     def resized(self, epochs: int = 0, batch_size: int = 0) -> "Recipe":
         """The same for other epochs and another batch; 0 keeps them.
 
-        The rate follows a batch as in the source, the drops the epochs.
+        The learning rate follows a batch as in the source, the drops the epochs.
         """
         epochs, batch_size = epochs or self.epochs, batch_size or self.batch_size
         drops = tuple(round(drop * epochs / self.epochs) for drop in self.drops)
@@ -87,7 +87,7 @@ class Recipe(NamedTuple):
 
     @property
     def peak(self) -> float:
-        """The highest rate."""
+        """The highest learning rate."""
         if not self.scaled:
             return self.learning_rate
         return optim.linear_scaling(self.learning_rate, self.batch_size)
