@@ -1,7 +1,7 @@
 """The linear probe as the papers train it: a linear layer on random crops and flips.
 
 The backbone is frozen and in evaluation mode. Each epoch sees a new random resized crop (8 %
-to all of an image) and flip of every image. The recipe, from optimiser to schedule, is that of the
+to all of an image) and flip of every image. The recipe, from optimiser to schedule, is of the
 method's own evaluation code on ImageNet (https://arxiv.org/abs/NUMBER has the paper):
 
 | recipe | optimiser | learning rate | batch | epochs | schedule | decay | arXiv |
