@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -29,8 +28,10 @@ def main(name: str, module: Any) -> None:
       name: default name of the result file.
       module: an evaluator module: `Options` and `create`.
     """
-    _define("checkpoint", {}, "Run folder, checkpoint or file of weights.")
-    _define("name", {"name": name}, "Name of the result file, eval/NAME.json.")
+    flags.DEFINE_string(
+        "checkpoint", None, "Run folder, checkpoint or file of weights.", required=True
+    )
+    flags.DEFINE_string("name", name, "Name of the result file, eval/NAME.json.")
     define_flags(module.Options)
     xla_flags.set_cpu_flags()
     cli.run(lambda: _evaluate(module))
@@ -40,25 +41,19 @@ def define_flags(kind: type) -> None:
     """Define a flag for each field of an evaluator's `Options`."""
     # Fields are explained where they are declared.
     explained = "\n".join(parent.__doc__ or "" for parent in kind.__mro__)
-    for field in dataclasses.fields(kind):
-        line = re.search(rf"^ *{field.name}: (.+)$", explained, re.MULTILINE)
-        _define(field.name, defaults_of(kind), line[1] if line else "")
-
-
-def _define(option: str, defaults: Mapping[str, Any], text: str) -> None:
-    """A flag of the type of its default; without a default it is required."""
-    default = defaults.get(option)
-    if option not in defaults:
-        flags.DEFINE_string(option, None, text, required=True)
-    elif isinstance(default, tuple):
-        # Comma-separated; parsed to the type of the default's elements.
-        flags.DEFINE_list(option, [str(one) for one in default], text)
-    elif isinstance(default, int):
-        flags.DEFINE_integer(option, default, text)
-    elif isinstance(default, float):
-        flags.DEFINE_float(option, default, text)
-    else:
-        flags.DEFINE_string(option, default, text)
+    defaults = defaults_of(kind)
+    for name in (field.name for field in dataclasses.fields(kind)):
+        line = re.search(rf"^ *{name}: (.+)$", explained, re.MULTILINE)
+        text, default = line[1] if line else "", defaults.get(name)
+        if isinstance(default, tuple):
+            # Comma-separated; parsed to the type of the default's elements.
+            flags.DEFINE_list(name, [str(one) for one in default], text)
+        elif isinstance(default, int):
+            flags.DEFINE_integer(name, default, text)
+        elif isinstance(default, float):
+            flags.DEFINE_float(name, default, text)
+        else:
+            flags.DEFINE_string(name, default, text, required=name not in defaults)
 
 
 def images_of(checkpoint: str) -> dict[str, Any]:

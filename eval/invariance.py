@@ -1,16 +1,16 @@
-r"""Invariance: how far controlled changes of an image move its features.
+r"""Invariance: how far controlled corruptions of an image move its features.
 
 The paper (https://arxiv.org/abs/2510.08722) claims that semantic pairs make
 representations robust to occlusion, background, pattern or texture, and illumination, and
-measures none of them. Here test images are changed in these four families, in several
+measures none of them. Here test images are corrupted in these four families, in several
 kinds and levels each (`eval.corruptions` says what a level is), and two things are measured:
 
 * `cosine`: (c - d) / (1 - d), where c is the cosine between the features of an image and
   of the same image changed, in the mean, and d the mean cosine between the features of
   different unchanged images. 1: the features do not move; 0: they are as far away as
   those of any other image. Without d a backbone whose features all look alike would win.
-* `accuracy`: of a linear probe (`eval.linear_probe`) on the changed images. It is fitted,
-  and chosen, on unchanged training images, so a change is new to it.
+* `accuracy`: of a linear probe (`eval.linear_probe`) on the corrupted images. It is fitted,
+  and chosen, on unchanged training images, so a corruption is new to it.
 
   python -m eval.invariance --checkpoint=RUN --dataset=emoji \
     --train_split=probe_train --test_split=probe_test --target=category
@@ -37,8 +37,8 @@ class Options(TaskOptions):
     """What a config or the command line may set besides.
 
     Attributes:
-      images: test images that are changed, at most; drawn at random if there are more.
-      seed: of the changes, of the choice of images and of the probe.
+      images: test images that are corrupted, at most; drawn at random if there are more.
+      seed: of the corruptions, of the choice of images and of the probe.
     """
 
     images: Several = 2048
@@ -142,7 +142,7 @@ def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
     if count < 2:
         raise UserError(
             f"{settings.dataset} {settings.test_split} has one image with a "
-            f"{settings.target}: changes are judged beside other images."
+            f"{settings.target}: corruptions are judged beside other images."
         )
     corruptions.check_images(task.test)
     # Raw bits: NumPy promises the same ones in every version.

@@ -152,9 +152,9 @@ def _sweep(
     return {
         "accuracy": float(accuracy[0]),
         "val_accuracy": choice.val_accuracy,
-        "learning_rate": choice.point.learning_rate,
-        "weight_decay": choice.point.weight_decay,
-        "standardized": float(choice.point.scaling == "standardized"),
+        "learning_rate": choice.learning_rate,
+        "weight_decay": choice.weight_decay,
+        "standardized": float(choice.scaling == "standardized"),
     }
 
 

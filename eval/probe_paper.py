@@ -1,10 +1,10 @@
 """The linear probe as the papers train it: a linear layer on random crops and flips.
 
 The backbone is frozen and in evaluation mode. Each epoch sees a new random resized crop (8 %
-to all of an image) and flip of every image. The recipe, from rate to schedule, is that of the
+to all of an image) and flip of every image. The recipe, from optimiser to schedule, is of the
 method's own evaluation code on ImageNet (https://arxiv.org/abs/NUMBER has the paper):
 
-| recipe | optimiser | rate | batch | epochs | schedule | decay | arXiv |
+| recipe | optimiser | learning rate | batch | epochs | schedule | decay | arXiv |
 |---|---|---|---|---|---|---|---|
 | simclr | Nesterov | 0.1 B/256 | 4096 | 90 | cosine | | 2002.05709 |
 | byol | Nesterov | 0.2 B/256 | 1024 | 80 | cosine | | 2006.07733 |
@@ -20,15 +20,15 @@ method's own evaluation code on ImageNet (https://arxiv.org/abs/NUMBER has the p
 | pirl | Nesterov | 0.01 B/256 | 256 | 28 | /10 at 8, 16, 24 | 5e-4 | 1912.01991 |
 
 Momentum is 0.9. A cosine falls once an epoch, that of SimCLR and BYOL every step. The layer
-starts at weights of deviation 0.01 and no bias; both decay.
+starts at weights of standard deviation 0.01 and no bias; both decay.
 
 SupCon and NNCLR take SimCLR's recipe: SupCon's own is RMSProp with an exponential decay, and of
 NNCLR we know no code.
 
 Not as in the sources: the last epoch counts, not the one that is best on the test images. No
-rate is swept, as BYOL's and DINO's were. DINO's code is for ViTs; the rate for its ResNet is
-that of the published log, at a batch that is not known. PIRL's probe has a batch normalisation
-before the layer, and is the best of several layers.
+learning rate is swept, as BYOL's and DINO's were. DINO's code is for ViTs; the learning rate
+for its ResNet is that of the published log, at a batch that is not known. PIRL's probe has a
+batch normalisation before the layer, and is the best of several layers.
 """
 
 from collections.abc import Callable

@@ -40,31 +40,21 @@ class Probes(NamedTuple):
     bias: jax.Array
 
 
-class Point(NamedTuple):
-    """One combination of a sweep.
+class Choice(NamedTuple):
+    """The outcome of a sweep.
 
     Attributes:
       scaling: of `SCALINGS`.
       learning_rate: peak of the schedule.
       weight_decay: L2 penalty on the kernel.
+      val_accuracy: of this combination, in [0, 1].
+      grid: float [scalings, learning rates, weight decays], validation accuracy of every
+        combination; -1 where the fit diverged.
     """
 
     scaling: str
     learning_rate: float
     weight_decay: float
-
-
-class Choice(NamedTuple):
-    """The outcome of a sweep.
-
-    Attributes:
-      point: the chosen combination.
-      val_accuracy: of it, in [0, 1].
-      grid: float [scalings, learning rates, weight decays], validation accuracy of every
-        combination; -1 where the fit diverged.
-    """
-
-    point: Point
     val_accuracy: float
     grid: np.ndarray
 
@@ -152,11 +142,8 @@ def choose(
     best = int(np.lexsort((loss, -accuracy))[0])
     scaling, pair = divmod(best, len(pairs))
     shape = (len(scalings), len(learning_rates), len(weight_decays))
-    return Choice(
-        Point(scalings[scaling], *pairs[pair]),
-        float(accuracy[best]),
-        accuracy.reshape(shape),
-    )
+    grid = accuracy.reshape(shape)
+    return Choice(scalings[scaling], *pairs[pair], float(accuracy[best]), grid)
 
 
 def fit_chosen(
@@ -168,7 +155,7 @@ def fit_chosen(
 ) -> tuple[Probes, Choice]:
     """Choose as `choose` does, with the same arguments; fit the choice on all rows."""
     choice = choose(features, labels, held_out, *grid, **fit)
-    scaling, rate, decay = choice.point
+    scaling, rate, decay = choice[:3]
     probe = fit_probes(features, labels, [rate], [decay], scaling=scaling, **fit)
     return probe, choice
 

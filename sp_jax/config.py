@@ -92,7 +92,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint.keep_last = 2
     config.checkpoint.keep_every = 0  # also keep multiples of it; 0 for none
 
-    # Named evaluators: a type of eval/, its options, and every_epochs (0: at the end).
+    # Named evaluators: a type of eval/ or an import path, its options, and every_epochs
+    # (0: at the end).
     config.evals = ml_collections.ConfigDict()
 
     config.profile = ml_collections.ConfigDict()

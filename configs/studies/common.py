@@ -39,7 +39,8 @@ def get_study() -> ConfigDict:
     study.changes = ordered(**{name: {} for name in sections})
     # name -> config, changes, factors, prepare, after; see `arm`.
     study.arms = ordered()
-    # name -> type of `eval/`, and its options; besides what a run measures by itself.
+    # name -> type of `eval/` or an import path, and its options; besides what a run measures
+    # by itself.
     study.evaluations = ordered()
     study.measures = ordered()  # title -> of, percent; see `measure`
     study.paper = ordered()  # arm -> title of a measure -> the paper's number

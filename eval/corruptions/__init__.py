@@ -1,4 +1,4 @@
-"""Controlled changes of images, in four families, from nothing to severe.
+"""Controlled corruptions of images, in four families, from nothing to severe.
 
 | family | kind | level | levels |
 |---|---|---|---|
@@ -43,7 +43,7 @@ _BATCH = 256
 
 
 class Kind(NamedTuple):
-    """One way to change an image.
+    """One way to corrupt an image.
 
     Attributes:
       change: (key, scene of one image in float32, level) -> float32 [S, S, 3] in [0, 255],

@@ -2,8 +2,8 @@
 
 Light adds and scales in linear units, so brightness, temperature and shading decode the
 pixels (IEC 61966-2-1, "sRGB"), scale the light and encode it again. What becomes brighter
-than white is cut, as a camera does. A coin of each image decides between the two
-directions, such as brighter and darker.
+than white is cut, as a camera does. Each image takes one of the two directions, such as
+brighter or darker, at random.
 """
 
 import jax

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 _CYCLES = (4.0, 12.0)  # stripes an image
-_DEVIATION = 0.2 * 255  # of noise, in each channel
+_NOISE_STD = 0.2 * 255  # in each channel
 
 
 def colour(key: jax.Array, size: int) -> jax.Array:
@@ -34,7 +34,7 @@ def noise(key: jax.Array, size: int) -> jax.Array:
 
     Field, Relations between the statistics of natural images and the response properties
     of cortical cells, 1987. Its channels share most of their structure, as those of
-    photographs do. Mean 127.5, deviation 51 in each channel, before values are cut.
+    photographs do. Mean 127.5, standard deviation 51 in each channel, before values are cut.
     """
     shared, own = jax.random.split(key)
     white = jax.random.normal(shared, (size, size, 1))
@@ -43,7 +43,7 @@ def noise(key: jax.Array, size: int) -> jax.Array:
     frequency = jnp.sqrt(x**2 + y**2).at[0, 0].set(jnp.inf)  # No mean.
     spectrum = jnp.fft.fft2(white, axes=(0, 1)) / frequency[..., None]
     pink = jnp.fft.ifft2(spectrum, axes=(0, 1)).real
-    return jnp.clip(127.5 + _DEVIATION * pink / pink.std((0, 1)), 0, 255)
+    return jnp.clip(127.5 + _NOISE_STD * pink / pink.std((0, 1)), 0, 255)
 
 
 def ramp(key: jax.Array, size: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Images that are to be changed, with what the changes need to know of them."""
+"""Images that are to be corrupted, with what that needs to know of them."""
 
 from typing import NamedTuple
 
@@ -68,6 +68,6 @@ def check_images(store: ImageStore) -> None:
     size = store.images.shape[1]
     if len(store) < 2 or size < _SMALLEST:
         raise UserError(
-            f"Changes need two images of {_SMALLEST} pixels or more; {store.name} "
+            f"Corruptions need two images of {_SMALLEST} pixels or more; {store.name} "
             f"{store.split} has {len(store):,} of {size} pixels."
         )

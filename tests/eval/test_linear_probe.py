@@ -81,7 +81,7 @@ def test_sweep_picks_the_best_on_validation():
     # high rate, diverging (rate x decay > 2).
     rates, decays = (1e-4, 1.0), (1e-5, 50.0)
     choice = probes.choose(x, labels, held_out, rates, decays, num_classes=2, epochs=60)
-    assert choice.point == ("standardized", 1.0, 1e-5)
+    assert choice[:3] == ("standardized", 1.0, 1e-5)
     assert choice.val_accuracy == choice.grid[0, 1, 0] > 0.97
     assert (choice.grid[0, 0] < 0.8).all() and choice.grid[0, 1, 1] == -1
     with pytest.raises(UserError, match="diverged at every learning rate"):
@@ -96,7 +96,7 @@ def test_equal_accuracies_are_decided_by_cross_entropy():
         x, labels, held_out, (0.01, 0.1), (1.0, 1e-3), num_classes=2, epochs=20
     )
     assert (choice.grid == 1).all()
-    assert choice.point == ("standardized", 0.1, 1e-3)
+    assert choice[:3] == ("standardized", 0.1, 1e-3)
 
 
 def test_validation_rows_are_not_fitted_on():
@@ -150,7 +150,7 @@ def test_raw_features_are_taken_as_they_are():
         num_classes=2,
         epochs=30,
     )
-    assert choice.point.scaling == "raw" and choice.grid.shape == (2, 1, 1)
+    assert choice.scaling == "raw" and choice.grid.shape == (2, 1, 1)
     assert choice.grid[1, 0, 0] > 0.9 > choice.grid[0, 0, 0]
 
 

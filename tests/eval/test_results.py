@@ -94,6 +94,15 @@ def test_a_file_of_weights_keeps_its_results_too(once, tmp_path):
     assert once(path=path) and not once(path=path)
 
 
+def test_a_result_without_a_headline_is_not_measured_again(once, tmp_path):
+    assert once()
+    path = tmp_path / "run/eval/knn.json"
+    content = json.loads(path.read_text())
+    del content["headline"]
+    path.write_text(json.dumps(content))
+    assert not once()
+
+
 def test_a_mere_function_is_measured_each_time(once):
     def pixels(images):
         return images.reshape(len(images), -1)
@@ -135,6 +144,23 @@ def test_nan_is_null_in_the_file_and_nan_again(tmp_path):
     assert written["result"] == {"good": 0.5, "bad": None, "far": None}
     found = results.read_result(path)["result"]
     assert found["good"] == 0.5 and math.isnan(found["bad"])
+
+
+def test_the_headline_is_kept_and_old_files_have_one(tmp_path):
+    headline = (Number("bad", "lower"), Number("good", percent=True, chance=0.25))
+    about = ABOUT | {"headline": headline}
+    path = results.write_result(tmp_path, "knn", NUMBERS, **about)
+    assert results.read_result(path)["headline"] == headline
+    content = json.loads(path.read_text())
+    assert content["headline"][1] == headline[1]._asdict()
+    for wrong in (5, [5], [{"key": "good"}]):
+        path.write_text(json.dumps(content | {"headline": wrong}))
+        with pytest.raises(UserError, match=r"knn\.json"):
+            results.read_result(path)
+    del content["headline"]
+    for name in ("accuracy", "top1", "cosine", "rankme", "cka", "ap"):
+        path.write_text(json.dumps(content | {"result": {"chance": 0.1, name: 0.5}}))
+        assert [one.name for one in results.read_result(path)["headline"]] == [name]
 
 
 def test_a_failed_write_leaves_the_old_result(tmp_path, monkeypatch):

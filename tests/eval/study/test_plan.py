@@ -138,7 +138,7 @@ def test_a_result_of_the_training_on_other_images_is_said(tmp_path):
     (job,) = jobs = plan.make_jobs(study)
     config = images.config_of(study, study["arms"][job.arm])
     own = images._read_by(config, config.evals.retrieval.to_dict())
-    about = {"protocol": "", "step": 1, "weights": None}
+    about = {"protocol": "", "headline": (), "step": 1, "weights": None}
 
     def write(images):
         results.write_result(
