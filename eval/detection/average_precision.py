@@ -90,7 +90,10 @@ def average_precision(store: BoxStore, detections: Detections) -> Scores:
         finite.
     """
     _check(store, detections)
-    wanted = _count_objects(store)
+    # Objects of each class that have to be found: int64 [C].
+    easy = ~np.concatenate(store.difficult)
+    labels = np.concatenate(store.labels)[easy]
+    wanted = np.bincount(labels, minlength=len(store.class_names))
     kept = np.flatnonzero(wanted)
     if not len(kept):
         raise UserError(
@@ -127,15 +130,6 @@ def _check(store: BoxStore, detections: Detections) -> None:
         np.isfinite(detections.boxes).all() and np.isfinite(detections.scores).all()
     ):
         raise UserError("A detection is not finite: the detector has diverged.")
-
-
-def _count_objects(store: BoxStore) -> np.ndarray:
-    """int64 [C]: objects that have to be found."""
-    labels = [
-        own[~difficult]
-        for own, difficult in zip(store.labels, store.difficult, strict=True)
-    ]
-    return np.bincount(np.concatenate(labels), minlength=len(store.class_names))
 
 
 def _corner_size(boxes: np.ndarray) -> np.ndarray:

@@ -43,41 +43,34 @@ def draw(
     if not done:
         return []
     figure = study["figure"]
-    drawn = []
-
-    def save(name: str, title: str, made: plt.Figure) -> None:
-        save_figure(made, out / f"{name}.png")
-        drawn.append((title, out / f"{name}.png"))
-
+    made: dict[str, tuple[str, plt.Figure]] = {}
+    by_arm: dict[str, list[pathlib.Path]] = {}
+    for job in done:
+        by_arm.setdefault(name_of(study, job.arm), []).append(pool / job.folder)
     if figure["kind"] == "invariance":
-        results = _by_arm(study, done, lambda job: _result(pool, job, figure["result"]))
-        save("invariance", "Invariances", invariance_figure.draw_figure(results))
+        results = {
+            arm: [read_result(one, figure["result"])["result"] for one in folders]
+            for arm, folders in by_arm.items()
+        }
+        made["invariance"] = "Invariances", invariance_figure.draw_figure(results)
     elif figure["kind"] == "detection":
-        where = f"detection/{figure['result']}"
-        curves = _by_arm(
-            study,
-            done,
-            lambda job: read_detection(pool / job.folder / where).curves,
-        )
-        made = draw_precision(curves, by_class=True)
-        save("detection", "Precision over recall", made)
+        curves = {
+            arm: [
+                read_detection(one / "detection" / figure["result"]).curves
+                for one in folders
+            ]
+            for arm, folders in by_arm.items()
+        }
+        drawn = draw_precision(curves, by_class=True)
+        made["detection"] = "Precision over recall", drawn
     if "x" in figure:
         title = "As a figure" + (", with the paper's" if study["paper"] else "")
-        save("numbers", title, draw_numbers(study, values))
-    if made := draw_curves(study, done, pool):
-        save("curves", "Training", made)
-    return drawn
-
-
-def _result(pool: pathlib.Path, job: Job, name: str) -> dict[str, float]:
-    return read_result(pool / job.folder, name)["result"]
-
-
-def _by_arm(study, done, read) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for job in done:
-        found.setdefault(name_of(study, job.arm), []).append(read(job))
-    return found
+        made["numbers"] = title, draw_numbers(study, values)
+    if drawn := draw_curves(study, done, pool):
+        made["curves"] = "Training", drawn
+    for name, (_, drawn) in made.items():
+        save_figure(drawn, out / f"{name}.png")
+    return [(title, out / f"{name}.png") for name, (title, _) in made.items()]
 
 
 def name_of(study: Mapping[str, Any], arm: str) -> str:

@@ -30,7 +30,7 @@ def test_equals_the_greedy_loop(n, count, threshold):
     scores[rng.random(n) < 0.1] = -np.inf
     classes = rng.integers(0, 3, n).astype(np.int32)
     for labels in (np.zeros(n, np.int32), classes):
-        index, valid = jax.jit(nms.class_nms, static_argnums=(3, 4))(
+        index, valid = jax.jit(nms.nms, static_argnums=(3, 4))(
             boxes, scores, labels, threshold, count
         )
         expected = greedy(boxes, scores, labels, threshold, count)
@@ -48,7 +48,9 @@ def test_chains_and_batches():
     )
     scores = -np.arange(600, dtype=np.float32)
     batch = np.stack([chain, chain[::-1]])
-    index, valid = jax.jit(jax.vmap(lambda b: nms.nms(b, scores, 0.3, 400)))(batch)
+    alike = np.zeros(600, np.int32)
+    run = jax.jit(jax.vmap(lambda b: nms.nms(b, scores, alike, 0.3, 400)))
+    index, valid = run(batch)
     assert valid.sum() == 600
     for one in index:
         np.testing.assert_array_equal(one[:300], np.arange(0, 600, 2))

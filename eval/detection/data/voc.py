@@ -45,7 +45,12 @@ def open_folder(name: str, path: str, split: str) -> BoxStore:
     root = pathlib.Path(path).expanduser().absolute()
     years = _find_years(root)
     known = {
-        year: {id: read_annotation(path) for id, path in _annotations(folder).items()}
+        year: {
+            id: read_annotation(path)
+            for id, paths in _by_id(folder / "Annotations").items()
+            for path in paths
+            if path.suffix.lower() == ".xml"
+        }
         for year, folder in years.items()
     }
     annotations, images = [], []
@@ -99,15 +104,6 @@ def _by_id(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     for file in list_files(folder, _LAYOUT).files:
         found.setdefault(file.name.rpartition(".")[0], []).append(folder / file.name)
     return found
-
-
-def _annotations(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    return {
-        id: path
-        for id, paths in _by_id(folder / "Annotations").items()
-        for path in paths
-        if path.suffix.lower() == ".xml"
-    }
 
 
 def _read_split(folder: pathlib.Path, split: str, known: Sequence[str]) -> list[str]:

@@ -9,7 +9,11 @@ _BLOCK = 256  # boxes that are decided at a time
 
 
 def nms(
-    boxes: jax.Array, scores: jax.Array, threshold: float, count: int
+    boxes: jax.Array,
+    scores: jax.Array,
+    classes: jax.Array,
+    threshold: float,
+    count: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Keep boxes by falling score, without those that overlap a kept one too much.
 
@@ -21,6 +25,7 @@ def nms(
         boxes: float32 [N, 4].
         scores: float32 [N]; boxes with -inf are never kept. Of equal scores the first
             counts as higher.
+        classes: int32 [N]; only boxes of one class suppress each other.
         threshold: a larger IoU suppresses.
         count: how many to keep.
 
@@ -28,17 +33,6 @@ def nms(
         int32 [count], numbers of the kept boxes by falling score, and bool [count], false
         where there were no more.
     """
-    return class_nms(boxes, scores, jnp.zeros(len(boxes), jnp.int32), threshold, count)
-
-
-def class_nms(
-    boxes: jax.Array,
-    scores: jax.Array,
-    classes: jax.Array,
-    threshold: float,
-    count: int,
-) -> tuple[jax.Array, jax.Array]:
-    """As `nms`, but only boxes of one class, int32 [N], suppress each other."""
     boxes, scores, classes = map(jnp.asarray, (boxes, scores, classes))
     n = len(boxes)
     padded = -(-n // _BLOCK) * _BLOCK

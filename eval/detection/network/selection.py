@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from eval.detection.network.boxes import area, clip, decode, encode, iou
 from eval.detection.network.matching import IGNORED, match, sample
-from eval.detection.network.nms import class_nms, nms
+from eval.detection.network.nms import nms
 
 # Deltas of the head are multiplied by these, so that they have about unit variance.
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -122,7 +122,10 @@ def propose(
     boxes = clip(decode(deltas[index], anchors[index]), size)
     # What lies outside of the image is clipped to nothing.
     scores = jnp.where(area(boxes) > 0, scores, -jnp.inf)
-    kept, valid = nms(boxes, scores, settings.rpn_nms_iou, min(count, candidates))
+    alike = jnp.zeros(candidates, jnp.int32)  # all of one class
+    kept, valid = nms(
+        boxes, scores, alike, settings.rpn_nms_iou, min(count, candidates)
+    )
     return jnp.where(valid[:, None], boxes[kept], 0), valid
 
 
@@ -229,7 +232,7 @@ def choose_detections(
     scores = jnp.where(possible, scores, -jnp.inf).reshape(-1)
     scores, index = jax.lax.top_k(scores, min(settings.candidates, len(scores)))
     boxes, label = boxes.reshape(-1, 4)[index], index % classes
-    kept, valid = class_nms(
+    kept, valid = nms(
         boxes, scores, label, settings.nms_iou, min(settings.detections, len(scores))
     )
     return (
