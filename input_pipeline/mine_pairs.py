@@ -17,7 +17,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from input_pipeline.mining import handmade, mutual
+from input_pipeline.mining import handmade_features, mutual_neighbours
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore
@@ -64,7 +64,7 @@ def mine() -> None:
 
     k = min(_NEIGHBOURS.value, len(store) - 1)
     neighbours, similarity = nearest_others(features, k, groups)
-    first, second, score = mutual.mutual_pairs(
+    first, second, score = mutual_neighbours.mutual_pairs(
         neighbours, similarity, band=(_LEAST.value, _MOST.value)
     )
     copies = summary.near_duplicates(store, first, second)
@@ -74,7 +74,7 @@ def mine() -> None:
             "remove the copies from the images."
         )
     first, second, score = first[~copies], second[~copies], score[~copies]
-    taken = mutual.limit_uses(first, second, _USES.value)
+    taken = mutual_neighbours.limit_uses(first, second, _USES.value)
     table, score = make_table(store, first[taken], second[taken]), score[taken]
     numbers = {
         "blank_images_left_out": int(blank.sum()),
@@ -85,7 +85,7 @@ def mine() -> None:
     if known.any():
         same = (target[table.first] == target[table.second])[known]
         numbers["precision"] = float(same.mean())
-        numbers["chance"] = mutual.chance(target[(target >= 0) & ~blank])
+        numbers["chance"] = mutual_neighbours.chance(target[(target >= 0) & ~blank])
         picture = out.with_name(f"{out.stem}-precision.png")
         draw_precision(picture, score[known], same, numbers["chance"])
     summary.write_table(out, table, store, score, **numbers)
@@ -109,13 +109,13 @@ def find_features(store: ImageStore) -> np.ndarray:
         starts = range(0, len(store), _CHUNK)
         return np.concatenate(
             [
-                handmade.hog_and_colour(
+                handmade_features.hog_and_colour(
                     store.read(np.arange(start, min(start + _CHUNK, len(store))))
                 )
                 for start in starts
             ]
         )
-    return mutual.read_features(_FEATURES.value, len(store))
+    return mutual_neighbours.read_features(_FEATURES.value, len(store))
 
 
 def make_table(store: ImageStore, first: np.ndarray, second: np.ndarray) -> PairTable:
@@ -132,7 +132,7 @@ def draw_precision(
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.plot(np.arange(1, len(same) + 1), mutual.precision_curve(same))
+    left.plot(np.arange(1, len(same) + 1), mutual_neighbours.precision_curve(same))
     left.set(xlabel="pairs taken, the best first", ylabel="precision", ylim=(0, 1))
     # Twenty groups of as many pairs.
     groups = [g for g in np.array_split(np.arange(len(same)), 20) if len(g)]

@@ -28,20 +28,14 @@ _FORMS = {
 }
 
 
-class Rows:
+class _Rows:
     """Some rows of pixels, in their order, without a copy."""
 
     def __init__(self, pixels: Pixels, rows: np.ndarray):
-        """Name the pixels and the rows."""
         self._pixels, self._rows = pixels, np.asarray(rows, np.int64)
         self.shape = (len(self._rows), *pixels.shape[1:])
 
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._rows)
-
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The pixels of some of the rows."""
         return self._pixels[self._rows[rows]]
 
 
@@ -113,7 +107,7 @@ class ImageStore:
         """The store of some images, in the order of the rows; pixels are not copied."""
         return dataclasses.replace(
             self,
-            images=Rows(self.images, rows),
+            images=_Rows(self.images, rows),
             labels=self.labels[rows],
             ids=tuple(self.ids[row] for row in rows),
             attributes={name: x[rows] for name, x in self.attributes.items()},

@@ -41,25 +41,20 @@ _HINT = "Another folder for prepared images is chosen by data_dir or $SP_JAX_DAT
 
 
 class NpyPixels:
-    """The rows of an .npy file; sent to another process, it is opened there."""
+    """The rows of an .npy file; sent to another process, it is opened there.
+
+    Raises:
+      ValueError: at construction; it is truncated, or does not hold images.
+      OSError: it is missing.
+    """
 
     def __init__(self, path: str | os.PathLike[str]):
-        """Open the file.
-
-        Raises:
-          ValueError: it does not hold images.
-          OSError: it is missing or truncated.
-        """
         self._path = pathlib.Path(path)
         # np.load checks the length of the file against its header.
         self._array = np.load(self._path, mmap_mode="r")
         self.shape = self._array.shape
         if self._array.ndim != 4 or self._array.dtype != np.uint8:
             raise ValueError(f"{path} holds no uint8 images.")
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return self.shape[0]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """The pixels of some rows."""
@@ -121,7 +116,7 @@ def _open(final: pathlib.Path, verify: bool) -> Prepared | None:
 
     def open_pixels(meta: dict[str, Any]) -> tuple[NpyPixels, dict[str, int]]:
         images = NpyPixels(final / "images.npy")
-        return images, {"images.npy": len(images)}
+        return images, {"images.npy": images.shape[0]}
 
     try:
         return open_folder(final, open_pixels, verify)
@@ -186,7 +181,7 @@ def _read_progress(
         if (
             done in range(count + 1)
             and skipped.keys() <= set(range(done))
-            and len(images) in lengths
+            and images.shape[0] in lengths
             and len(digests) in lengths
             and images.shape[1:] == (size, size, 3)
             and digests.shape[1:] == (32,)

@@ -42,9 +42,6 @@ class Pixels(Protocol):
 
     shape: tuple[int, int, int, int]
 
-    def __len__(self) -> int:
-        """The number of images N."""
-
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """A new array uint8 [..., S, S, 3] for rows [...]."""
 
@@ -85,16 +82,17 @@ def open_folder(
     noted = _read_note(folder)
     meta = read_json(folder / "meta.json")
     images, counts = open_pixels(meta)
-    digests = _load_digests(folder / "digests.npy", len(images))
+    count = images.shape[0]
+    digests = _load_digests(folder / "digests.npy", count)
     if "meta.json" not in noted and not (
-        describes(meta, len(images)) and type(meta.get("skipped")) is int
+        describes(meta, count) and type(meta.get("skipped")) is int
     ):
         raise UserError(
-            f"{folder / 'meta.json'} is damaged: it does not describe {len(images)} images"
+            f"{folder / 'meta.json'} is damaged: it does not describe {count} images"
         )
     names, ends = list(counts), np.cumsum(list(counts.values()))
     changed = [verify or noted.get(name) != _stamp(folder / name) for name in names]
-    rows = [np.linspace(0, len(images) - 1, _SAMPLE).astype(int)]
+    rows = [np.linspace(0, count - 1, _SAMPLE).astype(int)]
     for name, end, new in zip(names, ends, changed, strict=True):
         if new:
             rows.append(np.arange(end - counts[name], end))
@@ -102,7 +100,7 @@ def open_folder(
     if len(wrong):
         path = folder / names[int(np.searchsorted(ends, wrong[0], side="right"))]
         raise UserError(
-            f"{path} is damaged: the pixels of {len(wrong)} of {len(images)} images "
+            f"{path} is damaged: the pixels of {len(wrong)} of {count} images "
             f"differ from their SHA-256 in digests.npy, first those of row {wrong[0]}"
         )
     if any(changed):

@@ -44,28 +44,29 @@ class RecordPixels:
 
     A record is the bytes of one image. A file is opened when it is first read from, in each
     process that gets these pixels.
+
+    Args:
+      paths: of the files.
+      counts: the number of records of each.
+      size: the side of an image.
     """
 
     def __init__(
         self, paths: Sequence[str | os.PathLike[str]], counts: Sequence[int], size: int
     ):
-        """Name the files, the number of records of each, and the side of an image."""
         self._paths, self._counts = [pathlib.Path(path) for path in paths], list(counts)
         self._starts = np.concatenate([[0], np.cumsum(self._counts)])
         self._readers: dict[int, array_record_module.ArrayRecordReader] = {}
         self._lock = threading.Lock()
         self.shape = (int(self._starts[-1]), size, size, 3)
 
-    def __len__(self) -> int:
-        """The number of images."""
-        return self.shape[0]
-
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """The pixels of some rows; each file is read once."""
         rows = np.asarray(rows)
         flat = rows.reshape(-1)
-        if flat.size and not 0 <= flat.min() <= flat.max() < len(self):
-            raise IndexError(f"rows must be in [0, {len(self)})")
+        count = self.shape[0]
+        if flat.size and not 0 <= flat.min() <= flat.max() < count:
+            raise IndexError(f"rows must be in [0, {count})")
         images = np.empty((flat.size, *self.shape[1:]), np.uint8)
         shards = np.searchsorted(self._starts, flat, side="right") - 1
         for shard in np.unique(shards):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from input_pipeline import pairs
-from input_pipeline.mining import handmade, mutual
+from input_pipeline.mining import handmade_features, mutual_neighbours
 from input_pipeline.stores import open_store
 from sp_jax.errors import UserError
 from sp_jax.neighbours import nearest_others
@@ -66,9 +66,11 @@ def test_mutual_pairs(count, k, max_uses, low, high, seed):
     allowed = [x for x in allowed if low <= -x[0] <= high]
     if not allowed:
         with pytest.raises(UserError, match="widen the band"):
-            mutual.mutual_pairs(rows, cosines, band=(low, high))
+            mutual_neighbours.mutual_pairs(rows, cosines, band=(low, high))
         return
-    first, second, score = mutual.mutual_pairs(rows, cosines, band=(low, high))
+    first, second, score = mutual_neighbours.mutual_pairs(
+        rows, cosines, band=(low, high)
+    )
     got = list(zip(first.tolist(), second.tolist(), strict=True))
     assert got == [(a, b) for _, a, b in allowed]
     np.testing.assert_allclose(score, [-x[0] for x in allowed], rtol=1e-5)
@@ -77,7 +79,7 @@ def test_mutual_pairs(count, k, max_uses, low, high, seed):
         if max(uses[a], uses[b]) < max_uses:
             uses[[a, b]] += 1
             want.append((a, b))
-    taken = mutual.limit_uses(first, second, max_uses)
+    taken = mutual_neighbours.limit_uses(first, second, max_uses)
     assert [pair for pair, t in zip(got, taken, strict=True) if t] == want
 
 
@@ -85,8 +87,8 @@ def test_chance_and_precision():
     labels = np.array([0, 0, 0, 1])
     draws = [(a, b) for a in range(4) for b in range(4) if a != b]
     same = np.mean([labels[a] == labels[b] for a, b in draws])
-    assert mutual.chance(labels) == pytest.approx(same)
-    curve = mutual.precision_curve(np.array([True, True, False, True]))
+    assert mutual_neighbours.chance(labels) == pytest.approx(same)
+    curve = mutual_neighbours.precision_curve(np.array([True, True, False, True]))
     assert curve.tolist() == pytest.approx([1, 1, 2 / 3, 3 / 4])
 
 
@@ -96,7 +98,7 @@ def test_handmade_features():
     bars = np.zeros((64, 64, 3), np.uint8)
     bars[:, ::8] = 255
     images = np.stack([*images, bars, bars // 2, bars.swapaxes(0, 1)])
-    features = handmade.hog_and_colour(images)
+    features = handmade_features.hog_and_colour(images)
     assert features.shape == (6, 2020) and features.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
     shapes = features[:, :1764]
@@ -119,7 +121,7 @@ def test_features_of_other_types(change, tmp_path):
     """The same directions, whatever the type; also where float32 has no such numbers."""
     given = change(np.random.default_rng(0).integers(1, 9, (5, 3)).astype(float))
     np.save(tmp_path / "f.npy", given)
-    features = mutual.read_features(tmp_path / "f.npy", 5)
+    features = mutual_neighbours.read_features(tmp_path / "f.npy", 5)
     assert features.dtype == np.float32 and features.flags.c_contiguous
     given = given.astype(float)
     want = given / np.maximum(given.max(axis=1, keepdims=True), 1e-310)
@@ -157,7 +159,7 @@ def test_features_that_cannot_be_used(message, given, tmp_path):
     else:
         np.save(path, given)
     with pytest.raises(UserError, match=f"f.npy.*{message}"):
-        mutual.read_features(path, 5)
+        mutual_neighbours.read_features(path, 5)
 
 
 def mine(*options):

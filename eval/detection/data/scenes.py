@@ -23,12 +23,11 @@ import shutil
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-import filelock
 import numpy as np
 from PIL import Image
 
 from eval.detection.data.backgrounds import Draws, background
-from input_pipeline.stores import emoji, prepared_images
+from input_pipeline.stores import emoji, prepared_images, preparing
 from sp_jax.errors import UserError
 
 TRAIN, TEST, SEED = 1000, 500, 0  # The scenes of the store "scenes".
@@ -189,12 +188,11 @@ def make_once(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     key = hashlib.sha256(key.encode()).hexdigest()[:16]
     final = prepared_images.data_root(data_dir) / f"scenes-{key}"
     try:
-        locks = final.parent / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        # Of several processes one writes; the others wait, and use what it wrote.
-        with filelock.FileLock(locks / final.name):
-            if not final.exists():
-                write(final, TRAIN, TEST, SEED)
+        preparing.find_or_make(
+            final.parent / ".locks" / final.name,
+            lambda: final.exists() or None,
+            lambda: write(final, TRAIN, TEST, SEED),
+        )
     except OSError as error:
         raise UserError(
             f"Cannot write the scenes to {final.parent} ({error}): make room, or choose "
