@@ -8,6 +8,7 @@ path.
 """
 
 import inspect
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -61,7 +62,7 @@ def get(name: str, **options) -> nn.Module:
     return backbone
 
 
-def find(name: str):
+def find(name: str) -> Callable[..., nn.Module]:
     """What makes a backbone from options.
 
     Raises:
