@@ -5,7 +5,6 @@ A placeholder (None) means the method's own default; see `sp_jax/methods/NAME.py
 
 import pathlib
 import runpy
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import ml_collections
 from ml_collections.config_dict import placeholder
 
 from sp_jax.errors import UserError
+from sp_jax.registry import describe_mistake
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -189,9 +189,6 @@ def load_config(text: str) -> ml_collections.ConfigDict:
         config = make(variant) if colon else make()
     except UserError:
         raise
-    except SyntaxError as error:
-        where = f"{error.filename}, line {error.lineno}"
-        raise UserError(f"{where}: {error.msg}; correct the file.") from error
     except Exception as error:  # a config is a program
         if (
             isinstance(error, TypeError)
@@ -201,12 +198,7 @@ def load_config(text: str) -> ml_collections.ConfigDict:
             raise UserError(
                 f"{path} has no variants: leave {':' + variant!r} out."
             ) from error
-        line = traceback.extract_tb(error.__traceback__)[-1]
-        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-        words = " ".join(str(error).split())
-        raise UserError(
-            f"{path} cannot be used: {kind}{words} ({line.filename}, line {line.lineno})"
-        ) from error
+        raise UserError(f"{path} cannot be used: {describe_mistake(error)}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
             f"get_config() of {path} gives {config!r}: it has to return a ConfigDict."

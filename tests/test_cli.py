@@ -84,7 +84,7 @@ def test_the_users_folder(monkeypatch):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("def get_config(:", r"line 1: .*correct the file"),
+        ("def get_config(:", r"cannot be used: .*line 1"),
         (
             "def get_config():\n    raise RuntimeError('boom')",
             r"RuntimeError: boom .*line 2",

@@ -56,7 +56,7 @@ def test_a_module_that_is_not_found_names_the_folder(outside, name):
     [
         ("import nowhere\n", "No module named 'nowhere'.*mine.py, line 1"),
         ("\n1 / 0\n", "ZeroDivisionError.*mine.py, line 2"),
-        ("x = = 1\n", "SyntaxError: invalid syntax .*mine.py, line 1"),
+        ("x = = 1\n", "invalid syntax .*mine.py, line 1"),
     ],
 )
 def test_a_module_with_a_mistake_names_it(outside, source, message):

@@ -63,7 +63,7 @@ def get(name: str, **options: Any) -> nn.Module:
     return backbone
 
 
-def find(name: str) -> Callable[..., Any]:
+def find(name: str) -> Callable[..., nn.Module]:
     """What makes a backbone from options.
 
     Raises:

@@ -1,9 +1,10 @@
 """A folder of transformers: its file of weights, and what lies beside it."""
 
-import json
 import os
 import pathlib
 from typing import Any
+
+from sp_jax.json_file import read_json
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 # Of transformers' ResNets and ViTs: what ours do.
@@ -36,7 +37,10 @@ def folder_says(file: pathlib.Path) -> dict[str, Any]:
     """
     if file.name not in _FILES:
         return {}
-    config = _settings(file.with_name("config.json"))
+    config, images = (
+        read_json(path) if (path := file.with_name(name)).is_file() else {}
+        for name in ("config.json", "preprocessor_config.json")
+    )
     if config.get("model_type") not in ("vit", "resnet", "dinov2"):
         return {}
     for key, known in _OURS.items():
@@ -44,7 +48,6 @@ def folder_says(file: pathlib.Path) -> dict[str, Any]:
             raise ValueError(
                 f"its config.json says {key}={config[key]!r}; ours has {known[0]!r}."
             )
-    images = _settings(file.with_name("preprocessor_config.json"))
     said = {
         "heads": config.get("num_attention_heads"),
         "size": size if isinstance(size := config.get("image_size"), int) else None,
@@ -52,15 +55,3 @@ def folder_says(file: pathlib.Path) -> dict[str, Any]:
         "std": images.get("image_std"),
     }
     return {key: value for key, value in said.items() if value is not None}
-
-
-def _settings(path: pathlib.Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} beside it is damaged.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} beside it is damaged.")
-    return content

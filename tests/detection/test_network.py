@@ -64,9 +64,9 @@ def test_a_checkpoint_is_put_in_whole():
 
 def test_what_does_not_fit_is_told():
     chunked = models.Chunked(BACKBONE, 2, 8)
-    with pytest.raises(ValueError, match="needs a ResNet or a ViT .* not Chunked"):
+    with pytest.raises(ValueError, match="that gives a map .* Chunked gives none"):
         FasterRCNN(chunked, 3, 9)
-    with pytest.raises(ValueError, match="tokens='map', not 'cls'"):
+    with pytest.raises(ValueError, match="tokens='map'.*, and ViT of .* gives none"):
         FasterRCNN(models.get("vit_tiny"), 3, 9)
     for name, value in {
         "head_samples": 0,

@@ -103,5 +103,5 @@ def test_a_folder_of_transformers_says_what_no_shape_tells(tmp_path):
     with pytest.raises(UserError, match="config.json says hidden_act='quick_gelu'"):
         sp_jax.load(tmp_path)
     (tmp_path / "config.json").write_text("[")
-    with pytest.raises(UserError, match="config.json beside it is damaged"):
+    with pytest.raises(UserError, match="config.json is damaged"):
         sp_jax.load(tmp_path)
