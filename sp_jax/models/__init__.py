@@ -1,7 +1,8 @@
 """Backbones and heads in Linen. `get("resnet50")` makes a backbone by its name.
 
 A backbone is a module that maps normalised images [N, H, W, 3] to float32 features [N, D]
-when called as `backbone(x, train)`.
+when called as `backbone(x, train)`. Images and parameters may be numpy's:
+`Any` in annotations.
 """
 
 import dataclasses
