@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import sp_jax
-from eval import figures, finetune, sheets
+from eval import figures, finetune
+from eval.plots import backbone as plots
 from sp_jax import main, methods, models, validate, weights
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
@@ -132,9 +133,9 @@ def test_a_backbone_of_one_file_has_all_that_is_asked(folder):
         {"backbone": {"conv": {"kernel": kernel, "bias": np.zeros(8)}}},
         {"batch_stats": {}},
     )
-    assert sheets.first_kernels(backbone).shape == (8, 4, 4, 3)
+    assert plots.first_kernels(backbone).shape == (8, 4, 4, 3)
     with pytest.raises(UserError, match="Only vision transformers"):
-        sheets.attention(backbone, np.zeros((1, 16, 16, 3), np.uint8))
+        plots.attention(backbone, np.zeros((1, 16, 16, 3), np.uint8))
     with pytest.raises(UserError, match="tokens=mean"):
         Extractor(backbone).of_tokens("mean")
     assert figures  # which draws by the same facts
