@@ -29,6 +29,7 @@ OPEN_GROUPS = (
 )  # arguments of a function
 # Modules and flags of other programs.
 FOREIGN = {
+    "mypackage.myeval",
     *("venv", "pip", "pytest", "http", "slow"),
     *("quiet", "logdir", "nodes", "signal", "requeue", "dist", "fix", "check"),
 }
