@@ -58,18 +58,20 @@ def find(kind: str, name: str, package: str, known: Sequence[str]) -> ModuleType
                 "or put that folder on PYTHONPATH"
             )
         else:
-            reason = f"{type(error).__name__}: {_describe(error)}"
+            reason = describe_mistake(error)
         raise ImportFailed(
             f"The {kind} {name!r} cannot be imported: {reason}."
         ) from error
 
 
-def _describe(error: Exception) -> str:
-    """The message of an error in a user's module, and where it is."""
+def describe_mistake(error: Exception) -> str:
+    """What is wrong in a user's Python file, and in which line."""
     if isinstance(error, SyntaxError):
         return f"{error.msg} ({error.filename}, line {error.lineno})"
     line = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{' '.join(str(error).split())} ({line.filename}, line {line.lineno})"
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    words = " ".join(str(error).split())
+    return f"{kind}{words} ({line.filename}, line {line.lineno})"
 
 
 def check_contract(
