@@ -109,13 +109,10 @@ def make_step(recipe: Recipe, mesh: Mesh) -> Step:
             with jax.named_scope("update"):
                 params, method_state = method.update(params, method_state, state.step)
         with jax.named_scope("metrics"):
+            learning_rate = jnp.asarray(recipe.schedule(state.step), jnp.float32)
             norms = jnp.stack(jax.tree.leaves(leaf_norms(grads)))
-            metrics = {
-                "loss": value,
-                **out.metrics,
-                "learning_rate": jnp.asarray(recipe.schedule(state.step), jnp.float32),
-                "grad_norm": jnp.linalg.norm(norms),
-            }
+            metrics = {"loss": value, **out.metrics, "learning_rate": learning_rate}
+            metrics["grad_norm"] = jnp.linalg.norm(norms)
         state = TrainState(state.step + 1, params, method_state, opt_state, state.key)
         return shard(state, mesh), metrics, jax.lax.stop_gradient(out.features)
 
