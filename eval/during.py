@@ -62,7 +62,7 @@ def make_evaluations(
             evaluate = evaluators.get(kind).create(**options)
         except UserError as error:
             raise UserError(f"config.evals.{name}: {error}") from error
-        evaluations.append(
-            Evaluation(functools.partial(measure, name, evaluate), every_steps)
-        )
+        shown = [f"{name}/{number.name}" for number in evaluate.headline]
+        call = functools.partial(measure, name, evaluate)
+        evaluations.append(Evaluation(call, every_steps, shown))
     return evaluations

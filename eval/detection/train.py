@@ -128,7 +128,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
         size = RunSize(
             config.total_steps, batches.steps_per_epoch, config.batch_size, len(train)
         )
-        evaluations = [Evaluation(evaluate, config.test_every)]
+        shown = [f"detection/{number.name}" for number in HEADLINE]
+        evaluations = [Evaluation(evaluate, config.test_every, shown)]
         fit(config, workdir, size, recipe, state, feed, evaluations, mesh, meta)
 
 

@@ -15,10 +15,12 @@ class Evaluation:
     Attributes:
         measure: `measure(state, step) -> metrics`, called with the state of a finished step.
         every_steps: how often; 0 for the end of the run only.
+        headline: the metrics that are printed; the others are in the record only.
     """
 
     measure: Callable[[TrainState, int], dict[str, float]]
     every_steps: int
+    headline: Sequence[str]
 
 
 def evaluate(
@@ -36,7 +38,7 @@ def evaluate(
         started = time.perf_counter()
         results = evaluation.measure(state, step)
         log.write(step, results)
-        # A part of a part, such as "invariance/occlusion/cosine", is in the record.
-        shown = [f"{k} {v:.4g}" for k, v in results.items() if k.count("/") == 1]
+        headline = evaluation.headline
+        shown = [f"{name} {x:.4g}" for name, x in results.items() if name in headline]
         seconds = time.perf_counter() - started
         log.say(f"step {step}: {', '.join(shown)} ({seconds:.1f} s)")
