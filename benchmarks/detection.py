@@ -26,7 +26,7 @@ from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
 from eval.detection import train
 from sp_jax import xla_flags
 from sp_jax.sharding import by_batch, make_mesh
-from sp_jax.train.step import compile_step, make_step
+from sp_jax.train.step import jit_step, make_step
 
 CONFIGS = {"voc": voc_faster_rcnn_c4, "scenes": scenes_faster_rcnn_c4}
 CLASSES, BOXES = 20, 20
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
     for size in config.data.sizes:
         batch = make_batch(rng, config.batch_size, size, config.data.max_boxes)
         batch = jax.device_put(batch, by_batch(mesh))
-        program = compile_step(step, mesh).lower(state, batch).compile()
+        program = jit_step(step, mesh).lower(state, batch).compile()
         programs[size] = program, batch
         temporary[size] = program.memory_analysis().temp_size_in_bytes
 

@@ -105,7 +105,7 @@ def make_work(config: Any, images: Any) -> Any:
     from input_pipeline.pairs.pairing import semantic_pairs
     from sp_jax import methods
     from sp_jax.optim import linear_scaling
-    from sp_jax.recipe import make_views
+    from sp_jax.recipe import view_configs
 
     table = semantic_pairs(images, rounds=config.data.rounds, seed=0)
     plain, module = config.to_dict(), methods.get(config.method)
@@ -121,7 +121,7 @@ def make_work(config: Any, images: Any) -> Any:
         optimizer=recipe | {"learning_rate": rate},
         views=[
             dataclasses.asdict(view) | {"kernel_size": view.kernel_size}
-            for view in make_views(plain)
+            for view in view_configs(plain)
         ],
         batch_size=config.batch_size,
         images=images.images[np.arange(len(images))],

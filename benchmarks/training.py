@@ -24,7 +24,7 @@ from sp_jax.recipe import Recipe, make_recipe
 from sp_jax.sharding import by_batch, by_size, make_mesh, replicated
 from sp_jax.train import feed as feeds
 from sp_jax.train.log import MAX_CALLS_AHEAD
-from sp_jax.train.step import TrainState, compile_step, init_state, make_step
+from sp_jax.train.step import TrainState, init_state, jit_step, make_step
 
 xla_flags.set_cpu_flags()  # before a program that imports this asks for a device
 
@@ -41,7 +41,7 @@ class Training:
     """
 
     recipe: Recipe
-    feed: feeds.Streamed | feeds.Resident
+    feed: feeds.StreamedFeed | feeds.ResidentFeed
     state: TrainState
     waited: float = 0.0
 
@@ -122,8 +122,8 @@ def prepare(
     recipe = make_recipe(config.to_dict(), lengths)
     step = make_step(recipe, mesh)
     if placement == "device":
-        pixels = resident.Resident(images, sampler, replicated(mesh))
-        feed = feeds.Resident(step, pixels, mesh, steps_per_call)
+        pixels = resident.DevicePixels(images, sampler, replicated(mesh))
+        feed = feeds.ResidentFeed(step, pixels, mesh, steps_per_call)
     else:
         dataset = stream.make_dataset(images, sampler)
 
@@ -141,7 +141,7 @@ def prepare(
             finally:
                 reader.close()
 
-        feed = feeds.Streamed(step, batches, mesh)
+        feed = feeds.StreamedFeed(step, batches, mesh)
     training = Training(recipe, feed, init_state(recipe, config.seed, mesh))
     with contextlib.closing(feed):
         feed.open(0)
@@ -188,9 +188,7 @@ def lower_step(
         state,
         by_size(state, mesh),
     )
-    return compile_step(make_step(recipe, mesh), mesh).lower(
-        state, batch_shapes(config)
-    )
+    return jit_step(make_step(recipe, mesh), mesh).lower(state, batch_shapes(config))
 
 
 def count_flops(config: ConfigDict, num_images: int) -> float | None:

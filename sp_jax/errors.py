@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The command line programs print it without a traceback and exit with code 2.
     """
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or a gradient is infinite or not a number, on all processes alike."""

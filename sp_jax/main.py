@@ -30,7 +30,7 @@ from sp_jax.errors import UserError
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe, make_recipe
 from sp_jax.sharding import make_mesh, replicated
-from sp_jax.train.feed import Resident, Streamed, steps_per_call
+from sp_jax.train.feed import ResidentFeed, StreamedFeed, steps_per_call
 from sp_jax.train.loop import fit
 from sp_jax.train.step import init_state, make_step
 from sp_jax.train.workdir import claim_workdir
@@ -45,7 +45,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     Raises:
         UserError: the config, the data or the folder does not fit.
-        NonFiniteLossError: the loss became infinite or not a number.
+        NonFiniteError: the loss became infinite or not a number.
     """
     # Is the config sound, and are its images there?
     plain = config.to_dict()
@@ -57,22 +57,22 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         config.fsdp,
     )
     pairs = open_pairs(config)
-    size = _run_size(config, pairs)
+    run_size = _run_size(config, pairs)
     # Asked now, while all of the device's memory is free.
     placement, reason = resident.place(config.data.placement, pairs.shown)
 
     # What is trained, and what is measured meanwhile?
-    recipe = validate.or_user_error(make_recipe, plain, size)
+    recipe = validate.or_user_error(make_recipe, plain, run_size)
     if recipe.method.needs_labels and np.all(pairs.table.label < 0):
         raise UserError(
             f"{config.method} learns from labels, and no pair has one: use another method, "
             "or images whose classes are known (docs/data.md)."
         )
-    evaluations = make_evaluations(config, recipe, workdir, size.steps_per_epoch)
+    evaluations = make_evaluations(config, recipe, workdir, run_size.steps_per_epoch)
     distributed.check_equal({"config": plain, "pairs": pairs.table.digest})
     meta = {
         "config": plain,
-        "run": size._asdict(),
+        "run": run_size._asdict(),
         "pairs": {"digest": pairs.table.digest, "store": pairs.table.fingerprint},
         "versions": versions(),
         "modules": registry.folders([config.method, config.model.name]),
@@ -87,7 +87,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
             draw_first_batch(pairs, recipe, workdir / "views.png")
         mesh = make_mesh(fsdp=config.fsdp)
         state = init_state(recipe, config.seed, mesh)
-        feed = _make_feed(config, pairs, recipe, mesh, size, placement)
+        feed = _make_feed(config, pairs, recipe, mesh, run_size, placement)
         logging.info("Pixels: %s (%s).", placement, reason)
         logging.info(
             "%s on %s: %d pairs (%s), %d steps of %d.",
@@ -95,10 +95,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
             f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             len(pairs.table),
             config.data.pairing,
-            size.total_steps,
-            size.batch_size,
+            run_size.total_steps,
+            run_size.batch_size,
         )
-        fit(config, workdir, size, recipe, state, feed, evaluations, mesh, meta)
+        fit(config, workdir, run_size, recipe, state, feed, evaluations, mesh, meta)
 
 
 def _run_size(config: ConfigDict, pairs: TrainingPairs) -> RunSize:
@@ -118,22 +118,24 @@ def _make_feed(
     pairs: TrainingPairs,
     recipe: Recipe,
     mesh: Mesh,
-    size: RunSize,
+    run_size: RunSize,
     placement: str,
-) -> Resident | Streamed:
+) -> ResidentFeed | StreamedFeed:
     """The compiled step with its batches: from the device's memory, or from the host."""
     step = make_step(recipe, mesh)
     if placement == "device":
-        pixels = resident.Resident(pairs.shown, pairs.sampler, replicated(mesh))
-        return Resident(step, pixels, mesh, steps_per_call(config.steps_per_call))
+        pixels = resident.DevicePixels(pairs.shown, pairs.sampler, replicated(mesh))
+        # A call ends at a log line at the latest: more steps would never fit.
+        count = min(steps_per_call(config.steps_per_call), config.log_every)
+        return ResidentFeed(step, pixels, mesh, count)
     dataset = stream.make_dataset(
         pairs.shown, pairs.sampler, jax.process_index(), jax.process_count()
     )
     data = config.data
-    return Streamed(
+    return StreamedFeed(
         step,
         lambda first: stream.iterate(
-            dataset, first, size.total_steps, data.prefetch, data.workers
+            dataset, first, run_size.total_steps, data.prefetch, data.workers
         ),
         mesh,
     )

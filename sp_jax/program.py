@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import re
 import sys
 import threading
 import traceback
@@ -15,8 +16,8 @@ from ml_collections import ConfigDict, config_flags
 
 from sp_jax import cli, distributed, xla_flags
 from sp_jax.config import load_config
-from sp_jax.errors import UserError
-from sp_jax.train.checkpoint import NonFiniteLossError, find_steps
+from sp_jax.errors import NonFiniteError, UserError
+from sp_jax.train.checkpoint import find_steps
 
 Train = Callable[[ConfigDict, pathlib.Path], None]
 
@@ -116,7 +117,7 @@ def _run(train: Train, folder: Callable[[str], pathlib.Path], argv: list[str]) -
 
     try:
         code = cli.guard(start)
-    except NonFiniteLossError as error:
+    except NonFiniteError as error:
         steps = find_steps(workdir / "checkpoints")
         kept = f"The last good checkpoint is {steps[0]}." if steps else "None is saved."
         print(f"error: {error} {kept}", file=sys.stderr)
@@ -169,7 +170,7 @@ def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
     """
     try:
         argv = cli.read_paths(argv)
-        if not any("help" in arg for arg in argv):
+        if not re.search(r"^--?(h|help\w*)$", "\n".join(argv[1:]), re.MULTILINE):
             _check_config(argv, name, example)
         return flags.FLAGS(argv)
     except (UserError, flags.Error) as error:
@@ -181,9 +182,10 @@ def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
 
 
 def _check_config(argv: list[str], flag: str, example: str) -> None:
-    """Load the config file, and check that no section is given a value.
+    """Load the config file once before ml_collections does, and check the sections.
 
-    ml_collections reports both late, and with a traceback.
+    A mistake in the file, or a value for a section, is reported late there, and with a
+    traceback.
     """
     config = None
     for arg, following in zip(argv, [*argv[1:], ""], strict=True):

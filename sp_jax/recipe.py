@@ -74,14 +74,15 @@ def make_recipe(
         ValueError: a name, an option or a value is wrong.
     """
     module = methods.get(config["method"])
-    views = make_views(config)
+    views = view_configs(config)
     model = dict(config["model"])
     chunks = model.pop("chunks", 1)
     sides = [view.shape[-2] for view in views]
-    plain = backbone = make_backbone(model, config["dtype"], sides)
+    unchunked = backbone = make_backbone(model, config["dtype"], sides)
     if chunks != 1:
         backbone = models.Chunked(backbone, chunks, run.batch_size)
     options = _given(config["method_options"])
+    # Without the backbone and the run.
     known = list(inspect.signature(module.create).parameters.items())[2:]
     check_options(config["method"], options, dict(known), "config.method_options")
     method = module.create(backbone, run, **options)
@@ -91,14 +92,14 @@ def make_recipe(
             f"{type(method).__name__}."
         )
     optimizer = make_optimizer(config, run) if train else (None, None)
-    return Recipe(method, views, plain, *optimizer)
+    return Recipe(method, views, unchunked, *optimizer)
 
 
-def make_views(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
+def view_configs(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
     """The method's views with the changes of `config.augment`.
 
     A change reaches every view, but `crop_scale` only those of the full size,
-    `local_crop_scale` only the smaller ones, and none of the crop's a jigsaw.
+    `local_crop_scale` only the smaller ones, and a jigsaw none that is about crops.
 
     Raises:
         ValueError: a value is wrong, or the method has no local crops.

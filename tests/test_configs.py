@@ -15,7 +15,7 @@ from sp_jax.recipe import make_recipe
 from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.banks import make_fill_banks
 from sp_jax.train.checkpoint import Checkpoints
-from sp_jax.train.step import compile_step, init_state, make_step
+from sp_jax.train.step import init_state, jit_step, make_step
 from tests.methods.build import leaves, shallow_resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def two_steps(config, devices=1, folder=None, fsdp=1):
     mesh = make_mesh(jax.devices()[:devices], fsdp)
     state = init_state(recipe, 0, mesh)
     before = leaves(jax.tree.map(np.array, state.params))  # the step takes the memory
-    step = compile_step(make_step(recipe, mesh), mesh)
+    step = jit_step(make_step(recipe, mesh), mesh)
     rng = np.random.default_rng(0)
     pairs = rng.permutation(IMAGES)[: 4 * size].reshape(2, size, 2).astype(np.int32)
     batches = [

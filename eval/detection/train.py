@@ -36,7 +36,7 @@ from sp_jax.models.config import compute_dtype
 from sp_jax.recipe import Recipe
 from sp_jax.sharding import by_batch, by_size, local_copy, make_mesh, replicated
 from sp_jax.train.evaluation import Evaluation
-from sp_jax.train.feed import Streamed
+from sp_jax.train.feed import StreamedFeed
 from sp_jax.train.loop import fit
 from sp_jax.train.step import TrainState, init_state, make_step
 from sp_jax.train.workdir import claim_workdir
@@ -60,7 +60,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
 
     Raises:
       UserError: the config, the data, the backbone or the folder does not fit.
-      NonFiniteLossError: the loss became infinite or not a number.
+      NonFiniteError: the loss became infinite or not a number.
     """
     plain = config.to_dict()
     schema = voc_faster_rcnn_c4.get_config().to_dict()
@@ -99,7 +99,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
     with claim_workdir(workdir, plain) if first else contextlib.nullcontext():
         mesh = make_mesh()
         state = first_state(recipe, backbone if checkpoint else None, config, mesh)
-        feed = Streamed(
+        feed = StreamedFeed(
             make_step(recipe, mesh),
             lambda start: stream.iterate(
                 dataset, start, config.total_steps, data.prefetch, data.workers

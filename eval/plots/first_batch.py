@@ -1,4 +1,4 @@
-"""The pairs and views of a run's first batch, as a person checks them."""
+"""Pairs of a run's first batch, with examples of their views, as a person checks them."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ from sp_jax.recipe import Recipe
 
 
 def draw_first_batch(pairs: TrainingPairs, recipe: Recipe, path: pathlib.Path) -> None:
-    """Draw eight pairs and their views, unless the file is there."""
+    """Draw eight pairs with views of a key of their own, unless the file is there."""
     if path.exists():
         return
     images = pairs.shown.images[pairs.sampler.batch(0)["index"][:8]]

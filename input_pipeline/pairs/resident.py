@@ -20,7 +20,7 @@ PLACEMENTS = ("auto", "device", "stream")
 SHARE = 0.25
 
 
-class Resident:
+class DevicePixels:
     """A store and its pairs on every device of a sharding.
 
     Attributes:

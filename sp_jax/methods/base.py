@@ -83,9 +83,8 @@ class Method(NamedTuple):
         backbone_variables: `backbone_variables(params, state) -> variables`: the "params"
             and "batch_stats" of the backbone that is evaluated, such as the teacher's.
         fill_banks: `fill_banks(params, state, batch) -> state`, called with each batch of
-            the first epoch before the first step: what the untrained network gives.
-            None: nothing.
-        needs_labels: it is the method that it says it is only where pairs have labels.
+            the first epoch before the first step. None: nothing.
+        needs_labels: without labels it would be another method, and is refused.
     """
 
     init: Callable[[jax.Array, list[jax.Array]], tuple[PyTree, PyTree]]

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe
 from sp_jax.sharding import by_batch, replicated, shard
-from sp_jax.train.feed import Resident, Streamed
+from sp_jax.train.feed import ResidentFeed, StreamedFeed
 from sp_jax.train.log import RunLog
 from sp_jax.train.step import TrainState, augment_batch
 
@@ -20,25 +20,25 @@ FillBanks = Callable[[TrainState, dict[str, jax.Array], jax.Array], TrainState]
 def fill_banks(
     recipe: Recipe,
     state: TrainState,
-    feed: Streamed | Resident,
+    feed: StreamedFeed | ResidentFeed,
     mesh: Mesh,
-    run: RunSize,
+    run_size: RunSize,
     log: RunLog,
 ) -> TrainState:
-    """Show a method that keeps banks one epoch before the first step; others as they are."""
+    """Show one epoch to a method that keeps banks; the state of others is unchanged."""
     fill = make_fill_banks(recipe, mesh)
     if fill is None:
         return state
     log.say("Showing the method one epoch before the first step.")
-    for number, batch in enumerate(feed.first_epoch(run.steps_per_epoch)):
-        count = jax.device_put(np.int32(number), replicated(mesh))
-        state = fill(state, batch, count)
+    for step, batch in enumerate(feed.first_epoch(run_size.steps_per_epoch)):
+        number = jax.device_put(np.int32(step), replicated(mesh))
+        state = fill(state, batch, number)
         jax.block_until_ready(state.step)
     return state
 
 
 def make_fill_banks(recipe: Recipe, mesh: Mesh) -> FillBanks | None:
-    """Compile what fills the method's banks before step 0; None if it has none.
+    """Jit what fills the method's banks before step 0; None if it has none.
 
     Returns:
         `fill_banks(state, batch, number) -> state`, for the batches of the first epoch,

@@ -23,16 +23,12 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from sp_jax.errors import UserError
+from sp_jax.errors import NonFiniteError, UserError
 from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 
 PyTree = Any
 MANIFEST = "MANIFEST.sha256"
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became infinite or not a number, on all processes alike."""
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -248,10 +244,6 @@ class Checkpoints:
         with self._as_os_error():
             self._manager.save(step, args=args, force=True)
 
-    def latest_step(self) -> int | None:
-        """The newest step, or None."""
-        return self._manager.latest_step()
-
     def __enter__(self) -> "Checkpoints":
         """Nothing to begin."""
         return self
@@ -259,7 +251,7 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Wait until all is written, unless another process may be dead."""
         ours = kind is None or not issubclass(kind, Exception)
-        if ours or jax.process_count() == 1 or kind is NonFiniteLossError:
+        if ours or jax.process_count() == 1 or kind is NonFiniteError:
             self.close()
 
     def close(self) -> None:

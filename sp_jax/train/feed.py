@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sp_jax.sharding import by_batch, replicated
-from sp_jax.train.step import Step, TrainState, compile_step
+from sp_jax.train.step import Step, TrainState, jit_step
 
-Batch = dict[str, Any]
+RawBatch = dict[str, Any]  # "image", "index", "label"; see `make_step`
 
 STEPS_PER_CALL = 50  # enough to hide the dispatch; not yet compared with others
 
@@ -41,28 +41,28 @@ class Advance(NamedTuple):
     program: Hashable
 
 
-class Source(Protocol):
-    """A store in device memory; `input_pipeline.pairs.resident.Resident` is one."""
+class PixelSource(Protocol):
+    """A store in device memory; `input_pipeline.pairs.resident.DevicePixels` is one."""
 
     arrays: dict[str, jax.Array]
 
-    def batches(self, arrays: Batch, first_step: jax.Array, count: int) -> Batch:
+    def batches(self, arrays: RawBatch, first_step: jax.Array, count: int) -> RawBatch:
         """Indices and labels of some steps, stacked."""
 
-    def read(self, arrays: Batch, batch: Batch) -> Batch:
+    def read(self, arrays: RawBatch, batch: RawBatch) -> RawBatch:
         """The batch of one step, with pixels."""
 
 
-class Streamed:
+class StreamedFeed:
     """Batches that a host iterator makes, each copied while the device computes.
 
     They may have several shapes: the step is compiled for each.
     """
 
     def __init__(
-        self, step: Step, batches: Callable[[int], Iterator[Batch]], mesh: Mesh
+        self, step: Step, batches: Callable[[int], Iterator[RawBatch]], mesh: Mesh
     ):
-        """Compile the step.
+        """Jit the step; it is compiled at the first `advance`.
 
         Args:
             step: from `make_step`.
@@ -70,16 +70,16 @@ class Streamed:
             mesh: the devices.
         """
         self._batches, self._mesh = batches, mesh
-        self._stream: Iterator[Batch] = iter(())
-        self._next: Batch | None = None
-        self._step = compile_step(step, mesh)
+        self._stream: Iterator[RawBatch] = iter(())
+        self._next: RawBatch | None = None
+        self._step = jit_step(step, mesh)
 
     def open(self, first_step: int) -> None:
         """Begin to read at a step."""
         self._stream = self._batches(first_step)
         self._next = self._read()
 
-    def _read(self) -> Batch | None:
+    def _read(self) -> RawBatch | None:
         batch = next(self._stream, None)
         return None if batch is None else to_device(batch, self._mesh)
 
@@ -97,7 +97,7 @@ class Streamed:
         del most
         return self._step.lower(state, self._next)
 
-    def first_epoch(self, steps: int) -> Iterator[Batch]:
+    def first_epoch(self, steps: int) -> Iterator[RawBatch]:
         """The batches of the first steps, on the devices."""
         with contextlib.closing(self._batches(0)) as stream:
             for batch in itertools.islice(stream, steps):
@@ -109,20 +109,23 @@ class Streamed:
             self._stream.close()
 
 
-class Resident:
+class ResidentFeed:
     """Batches that the device draws by itself, for several steps in one dispatch.
 
     The host sends nothing: the number of the step is in the state.
     """
 
-    def __init__(self, step: Step, source: Source, mesh: Mesh, steps_per_call: int):
-        """Compile the step, alone and `steps_per_call` times in a scan.
+    def __init__(
+        self, step: Step, source: PixelSource, mesh: Mesh, steps_per_call: int
+    ):
+        """Jit the step, alone and `steps_per_call` times in a scan.
 
         On a CPU a scan over steps is about 20 times slower than a loop in Python: let
         `steps_per_call` be 1 there.
         """
         self._source, self._mesh, self._most = source, mesh, steps_per_call
-        rows = by_batch(mesh)
+        rows, whole = by_batch(mesh), replicated(mesh)
+        # The arrays are arguments throughout: as constants they would be copied.
 
         def read(arrays, batch):
             # Each device gathers its own rows of the batch.
@@ -147,7 +150,6 @@ class Resident:
             (state, features), metrics = jax.lax.scan(body, (state, empty), batches)
             return state, metrics, features
 
-        whole = replicated(mesh)
         self._several = jax.jit(
             several,
             static_argnums=2,
@@ -174,17 +176,17 @@ class Resident:
         """The program of `advance`, to be compiled and looked at."""
         return self._several.lower(state, self._source.arrays, self._count(most))
 
-    def first_epoch(self, steps: int) -> Iterator[Batch]:
+    def first_epoch(self, steps: int) -> Iterator[RawBatch]:
         """The batches of the first steps, on the devices."""
-        for number in range(steps):
-            count = jax.device_put(np.int32(number), replicated(self._mesh))
-            yield self._batch(self._source.arrays, count)
+        for step in range(steps):
+            number = jax.device_put(np.int32(step), replicated(self._mesh))
+            yield self._batch(self._source.arrays, number)
 
     def close(self) -> None:
         """Nothing to end."""
 
 
-def to_device(batch: Batch, mesh: Mesh) -> Batch:
+def to_device(batch: RawBatch, mesh: Mesh) -> RawBatch:
     """Assemble the global batch from each process's share; returns before the copy."""
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(by_batch(mesh), x), batch

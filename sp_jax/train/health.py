@@ -10,7 +10,7 @@ from sp_jax.sharding import by_batch, replicated
 
 
 def make_health(mesh: Mesh) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Compile it for features that are split over the devices of a mesh.
+    """Jit it for features that are split over the devices of a mesh.
 
     Returns:
         `health(features float32 [B, 2, D]) -> float32 scalars`, by name.

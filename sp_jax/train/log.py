@@ -14,8 +14,8 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from sp_jax.errors import NonFiniteError
 from sp_jax.methods import RunSize
-from sp_jax.train.checkpoint import NonFiniteLossError
 from sp_jax.train.feed import Advance
 from sp_jax.train.health import make_health
 from sp_jax.train.writer import MetricsWriter, from_json, to_json
@@ -34,23 +34,23 @@ class RunLog:
     def __init__(
         self,
         workdir: pathlib.Path,
-        run: RunSize,
+        run_size: RunSize,
         images_per_step: int,
         resume_step: int,
         window: list[dict[str, Any]],
         mesh: Mesh,
     ):
-        """Begin where a run goes on.
+        """Begin, or go on after a checkpoint.
 
         Args:
             workdir: the run's folder.
-            run: its lengths.
+            run_size: its lengths.
             images_per_step: views in a global batch.
             resume_step: the step that the run goes on from.
-            window: what `window` gave when that step was saved.
+            window: what `fetch_window` gave when that step was saved.
             mesh: the devices.
         """
-        self._run, self._images_per_step = run, images_per_step
+        self._run_size, self._images_per_step = run_size, images_per_step
         # Steps since the last line: on the device, or numbers of a checkpoint.
         self._window: list[Mapping[str, Any]] = [from_json(line) for line in window]
         self._health = make_health(mesh)
@@ -59,7 +59,7 @@ class RunLog:
         self._first = jax.process_index() == 0
         self._writer = MetricsWriter(workdir, resume_step) if self._first else None
         self._bar = tqdm(
-            total=run.total_steps,
+            total=run_size.total_steps,
             initial=resume_step,
             unit="step",
             desc=workdir.name,
@@ -78,12 +78,13 @@ class RunLog:
             self._compiled.add(made.program)
             self._clock, self._clock_step = time.perf_counter(), step
 
-    def window(self, step: int) -> list[dict[str, float | None]]:
+    def fetch_window(self, step: int) -> list[dict[str, float | None]]:
         """The steps since the last line, on the host and as JSON knows them.
 
         Raises:
-            NonFiniteLossError: a loss or a gradient is not finite.
+            NonFiniteError: a loss or a gradient is not finite.
         """
+        # An entry of a call has one number, or one a step of the call.
         self._window = [
             dict(zip(call, map(float, values), strict=True))
             for call in jax.device_get(self._window)
@@ -92,7 +93,7 @@ class RunLog:
         for number, line in enumerate(self._window, step - len(self._window) + 1):
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(line[name]):
-                    raise NonFiniteLossError(_explain_non_finite(name, number, line))
+                    raise NonFiniteError(_explain_non_finite(name, number, line))
         return [to_json(line) for line in self._window]
 
     def write_line(self, step: int, features: jax.Array | None) -> None:
@@ -102,7 +103,7 @@ class RunLog:
             step: number of finished steps.
             features: of the last step, for the health of the representation.
         """
-        self.window(step)
+        self.fetch_window(step)
         steps, self._window = self._window, []
         line = {k: math.fsum(s[k] for s in steps) / len(steps) for k in steps[-1]}
         line["learning_rate"] = steps[-1]["learning_rate"]
@@ -126,7 +127,7 @@ class RunLog:
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Append numbers to the record."""
         if self._writer:
-            epoch = round(step / self._run.steps_per_epoch, 4)
+            epoch = round(step / self._run_size.steps_per_epoch, 4)
             self._writer.write(
                 {"step": step, "epoch": epoch, "time": time.time(), **numbers}
             )
@@ -144,7 +145,7 @@ class RunLog:
         }
         self._bar.set_postfix(speed)
         if self._bar.disable and self._first:  # no terminal: a line a log step
-            total = self._run.total_steps
+            total = self._run_size.total_steps
             seconds = (total - step) * line.get("step_ms", 0) / 1e3
             shown = ", ".join(f"{k} {v}" for k, v in speed.items())
             print(f"step {step}/{total}: {shown}, {seconds:.0f} s left")

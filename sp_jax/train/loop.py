@@ -17,7 +17,7 @@ from sp_jax.recipe import Recipe
 from sp_jax.train.banks import fill_banks
 from sp_jax.train.checkpoint import Checkpoints
 from sp_jax.train.evaluation import Evaluation, evaluate
-from sp_jax.train.feed import Resident, Streamed
+from sp_jax.train.feed import ResidentFeed, StreamedFeed
 from sp_jax.train.log import RunLog, write_parameters
 from sp_jax.train.step import TrainState
 from sp_jax.train.stop import StopSignals
@@ -27,20 +27,20 @@ from sp_jax.train.trace import Trace
 def fit(
     config: ConfigDict,
     workdir: pathlib.Path,
-    run: RunSize,
+    run_size: RunSize,
     recipe: Recipe,
     state: TrainState,
-    feed: Streamed | Resident,
+    feed: StreamedFeed | ResidentFeed,
     evaluations: Sequence[Evaluation],
     mesh: Mesh,
     meta: dict[str, Any],
-) -> TrainState:
+) -> None:
     """Train to the end, from the newest checkpoint of workdir if there is one.
 
     Args:
         config: of which `log_every`, `checkpoint` and `profile` are read.
         workdir: the run's folder.
-        run: its lengths.
+        run_size: its lengths.
         recipe: what is trained.
         state: the state of step 0.
         feed: the compiled step and its data.
@@ -48,15 +48,13 @@ def fit(
         mesh: the devices.
         meta: saved with each checkpoint: config, fingerprints, versions.
 
-    Returns:
-        The last state; an earlier one if SIGTERM ended the run.
-
     Raises:
-        NonFiniteLossError: a loss was not finite. The last good checkpoint remains.
-        KeyboardInterrupt: Ctrl-C ended the run, after the step it was at was saved.
+        NonFiniteError: a loss was not finite. The last good checkpoint remains.
+        KeyboardInterrupt: Ctrl-C ended the run: the evaluations that were due are done, and
+            the step is saved.
         UserError: a checkpoint cannot be read or written.
     """
-    total, stop = run.total_steps, None
+    total, stop = run_size.total_steps, None
     log_every, save_every = config.log_every, config.checkpoint.every
     checkpoints = Checkpoints(
         workdir / "checkpoints",
@@ -72,8 +70,8 @@ def fit(
     checkpoints.check_space(state)
     if jax.process_index() == 0:
         write_parameters(workdir / "parameters.txt", state.params)
-    images_per_step = run.batch_size * max(1, len(recipe.views))
-    log = RunLog(workdir, run, images_per_step, step, window, mesh)
+    images_per_step = run_size.batch_size * max(1, len(recipe.views))
+    log = RunLog(workdir, run_size, images_per_step, step, window, mesh)
     profile = config.profile
     trace = Trace(workdir, profile.first_step, profile.steps, step, total)
 
@@ -84,13 +82,14 @@ def fit(
         StopSignals() as signals,
         contextlib.closing(feed),
     ):
-        if step == 0 < total:
+        if step == 0:
             evaluate(evaluations, state, 0, total, log)
-            state = fill_banks(recipe, state, feed, mesh, run, log)
+            state = fill_banks(recipe, state, feed, mesh, run_size, log)
         feed.open(step)
         while step < total:
             trace.before(step, state)
-            pause = min(
+            # One call may make several steps, but none beyond what happens next.
+            next_event = min(
                 total,
                 trace.next_pause(step),
                 _after(step, log_every),
@@ -98,7 +97,7 @@ def fit(
                 *(_after(step, e.every_steps) for e in evaluations),
             )
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                made = feed.advance(state, pause - step)
+                made = feed.advance(state, next_event - step)
             state, step = made.state, step + made.count
             log.add(made, step)
             log.say(trace.after(step, state))
@@ -109,7 +108,7 @@ def fit(
                 stop = signals.asked()
                 if stop or step == total or step % save_every == 0:
                     # What is not finite raises here, and is never saved.
-                    lines = log.window(step)
+                    lines = log.fetch_window(step)
                     checkpoints.save(step, state, {**meta, "window": lines})
             if stop and step < total:
                 log.say(
@@ -118,7 +117,6 @@ def fit(
                 break
     if stop is signal.SIGINT:
         raise KeyboardInterrupt
-    return state
 
 
 def _after(step: int, every: int) -> float:

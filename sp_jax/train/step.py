@@ -39,7 +39,7 @@ class TrainState:
     key: jax.Array
 
     def random_key(self, number: jax.Array) -> jax.Array:
-        """The key of a step, or of what has another number."""
+        """The key of a step, by its number; `banks` take numbers that no step reaches."""
         return jax.random.fold_in(jax.random.wrap_key_data(self.key), number)
 
 
@@ -128,8 +128,8 @@ def augment_batch(
     return Batch(views, index, batch["label"], step)
 
 
-def compile_step(step: Step, mesh: Mesh) -> Step:
-    """Compile a step for batches that are split over the devices of a mesh.
+def jit_step(step: Step, mesh: Mesh) -> Step:
+    """Jit a step for batches that are split over the devices of a mesh.
 
     The old state is donated: it must not be used again.
     """

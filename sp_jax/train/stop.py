@@ -22,7 +22,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         """Catch the signals."""
-        # Elsewhere than in the main thread, whoever owns that handles the signals.
+        # Python lets only the main thread handle signals.
         main = threading.current_thread() is threading.main_thread()
         if main and not self._several:
             for number in (signal.SIGTERM, signal.SIGINT):

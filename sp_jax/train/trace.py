@@ -20,7 +20,7 @@ class Trace:
     def __init__(
         self, workdir: pathlib.Path, first: int, steps: int, resume_step: int, last: int
     ):
-        """Plan it.
+        """Plan which steps.
 
         Args:
             workdir: the run's folder.

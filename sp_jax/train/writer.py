@@ -67,7 +67,9 @@ class MetricsWriter:
         lines = read_metrics(workdir)
         kept, cut = [], []
         for line in lines:
-            (kept if 0 < resume_step >= line["step"] else cut).append(line)
+            # A run from the beginning keeps nothing, not even its step 0.
+            keep = resume_step > 0 and line["step"] <= resume_step
+            (kept if keep else cut).append(line)
         if cut:
             with open(workdir / "metrics.cut.jsonl", "a") as file:
                 file.writelines(map(_json_line, cut))

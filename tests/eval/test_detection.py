@@ -11,7 +11,7 @@ from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
 from eval.detection import figure, train
 from eval.detection.data import scenes
 from sp_jax.errors import UserError
-from sp_jax.train.feed import Streamed
+from sp_jax.train.feed import StreamedFeed
 from sp_jax.train.writer import read_metrics
 from tests.methods.build import shallow_resnet
 
@@ -78,7 +78,7 @@ def test_stopped_is_uninterrupted(folder, tmp_path, monkeypatch):
         checkpoint={"every": 4},
         optimizer={"warmup_steps": 2, "drops": (8,)},
     )
-    advance = Streamed.advance
+    advance = StreamedFeed.advance
 
     def until(self, state, most):
         if int(state.step) == 7:
@@ -88,7 +88,7 @@ def test_stopped_is_uninterrupted(folder, tmp_path, monkeypatch):
     with shallow_resnet():
         train.run(config, tmp_path / "whole")
         with monkeypatch.context() as patch:
-            patch.setattr(Streamed, "advance", until)
+            patch.setattr(StreamedFeed, "advance", until)
             with pytest.raises(Killed):
                 train.run(config, tmp_path / "stopped")
         train.run(config, tmp_path / "stopped")

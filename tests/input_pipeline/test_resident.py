@@ -23,7 +23,7 @@ def test_bit_identical_to_the_stream(store, pairing):
     sampler = Sampler(semantic_pairs(store, rounds=2, seed=0), 32, 5, pairing, 0.4)
     stream = make_dataset(store, sampler)
     mesh = Mesh(np.array(jax.devices()), ("data",))
-    pixels = resident.Resident(store, sampler, NamedSharding(mesh, PartitionSpec()))
+    pixels = resident.DevicePixels(store, sampler, NamedSharding(mesh, PartitionSpec()))
 
     @jax.jit(static_argnums=2)
     def draw(arrays, first_step, count):

@@ -6,7 +6,7 @@ import numpy as np
 from sp_jax import methods
 from sp_jax.recipe import make_recipe
 from sp_jax.sharding import by_batch, make_mesh
-from sp_jax.train.step import compile_step, init_state, make_step
+from sp_jax.train.step import init_state, jit_step, make_step
 
 IMAGES = 64
 
@@ -44,7 +44,7 @@ def train(config, steps, steps_per_epoch):
     recipe = make_recipe(plain, run)
     mesh = make_mesh(jax.devices()[:1])
     state = init_state(recipe, 0, mesh)
-    step = compile_step(make_step(recipe, mesh), mesh)
+    step = jit_step(make_step(recipe, mesh), mesh)
     rng = np.random.default_rng(0)
     states, metrics = [jax.device_get(state)], []
     for _ in range(steps):

@@ -12,7 +12,7 @@ from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
 from sp_jax.sharding import by_batch, make_mesh
 from sp_jax.train.health import make_health
-from sp_jax.train.step import compile_step, init_state, make_step
+from sp_jax.train.step import init_state, jit_step, make_step
 from tests.train import tiny
 
 
@@ -31,7 +31,7 @@ def losses(batches, devices):
     recipe = make_recipe(config, run)
     mesh = make_mesh(jax.devices()[:devices])
     state = init_state(recipe, 0, mesh)
-    step = compile_step(make_step(recipe, mesh), mesh)
+    step = jit_step(make_step(recipe, mesh), mesh)
     health = make_health(mesh)
     curve = []
     for batch in batches:

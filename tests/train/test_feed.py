@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from input_pipeline.pairs.pairing import semantic_pairs
-from input_pipeline.pairs.resident import Resident as Pixels
+from input_pipeline.pairs.resident import DevicePixels
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.pairs.stream import iterate, make_dataset
 from input_pipeline.stores import open_store
 from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
 from sp_jax.sharding import make_mesh, replicated
-from sp_jax.train.feed import Resident, Streamed
+from sp_jax.train.feed import ResidentFeed, StreamedFeed
 from sp_jax.train.step import init_state, make_step
 from tests.train import tiny
 
@@ -34,11 +34,13 @@ def train():
     def train(steps_per_call):
         state = init_state(recipe, 0, mesh)
         if steps_per_call:
-            pixels = Pixels(store, sampler, replicated(mesh))
-            feed = Resident(step, pixels, mesh, steps_per_call)
+            pixels = DevicePixels(store, sampler, replicated(mesh))
+            feed = ResidentFeed(step, pixels, mesh, steps_per_call)
         else:
             dataset = make_dataset(store, sampler)
-            feed = Streamed(step, lambda first: iterate(dataset, first, STEPS), mesh)
+            feed = StreamedFeed(
+                step, lambda first: iterate(dataset, first, STEPS), mesh
+            )
         feed.open(0)
         losses, counts = [], []
         while sum(counts) < STEPS:
