@@ -13,7 +13,11 @@ from sp_jax.errors import UserError
     "error, code, words",
     [
         (UserError("Give a store."), 2, "Give a store."),
-        (OSError(errno.ENOSPC, "No space left", "/a/b"), 2, "'/a/b' .* free some space"),
+        (
+            OSError(errno.ENOSPC, "No space left", "/a/b"),
+            2,
+            "'/a/b' .* free some space",
+        ),
         (OSError(errno.EDQUOT, "Quota exceeded", "/a"), 2, "quota"),
         (OSError(errno.EFBIG, "File too large"), 2, r"ulimit -f"),
         (OSError(errno.EMFILE, "Too many open files", "/a"), 2, r"ulimit -n"),

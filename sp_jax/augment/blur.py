@@ -1,22 +1,24 @@
 """Gaussian blur as a banded (Toeplitz) matrix an image, on both sides of it."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Float32
 
 
-def blur_matrix(sigma: jax.Array, apply: jax.Array, size: int, taps: int) -> jax.Array:
+def blur_matrix(
+    sigma: Float32[Array, " n"], apply: Bool[Array, " n"], size: int, taps: int
+) -> Float32[Array, "n {size} {size}"]:
     """Matrices that blur a line of `size` pixels, mirrored at its ends.
 
     Args:
-        sigma: float32 [N], standard deviation in pixels.
-        apply: bool [N]: the identity where false.
+        sigma: standard deviation in pixels.
+        apply: the identity where false.
         size: pixels of the line.
         taps: odd number of taps, below 2 * size.
 
     Returns:
-        float32 [N, size, size]; each row sums to 1.
+        One matrix an image; each row sums to 1.
     """
     radius = taps // 2
     distance = np.arange(radius + 1, dtype=np.float32)
@@ -34,20 +36,23 @@ def blur_matrix(sigma: jax.Array, apply: jax.Array, size: int, taps: int) -> jax
 
 
 def gaussian_blur(
-    x: jax.Array, sigma: jax.Array, apply: jax.Array, taps: int
-) -> jax.Array:
+    x: Float32[Array, "n 3 size size"],
+    sigma: Float32[Array, " n"],
+    apply: Bool[Array, " n"],
+    taps: int,
+) -> Float32[Array, "n 3 size size"]:
     """Blurs as torchvision's `gaussian_blur` does (reflecting at the borders).
 
     PIL's `GaussianBlur` is another filter (repeated box blurs).
 
     Args:
-        x: float32 [N, 3, S, S].
-        sigma: float32 [N], standard deviation in pixels.
-        apply: bool [N]: the others stay exactly as they are.
-        taps: odd number of taps, below 2 * S.
+        x: planar images.
+        sigma: standard deviation in pixels.
+        apply: the others stay exactly as they are.
+        taps: odd number of taps, below 2 * size.
 
     Returns:
-        float32 [N, 3, S, S].
+        The blurred images.
     """
     n, channels, size, _ = x.shape
     matrix = blur_matrix(sigma, apply, size, taps)

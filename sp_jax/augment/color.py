@@ -1,13 +1,16 @@
-"""Colour operations on planar images: float32 [N, 3, H, W] in [0, 1].
+"""Colour operations on planar images, float32 with values in [0, 1].
 
 Planar as PyTorch's layout is: what mixes the channels is then plain arithmetic between
-contiguous planes. Factors have one value an image, as float32 [N]. All agree with
+contiguous planes. Factors have one value an image. All agree with
 torchvision's functions on float tensors.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float32, Int32
+
+Images = Float32[Array, "n 3 height width"]
+PerImage = Float32[Array, " n"]
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue")
 
@@ -15,28 +18,28 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 _LUMA = (0.2989, 0.587, 0.114)
 
 
-def luma(x: jax.Array) -> jax.Array:
-    """Gray value as torchvision weighs it: [N, 3, ...] -> [N, ...]."""
+def luma(x: Float32[Array, "n 3 *side"]) -> Float32[Array, " n *side"]:
+    """Gray value as torchvision weighs it."""
     red, green, blue = _LUMA
     return red * x[:, 0] + green * x[:, 1] + blue * x[:, 2]
 
 
-def adjust_brightness(x: jax.Array, factor: jax.Array) -> jax.Array:
+def adjust_brightness(x: Images, factor: PerImage) -> Images:
     """Scales the values: factor 0 is black, 1 changes nothing."""
     return _scale_add(x, factor)
 
 
-def adjust_contrast(x: jax.Array, factor: jax.Array) -> jax.Array:
+def adjust_contrast(x: Images, factor: PerImage) -> Images:
     """Blends with the image's mean luma: factor 0 is uniform gray."""
     return _scale_add(x, factor, offset=(1.0 - factor) * _mean_luma(x))
 
 
-def adjust_saturation(x: jax.Array, factor: jax.Array) -> jax.Array:
+def adjust_saturation(x: Images, factor: PerImage) -> Images:
     """Blends with the luma: factor 0 is a gray image."""
     return _scale_add(x, factor, gray=1.0 - factor)
 
 
-def adjust_hue(x: jax.Array, shift: jax.Array) -> jax.Array:
+def adjust_hue(x: Images, shift: PerImage) -> Images:
     """Turns the hue of HSV by `shift` turns, in closed form.
 
     A channel of an HSV colour is V - V.S.clip(min(k, 4 - k), 0, 1) with k = (n + 6 H)
@@ -55,7 +58,7 @@ def adjust_hue(x: jax.Array, shift: jax.Array) -> jax.Array:
     sextant = sextant + 6.0 * shift[:, None, None]
     sextant = sextant - 6.0 * jnp.floor(sextant / 6.0)
 
-    def channel(n: float) -> jax.Array:
+    def channel(n: float) -> Float32[Array, "n height width"]:
         k = sextant + n
         k = jnp.where(k >= 6.0, k - 6.0, k)
         return high - spread * jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
@@ -64,26 +67,26 @@ def adjust_hue(x: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def color_jitter(
-    x: jax.Array,
-    order: jax.Array,
-    factors: jax.Array,
-    apply: jax.Array,
+    x: Images,
+    order: Int32[Array, "n 4"],
+    factors: Float32[Array, "n 4"],
+    apply: Bool[Array, " n"],
     operations: tuple[str, ...] = OPERATIONS,
-) -> jax.Array:
+) -> Images:
     """Brightness, contrast, saturation and hue in an order of each image's own.
 
     Three blends, the hue, and the three blends again, where each image skips the blends
     that its order has on the other side: all 24 orders, and the costly hue only once.
 
     Args:
-        x: float32 [N, 3, H, W] in [0, 1].
-        order: int32 [N, 4], a permutation of 0 .. 3 = `OPERATIONS`, first one first.
-        factors: float32 [N, 4]: of brightness, contrast, saturation; the hue's shift.
-        apply: bool [N]: where false the image stays as it is.
+        x: images in [0, 1].
+        order: a permutation of 0 .. 3 = `OPERATIONS`, first one first.
+        factors: of brightness, contrast, saturation; the hue's shift in turns.
+        apply: where false the image stays as it is.
         operations: those that are done at all.
 
     Returns:
-        float32 [N, 3, H, W] in [0, 1].
+        Images in [0, 1].
     """
     place = jnp.argsort(order, axis=1)  # place[:, k]: when operation k is done
     blends = [k for k in range(_HUE) if OPERATIONS[k] in operations]
@@ -108,32 +111,32 @@ def color_jitter(
     return x
 
 
-def to_grayscale(x: jax.Array, apply: jax.Array) -> jax.Array:
-    """Puts the luma into all three planes where `apply`, bool [N]."""
+def to_grayscale(x: Images, apply: Bool[Array, " n"]) -> Images:
+    """Puts the luma into all three planes where `apply`."""
     return jnp.where(_per_image(apply), luma(x)[:, None], x)
 
 
-def solarize(x: jax.Array, apply: jax.Array, threshold: float = 0.5) -> jax.Array:
-    """Inverts the values from `threshold` on where `apply`, bool [N]."""
+def solarize(x: Images, apply: Bool[Array, " n"], threshold: float = 0.5) -> Images:
+    """Inverts the values from `threshold` on where `apply`."""
     return jnp.where(_per_image(apply) & (x >= threshold), 1.0 - x, x)
 
 
 def normalize(
-    x: jax.Array, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> jax.Array:
+    x: Images, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Images:
     """(x - mean) / std for each plane."""
     shift, scale = (jnp.array(v, x.dtype)[:, None, None] for v in (mean, std))
     return (x - shift) / scale
 
 
 def _any_blend(
-    x: jax.Array,
-    operation: jax.Array,
-    factor: jax.Array,
-    apply: jax.Array,
+    x: Images,
+    operation: Int32[Array, " n"],
+    factor: PerImage,
+    apply: Bool[Array, " n"],
     operations: tuple[str, ...],
-) -> jax.Array:
-    """Brightness, contrast or saturation, as `operation` int32 [N] says."""
+) -> Images:
+    """Brightness, contrast or saturation, as `operation` says."""
     factor = jnp.where(apply, factor, 1.0)
     rest = 1.0 - factor
     offset = gray = None
@@ -147,13 +150,13 @@ def _any_blend(
 
 
 def _scale_add(
-    x: jax.Array,
-    factor: jax.Array,
+    x: Images,
+    factor: PerImage,
     *,
-    gray: jax.Array | None = None,
-    offset: jax.Array | None = None,
-) -> jax.Array:
-    """clip(factor x + gray luma(x) + offset), with float32 [N] numbers."""
+    gray: PerImage | None = None,
+    offset: PerImage | None = None,
+) -> Images:
+    """clip(factor x + gray luma(x) + offset)."""
     added = 0.0 if gray is None else gray[:, None, None] * luma(x)
     added = added if offset is None else added + offset[:, None, None]
     factor = factor[:, None, None]
@@ -162,10 +165,10 @@ def _scale_add(
     return jnp.stack(planes, axis=1)
 
 
-def _mean_luma(x: jax.Array) -> jax.Array:
+def _mean_luma(x: Images) -> PerImage:
     # The mean of each plane first: XLA sums what is already in memory ten times faster.
     return luma(jnp.mean(x, axis=(2, 3)))
 
 
-def _per_image(value: jax.Array) -> jax.Array:
+def _per_image(value: Bool[Array, " n"]) -> Bool[Array, "n 1 1 1"]:
     return value[:, None, None, None]

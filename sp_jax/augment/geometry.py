@@ -5,14 +5,21 @@ each side of each image. That turns the gathers of a crop into batched matrix pr
 at which accelerators are best, and flip and the division by 255 cost nothing.
 """
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Float32, Int32, UInt8
+
+Images = UInt8[Array | np.ndarray, "n height width 3"]
 
 
 def interpolation_matrix(
-    start: jax.Array, length: jax.Array, source: int, size: int, kernel: str
-) -> jax.Array:
+    start: Int32[Array, " n"],
+    length: Int32[Array, " n"],
+    source: int,
+    size: int,
+    kernel: str,
+) -> Float32[Array, "n {size} {source}"]:
     """Weights that resize pixels [start, start + length) of `source` ones to `size`.
 
     The same weights as PIL's and torchvision's antialiased resize of the crop: the
@@ -20,14 +27,14 @@ def interpolation_matrix(
     a weight, and each row sums to 1.
 
     Args:
-        start: int32 [N], first pixel of the crop.
-        length: int32 [N], its number of pixels, at least 1.
+        start: first pixel of the crop.
+        length: its number of pixels, at least 1.
         source: side of the input.
         size: side of the output.
         kernel: "bilinear", or "bicubic" (a = -0.5).
 
     Returns:
-        float32 [N, size, source].
+        One matrix an image.
     """
     length, start = length[:, None, None], start[:, None, None]
     pixel = 2 * (jnp.arange(source) - start) + 1  # centres, in half pixels of the crop
@@ -39,11 +46,11 @@ def interpolation_matrix(
     return weight / jnp.sum(weight, axis=-1, keepdims=True)
 
 
-def _bilinear(x: jax.Array) -> jax.Array:
+def _bilinear(x: Array) -> Array:
     return jnp.maximum(0.0, 1.0 - x)
 
 
-def _bicubic(x: jax.Array) -> jax.Array:
+def _bicubic(x: Array) -> Array:
     near = (1.5 * x - 2.5) * x * x + 1.0
     far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
     return jnp.where(x < 1.0, near, jnp.where(x < 2.0, far, 0.0))
@@ -53,24 +60,24 @@ _KERNELS = {"bilinear": _bilinear, "bicubic": _bicubic}
 
 
 def crop_resize(
-    images: jax.Array,
-    box: jax.Array,
+    images: Images,
+    box: Int32[Array, "n 4"],
     size: int,
     *,
-    flip: jax.Array | None = None,
+    flip: Bool[Array, " n"] | None = None,
     interpolation: str = "bilinear",
-) -> jax.Array:
+) -> Float32[Array, "n 3 {size} {size}"]:
     """Crops, resizes (antialiased) and flips, each image by its own numbers.
 
     Args:
-        images: uint8 [N, H, W, 3].
-        box: int32 [N, 4]: top, left, height, width, inside of the image.
-        size: side of the output.
-        flip: bool [N], true where left and right change places; None: nowhere.
+        images: values from 0 to 255.
+        box: top, left, height, width in pixels, inside of the image.
+        size: side of the output in pixels.
+        flip: true where left and right change places; None: nowhere.
         interpolation: "bilinear" or "bicubic".
 
     Returns:
-        float32 [N, 3, size, size] in [0, 1].
+        Planar images, values in [0, 1].
     """
     _, height, width, _ = images.shape
     top, left, h, w = jnp.moveaxis(box, 1, 0)
@@ -81,8 +88,10 @@ def crop_resize(
     return _resample(images, rows, columns, interpolation)
 
 
-def resize(images: jax.Array, size: int, interpolation: str = "bilinear") -> jax.Array:
-    """Resizes whole images, uint8 [N, H, W, 3], to float32 [N, 3, size, size]."""
+def resize(
+    images: Images, size: int, interpolation: str = "bilinear"
+) -> Float32[Array, "n 3 {size} {size}"]:
+    """Resizes whole images, to planar ones with values in [0, 1]."""
     n, height, width, _ = images.shape
     if (height, width) == (size, size):
         return jnp.moveaxis(images, -1, 1).astype(jnp.float32) / 255.0
@@ -91,9 +100,12 @@ def resize(images: jax.Array, size: int, interpolation: str = "bilinear") -> jax
 
 
 def _resample(
-    images: jax.Array, rows: jax.Array, columns: jax.Array, interpolation: str
-) -> jax.Array:
-    """rows . image . columns^T / 255 for each channel: float32 [N, 3, size, size]."""
+    images: Images,
+    rows: Float32[Array, "n size height"],
+    columns: Float32[Array, "n size width"],
+    interpolation: str,
+) -> Float32[Array, "n 3 size size"]:
+    """rows . image . columns^T / 255 for each channel."""
     n, _, width, channels = images.shape
     size = rows.shape[1]
     # Both products have the shape (channel and other side) x side: three times as tall

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray
 
 from sp_jax.augment.config import Augment
 
@@ -14,35 +15,34 @@ _TRIES = 10  # as torchvision's RandomResizedCrop.get_params
 
 
 class Params(NamedTuple):
-    """What was drawn for each of N images. Fields of absent operations stay unused.
+    """What was drawn for each of n images. Fields of absent operations stay unused.
 
     Attributes:
-        box: int32 [N, 4]: top, left, height, width of the crop, in input pixels.
-        flip: bool [N].
-        jitter: bool [N].
-        order: int32 [N, 4]: a permutation of 0 brightness, 1 contrast, 2 saturation,
-            3 hue; what stands first is done first.
-        factors: float32 [N, 4]: factors of brightness, contrast and saturation, and
-            the hue's shift in turns.
-        grayscale: bool [N].
-        blur: bool [N].
-        sigma: float32 [N], in output pixels.
-        solarize: bool [N].
+        box: top, left, height, width of the crop, in input pixels.
+        flip: whether left and right change places.
+        jitter: whether colours are jittered.
+        order: a permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue; what
+            stands first is done first.
+        factors: of brightness, contrast and saturation, and the hue's shift in turns.
+        grayscale: whether the colour is lost.
+        blur: whether the image is blurred.
+        sigma: standard deviation of the blur, in output pixels.
+        solarize: whether bright values are inverted.
     """
 
-    box: jax.Array
-    flip: jax.Array
-    jitter: jax.Array
-    order: jax.Array
-    factors: jax.Array
-    grayscale: jax.Array
-    blur: jax.Array
-    sigma: jax.Array
-    solarize: jax.Array
+    box: Int32[Array, "n 4"]
+    flip: Bool[Array, " n"]
+    jitter: Bool[Array, " n"]
+    order: Int32[Array, "n 4"]
+    factors: Float32[Array, "n 4"]
+    grayscale: Bool[Array, " n"]
+    blur: Bool[Array, " n"]
+    sigma: Float32[Array, " n"]
+    solarize: Bool[Array, " n"]
 
 
 def sample_params(
-    key: jax.Array, n: int, height: int, width: int, config: Augment
+    key: PRNGKeyArray, n: int, height: int, width: int, config: Augment
 ) -> Params:
     """Draws the augmentation of n images of height x width pixels.
 
@@ -52,7 +52,7 @@ def sample_params(
     """
     keys = iter(jax.random.split(key, 9))
 
-    def happens(probability: float) -> jax.Array:
+    def happens(probability: float) -> Bool[Array, " n"]:
         return jax.random.bernoulli(next(keys), float(probability), (n,))
 
     box = sample_boxes(
@@ -76,20 +76,20 @@ def sample_params(
     )
 
 
-def sample_orders(key: jax.Array, n: int) -> jax.Array:
-    """Draws n permutations of 0, 1, 2, 3, each of the 24 as likely: int32 [n, 4]."""
+def sample_orders(key: PRNGKeyArray, n: int) -> Int32[Array, "{n} 4"]:
+    """Draws n permutations of 0, 1, 2, 3, each of the 24 as likely."""
     orders = np.array(list(itertools.permutations(range(4))), np.int32)
     return jnp.asarray(orders)[jax.random.randint(key, (n,), 0, len(orders))]
 
 
 def sample_boxes(
-    key: jax.Array,
+    key: PRNGKeyArray,
     n: int,
     height: int,
     width: int,
     scale: tuple[float, float],
     ratio: tuple[float, float],
-) -> jax.Array:
+) -> Int32[Array, "{n} 4"]:
     """Draws n crops as torchvision's `RandomResizedCrop.get_params` does.
 
     The area is uniform, the logarithm of width / height is uniform; the first of ten
@@ -97,7 +97,7 @@ def sample_boxes(
     the largest centre crop whose ratio lies in the range.
 
     Returns:
-        int32 [n, 4]: top, left, height, width, in pixels.
+        Top, left, height, width of each, in pixels.
     """
     area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
     shape = (n, _TRIES)

@@ -4,13 +4,18 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int32, PRNGKeyArray, UInt8
 
 from sp_jax.augment import blur, color, geometry
 from sp_jax.augment.config import IMAGENET_MEAN, IMAGENET_STD, Augment, Jigsaw
+from sp_jax.augment.geometry import Images
 from sp_jax.augment.params import Params, sample_params
 
 
-def augment(key: jax.Array, images: jax.Array, config: Augment) -> jax.Array:
+def augment(
+    key: PRNGKeyArray, images: Images, config: Augment
+) -> Float32[Array, "n {config.size} {config.size} 3"]:
     """Augments each image of a batch by its own random numbers.
 
     Call it inside of `jax.jit`, with `config` static. The result depends on the key and
@@ -18,11 +23,11 @@ def augment(key: jax.Array, images: jax.Array, config: Augment) -> jax.Array:
 
     Args:
         key: a jax random key.
-        images: uint8 [N, H, W, 3], any H and W.
+        images: of any height and width, values from 0 to 255.
         config: what to do.
 
     Returns:
-        float32 [N, size, size, 3], normalised.
+        Normalised views.
 
     Raises:
         ValueError: the images are of another type or shape.
@@ -38,7 +43,9 @@ def augment(key: jax.Array, images: jax.Array, config: Augment) -> jax.Array:
     return apply_params(images, params, config)
 
 
-def apply_params(images: jax.Array, params: Params, config: Augment) -> jax.Array:
+def apply_params(
+    images: Images, params: Params, config: Augment
+) -> Float32[Array, "n {config.size} {config.size} 3"]:
     """The deterministic half of `augment`: what was drawn is handed over."""
     x = geometry.crop_resize(
         images,
@@ -50,8 +57,10 @@ def apply_params(images: jax.Array, params: Params, config: Augment) -> jax.Arra
     return recolour(x, params, config)
 
 
-def recolour(x: jax.Array, params: Params, config: Augment) -> jax.Array:
-    """All that follows the crop: planar [N, 3, H, W] in [0, 1] to [N, H, W, 3]."""
+def recolour(
+    x: Float32[Array, "n 3 height width"], params: Params, config: Augment
+) -> Float32[Array, "n height width 3"]:
+    """All that follows the crop: planar values in [0, 1] to normalised ones."""
     if config.jitters:
         x = color.color_jitter(
             x, params.order, params.factors, params.jitter, config.jitters
@@ -65,7 +74,9 @@ def recolour(x: jax.Array, params: Params, config: Augment) -> jax.Array:
     return jnp.moveaxis(color.normalize(x, config.mean, config.std), 1, -1)
 
 
-def jigsaw(key: jax.Array, images: jax.Array, config: Jigsaw) -> jax.Array:
+def jigsaw(
+    key: PRNGKeyArray, images: Images, config: Jigsaw
+) -> Float32[Array, "n {config.grid**2} {config.patch} {config.patch} 3"]:
     """Cuts a crop of each image into a grid of patches in random order.
 
     From each cell of the grid a patch is cut at a random place, so that edges do not
@@ -73,11 +84,11 @@ def jigsaw(key: jax.Array, images: jax.Array, config: Jigsaw) -> jax.Array:
 
     Args:
         key: a jax random key.
-        images: uint8 [N, H, W, 3].
+        images: of any height and width, values from 0 to 255.
         config: what to do.
 
     Returns:
-        float32 [N, grid * grid, patch, patch, 3], normalised.
+        The normalised patches of each image.
 
     Raises:
         ValueError: the images are of another type or shape.
@@ -112,22 +123,25 @@ def jigsaw(key: jax.Array, images: jax.Array, config: Jigsaw) -> jax.Array:
 
 
 def make_views(
-    key: jax.Array, images: jax.Array, configs: Sequence[Augment | Jigsaw]
-) -> tuple[list[jax.Array], jax.Array]:
+    key: PRNGKeyArray,
+    images: UInt8[Array | np.ndarray, "batch images height width 3"],
+    configs: Sequence[Augment | Jigsaw],
+) -> tuple[list[Float32[Array, "batch ..."]], Int32[Array, "batch {len(configs)}"]]:
     """Makes one view of a pair for each config.
 
-    View i is of image i mod V of the pair. For a pair of two images, chance decides which
-    of them comes first: neither is bound to one pipeline, or to one role in a loss whose
-    views have different roles. Views with equal configs are made together.
+    View i is of image i mod V of the pair's V images. Which of two images comes first is
+    drawn: neither is bound to one pipeline, or to one role in a loss whose views have
+    different roles. Views with equal configs are made together.
 
     Args:
         key: a jax random key.
-        images: uint8 [B, V, H, W, 3], V = 1 (augmentation pairs) or 2 (semantic pairs).
+        images: values from 0 to 255; one a pair (augmentation pairs) or two (semantic
+            pairs).
         configs: one for each view.
 
     Returns:
-        For each config float32 [B, size, size, 3], or what `jigsaw` returns; and int32
-        [B, len(configs)], the place in its pair of the image that each view shows.
+        For each config what `augment` or `jigsaw` returns; and the place in its pair of
+        the image that each view shows.
 
     Raises:
         ValueError: the images are of another type or shape.
@@ -157,28 +171,29 @@ def make_views(
 
 
 def preprocess(
-    images: jax.Array,
+    images: Images,
     size: int,
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
-) -> jax.Array:
+) -> Float32[Array, "n {size} {size} 3"]:
     """Prepares images for evaluation: nothing random.
 
     Args:
-        images: uint8 [N, H, W, 3].
-        size: side of the output; other images are resized (bilinear, antialiased).
+        images: values from 0 to 255.
+        size: side of the output in pixels; other images are resized (bilinear,
+            antialiased).
         mean: of each channel of values in [0, 1].
         std: of each channel.
 
     Returns:
-        float32 [N, size, size, 3], normalised.
+        Normalised images.
     """
     _check(images, "[N, H, W, 3]")
     x = geometry.resize(images, size)
     return jnp.moveaxis(color.normalize(x, mean, std), 1, -1)
 
 
-def _check(images: jax.Array, shape: str) -> None:
+def _check(images: Array | np.ndarray, shape: str) -> None:
     axes = shape.count(",") + 1
     if images.ndim != axes or images.shape[-1] != 3 or images.dtype != jnp.uint8:
         raise ValueError(

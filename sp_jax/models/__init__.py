@@ -5,6 +5,8 @@ when called as `backbone(x, train)`; `Facts` says what else is asked about it. I
 `VARIANTS`, which makes one by each name, and `DOMAINS` of the numbers among its options. A
 module outside of the project has `create(**options)` instead, and is named by its import
 path.
+
+Images and parameters may be numpy's: `Any` in annotations.
 """
 
 import inspect

@@ -10,9 +10,12 @@ holds for every method, and for the gradient of every loss.
 Source: https://arxiv.org/abs/2101.06983
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float
 
 from sp_jax.models.facts import Facts
 
@@ -68,12 +71,14 @@ class Chunked(Facts, nn.Module):
         nn.share_scope(self, self.backbone)
 
     @property
-    def dtype(self) -> jnp.dtype:
+    def dtype(self) -> DTypeLike:
         """Compute dtype of the backbone."""
         return self.backbone.dtype
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map normalised images [N, H, W, 3] to float32 features [N, D]."""
+    def __call__(
+        self, x: Float[Any, "n height width 3"], train: bool
+    ) -> Float[Array, "n features"]:
+        """Map normalised images to float32 features."""
         if not train or self.is_initializing():
             return self.backbone(x, train)
         if x.shape[0] % self.batch_size:

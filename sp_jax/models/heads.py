@@ -1,8 +1,11 @@
 """Projection heads: what stands between the features and the loss in training only."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float, Float32
 
 from sp_jax.losses import l2_normalize
 from sp_jax.models.layers import BatchNorm
@@ -39,11 +42,13 @@ class MLP(nn.Module):
     last_bias: bool = True
     hidden_norm: bool = True
     last_norm: str = "none"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map features [N, D] to float32 [N, widths[-1]]."""
+    def __call__(
+        self, x: Float[Any, "n features"], train: bool
+    ) -> Float32[Array, "n {self.widths[-1]}"]:
+        """Map features through the layers."""
         for i, width in enumerate(self.widths):
             last = i == len(self.widths) - 1
             x = nn.Dense(
@@ -81,11 +86,13 @@ class SimCLRHead(nn.Module):
 
     features: int = 128
     layers: int = 3
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map features [N, D] to float32 projections [N, features]."""
+    def __call__(
+        self, x: Float[Any, "n width"], train: bool
+    ) -> Float32[Array, "n {self.features}"]:
+        """Map features to projections."""
         hidden = x.shape[-1]
         for i in range(self.layers):
             last = i == self.layers - 1
@@ -121,11 +128,13 @@ class DINOHead(nn.Module):
     bottleneck_dim: int = 256
     norm_last_layer: bool = True
     hidden_norm: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map features [N, D] to float32 logits [N, out_dim]."""
+    def __call__(
+        self, x: Float[Any, "n features"], train: bool
+    ) -> Float32[Array, "n {self.out_dim}"]:
+        """Map features to logits."""
         widths = (self.hidden_dim, self.hidden_dim, self.bottleneck_dim)
         for i, width in enumerate(widths):
             # The official "truncated" normal is cut at 2, which is 100 deviations.
@@ -148,11 +157,13 @@ class LastLayer(nn.Module):
 
     features: int
     unit: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map x [N, D] to float32 [N, features]."""
+    def __call__(
+        self, x: Float[Array, "n width"]
+    ) -> Float32[Array, "n {self.features}"]:
+        """Map x to cosines."""
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", torch_linear, shape)
         kernel = l2_normalize(kernel.T).T.astype(self.dtype)

@@ -5,21 +5,24 @@ Weights trained here can be moved to torchvision and back, so padding is explici
 Each layer also avoids slow paths of XLA on a CPU; the comments say which.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float
 
 # torchvision's choice for ResNets: He et al. 2015, https://arxiv.org/abs/1502.01852
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def at_least_float32(x: jax.Array) -> jax.Array:
+def at_least_float32(x: Float[Any, " *shape"]) -> Float[Any, " *shape"]:
     """Widen x to float32 for sums over many elements; float64 stays as it is."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class Conv(nn.Module):
-    """Square 2-D convolution without bias; NHWC in, NHWC out.
+    """Square 2-D convolution without bias.
 
     Attributes:
         features: number of output channels.
@@ -33,11 +36,13 @@ class Conv(nn.Module):
     kernel: int = 3
     stride: int = 1
     padding: int | None = None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Convolve x [N, H, W, C] into [N, H', W', features]."""
+    def __call__(
+        self, x: Float[Any, "n height width channels"]
+    ) -> Float[Array, "n out_height out_width {self.features}"]:
+        """Convolve x."""
         k, s = self.kernel, self.stride
         pad = k // 2 if self.padding is None else self.padding
         w = self.param("kernel", kernel_init, (k, k, x.shape[-1], self.features))
@@ -71,10 +76,10 @@ class Conv(nn.Module):
 
 
 @jax.custom_vjp
-def max_pool(x: jax.Array) -> jax.Array:
+def max_pool(
+    x: Float[Array, "n height width channels"],
+) -> Float[Array, "n (height+1)//2 (width+1)//2 channels"]:
     """3x3 max-pooling with stride 2 and padding 1.
-
-    It maps [N, H, W, C] to [N, ceil(H/2), ceil(W/2), C].
 
     Written as the maximum of nine strided slices. The backward pass is by hand: the
     gradient of XLA's `reduce_window` is a select-and-scatter, and that of a chain of
@@ -129,11 +134,20 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 @jax.custom_vjp
-def batch_norm(x, scale, bias, eps):
-    """Normalise x [..., C] by the statistics of all axes but the last.
+def batch_norm(
+    x: Float[Any, "*batch channels"],
+    scale: Float[Any, " channels"],
+    bias: Float[Any, " channels"],
+    eps: float | Array,  # autodiff makes an array of it
+) -> tuple[
+    Float[Array, "*batch channels"],
+    Float[Array, " channels"],
+    Float[Array, " channels"],
+]:
+    """Normalise x by the statistics of all axes but the last.
 
     Returns:
-        y in x's dtype, and the float32 mean and biased variance [C]. No gradient flows
+        y in x's dtype, and the float32 mean and biased variance. No gradient flows
         through the two statistics: they only feed the running averages.
 
     The backward pass is written by hand: it reads the activations fewer times than the
@@ -196,8 +210,10 @@ class BatchNorm(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalise x [..., C]; with `train`, update the collection "batch_stats"."""
+    def __call__(
+        self, x: Float[Any, "*batch channels"], train: bool
+    ) -> Float[Array, "*batch channels"]:
+        """Normalise x; with `train`, update the collection "batch_stats"."""
         c = x.shape[-1]
         ones, zeros = jnp.ones((c,), jnp.float32), jnp.zeros((c,), jnp.float32)
         scale = self.param("scale", self.scale_init, (c,)) if self.use_scale else ones

@@ -7,10 +7,11 @@ Source: https://arxiv.org/abs/1512.03385
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float
 
 from sp_jax.domain import whole
 from sp_jax.models.facts import Facts
@@ -19,6 +20,9 @@ from sp_jax.models.layers import BatchNorm, Conv, at_least_float32, max_pool
 STEMS = ("imagenet", "small")
 DOMAINS = {"width": whole(1, 2**14)}
 
+Images = Float[Any, "n height width 3"]
+Map = Float[Array, "n height width channels"]
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (ResNet-18 and -34)."""
@@ -26,12 +30,14 @@ class BasicBlock(nn.Module):
     width: int
     stride: int
     zero_init_residual: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
     expansion = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map x [N, H, W, C] to [N, H/stride, W/stride, width]."""
+    def __call__(
+        self, x: Map, train: bool
+    ) -> Float[Array, "n out_height out_width {self.width}"]:
+        """Give a map with 1/stride of the rows and columns."""
         y = Conv(self.width, 3, self.stride, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, train))
         y = Conv(self.width, 3, dtype=self.dtype, name="conv2")(y)
@@ -45,12 +51,14 @@ class Bottleneck(nn.Module):
     width: int
     stride: int
     zero_init_residual: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
     expansion = 4
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map x [N, H, W, C] to [N, H/stride, W/stride, 4 * width]."""
+    def __call__(
+        self, x: Map, train: bool
+    ) -> Float[Array, "n out_height out_width {4*self.width}"]:
+        """Give a map with 1/stride of the rows and columns."""
         y = Conv(self.width, 1, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, train))
         y = Conv(self.width, 3, self.stride, dtype=self.dtype, name="conv2")(y)
@@ -66,7 +74,9 @@ def _last_scale(block: nn.Module) -> nn.initializers.Initializer:
     return nn.initializers.ones
 
 
-def _shortcut(block: nn.Module, x: jax.Array, y: jax.Array, train: bool) -> jax.Array:
+def _shortcut(
+    block: nn.Module, x: Array, y: Float[Array, " *shape"], train: bool
+) -> Float[Array, " *shape"]:
     if x.shape == y.shape:
         return x
     x = Conv(y.shape[-1], 1, block.stride, dtype=block.dtype, name="downsample_0")(x)
@@ -100,7 +110,7 @@ class ResNet(Facts, nn.Module):
     stem: str = "imagenet"
     zero_init_residual: bool = True
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     first_kernel = ("conv1", "kernel")
     weights = "sp_jax.weights.resnet"
@@ -147,19 +157,21 @@ class ResNet(Facts, nn.Module):
                 )
                 setattr(self, f"layer{stage + 1}_{i}", layer)
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map normalised images [N, H, W, 3] to float32 features [N, D].
+    def __call__(self, x: Images, train: bool) -> Float[Array, "n features"]:
+        """Map normalised images to float32 features.
 
-        D is `8 * width` for basic blocks and `32 * width` for bottlenecks. With `train`,
-        the caller must make the collection "batch_stats" mutable.
+        There are `8 * width` of them with basic blocks, `32 * width` with bottlenecks.
+        With `train`, the caller must make the collection "batch_stats" mutable.
         """
         x = self.last_stage(self.trunk(x, train), train)
         return jnp.mean(at_least_float32(x), axis=(1, 2))
 
-    def trunk(self, x: jax.Array, train: bool) -> jax.Array:
-        """All but the last stage ("C4" in detection): [N, H, W, 3] to [N, H/16, W/16, D/2].
+    def trunk(
+        self, x: Images, train: bool
+    ) -> Float[Array, "n out_height out_width channels"]:
+        """All but the last stage ("C4" in detection): 1/16 of the rows and columns.
 
-        With the small stem the map has four times as many rows and columns.
+        With the small stem the map has four times as many.
         """
         x = nn.relu(self.bn1(self.conv1(x), train))
         if self.stem == "imagenet":
@@ -168,11 +180,13 @@ class ResNet(Facts, nn.Module):
             x = self._stage(x, stage, train)
         return x
 
-    def last_stage(self, x: jax.Array, train: bool) -> jax.Array:
-        """What `trunk` gives, or a part of it, [N, h, w, D/2] to [N, h/2, w/2, D]."""
+    def last_stage(
+        self, x: Map, train: bool
+    ) -> Float[Array, "n out_height out_width out_channels"]:
+        """Halve the rows and columns of what `trunk` gives, or of a part of it."""
         return self._stage(x, len(self.stage_sizes) - 1, train)
 
-    def _stage(self, x: jax.Array, stage: int, train: bool) -> jax.Array:
+    def _stage(self, x: Map, stage: int, train: bool) -> Array:
         for i in range(self.stage_sizes[stage]):
             x = getattr(self, f"layer{stage + 1}_{i}")(x, train)
         return x

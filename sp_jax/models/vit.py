@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, DTypeLike, Float, Float64
 
 from sp_jax.domain import BELOW_ONE, PIXELS, Domain, whole
 from sp_jax.models.facts import Facts
@@ -35,6 +36,9 @@ DOMAINS = {
 # The official "truncated" normal is cut at 2, which is 100 deviations.
 normal = nn.initializers.normal(0.02)
 
+Images = Float[Any, "n height width channels"]
+Tokens = Float[Array, "n tokens dim"]
+
 
 def xavier(parts: int = 1) -> nn.initializers.Initializer:
     """Glorot's uniform for kernels whose last axis holds that many separate matrices.
@@ -51,9 +55,9 @@ def xavier(parts: int = 1) -> nn.initializers.Initializer:
 
 
 def _dense(
-    module: nn.Module, x: jax.Array, features: int, name: str, parts: int = 1
-) -> jax.Array:
-    """Map x [N, T, D] to [N, T, features].
+    module: nn.Module, x: Tokens, features: int, name: str, parts: int = 1
+) -> Float[Array, "n tokens {features}"]:
+    """A dense layer for each token.
 
     As rows of one matrix: for the gradient of the weights of a product with more axes, XLA
     on a CPU copies transposed, and computes the sum along all later shortcuts anew in each
@@ -64,12 +68,12 @@ def _dense(
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], features)
 
 
-def _norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+def _norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
     # Its statistics are in float32 at least; "fast" is E[x^2] - E[x]^2, which cancels.
     return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
 
 
-def gelu(x: jax.Array) -> jax.Array:
+def gelu(x: Float[Any, " *shape"]) -> Float[Array, " *shape"]:
     """Exact GELU, as PyTorch computes it.
 
     `jax.nn.gelu` takes erfc, which is more exact far below zero, and almost three times
@@ -86,11 +90,11 @@ class PatchProjection(nn.Module):
     patch_size: int
     xavier: bool
     frozen: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map images [N, H, W, C] to patches [N, H/p * W/p, features], row by row."""
+    def __call__(self, x: Images) -> Float[Array, "n patches {self.features}"]:
+        """Map images to the features of their patches, row by row."""
         n, height, width, channels = x.shape
         p = self.patch_size
         fan_in = p * p * channels
@@ -101,7 +105,7 @@ class PatchProjection(nn.Module):
         b = self.param("bias", bias_init, (self.features,))
         if self.frozen:
             w, b = jax.lax.stop_gradient((w, b))
-        x, w, b = (v.astype(self.dtype) for v in (x, w, b))
+        x, w, b = (jnp.asarray(v, self.dtype) for v in (x, w, b))
         x = x.reshape(n, height // p, p, width // p, p, channels).swapaxes(2, 3)
         y = x.reshape(-1, fan_in) @ w.reshape(fan_in, -1) + b  # rows, as in _dense
         return y.reshape(n, -1, self.features)
@@ -114,11 +118,11 @@ class PatchEmbed(nn.Module):
     patch_size: int
     xavier: bool
     frozen: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map images [N, H, W, C] to patches [N, H/p * W/p, features]."""
+    def __call__(self, x: Images) -> Float[Array, "n patches {self.features}"]:
+        """Map images to the features of their patches, row by row."""
         return PatchProjection(
             self.features,
             self.patch_size,
@@ -134,11 +138,11 @@ class Attention(nn.Module):
 
     heads: int
     xavier: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map tokens [N, T, D] to [N, T, D]."""
+    def __call__(self, x: Tokens) -> Tokens:
+        """Let each token look at all of its image."""
         n, tokens, dim = x.shape
         size = dim // self.heads
         qkv = _dense(self, x, 3 * dim, "qkv", parts=3)
@@ -154,11 +158,11 @@ class FeedForward(nn.Module):
 
     hidden: int
     xavier: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map tokens [N, T, D] to [N, T, D]."""
+    def __call__(self, x: Tokens) -> Tokens:
+        """Map each token by itself."""
         y = gelu(_dense(self, x, self.hidden, "fc1"))
         return _dense(self, y, x.shape[-1], "fc2")
 
@@ -178,11 +182,11 @@ class Block(nn.Module):
     hidden: int
     drop_path: float
     xavier: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map tokens [N, T, D] to [N, T, D] of the same dtype."""
+    def __call__(self, x: Tokens, train: bool) -> Tokens:
+        """Map tokens to tokens of the same dtype."""
         y = _norm(self.dtype, "norm1")(x)
         y = Attention(self.heads, self.xavier, self.dtype, name="attn")(y)
         x = x + self._drop(y, train)
@@ -190,7 +194,7 @@ class Block(nn.Module):
         y = FeedForward(self.hidden, self.xavier, self.dtype, name="mlp")(y)
         return x + self._drop(y, train)
 
-    def _drop(self, y: jax.Array, train: bool) -> jax.Array:
+    def _drop(self, y: Tokens, train: bool) -> Tokens:
         if not (train and self.drop_path > 0 and self.has_rng("drop_path")):
             return y
         keep = 1 - self.drop_path
@@ -246,7 +250,7 @@ class ViT(Facts, nn.Module):
     tokens: str = "cls"
     freeze_patch_embedding: bool = False
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     is_transformer = True
     token_kinds = TOKENS
@@ -302,11 +306,13 @@ class ViT(Facts, nn.Module):
         )
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map normalised images [N, H, W, 3] to float32 features [N, dim].
+    def __call__(
+        self, x: Float[Any, "n height width 3"], train: bool
+    ) -> Float[Array, " n *features"]:
+        """Map normalised images to float32 features, as many as `dim`.
 
         With tokens="cls4" there are 4 dim features; with "map" they are
-        [N, H/p, W/p, dim] for patches of p pixels.
+        [n, height / p, width / p, dim] for patches of p pixels.
 
         Raises:
             ValueError: a side of the images is not a multiple of the patch size.
@@ -358,11 +364,15 @@ class ViT(Facts, nn.Module):
             return x[:, 1:].reshape(len(x), *grid, self.dim)
         return x[:, 1:].mean(axis=1) if self.tokens == "mean" else x[:, 0]
 
-    def trunk(self, x: jax.Array, train: bool) -> jax.Array:
+    def trunk(
+        self, x: Float[Any, "n height width 3"], train: bool
+    ) -> Float[Array, "n rows columns {self.dim}"]:
         """The map of the patches in the compute dtype, for detection."""
         return self(x, train).astype(self.dtype)
 
-    def class_attention(self, variables: Any, x: jax.Array) -> jax.Array:
+    def class_attention(
+        self, variables: Any, x: Float[Any, "n height width 3"]
+    ) -> Float[Array, "n {self.heads} rows columns"]:
         """Attention of the class token in the last block; see `Facts.class_attention`."""
         last = (f"block{self.depth - 1}", "attn", "qkv")
         _, kept = self.apply(
@@ -389,8 +399,10 @@ VARIANTS = {
 }
 
 
-def sincos_position(height: int, width: int, dim: int) -> np.ndarray:
-    """MoCo v3's fixed position embedding, float64 [1, 1 + height * width, dim].
+def sincos_position(
+    height: int, width: int, dim: int
+) -> Float64[np.ndarray, "1 {1+height*width} {dim}"]:
+    """MoCo v3's fixed position embedding.
 
     A quarter of dim each is the sine and the cosine of the row, then of the column, at
     wavelengths from 2 pi to almost 20,000 pi; zero for the class token. The official
@@ -403,16 +415,17 @@ def sincos_position(height: int, width: int, dim: int) -> np.ndarray:
     return np.concatenate([np.zeros((1, dim)), table])[None]
 
 
-def resize_position(position: jax.Array, grid: tuple[int, int]) -> jax.Array:
+def resize_position(
+    position: Float[Any, "1 tokens dim"], grid: tuple[int, int]
+) -> Float[Any, "1 {1+grid[0]*grid[1]} dim"]:
     """Fit a learned position embedding to another grid of patches, as DINO does.
 
     Args:
-        position: embedding of a square grid [1, 1 + side * side, D]; the class token's
-            comes first and stays.
+        position: embedding of a square grid; the class token's comes first and stays.
         grid: rows and columns wanted.
 
     Returns:
-        The embedding [1, 1 + rows * columns, D].
+        The embedding of the new grid.
     """
     dim = position.shape[-1]
     side = math.isqrt(position.shape[1] - 1)
@@ -427,8 +440,10 @@ def resize_position(position: jax.Array, grid: tuple[int, int]) -> jax.Array:
     return jnp.concatenate([position[:, :1], patches.reshape(1, -1, dim)], axis=1)
 
 
-def bicubic_matrix(source: int, target: int) -> np.ndarray:
-    """Weights [target, source] of PyTorch's bicubic interpolation without antialiasing.
+def bicubic_matrix(
+    source: int, target: int
+) -> Float64[np.ndarray, "{target} {source}"]:
+    """Weights of PyTorch's bicubic interpolation without antialiasing.
 
     DINO asks for the scale (target + 0.1) / source, against rounding down to one row
     less. PyTorch samples at that scale too, so the 0.1 is part of the result.

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+from jaxtyping import PyTree
 
 
 class Rule(NamedTuple):
@@ -42,7 +43,7 @@ DECAY_KERNELS = (
 DECAY_ALL = (Rule(r"/(bias|scale)$", adapt=False), Rule(""))
 
 
-def assign(rules: Sequence[Rule], params: Any) -> Any:
+def assign(rules: Sequence[Rule], params: PyTree) -> PyTree[int]:
     """The first rule that matches each parameter's path.
 
     Returns:

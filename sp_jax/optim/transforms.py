@@ -1,13 +1,12 @@
 """Gradient transformations that optax does not have."""
 
 import collections
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-
-PyTree = Any
+from jaxtyping import Array, Float, PyTree
 
 
 def clip_each(norm: float) -> optax.GradientTransformation:
@@ -25,7 +24,9 @@ def clip_each(norm: float) -> optax.GradientTransformation:
     )
 
 
-def leaf_norms(tree: PyTree) -> PyTree:
+def leaf_norms(
+    tree: PyTree[Float[Array | np.ndarray, "..."]],
+) -> PyTree[Float[Array, ""]]:
     """The L2 norm of each leaf, in a tree of scalars.
 
     On accelerators leaves of one shape are reduced together: a reduction for each leaf of a

@@ -1,5 +1,7 @@
 """Whole views: switches, determinism, and which image of a pair gets which pipeline."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -209,9 +211,12 @@ def test_config_from_lists_is_a_static_argument():
 
 
 def test_other_images_are_refused(emoji_images):
+    """In a sentence where annotations are not checked, as they are in tests."""
     with pytest.raises(ValueError, match=r"float32 .* give uint8 \[N, H, W, 3\]"):
-        augment(jax.random.key(0), emoji_images / np.float32(255), Augment())
+        inspect.unwrap(augment)(
+            jax.random.key(0), emoji_images / np.float32(255), Augment()
+        )
     with pytest.raises(ValueError, match=r"give uint8 \[B, V, H, W, 3\]"):
-        make_views(jax.random.key(0), emoji_images, [Augment()] * 2)
+        inspect.unwrap(make_views)(jax.random.key(0), emoji_images, [Augment()] * 2)
     with pytest.raises(ValueError, match="give uint8"):
-        preprocess(emoji_images[..., :1], 64)
+        inspect.unwrap(preprocess)(emoji_images[..., :1], 64)

@@ -1,5 +1,7 @@
 """PIRL's view: where the patches come from, their order, and their colours."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,4 +83,5 @@ def test_errors():
     with pytest.raises(ValueError, match="30 px do not fit 3 times into 72 px"):
         Jigsaw(Augment(size=72), grid=3, patch=30)
     with pytest.raises(ValueError, match="give uint8"):
-        jigsaw(jax.random.key(0), jnp.zeros((2, 72, 72, 3)), Jigsaw(Augment(size=72)))
+        images = jnp.zeros((2, 72, 72, 3))
+        inspect.unwrap(jigsaw)(jax.random.key(0), images, Jigsaw(Augment(size=72)))
