@@ -52,7 +52,7 @@ def sample_params(
     """
     keys = iter(jax.random.split(key, 9))
 
-    def chosen(probability: float) -> Bool[Array, " n"]:
+    def happens(probability: float) -> Bool[Array, " n"]:
         return jax.random.bernoulli(next(keys), float(probability), (n,))
 
     box = sample_boxes(
@@ -63,16 +63,16 @@ def sample_params(
     high = jnp.array([*(1 + s for s in strengths), config.hue])
     return Params(
         box=box,
-        flip=chosen(config.flip),
-        jitter=chosen(config.jitter),
+        flip=happens(config.flip),
+        jitter=happens(config.jitter),
         order=sample_orders(next(keys), n),
         factors=jax.random.uniform(next(keys), (n, 4), minval=low, maxval=high),
-        grayscale=chosen(config.grayscale),
-        blur=chosen(config.blur),
+        grayscale=happens(config.grayscale),
+        blur=happens(config.blur),
         sigma=jax.random.uniform(
             next(keys), (n,), minval=config.blur_sigma[0], maxval=config.blur_sigma[1]
         ),
-        solarize=chosen(config.solarize),
+        solarize=happens(config.solarize),
     )
 
 

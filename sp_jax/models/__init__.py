@@ -1,10 +1,12 @@
 """Backbones and heads in Linen. `get("resnet50")` makes a backbone by its name.
 
 A backbone is a module that maps normalised images [N, H, W, 3] to float32 features [N, D]
-when called as `backbone(x, train)`; `Facts` says what else is asked about it. Images and
-parameters may be numpy's: `Any` in annotations. Its file has `VARIANTS`, which makes one by
-each name, and `DOMAINS` of the numbers among its options. A module outside of the project has
-`create(**options)` instead, and is named by its import path.
+when called as `backbone(x, train)`; `Facts` says what else is asked about it. Its file has
+`VARIANTS`, which makes one by each name, and `DOMAINS` of the numbers among its options. A
+module outside of the project has `create(**options)` instead, and is named by its import
+path.
+
+Images and parameters may be numpy's: `Any` in annotations.
 """
 
 import inspect

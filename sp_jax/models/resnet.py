@@ -19,6 +19,7 @@ from sp_jax.models.layers import BatchNorm, Conv, at_least_float32, max_pool
 
 STEMS = ("imagenet", "small")
 DOMAINS = {"width": whole(1, 2**14)}
+
 Images = Float[Any, "n height width 3"]
 Map = Float[Array, "n height width channels"]
 

@@ -364,11 +364,15 @@ class ViT(Facts, nn.Module):
             return x[:, 1:].reshape(len(x), *grid, self.dim)
         return x[:, 1:].mean(axis=1) if self.tokens == "mean" else x[:, 0]
 
-    def trunk(self, x: jax.Array, train: bool) -> jax.Array:
+    def trunk(
+        self, x: Float[Any, "n height width 3"], train: bool
+    ) -> Float[Array, "n rows columns {self.dim}"]:
         """The map of the patches in the compute dtype, for detection."""
         return self(x, train).astype(self.dtype)
 
-    def class_attention(self, variables: Any, x: jax.Array) -> jax.Array:
+    def class_attention(
+        self, variables: Any, x: Float[Any, "n height width 3"]
+    ) -> Float[Array, "n {self.heads} rows columns"]:
         """Attention of the class token in the last block; see `Facts.class_attention`."""
         last = (f"block{self.depth - 1}", "attn", "qkv")
         _, kept = self.apply(

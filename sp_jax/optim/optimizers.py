@@ -106,7 +106,7 @@ def lars_inside(
 def larc(
     learning_rate: optax.Schedule,
     *,
-    weight_decay: float = 0.0,
+    weight_decay: float | optax.Schedule = 0.0,
     momentum: float = 0.9,
     clip: float = 0.0,
     start: int = 0,

@@ -1,7 +1,7 @@
 """Small sets of TensorFlow Datasets, prepared by the real builders through the program
 `input_pipeline.prepare`: needs TensorFlow.
 
-    python -m tests.input_pipeline.prepare_tfds DATA_DIR
+    python -m tests.input_pipeline.stores.prepare_tfds DATA_DIR
 
 The archives are made here in the sets' own binary formats, of shipped drawings. These are
 also in DATA_DIR/drawings.npy, uint8 [8, 96, 96, 3]; and VOC is in DATA_DIR/VOCdevkit.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eval.detection.network import nms
-from tests.detection.test_parts import iou_loop, random_boxes
+from tests.eval.detection.network.test_parts import iou_loop, random_boxes
 
 
 def greedy(boxes, scores, classes, threshold, count):

@@ -20,7 +20,7 @@ from sp_jax.errors import UserError
 def prepared(tmp_path_factory):
     """A TFDS_DATA_DIR with cifar10, cifar100, stl10 and voc."""
     folder = tmp_path_factory.mktemp("tensorflow_datasets")
-    command = [sys.executable, "-m", "tests.input_pipeline.prepare_tfds", folder]
+    command = [sys.executable, "-m", "tests.input_pipeline.stores.prepare_tfds", folder]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder

@@ -17,7 +17,7 @@ from eval.detection.network.selection import Settings, propose
 from sp_jax.models.resnet import BasicBlock, ResNet
 from sp_jax.models.vit import ViT
 from sp_jax.sharding import by_batch, make_mesh, replicated
-from tests.detection import plain
+from tests.eval.detection.network import plain
 
 CLASSES = 3
 IMAGES, SIDE, BOXES = 8, 64, 4

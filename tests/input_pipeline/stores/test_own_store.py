@@ -17,7 +17,7 @@ from input_pipeline.pairs import pairing
 from input_pipeline.stores import find_splits, open_store
 from sp_jax.errors import UserError
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 # Two classes of plain images; of an argument as many in each, else four.
 STORE = """
     import numpy as np

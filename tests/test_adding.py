@@ -1,0 +1,68 @@
+"""The modules of docs/adding.md, found by their import path, do what the page says.
+
+Those of docs/data.md and docs/evaluation.md have tests of their own.
+"""
+
+import importlib
+import pathlib
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from sp_jax import methods, models, optim
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "adding.md"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """The blocks as modules `added.method`, `added.loss`, ... by the page's headings."""
+    folder = tmp_path_factory.mktemp("adding")
+    (folder / "added").mkdir()
+    for section in PAGE.read_text().split("\n## ")[1:]:
+        name = section.split("\n")[0].split()[-1]
+        for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+            (folder / "added" / f"{name}.py").write_text(block)
+    names = sorted(path.stem for path in (folder / "added").glob("*.py"))
+    assert names == ["backbone", "loss", "method", "optimiser"]
+    sys.path.insert(0, str(folder))
+    yield "added"
+    sys.path.remove(str(folder))
+
+
+def test_method_backbone_and_optimiser_learn_together(package):
+    backbone = models.get(f"{package}.backbone", dim=16)
+    module = methods.get(f"{package}.method")
+    run = methods.RunSize(total_steps=8, steps_per_epoch=4, batch_size=4, num_images=8)
+    method = module.create(backbone, run, temperature=0.5)
+    shape = (run.batch_size, *module.views(16)[0].shape)
+    views = list(jax.random.normal(jax.random.key(0), (2, *shape)))
+    index, label = jnp.zeros((4, 2), jnp.int32), jnp.zeros(4, jnp.int32)
+    batch = methods.Batch(views, index, label, jnp.int32(0))
+    lion = importlib.import_module(f"{package}.optimiser").lion
+    tx = optim.by_rules(lion, module.RULES, lambda step: 0.01, weight_decay=1e-4)
+    params, state = method.init(jax.random.key(1), views)
+
+    @jax.jit
+    def step(params, state, moments):
+        (value, output), gradient = jax.value_and_grad(method.loss, has_aux=True)(
+            params, state, batch, jax.random.key(2)
+        )
+        updates, moments = tx.update(gradient, moments, params)
+        return value, optax.apply_updates(params, updates), output.state, moments
+
+    values, moments = [], tx.init(params)
+    for _ in range(5):
+        value, params, state, moments = step(params, state, moments)
+        values.append(float(value))
+    assert values[-1] < values[0]
+    assert method.backbone_variables(params, state)["params"]["conv"]
+
+
+def test_loss(package):
+    loss = importlib.import_module(f"{package}.loss").cosine_distance
+    assert float(loss(jnp.eye(3), -jnp.eye(3))) == pytest.approx(2.0)
