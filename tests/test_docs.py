@@ -66,7 +66,7 @@ def test_programs_flags_and_keys_are_there(page):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or path.is_dir(), module
     for file in re.findall(
-        r"\b(?:configs|sp_jax|eval|benchmarks)/[a-z0-9_/]+\.py", text
+        r"(?<![\w/])(?:configs|sp_jax|eval|benchmarks|tests)/[a-z0-9_/]+\.py", text
     ):
         assert (ROOT / file).exists(), file
     flags = set(re.findall(r"(?<![\w-])--([a-z_]+)\b(?!-)", text)) - FOREIGN
