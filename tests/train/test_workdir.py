@@ -123,7 +123,8 @@ def test_lines_that_are_made_again_are_kept_aside(tmp_path, resumed_from, kept):
     MetricsWriter(tmp_path, resumed_from).close()
     assert read_metrics(tmp_path) == LINES[:kept]
     aside = tmp_path / "metrics.cut.jsonl"
-    cut = [json.loads(line) for line in aside.open()] if aside.exists() else []
+    lines = aside.read_text().splitlines() if aside.exists() else []
+    cut = [json.loads(line) for line in lines]
     assert cut == LINES[kept:]
 
 
