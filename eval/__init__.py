@@ -2,7 +2,7 @@
 
 An evaluator is called as `(extractor, step) -> {name: number}`. A module of this package, or
 any module by its import path, makes one with `create(**options)`, which opens the image stores
-and checks the options, so mistakes show before training starts; its `Options`, a dataclass,
+and checks the options: a `UserError` shows before training starts. Its `Options`, a dataclass,
 says which there are. An evaluator knows its `protocol`, one line to print beside the number,
 which numbers are its `headline`, and its `stores` (`eval.evaluator.Evaluator`).
 

@@ -40,12 +40,8 @@ class Options(StoreOptions):
 def create(**options: Any) -> Evaluator:
     """An evaluator that returns {"cka": in [0, 1]}.
 
-    Args:
-      **options: see `Options`.
-
     Raises:
-      UserError: the options do not fit the data, or there is no such network to compare
-        with; when called: all features of one of the two are equal.
+      UserError: when called: all features of one of the two are equal.
     """
     settings = read_options(Options, options)
     store = settings.open(settings.split)

@@ -89,15 +89,14 @@ def read_flags(kind: type, checkpoint: str) -> dict[str, Any]:
     Raises:
       UserError: an element of a list has the wrong type, or a file cannot be used.
     """
-    values = flags.FLAGS
-    options = {}
+    values, options = flags.FLAGS, {}
     of_run, defaults = images_of(checkpoint), defaults_of(kind)
     for option in (field.name for field in dataclasses.fields(kind)):
-        value = getattr(values, option)
+        value = values[option].value
         if isinstance(value, list):
             element = type(defaults[option][0])
             try:
-                value = tuple(element(one) for one in value)
+                value = tuple(map(element, value))
             except ValueError:
                 raise UserError(
                     f"--{option} must be {element.__name__}s with commas between, "

@@ -9,6 +9,7 @@ import jax
 import eval as evaluators
 from eval.evaluator import Evaluator
 from eval.results import identify, write_result
+from eval.task import images_as
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.recipe import Recipe
@@ -32,32 +33,24 @@ def make_evaluations(
     """
     shared: dict[int, Extractor] = {}
 
-    def extractor(state: TrainState, step: int) -> Extractor:
-        # All evaluators of a step share its features.
-        if step not in shared:
-            shared.clear()
-            backbone = recipe.freeze(state.params, state.method_state, step=step)
-            shared[step] = Extractor(backbone)
-        return shared[step]
-
     def measure(
         name: str, evaluate: Evaluator, state: TrainState, step: int
     ) -> dict[str, float]:
-        features = extractor(state, step)
-        result = evaluate(features, step)
-        about = identify(evaluate, features, step)
+        if step not in shared:  # All evaluators of a step share its features.
+            shared.clear()
+            backbone = recipe.freeze(state.params, state.method_state, step=step)
+            shared[step] = Extractor(backbone)
+        result = evaluate(shared[step], step)
+        about = identify(evaluate, shared[step], step)
         if jax.process_index() == 0:
             write_result(workdir, name, result, **about)
         return {f"{name}/{key}": value for key, value in result.items()}
 
     evaluations = []
     for name, options in config.evals.items():
-        options = options.to_dict()
+        options = images_as(config.data) | options.to_dict()
         kind = options.pop("type")
         every_steps = round(options.pop("every_epochs", 0) * steps_per_epoch)
-        for option in ("image_size", "resize", "max_skipped"):
-            options.setdefault(option, config.data[option])
-        options.setdefault("data_dir", config.data.dir or None)
         try:
             evaluate = evaluators.get(kind).create(**options)
         except UserError as error:

@@ -45,11 +45,7 @@ class Evaluator(NamedTuple):
     stores: tuple[ImageStore, ...]
 
     def __call__(self, extractor: "Extractor", step: int) -> dict[str, float]:
-        """The numbers of a network.
-
-        Raises:
-          UserError: the network does not fit the options.
-        """
+        """The numbers of a network; a `UserError` where it does not fit the options."""
         return self.measure(extractor, step)
 
     def fingerprints(self) -> dict[str, str]:

@@ -25,7 +25,7 @@ from eval import cli
 from eval.evaluator import Evaluator
 from eval.options import Positive, Seed, read_options
 from eval.probes import Probes, moments, score, standardize
-from eval.task import Task, TaskOptions, open_task
+from eval.task import TaskOptions, open_task
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
@@ -51,12 +51,6 @@ def create(**options: Any) -> Evaluator:
     It returns {"accuracy_1pct": mean in [0, 1], "std_1pct": sample standard deviation} and
     likewise for each amount ("accuracy_5_a_class" of "5"), and "accuracy", that of the
     first amount. With one seed there is no "std".
-
-    Args:
-      **options: see `Options`.
-
-    Raises:
-      UserError: the options do not fit the data.
     """
     settings = read_options(Options, options)
     if len(set(settings.seeds)) < len(settings.seeds):
@@ -64,10 +58,8 @@ def create(**options: Any) -> Evaluator:
     task = open_task(settings)
     share = len(task.train_labels) / task.num_classes
     numbers = [_a_class(amount, share) for amount in settings.amounts]
-    names = [
-        amount.replace("%", "pct") if "%" in amount else f"{amount}_a_class"
-        for amount in settings.amounts
-    ]
+    percent = [amount.replace("%", "pct") for amount in settings.amounts]
+    names = [name if "pct" in name else f"{name}_a_class" for name in percent]
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor)
@@ -76,35 +68,27 @@ def create(**options: Any) -> Evaluator:
             accuracy = []
             for seed in settings.seeds:
                 rows = draw(task.train_labels, number, seed)
-                classifier, _ = fit(
-                    train[rows],
-                    task.train_labels[rows],
-                    settings.weight_decays,
-                    num_classes=task.num_classes,
-                )
+                data, classes = (train[rows], task.train_labels[rows]), task.num_classes
+                classifier, _ = fit(*data, settings.weight_decays, num_classes=classes)
                 accuracy.append(score(classifier, test, task.test_labels)[0][0])
             result[f"accuracy_{name}"] = float(np.mean(accuracy))
             if len(accuracy) > 1:
                 result[f"std_{name}"] = float(np.std(accuracy, ddof=1))
         return {"accuracy": result[f"accuracy_{names[0]}"], **result}
 
-    protocol = _describe(settings, task, numbers)
-    headline = task.accuracies(*(f"accuracy_{name}" for name in names))
-    return Evaluator(protocol, evaluate, headline, task.stores)
-
-
-def _describe(settings: Options, task: Task, numbers: list[int]) -> str:
     sizes = np.bincount(task.train_labels)
     amounts = [
         f"{amount} = {np.minimum(sizes, number).sum():,} (up to {number:,} a class)"
         for amount, number in zip(settings.amounts, numbers, strict=True)
     ]
     seeds = ",".join(map(str, settings.seeds))
-    return (
+    protocol = (
         f"few labels, ridge classifier, {len(settings.weight_decays)} weight decays "
         f"chosen by leaving one out, of the training images {', '.join(amounts)}, "
         f"seeds {seeds}, {task.text}"
     )
+    headline = task.accuracies(*(f"accuracy_{name}" for name in names))
+    return Evaluator(protocol, evaluate, headline, task.stores)
 
 
 def _a_class(amount: str, share: float) -> int:

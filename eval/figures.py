@@ -13,7 +13,6 @@ r"""What the features of a run look like: pictures in the folder `figures` of th
 """
 
 import pathlib
-import sys
 
 import numpy as np
 from absl import flags
@@ -30,6 +29,13 @@ from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
+
+TITLES = {
+    "map": "The features as a map",
+    "neighbours": "Some pairs, and what is nearest to each of their images",
+    "attention": "Where the heads of the last block look",
+    "filters": "The first layer",
+}
 
 
 def draw(
@@ -74,10 +80,9 @@ def draw(
         table = pairs.load_table(run / "pairs.csv", shown)
         features = extractor.extract(shown)
         figures["neighbours"] = plots.draw_neighbours(features, shown, table)
-    paths = [out / f"{name}.png" for name in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
-        save_figure(figure, path)
-    return paths
+    for name, figure in figures.items():
+        save_figure(figure, out / f"{name}.png")
+    return [out / f"{name}.png" for name in figures]
 
 
 def main() -> None:
@@ -85,32 +90,21 @@ def main() -> None:
     values = flags.FLAGS
     if values.points < 10:
         raise UserError(f"A map needs at least 10 points, not {values.points}.")
-    backbone = sp_jax.load(values.checkpoint)
+    extractor = Extractor(sp_jax.load(values.checkpoint))
     prepared = cli.images_of(values.checkpoint)
     store = open_store(values.dataset, values.split, **prepared)
     run = run_folder(values.checkpoint)
     has_pairs = (run / "pairs.csv").is_file() and (run / "config.json").is_file()
-    for path in draw(
-        Extractor(backbone),
-        store,
-        values.target,
-        run / "figures",
-        run=run if has_pairs else None,
-        points=values.points,
-    ):
-        print(path)
+    own = {"run": run if has_pairs else None, "points": values.points}
+    print(*draw(extractor, store, values.target, run / "figures", **own), sep="\n")
 
 
 if __name__ == "__main__":
-    own = {"module_name": sys.argv[0]}
-    flags.DEFINE_string(
-        "checkpoint", None, "Run, checkpoint or file.", required=True, **own
-    )
-    flags.DEFINE_string("dataset", "emoji", "Image store of map and attention.", **own)
-    flags.DEFINE_string("split", "probe_test", "Its split.", **own)
-    flags.DEFINE_string(
-        "target", "category", 'What colours the points: "label" or an attribute.', **own
-    )
-    flags.DEFINE_integer("points", 2000, "Images of the map, at most.", **own)
+    flags.DEFINE_string("checkpoint", None, "Run, checkpoint or file.", required=True)
+    flags.DEFINE_string("dataset", "emoji", "Image store of map and attention.")
+    flags.DEFINE_string("split", "probe_test", "Its split.")
+    text = 'What colours the points: "label" or an attribute.'
+    flags.DEFINE_string("target", "category", text)
+    flags.DEFINE_integer("points", 2000, "Images of the map, at most.")
     xla_flags.set_cpu_flags()
     programs.run(main)

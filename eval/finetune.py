@@ -12,54 +12,24 @@ learning rate that falls from the classifier to the first layer, after BEiT
 
 import dataclasses
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from eval import cli
+from eval import options as kinds
 from eval.evaluator import Evaluator
-from eval.options import (
-    Count,
-    CountOrZero,
-    Fraction,
-    NotNegative,
-    PositiveFraction,
-    Seed,
-    read_options,
-)
-from eval.supervised import (
-    backbone_of,
-    fit,
-    test_accuracy,
-    whole_batch,
-    width_of,
-)
+from eval.supervised import backbone_of, train_and_test, whole_batch
 from eval.task import Task, TaskOptions, open_task
 from sp_jax import optim
-from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.optim.rules import Rule
 
-Optimiser = dict[str, Any]
-
-# Learning rates are for a batch of 256.
-_CONVOLUTIONAL: Optimiser = {
-    "name": "sgd",
-    "learning_rate": 0.05,
-    "weight_decay": 0.0,
-    "layer_decay": 1.0,
-}
-_TRANSFORMER: Optimiser = {
-    "name": "adamw",
-    "learning_rate": 5e-4,
-    "weight_decay": 0.05,
-    "layer_decay": 0.75,
-}
+# Of convolutional networks and of transformers; learning rates are for a batch of 256.
+_SGD = dict(name="sgd", learning_rate=0.05, weight_decay=0.0, layer_decay=1.0)
+_ADAMW = dict(name="adamw", learning_rate=5e-4, weight_decay=0.05, layer_decay=0.75)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,27 +47,23 @@ class Options(TaskOptions):
       seed: of the order of the images and of the crops.
     """
 
-    epochs: Count = 30
-    warmup_epochs: CountOrZero = 3
-    batch_size: Count = 256
-    learning_rate: NotNegative = 0.0
-    layer_decay: Fraction = 0.0
+    epochs: kinds.Count = 30
+    warmup_epochs: kinds.CountOrZero = 3
+    batch_size: kinds.Count = 256
+    learning_rate: kinds.NotNegative = 0.0
+    layer_decay: kinds.Fraction = 0.0
     weight_decay: float = -1.0
-    crop_scale: PositiveFraction = 0.2
-    seed: Seed = 0
+    crop_scale: kinds.PositiveFraction = 0.2
+    seed: kinds.Seed = 0
 
 
 def create(**options: Any) -> Evaluator:
     """An evaluator that returns {"accuracy": top-1 on the test split, in [0, 1]}.
 
-    Args:
-      **options: see `Options`.
-
     Raises:
-      UserError: the options do not fit the data; when called: the network is no
-        `sp_jax.backbone.Backbone`, or the training diverged.
+      UserError: when called: the network is no `Backbone`, or the training diverged.
     """
-    settings = read_options(Options, options)
+    settings = kinds.read_options(Options, options)
     if settings.warmup_epochs >= settings.epochs:
         raise UserError(
             f"epochs must be more than warmup_epochs, not {settings.epochs} and "
@@ -106,49 +72,46 @@ def create(**options: Any) -> Evaluator:
     task = open_task(settings)
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
-        classify = finetune(backbone_of(extractor, "Fine-tuning"), task, settings)
-        return {"accuracy": test_accuracy(task, classify, extractor.batch_size)}
+        backbone_of(extractor, "Fine-tuning")
+        return {"accuracy": _finetune(extractor, task, settings)}
 
-    headline = task.accuracies("accuracy")
-    return Evaluator(_describe(settings, task), evaluate, headline, task.stores)
-
-
-def _describe(settings: Options, task: Task) -> str:
     def shown(value: float, automatic: bool) -> str:
         return "by network" if automatic else f"{value:g}"
 
     rate = shown(settings.learning_rate, settings.learning_rate == 0)
     layers = shown(settings.layer_decay, settings.layer_decay == 0)
     decay = shown(settings.weight_decay, settings.weight_decay < 0)
-    return (
+    protocol = (
         f"fine-tuning, {settings.epochs} epochs batch {settings.batch_size}, rate {rate}, "
         f"layer decay {layers}, weight decay {decay}, crops from "
         f"{settings.crop_scale:g} and flips (seed {settings.seed}), {task.text}"
     )
+    return Evaluator(protocol, evaluate, task.accuracies("accuracy"), task.stores)
 
 
-def finetune(
-    backbone: Backbone, task: Task, settings: Options
-) -> Callable[[np.ndarray], jax.Array]:
-    """Train a copy of the backbone with a classifier on it, on all local devices.
-
-    Args:
-      backbone: it is not changed.
-      task: images and labels.
-      settings: see `Options`; nothing of its data is opened again.
-
-    Returns:
-      `classify(uint8 [n, S, S, 3]) -> int32 [n]`.
-
-    Raises:
-      UserError: a loss is NaN or infinite.
-    """
-    module = backbone.module
+def _finetune(extractor: Extractor, task: Task, settings: Options) -> float:
+    """Train a copy of the backbone with a classifier on it; the test accuracy."""
+    module = extractor.backbone.module
     size = whole_batch(len(task.train_rows), settings.batch_size)
-    width, classes = width_of(backbone), task.num_classes
+    steps = len(task.train_rows) // size
+    default = _ADAMW if module.is_transformer else _SGD
+    peak = settings.learning_rate or default["learning_rate"]
+    schedule = optim.warmup_cosine(
+        optim.linear_scaling(peak, size),
+        settings.epochs * steps,
+        settings.warmup_epochs * steps,
+    )
+    decay = settings.weight_decay
+    tx = optim.by_rules(
+        optim.get(default["name"]),
+        layer_rules(module, settings.layer_decay or default["layer_decay"]),
+        schedule,
+        weight_decay=default["weight_decay"] if decay < 0 else decay,
+    )
 
-    def init(variables):
-        head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+    def init(variables, width):
+        shape = width, task.num_classes
+        head = {"kernel": jnp.zeros(shape), "bias": jnp.zeros(task.num_classes)}
         params = {"backbone": variables["params"], "head": head}
         return params, variables.get("batch_stats", {})
 
@@ -162,37 +125,18 @@ def finetune(
         head = params["head"]
         return features @ head["kernel"] + head["bias"], stats
 
-    return fit(
-        backbone,
+    return train_and_test(
+        extractor,
         task,
         init,
         apply,
-        _optimizer(module, settings, size, len(task.train_rows) // size),
+        tx,
         smallest_crop=settings.crop_scale,
         key=jax.random.key(settings.seed),
         epochs=settings.epochs,
         batch_size=size,
         seed=settings.seed,
         diverged="Fine-tuning diverged in epoch {epoch}: lower learning_rate.",
-    )
-
-
-def _optimizer(
-    module: Any, settings: Options, batch_size: int, steps: int
-) -> optax.GradientTransformation:
-    """The optimiser of a kind of backbone, with what the options say."""
-    default = _TRANSFORMER if module.is_transformer else _CONVOLUTIONAL
-    peak = optim.linear_scaling(
-        settings.learning_rate or default["learning_rate"], batch_size
-    )
-    decay = settings.weight_decay
-    return optim.by_rules(
-        optim.get(default["name"]),
-        layer_rules(module, settings.layer_decay or default["layer_decay"]),
-        optim.warmup_cosine(
-            peak, settings.epochs * steps, settings.warmup_epochs * steps
-        ),
-        weight_decay=default["weight_decay"] if decay < 0 else decay,
     )
 
 

@@ -30,6 +30,7 @@ from sp_jax.errors import UserError
 from sp_jax.features import Extractor, normalize
 
 MEASURES = ("cosine", "accuracy")
+_PROBE = linear_probe.Options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,19 +56,26 @@ def create(**options: Any) -> Evaluator:
       "clean_accuracy": of the probe on the unchanged images,
       "chance": the accuracy of the most frequent training class,
       "different_cosine": d, see the top of this file.
-
-    Args:
-      **options: see `Options`.
-
-    Raises:
-      UserError: the options do not fit the data.
     """
     settings, task, chosen = open_images(options)
     families = corruptions.families_of(corruptions.has_alpha(task.test))
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor)
-        probe = _fit_probe(task, train, settings.seed)
+        # The probe that `eval.linear_probe` fits with its defaults, standardised.
+        probe, _ = probes.fit_chosen(
+            train,
+            task.train_labels,
+            probes.hold_out(task.groups, _PROBE.validation, settings.seed),
+            _PROBE.learning_rates,
+            _PROBE.weight_decays,
+            num_classes=task.num_classes,
+            seed=settings.seed,
+        )
+
+        def accuracy(features: np.ndarray) -> float:
+            return float(probes.score(probe, features, labels)[0][0])
+
         clean, labels = normalize(test[chosen]), task.test_labels[chosen]
         different = mean_cosine(clean)
         rows = task.test_rows[chosen]
@@ -75,25 +83,19 @@ def create(**options: Any) -> Evaluator:
         every: dict[str, float] = {}
         means: dict[str, float] = {}
         for family, kinds in families.items():
-            found: dict[str, list[float]] = {measure: [] for measure in MEASURES}
-            for name, kind in kinds.items():
-                for level in kind.levels[1:]:
-                    changed = corruptions.apply(
-                        family, name, scene, level, settings.seed
-                    )
-                    features = extractor.map(changed)
-                    numbers = {
-                        "cosine": relative(clean, normalize(features), different),
-                        "accuracy": _score(probe, features, labels),
-                    }
-                    for measure, number in numbers.items():
-                        every[f"{family}/{name}/{measure}_{level:g}"] = number
-                        found[measure].append(number)
-            for measure, values in found.items():
-                means[f"{family}/{measure}"] = float(np.mean(values))
+            cosines, accuracies = [], []
+            for name, level in ((n, x) for n, k in kinds.items() for x in k.levels[1:]):
+                changed = corruptions.apply(family, name, scene, level, settings.seed)
+                features = extractor.map(changed)
+                cosines.append(relative(clean, normalize(features), different))
+                accuracies.append(accuracy(features))
+                every[f"{family}/{name}/cosine_{level:g}"] = cosines[-1]
+                every[f"{family}/{name}/accuracy_{level:g}"] = accuracies[-1]
+            means[f"{family}/cosine"] = float(np.mean(cosines))
+            means[f"{family}/accuracy"] = float(np.mean(accuracies))
         return {
             "cosine": float(np.mean([means[f"{name}/cosine"] for name in families])),
-            "clean_accuracy": _score(probe, test[chosen], labels),
+            "clean_accuracy": accuracy(test[chosen]),
             "chance": chance,
             "different_cosine": different,
             **means,
@@ -101,33 +103,27 @@ def create(**options: Any) -> Evaluator:
         }
 
     chance = task.chance(chosen)
+    cosines = ["cosine", *(f"{name}/cosine" for name in families)]
     accuracies = ["clean_accuracy", *(f"{name}/accuracy" for name in families)]
     headline = (
-        *(Number(name) for name in ("cosine", *(f"{f}/cosine" for f in families))),
+        *(Number(name) for name in cosines),
         *(Number(name, percent=True, chance=chance) for name in accuracies),
     )
-    protocol = _describe(settings, task, chosen)
-    return Evaluator(protocol, evaluate, headline, task.stores)
-
-
-def _describe(settings: Options, task: Task, chosen: np.ndarray) -> str:
-    known = corruptions.families_of(corruptions.has_alpha(task.test))
-    text = "; ".join(
-        f"{family} ({', '.join(kinds)})" for family, kinds in known.items()
-    )
+    text = "; ".join(f"{name} ({', '.join(kinds)})" for name, kinds in families.items())
     left_out = [
         f"{family}/{name}"
         for family, kinds in corruptions.FAMILIES.items()
         for name in kinds
-        if name not in known.get(family, ())
+        if name not in families.get(family, ())
     ]
     if left_out:
         text += f"; without {', '.join(left_out)}: no alpha"
-    return (
+    protocol = (
         f"invariance of {len(chosen):,} test images ({settings.image_size} px, "
         f"{settings.resize}) to {text}; cosine relative to different images, accuracy "
         f"of a linear probe fitted on unchanged images (seed {settings.seed}), {task.text}"
     )
+    return Evaluator(protocol, evaluate, headline, task.stores)
 
 
 def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
@@ -167,26 +163,6 @@ def relative(clean: np.ndarray, changed: np.ndarray, different: float) -> float:
         return 0.0
     cosine = np.sum(clean.astype(np.float64) * changed, axis=1).mean()
     return float((cosine - different) / (1 - different))
-
-
-def _fit_probe(task: Task, train: np.ndarray, seed: int) -> probes.Probes:
-    """The probe that `eval.linear_probe` fits with its defaults, standardised."""
-    defaults = linear_probe.Options
-    held_out = probes.hold_out(task.groups, defaults.validation, seed)
-    return probes.fit_chosen(
-        train,
-        task.train_labels,
-        held_out,
-        defaults.learning_rates,
-        defaults.weight_decays,
-        num_classes=task.num_classes,
-        seed=seed,
-    )[0]
-
-
-def _score(probe: probes.Probes, features: np.ndarray, labels: np.ndarray) -> float:
-    accuracy, _ = probes.score(probe, features, labels)
-    return float(accuracy[0])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ table, mean and range in the figure.
 
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from eval import cli, corruptions, invariance
 from eval.pages import write_comparison
 from eval.plots.figure import draw_band, legend_above, make_panels, save_figure
 from eval.results import evaluate_once, run_folder
-from eval.runs import format_table, label_of, mean_text
+from eval.runs import by_label, format_table, label_of, mean_text
 from input_pipeline.stores import ImageStore
 from sp_jax import cli as programs
 from sp_jax import xla_flags
@@ -109,19 +109,17 @@ def draw_figure(results: Results) -> plt.Figure:
     for row, measure in enumerate(invariance.MEASURES):
         for axis, (family, kinds) in zip(axes[row], families.items(), strict=True):
             for i, group in enumerate(results.values()):
-                # [seeds, kinds, levels] -> mean over the kinds.
-                curves = np.array(
-                    [list(read_curves(r, measure)[family].values()) for r in group]
-                ).mean(1)
+                curves = [list(read_curves(x, measure)[family].values()) for x in group]
+                curves = np.mean(curves, axis=1)  # [seeds, levels], over the kinds
                 levels = np.arange(curves.shape[1])
                 draw_band(axis, levels, curves, f"C{i}", marker="o", ms=3.5)
             if measure == "accuracy":
                 axis.axhline(first["chance"], color="#888888", lw=1, ls=":")
-            axis.set_xticks(levels, _level_names(family, kinds))
+            axis.set_xticks(levels, _describe_levels(family, kinds)[0])
         axes[row, 0].set_ylabel(_AXES[measure], fontsize=9)
     for column, (family, kinds) in enumerate(families.items()):
         axes[0, column].set_title(family, fontsize=11)
-        axes[1, column].set_xlabel(_level_title(family, kinds), fontsize=8)
+        axes[1, column].set_xlabel(_describe_levels(family, kinds)[1], fontsize=8)
     legend_above(figure, list(results))
     return figure
 
@@ -132,17 +130,14 @@ _AXES = {
 }
 
 
-def _level_names(family: str, kinds: Sequence[str]) -> list[str]:
-    """The levels themselves of a single kind, their numbers where kinds are averaged."""
-    levels = corruptions.FAMILIES[family][next(iter(kinds))].levels
-    return [f"{x:g}" for x in (levels if len(kinds) == 1 else range(len(levels)))]
-
-
-def _level_title(family: str, kinds: Sequence[str]) -> str:
-    if len(kinds) == 1:
-        (kind,) = kinds
-        return f"{kind}: {corruptions.FAMILIES[family][kind].unit}"
-    return f"level, mean of\n{', '.join(kinds)}"
+def _describe_levels(family: str, kinds: Collection[str]) -> tuple[list[str], str]:
+    """Names and title: the levels of a single kind, their numbers where there are more."""
+    first, *others = kinds
+    kind = corruptions.FAMILIES[family][first]
+    if others:
+        title = f"level, mean of\n{', '.join(kinds)}"
+        return [str(number) for number in range(len(kind.levels))], title
+    return [f"{level:g}" for level in kind.levels], f"{first}: {kind.unit}"
 
 
 def draw_changes(store: ImageStore, rows: np.ndarray, seed: int) -> plt.Figure:
@@ -161,18 +156,14 @@ def draw_changes(store: ImageStore, rows: np.ndarray, seed: int) -> plt.Figure:
     for line, (family, name) in zip(axes, kinds, strict=True):
         kind = corruptions.FAMILIES[family][name]
         # [levels, rows, S, S, 3], beside each other with white between.
-        shown = np.stack(
-            [
-                corruptions.apply(family, name, scene, level, seed)
-                for level in kind.levels
-            ]
-        )
+        levels = kind.levels
+        shown = [corruptions.apply(family, name, scene, x, seed) for x in levels]
         white = [(0, 0), (0, 0), (0, 0), (0, gap), (0, 0)]
         shown = np.pad(shown, white, constant_values=255)
         for i, axis in enumerate(line):
             axis.imshow(np.concatenate(shown[:, i], axis=1)[:, :-gap])
-            places = size / 2 + (size + gap) * np.arange(len(kind.levels))
-            axis.set_xticks(places, [f"{level:g}" for level in kind.levels])
+            places = size / 2 + (size + gap) * np.arange(len(levels))
+            axis.set_xticks(places, [f"{level:g}" for level in levels])
             axis.xaxis.tick_top()
             axis.tick_params(length=0, labelsize=7, pad=1)
             axis.set_yticks([])
@@ -208,10 +199,11 @@ def compare(
     evaluators = [invariance.create(**one) for one in options]
     backbones = [sp_jax.load(path) for path in paths]
     out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, list[Result]] = {}
-    for path, backbone, evaluate in zip(paths, backbones, evaluators, strict=True):
-        done = evaluate_once(evaluate, Extractor(backbone), path, name)
-        results.setdefault(label_of(run_folder(path)), []).append(done["result"])
+    done = [
+        evaluate_once(evaluate, Extractor(backbone), path, name)["result"]
+        for path, backbone, evaluate in zip(paths, backbones, evaluators, strict=True)
+    ]
+    results = by_label(done, [label_of(run_folder(path)) for path in paths])
     table = make_table(results)
     save_figure(draw_figure(results), out / "invariance.png")
     settings, task, _ = invariance.open_images(dict(options[0]))
@@ -219,17 +211,11 @@ def compare(
     places = np.linspace(0, len(task.test_rows) - 1, SHOWN + 2).astype(int)[1:-1]
     sheet = draw_changes(task.test, task.test_rows[places], settings.seed)
     save_figure(sheet, out / "changes.png")
-    write_comparison(
-        out / "invariance",
-        "Invariances",
-        evaluators[0].protocol,
-        table,
-        labels=len(results),
-        pictures=[
-            ("Over the levels", out / "invariance.png"),
-            ("The changes", out / "changes.png"),
-        ],
-    )
+    titles = {"Over the levels": "invariance.png", "The changes": "changes.png"}
+    pictures = [(title, out / file) for title, file in titles.items()]
+    protocol, columns = evaluators[0].protocol, len(results)
+    path = out / "invariance"
+    write_comparison(path, "Invariances", protocol, table, columns, pictures)
     return table
 
 

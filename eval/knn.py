@@ -48,14 +48,11 @@ def create(**options: Any) -> Evaluator:
     """An evaluator that returns the top-1 accuracies on the test split, in [0, 1].
 
     It returns {"accuracy_kN": with N neighbours, for each of k, "accuracy": that of k=20,
-    or of the first k where 20 is not among them}.
-
-    Args:
-      **options: see `Options`; k may be one number. Of the default, numbers above that
-        of the training images are left out.
+    or of the first k where 20 is not among them}. k may be one number; of the default,
+    numbers above that of the training images are left out.
 
     Raises:
-      UserError: the options do not fit the data; when called: there are no such tokens.
+      UserError: when called: there are no such tokens.
     """
     if "k" in options and not isinstance(options["k"], tuple | list):
         options["k"] = (options["k"],)
@@ -68,20 +65,13 @@ def create(**options: Any) -> Evaluator:
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor.of_tokens(settings.tokens))
-        predicted = predict(
-            train,
-            task.train_labels,
-            test,
-            k=numbers,
-            temperature=settings.temperature,
-            num_classes=task.num_classes,
-        )
-        accuracy = {
-            k: float(np.mean(classes == task.test_labels))
+        own = {"temperature": settings.temperature, "num_classes": task.num_classes}
+        predicted = predict(train, task.train_labels, test, k=numbers, **own)
+        result = {
+            f"accuracy_k{k}": float(np.mean(classes == task.test_labels))
             for k, classes in predicted.items()
         }
-        result = {f"accuracy_k{k}": value for k, value in accuracy.items()}
-        return {"accuracy": accuracy[main], **result}
+        return {"accuracy": result[f"accuracy_k{main}"], **result}
 
     several = ",".join(map(str, numbers)) + left_out
     if len(numbers) > 1:
@@ -130,11 +120,8 @@ def predict(
         votes = np.zeros(count * num_classes)
         # Votes of more neighbours are added to those of fewer.
         for first, last in itertools.pairwise((0, *sorted(found))):
-            votes += np.bincount(
-                cell[:, first:last].ravel(),
-                weight[part, first:last].ravel(),
-                len(votes),
-            )
+            new = cell[:, first:last].ravel(), weight[part, first:last].ravel()
+            votes += np.bincount(*new, len(votes))
             found[last].append(votes.reshape(count, num_classes).argmax(axis=1))
     return {number: np.concatenate(parts) for number, parts in found.items()}
 

@@ -17,32 +17,26 @@ is scored once, for each seed. The backbone is proved to be the same bits before
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from typing import Any
 
 import numpy as np
 
 from eval import cli
+from eval import options as kinds
 from eval.evaluator import Evaluator
-from eval.options import (
-    Count,
-    CountOrZero,
-    NotNegative,
-    Positive,
-    ProperFraction,
-    Seed,
-    read_options,
-)
 from eval.probe_lbfgs import fit_lbfgs
 from eval.probe_paper import find_recipe, fit_paper, recipes
 from eval.probes import SCALINGS, fit_chosen, hold_out, score
-from eval.supervised import backbone_of, test_accuracy
+from eval.supervised import backbone_of
 from eval.task import Task, TaskOptions, open_task
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.tokens import check_tokens, describe_tokens
 
+Result = dict[str, float]
 # Of the sweep; a recipe has its own.
 _EPOCHS, _BATCH_SIZE = 100, 256
 
@@ -69,13 +63,13 @@ class Options(TaskOptions):
     tokens: str = "cls"
     recipe: str | None = None
     scalings: tuple[str, ...] = SCALINGS
-    learning_rates: tuple[Positive, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-    weight_decays: tuple[NotNegative, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    epochs: CountOrZero = 0
-    batch_size: CountOrZero = 0
-    validation: ProperFraction = 0.2
-    seed: Seed = 0
-    seeds: Count = 1
+    learning_rates: tuple[kinds.Positive, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    weight_decays: tuple[kinds.NotNegative, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    epochs: kinds.CountOrZero = 0
+    batch_size: kinds.CountOrZero = 0
+    validation: kinds.ProperFraction = 0.2
+    seed: kinds.Seed = 0
+    seeds: kinds.Count = 1
 
 
 def create(**options: Any) -> Evaluator:
@@ -90,14 +84,10 @@ def create(**options: Any) -> Evaluator:
       fits that did;
     * `paper`: "learning_rate" (the peak), "weight_decay", "epochs", "batch_size".
 
-    Args:
-      **options: see `Options`.
-
     Raises:
-      UserError: the options do not fit the data; when called: they do not fit the backbone,
-        or all fits diverged.
+      UserError: when called: the options do not fit the backbone, or all fits diverged.
     """
-    settings = read_options(Options, options)
+    settings = kinds.read_options(Options, options)
     _check(settings)
     task = open_task(settings)
     if settings.protocol != "paper" and len(np.unique(task.groups)) < 2:
@@ -107,10 +97,12 @@ def create(**options: Any) -> Evaluator:
         )
     run = _PROTOCOLS[settings.protocol]
 
-    def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
+    def evaluate(extractor: Extractor, step: int) -> Result:
         extractor = extractor.of_tokens(settings.tokens)
         seeds = range(settings.seed, settings.seed + settings.seeds)
-        with _untouched(extractor.backbone):
+        # A mere function of images has nothing to hash.
+        of_weights = isinstance(extractor.backbone, Backbone)
+        with extractor.backbone.untouched() if of_weights else contextlib.nullcontext():
             results = [run(extractor, task, settings, seed) for seed in seeds]
         found = dict(results[0])
         for name in ("accuracy", "val_accuracy", "converged"):
@@ -125,16 +117,7 @@ def create(**options: Any) -> Evaluator:
     return Evaluator(_describe(settings, task), evaluate, headline, task.stores)
 
 
-def _untouched(backbone: Any) -> contextlib.AbstractContextManager[None]:
-    """Prove that a backbone is; a mere function of images has nothing to hash."""
-    if isinstance(backbone, Backbone):
-        return backbone.untouched()
-    return contextlib.nullcontext()
-
-
-def _sweep(
-    extractor: Extractor, task: Task, settings: Options, seed: int
-) -> dict[str, float]:
+def _sweep(extractor: Extractor, task: Task, settings: Options, seed: int) -> Result:
     train, test = task.extract(extractor)
     probe, choice = fit_chosen(
         train,
@@ -158,19 +141,15 @@ def _sweep(
     }
 
 
-def _lbfgs(
-    extractor: Extractor, task: Task, settings: Options, seed: int
-) -> dict[str, float]:
+def _lbfgs(extractor: Extractor, task: Task, settings: Options, seed: int) -> Result:
     train, test = task.extract(extractor)
     held_out = hold_out(task.groups, settings.validation, seed)
     labels, decays = task.train_labels, settings.weight_decays
-    classes = task.num_classes
-    probes, _ = fit_lbfgs(
-        train[~held_out], labels[~held_out], decays, num_classes=classes
-    )
+    fit = functools.partial(fit_lbfgs, num_classes=task.num_classes)
+    probes, _ = fit(train[~held_out], labels[~held_out], decays)
     accuracy, loss = score(probes, train[held_out], labels[held_out])
     best = int(np.lexsort((loss, -accuracy))[0])
-    probe, converged = fit_lbfgs(train, labels, [decays[best]], num_classes=classes)
+    probe, converged = fit(train, labels, [decays[best]])
     return {
         "accuracy": float(score(probe, test, task.test_labels)[0][0]),
         "val_accuracy": float(accuracy[best]),
@@ -179,15 +158,13 @@ def _lbfgs(
     }
 
 
-def _paper(
-    extractor: Extractor, task: Task, settings: Options, seed: int
-) -> dict[str, float]:
+def _paper(extractor: Extractor, task: Task, settings: Options, seed: int) -> Result:
     backbone = backbone_of(extractor, "protocol=paper")
     recipe = find_recipe(settings.recipe, backbone)
     recipe = recipe.resized(settings.epochs, settings.batch_size)
-    classify, recipe = fit_paper(backbone, task, recipe, seed)
+    accuracy, recipe = fit_paper(extractor, task, recipe, seed)
     return {
-        "accuracy": test_accuracy(task, classify, extractor.batch_size),
+        "accuracy": accuracy,
         "learning_rate": recipe.peak,
         "weight_decay": recipe.weight_decay,
         "epochs": float(recipe.epochs),
@@ -222,20 +199,15 @@ def _describe(settings: Options, task: Task) -> str:
 
 
 def _check(settings: Options) -> None:
-    if settings.protocol not in _PROTOCOLS:
-        raise UserError(
-            f"There is no protocol {settings.protocol!r}: choose one of "
-            f"{', '.join(_PROTOCOLS)}."
-        )
     check_tokens(settings.tokens)
-    if settings.recipe is not None and settings.recipe not in recipes():
-        raise UserError(
-            f"There is no recipe {settings.recipe!r}: choose one of {', '.join(recipes())}."
-        )
-    if unknown := set(settings.scalings) - set(SCALINGS):
-        raise UserError(
-            f"There is no scaling {min(unknown)!r}: choose {' or '.join(SCALINGS)}."
-        )
+    named = [("protocol", settings.protocol, _PROTOCOLS)]
+    named += [("scaling", scaling, SCALINGS) for scaling in settings.scalings]
+    if settings.recipe is not None:
+        named.append(("recipe", settings.recipe, recipes()))
+    for what, name, known in named:
+        if name not in known:
+            there = ", ".join(known)
+            raise UserError(f"There is no {what} {name!r}: choose one of {there}.")
     if settings.protocol == "lbfgs" and min(settings.weight_decays) == 0:
         raise UserError("lbfgs needs weight_decays above 0: without one it has no end.")
 

@@ -74,12 +74,6 @@ def create(**options: Any) -> Evaluator:
 
     Without two groups of two images (an unlabelled store, say) they are only "rankme",
     "uniformity" and "feature_std".
-
-    Args:
-      **options: see `Options`.
-
-    Raises:
-      UserError: the options do not fit the data.
     """
     settings = read_options(Options, options)
     store = settings.open(settings.split)
@@ -98,17 +92,15 @@ def create(**options: Any) -> Evaluator:
             result["feature_std"] = float(losses.feature_std(unit))
         return result | distances(unit, labels)
 
-    protocol = f"representation of {store.name} {store.split} ({len(store):,} images)"
+    headline = tuple(x for x in NUMBERS if groups > 1 or x.name in WITHOUT_GROUPS)
+    text = "without groups"
     if groups > 1:
-        protocol += (
-            f", groups by {settings.target}, LiDAR of {groups:,} groups with two images or "
+        text = (
+            f"groups by {settings.target}, LiDAR of {groups:,} groups with two images or "
             f"more, delta={settings.delta:g}"
         )
-        headline = NUMBERS
-    else:
-        protocol += ", without groups"
-        headline = tuple(number for number in NUMBERS if number.name in WITHOUT_GROUPS)
-    return Evaluator(protocol, evaluate, headline, (store,))
+    where = f"{store.name} {store.split} ({len(store):,} images)"
+    return Evaluator(f"representation of {where}, {text}", evaluate, headline, (store,))
 
 
 def _pairable(groups: np.ndarray) -> np.ndarray:
@@ -194,20 +186,14 @@ def distances(unit: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     between = int(sizes.sum() ** 2 - np.sum(sizes**2))
     if len(_pairable(groups)) > 1:
         squared, intra, inter = (float(x.sum(dtype=np.float64)) for x in sums)
-        result["alignment"] = squared / inside
-        result["intra_distance"] = intra / inside
-        result["inter_distance"] = inter / between
-        result["distance_ratio"] = (intra / inside) / max(inter / between, 1e-12)
+        intra, inter = intra / inside, inter / between
+        result |= {"alignment": squared / inside, "intra_distance": intra}
+        result |= {"inter_distance": inter, "distance_ratio": intra / max(inter, 1e-12)}
     return result
 
 
 @jax.jit
-def _pairs(
-    bank: tuple[jax.Array, jax.Array],
-    query: jax.Array,
-    group: jax.Array,
-    rows: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def _pairs(bank: Any, query: Any, group: Any, rows: Any) -> tuple[jax.Array, ...]:
     """Sums over the pairs of each query, float32 [q] each."""
     unit, groups = bank
     cosine = jnp.dot(query, unit.T, precision=jax.lax.Precision.HIGHEST)

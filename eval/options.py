@@ -40,7 +40,8 @@ def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
       UserError: an option is unknown, missing, of the wrong type or outside of its domain.
     """
     names = [field.name for field in dataclasses.fields(kind)]
-    defaults, domains = defaults_of(kind), _domains(kind)
+    defaults = defaults_of(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for name in given:
         if name not in names:
             raise UserError(f"Unknown option {name!r}: choose from {', '.join(names)}.")
@@ -50,29 +51,14 @@ def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     checked = {}
     for name, value in given.items():
         checked[name] = _typed(name, value, defaults.get(name, ""))
-        several = checked[name] if isinstance(checked[name], tuple) else [checked[name]]
-        for number in several:
-            _check(name, number, domains.get(name))
+        several = isinstance(checked[name], tuple)
+        hint = typing.get_args(hints[name])[0] if several else hints[name]
+        for number in checked[name] if several else [checked[name]]:
+            finite = domains.FINITE if isinstance(number, float) else None
+            (domain,) = getattr(hint, "__metadata__", [finite])
+            if domain and number is not None and number not in domain:
+                raise UserError(f"{name} must be {domain}, not {number}.")
     return kind(**checked)
-
-
-def _domains(kind: type) -> dict[str, Domain]:
-    """The domain of each field that has one; of a tuple, that of its elements."""
-    found = {}
-    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
-        if typing.get_origin(hint) is tuple:
-            hint = typing.get_args(hint)[0]
-        if typing.get_origin(hint) is Annotated:
-            found[name] = hint.__metadata__[0]
-    return found
-
-
-def _check(name: str, value: Any, domain: Domain | None) -> None:
-    """Check that a number is finite and in its domain; other values pass."""
-    if domain is None and isinstance(value, float):
-        domain = domains.FINITE
-    if domain is not None and value is not None and value not in domain:
-        raise UserError(f"{name} must be {domain}, not {value}.")
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:

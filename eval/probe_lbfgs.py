@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eval.probes import Probes, moments, standardize
+from eval.probes import Probes, loss_fn, moments, standardize
 
 # A fit has converged where no entry of the gradient is larger: ten times less than
 # scikit-learn's default asks, ten times more than the rounding of float32.
@@ -54,14 +54,8 @@ def _fit(
     optimizer = optax.lbfgs(memory_size=20)
 
     def fit(weight_decay: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        def loss_fn(weights: Any) -> jax.Array:
-            kernel, bias = weights
-            # Full precision: a line search needs exact differences.
-            logits = jnp.dot(x, kernel, precision=jax.lax.Precision.HIGHEST) + bias
-            loss = optax.softmax_cross_entropy(logits, target).mean()
-            return loss + 0.5 * weight_decay * jnp.sum(kernel**2)
-
-        value_and_grad = optax.value_and_grad_from_state(loss_fn)
+        loss = functools.partial(loss_fn, x=x, target=target, weight_decay=weight_decay)
+        value_and_grad = optax.value_and_grad_from_state(loss)
 
         def largest(state: Any) -> jax.Array:
             gradient = optax.tree.get(state, "grad")
@@ -74,15 +68,9 @@ def _fit(
 
         def iterate(carry: Any) -> Any:
             weights, state, number = carry
-            value, gradient = value_and_grad(weights, state=state)
-            updates, state = optimizer.update(
-                gradient,
-                state,
-                weights,
-                value=value,
-                grad=gradient,
-                value_fn=loss_fn,
-            )
+            value, grad = value_and_grad(weights, state=state)
+            found = {"value": value, "grad": grad, "value_fn": loss}
+            updates, state = optimizer.update(grad, state, weights, **found)
             return optax.apply_updates(weights, updates), state, number + 1
 
         weights = jnp.zeros((x.shape[1], num_classes)), jnp.zeros(num_classes)

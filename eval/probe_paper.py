@@ -31,19 +31,18 @@ for its ResNet is that of the published log, at a batch that is not known. PIRL'
 batch normalisation before the layer, and is the best of several layers.
 """
 
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from eval.supervised import fit, whole_batch, width_of
+from eval.supervised import train_and_test, whole_batch
 from eval.task import Task
 from sp_jax import methods, optim
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
+from sp_jax.features import Extractor
 from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.optim.transforms import scale_by_larc
 
@@ -67,19 +66,19 @@ def find_recipe(name: str | None, backbone: Backbone) -> ProbeRecipe:
     Raises:
       UserError: there is no such recipe, or no method to take it from.
     """
+    found = recipes()
+    known = ", ".join(found)
     if name is None:
         config = backbone.info.get("config", {})
         name = config.get("method") or backbone.info.get("method")
         if name == "dino" and not backbone.module.is_transformer:
             name = "dino_resnet"
         if name and "." in name:  # a user's own method
-            return getattr(methods.get(name), "PROBE", None) or _refuse(name)
-    return recipes().get(name) or _refuse(name)
-
-
-def _refuse(name: str | None) -> NoReturn:
+            found[name] = getattr(methods.get(name), "PROBE", None)
+    if recipe := found.get(name):
+        return recipe
     said = f"is no {name!r}" if name else "has no default: the method is not known"
-    raise UserError(f"The recipe {said}; choose one of {', '.join(recipes())}.")
+    raise UserError(f"The recipe {said}; choose one of {known}.")
 
 
 def make_optimizer(recipe: ProbeRecipe, steps: int) -> optax.GradientTransformation:
@@ -101,19 +100,18 @@ def make_optimizer(recipe: ProbeRecipe, steps: int) -> optax.GradientTransformat
 
 
 def fit_paper(
-    backbone: Backbone, task: Task, recipe: ProbeRecipe, seed: int = 0
-) -> tuple[Callable[[np.ndarray], jax.Array], ProbeRecipe]:
-    """Train a linear layer on the features of random crops and flips, on local devices.
+    extractor: Extractor, task: Task, recipe: ProbeRecipe, seed: int = 0
+) -> tuple[float, ProbeRecipe]:
+    """Train a linear layer on the features of random crops and flips, and test it.
 
     Args:
-      backbone: frozen; its variables are not changed.
+      extractor: of a backbone, whose variables are not changed.
       task: images and labels.
       recipe: with fewer images than its batch, they all are one.
       seed: of the first weights, of the order of the images and of the crops.
 
     Returns:
-      `classify(uint8 [n, S, S, 3]) -> int32 [n]`, of whole images; and the recipe
-      with the batch that was taken.
+      The test accuracy in [0, 1], and the recipe with the batch that was taken.
 
     Raises:
       UserError: a loss is NaN or infinite, or there are fewer images than devices.
@@ -121,21 +119,20 @@ def fit_paper(
     size = whole_batch(len(task.train_rows), recipe.batch_size)
     recipe = recipe.resized(batch_size=size)
     first, draws = jax.random.split(jax.random.key(seed))
-    width, classes = width_of(backbone), task.num_classes
 
-    def init(_: Any) -> Any:
-        kernel = 0.01 * jax.random.normal(first, (width, classes))
-        return {"kernel": kernel, "bias": jnp.zeros(classes)}, ()
+    def init(_: Any, width: int) -> Any:
+        kernel = 0.01 * jax.random.normal(first, (width, task.num_classes))
+        return {"kernel": kernel, "bias": jnp.zeros(task.num_classes)}, ()
 
     def apply(layer: Any, stats: Any, variables: Any, x: jax.Array, _: bool) -> Any:
-        features = backbone.module.apply(variables, x, False)
+        features = extractor.backbone.module.apply(variables, x, False)
         # Full precision, so that a GPU (TF32 by default) and a CPU agree.
         exact = jax.lax.Precision.HIGHEST
         logits = jnp.dot(features, layer["kernel"], precision=exact)
         return logits + layer["bias"], stats
 
-    classify = fit(
-        backbone,
+    accuracy = train_and_test(
+        extractor,
         task,
         init,
         apply,
@@ -148,4 +145,4 @@ def fit_paper(
         diverged="The linear probe diverged in epoch {epoch}: its recipe does not suit these "
         "features; choose another.",
     )
-    return classify, recipe
+    return accuracy, recipe

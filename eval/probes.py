@@ -122,15 +122,9 @@ def choose(
     pairs = list(itertools.product(learning_rates, weight_decays))
     rates, decays = zip(*pairs, strict=True)
     found = []
+    fitted = features[~held_out], labels[~held_out]
     for scaling in scalings:
-        probes = fit_probes(
-            features[~held_out],
-            labels[~held_out],
-            rates,
-            decays,
-            scaling=scaling,
-            **fit,
-        )
+        probes = fit_probes(*fitted, rates, decays, scaling=scaling, **fit)
         found.append(score(probes, features[held_out], labels[held_out]))
     accuracy, loss = (np.concatenate(values) for values in zip(*found, strict=True))
     accuracy = np.where(np.isfinite(loss), accuracy, -1.0)
@@ -141,8 +135,7 @@ def choose(
         )
     best = int(np.lexsort((loss, -accuracy))[0])
     scaling, pair = divmod(best, len(pairs))
-    shape = (len(scalings), len(learning_rates), len(weight_decays))
-    grid = accuracy.reshape(shape)
+    grid = accuracy.reshape(len(scalings), len(learning_rates), len(weight_decays))
     return Choice(scalings[scaling], *pairs[pair], float(accuracy[best]), grid)
 
 
@@ -249,16 +242,10 @@ def _fit(
             lambda step: learning_rate * schedule(step), momentum=0.9, nesterov=True
         )
 
-        def loss_fn(weights: Any, x: jax.Array, target: jax.Array) -> jax.Array:
-            kernel, bias = weights
-            # One-hot targets: the gradient of an indexed loss is a scatter, slow.
-            loss = optax.softmax_cross_entropy(_logits(kernel, bias, x), target)
-            return loss.mean() + 0.5 * weight_decay * jnp.sum(kernel**2)
-
         def step(carry: Any, rows: jax.Array) -> tuple[Any, None]:
             weights, state = carry
             target = jax.nn.one_hot(labels[rows], num_classes)
-            gradient = jax.grad(loss_fn)(weights, x[rows], target)
+            gradient = jax.grad(loss_fn)(weights, x[rows], target, weight_decay)
             updates, state = optimizer.update(gradient, state, weights)
             return (optax.apply_updates(weights, updates), state), None
 
@@ -287,6 +274,15 @@ def _score(
     return correct, optax.softmax_cross_entropy(logits, target)
 
 
+def loss_fn(weights: Any, x: Any, target: Any, weight_decay: Any) -> jax.Array:
+    """The loss of the module's text, of one-hot targets [n, C]."""
+    kernel, bias = weights
+    # One-hot: the gradient of an indexed loss is a scatter, slow.
+    loss = optax.softmax_cross_entropy(_logits(kernel, bias, x), target)
+    return loss.mean() + 0.5 * weight_decay * jnp.sum(kernel**2)
+
+
 def _logits(kernel: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:
-    # Full precision, so that a GPU (TF32 by default) and a CPU agree.
+    # Full precision, so that a GPU (TF32 by default) and a CPU agree; and the line search of
+    # L-BFGS needs exact differences.
     return jnp.dot(x, kernel, precision=jax.lax.Precision.HIGHEST) + bias

@@ -15,38 +15,29 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from eval import invariance_figure
+import sp_jax
+from eval import figures, invariance_figure, retrieval
 from eval.pages import write_page
 from eval.plots.figure import save_figure
 from eval.plots.images import image_grid
 from eval.plots.training import draw_metrics
-from eval.retrieval import Options as RetrievalOptions
-from eval.retrieval import nearest
 from eval.runs import (
     RunFolder,
+    by_label,
     format_table,
-    group_runs,
     headline_of,
     mean_text,
     read_run,
 )
-from input_pipeline.stores import open_store
+from eval.task import images_as
 from sp_jax import cli
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
 QUERIES = 10
 NEIGHBOURS = 5
-
 # Curves to draw, in this order, where a run has them.
 _CURVES = ("loss", "effective_rank", "alignment", "uniformity")
-# Pictures of `eval.figures`, where a run has them.
-_FIGURES = {
-    "map": "The features as a map",
-    "neighbours": "Some pairs, and what is nearest to each of their images",
-    "attention": "Where the heads of the last block look",
-    "filters": "The first layer",
-}
 
 
 def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
@@ -57,7 +48,7 @@ def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
     names = list(dict.fromkeys(name for run in runs for name in run.results))
     baselines = _baselines(runs)
     columns = list(dict.fromkeys(c for row in baselines.values() for c in row))
-    groups = group_runs(runs)
+    groups = by_label(runs)
     table = [["evaluation", *groups, *columns]]
     for name in names:
         results = [
@@ -65,13 +56,10 @@ def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
             for group in groups.values()
         ]
         key = headline_of(name, runs)
-        row = [f"{name} ({key})"]
-        row += [mean_text([r[key] for r in group if key in r]) for group in results]
-        row += [
-            mean_text([baselines[name][c]] if c in baselines.get(name, {}) else [])
-            for c in columns
-        ]
-        table.append(row)
+        means = [mean_text([r[key] for r in group if key in r]) for group in results]
+        known = baselines.get(name, {})
+        others = [mean_text([known[c]] if c in known else []) for c in columns]
+        table.append([f"{name} ({key})", *means, *others])
     return table
 
 
@@ -89,9 +77,7 @@ def draw_curves(runs: Sequence[RunFolder], path: pathlib.Path) -> None:
     # Of what was measured once there is no curve.
     probes = [name for name in probes if sum(name in x for x in runs[0].lines) > 1]
     names = [*_CURVES[:2], *probes, *_CURVES[2:]]
-    lines = {
-        label: [run.lines for run in group] for label, group in group_runs(runs).items()
-    }
+    lines = by_label([run.lines for run in runs], [run.label for run in runs])
     save_figure(draw_metrics(lines, names), path)
 
 
@@ -99,7 +85,7 @@ def draw_invariances(
     runs: Sequence[RunFolder], out: pathlib.Path
 ) -> list[tuple[str, pathlib.Path]]:
     """Draw each result of `eval.invariance` that all runs have: protocol and picture."""
-    figures = []
+    drawn = []
     for name, first in runs[0].results.items():
         results: dict[str, list[dict[str, float]]] = {}
         for run in runs:
@@ -109,8 +95,8 @@ def draw_invariances(
         if sum(map(len, results.values())) == len(runs):
             path = out / f"{name}.png"
             save_figure(invariance_figure.draw_figure(results), path)
-            figures.append((first["protocol"], path))
-    return figures
+            drawn.append((first["protocol"], path))
+    return drawn
 
 
 def draw_retrieval(runs: Sequence[RunFolder], path: pathlib.Path) -> str | None:
@@ -123,30 +109,22 @@ def draw_retrieval(runs: Sequence[RunFolder], path: pathlib.Path) -> str | None:
         What the sheet shows in words; None where the runs have no retrieval evaluation, and
         so no sheet.
     """
-    import sp_jax
-
     given = runs[0].config["evals"].get("retrieval")
     if given is None:
         return None
-    names = {field.name for field in dataclasses.fields(RetrievalOptions)}
-    options = RetrievalOptions(**{k: v for k, v in given.items() if k in names})
-    runs = [group[0] for group in group_runs(runs).values()]
-    data = runs[0].config["data"]
-    store = open_store(
-        options.dataset,
-        options.splits[-1],
-        image_size=data["image_size"],
-        resize=data.get("resize", "crop"),
-        max_skipped=data.get("max_skipped", 0.01),
-        data_dir=data["dir"] or None,
-    )
+    names = {field.name for field in dataclasses.fields(retrieval.Options)}
+    given = {k: v for k, v in given.items() if k in names}
+    given |= images_as(runs[0].config["data"])
+    options = retrieval.Options(**given)
+    runs = [group[0] for group in by_label(runs).values()]
+    store = options.open(options.splits[-1])
     across = options.across if options.protocol == "across" else None
     # Spread over the store, and the same for every run.
     queries = np.linspace(0, len(store) - 1, QUERIES + 2).astype(int)[1:-1]
     sheet, titles, right = [[image] for image in store.read(queries)], ["query"], []
     for run in runs:
         features = Extractor(sp_jax.load(run.workdir)).extract(store)
-        found = nearest(features, store, queries, NEIGHBOURS, across=across)
+        found = retrieval.nearest(features, store, queries, NEIGHBOURS, across=across)
         for row, near in enumerate(found):
             same = store.labels[near] == store.labels[queries[row]]
             right += [(row, len(titles) + 1 + i) for i in np.flatnonzero(same)]
@@ -158,17 +136,6 @@ def draw_retrieval(runs: Sequence[RunFolder], path: pathlib.Path) -> str | None:
     return text if across is None else f"{text} Neighbours are of another {across}."
 
 
-def _of_each_label(
-    runs: Sequence[RunFolder], name: str
-) -> list[tuple[str, pathlib.Path]]:
-    """A picture of the first run of each label, where that has it."""
-    return [
-        (label, group[0].workdir / name)
-        for label, group in group_runs(runs).items()
-        if (group[0].workdir / name).is_file()
-    ]
-
-
 def write_report(runs: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Path:
     """Draw the pictures and write report.html; return its path."""
     out.mkdir(parents=True, exist_ok=True)
@@ -178,8 +145,14 @@ def write_report(runs: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Path:
         [line["images_per_sec"] for line in run.lines if "images_per_sec" in line]
         for run in runs
     ]
-    sections = {"views.png": "The first batch: pairs and views"}
-    sections |= {f"figures/{name}.png": title for name, title in _FIGURES.items()}
+    titles = {"views.png": "The first batch: pairs and views"}
+    titles |= {f"figures/{name}.png": title for name, title in figures.TITLES.items()}
+    sections = []
+    for name, title in titles.items():
+        # Of the first run of each label, where that has it.
+        files = {label: x[0].workdir / name for label, x in by_label(runs).items()}
+        if there := [(label, path) for label, path in files.items() if path.is_file()]:
+            sections.append((title, there))
     return write_page(
         out / "report.html",
         "report.html",
@@ -192,11 +165,7 @@ def write_report(runs: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Path:
         retrieval=out / "retrieval.png",
         caption=caption,
         invariances=draw_invariances(runs, out),
-        sections=[
-            (title, pictures)
-            for name, title in sections.items()
-            if (pictures := _of_each_label(runs, name))
-        ],
+        sections=sections,
         speeds=[f"{np.median(s):.0f}" if s else "?" for s in speeds],
     )
 

@@ -1,5 +1,6 @@
 """Results on disk: one JSON file an evaluator in the run's folder."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -34,10 +35,8 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that make a number what it is."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -126,7 +125,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     result = content.get("result")
     sound = (
         isinstance(result, dict)
-        and all(v is None or _is_number(v) for v in result.values())
+        and all(type(value) in (int, float, type(None)) for value in result.values())
         and isinstance(content.get("protocol"), str)
         and isinstance(content.get("step"), int)
         and isinstance(content.setdefault("versions", {}), dict)
@@ -135,8 +134,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         if "headline" in content:
             headline = tuple(Number(**number) for number in content["headline"])
         else:
-            known = [number for number in OLD_HEADLINES if number.name in result]
-            headline = tuple(known[:1])
+            headline = tuple(x for x in OLD_HEADLINES if x.name in result)[:1]
     except TypeError:
         sound = False
     if not sound:
@@ -145,10 +143,6 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
     numbers = {name: float(value) for name, value in from_json(result).items()}
     return content | {"result": numbers, "headline": headline}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def evaluate_once(

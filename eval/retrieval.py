@@ -19,7 +19,7 @@ over queries of the average precision of the whole ranking. With one relevant im
 import dataclasses
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -53,37 +53,19 @@ class Options(StoreOptions):
     k: tuple[Count, ...] = (1, 5, 10)
 
 
-class Search(NamedTuple):
-    """What to rank, and how.
-
-    Attributes:
-      stores: whose features are ranked, one after another.
-      k: of recall@k.
-      rank: float [N, D] -> bool [queries, some k], whether one of the nearest i + 1 is
-        relevant, and float [queries], the average precision.
-      chance: of top-1.
-      text: all of this in words, for the protocol.
-    """
-
-    stores: list[ImageStore]
-    k: tuple[int, ...]
-    rank: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    chance: float
-    text: str
+# How many images there are to find; (features float [N, D], most k) -> bool [queries, k],
+# whether one of the nearest i + 1 is relevant, and float [queries], the average precision;
+# the top-1 of features that say nothing; and all of this in words, for the protocol.
+Rank = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+Search = tuple[int, Rank, float, str]
 
 
 def create(**options: Any) -> Evaluator:
     """An evaluator that returns recall and mAP, in [0, 1].
 
     It returns {"top1": recall@1, "chance": that of features which say nothing,
-    "recall_kN": recall@N for each of k, "map": mean average precision}.
-
-    Args:
-      **options: see `Options`; of the default k, numbers above that of the images to
-        find are left out.
-
-    Raises:
-      UserError: the options do not fit the data.
+    "recall_kN": recall@N for each of k, "map": mean average precision}. Of the default k,
+    numbers above that of the images to find are left out.
     """
     settings = read_options(Options, options)
     if len(set(settings.splits)) < len(settings.splits):
@@ -93,53 +75,53 @@ def create(**options: Any) -> Evaluator:
             f"Unknown protocol {settings.protocol!r}: choose across or leave_one_out."
         )
     stores = [settings.open(split) for split in settings.splits]
-    search = _PROTOCOLS[settings.protocol](settings, stores)
+    where = f"{settings.dataset} {'+'.join(settings.splits)}"
+    count, rank, chance, text = _PROTOCOLS[settings.protocol](settings, stores, where)
+    numbers, left_out = neighbours.fit_k(settings.k, Options.k, count, "images to find")
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
-        features = np.concatenate([extractor.extract(x) for x in search.stores])
-        found, precision = search.rank(features)
+        features = np.concatenate([extractor.extract(store) for store in stores])
+        found, precision = rank(features, max(numbers))
         recall = found.mean(axis=0)
         return {
             "top1": float(recall[0]),
-            "chance": search.chance,
-            **{f"recall_k{k}": float(recall[k - 1]) for k in search.k},
+            "chance": chance,
+            **{f"recall_k{k}": float(recall[k - 1]) for k in numbers},
             "map": float(precision.mean(dtype=np.float64)),
         }
 
-    names = [f"recall_k{k}" for k in search.k if k > 1] + ["map"]
-    headline = (
-        Number("top1", percent=True, chance=search.chance),
-        *(Number(name, percent=True) for name in names),
-    )
-    return Evaluator(search.text, evaluate, headline, tuple(search.stores))
+    several = ",".join(map(str, numbers)) + left_out
+    protocol = f"retrieval by cosine, recall@{several} and mAP, {where}: {text}"
+    names = [f"recall_k{k}" for k in numbers if k > 1] + ["map"]
+    headline = [Number(name, percent=True) for name in names]
+    headline.insert(0, Number("top1", percent=True, chance=chance))
+    return Evaluator(protocol, evaluate, tuple(headline), tuple(stores))
 
 
-def _across(settings: Options, stores: list[ImageStore]) -> Search:
+def _across(settings: Options, stores: list[ImageStore], where: str) -> Search:
     match, across = _targets(stores, settings.match), _targets(stores, settings.across)
     gallery = find_gallery(match, across)
     values, things = gallery.shape
     if values < 2 or things < 2:
         raise UserError(
-            f"{settings.dataset} {'+'.join(settings.splits)}: retrieval needs two "
-            f"{settings.across}s and two {settings.match}s that each of them has; "
-            f"found {values} and {things}. Choose other splits, match or across, or "
-            "protocol=leave_one_out."
+            f"{where}: retrieval needs two {settings.across}s and two {settings.match}s "
+            f"that each of them has; found {values} and {things}. Choose other splits, "
+            "match or across, or protocol=leave_one_out."
         )
-    k, text = _start(settings, things)
 
-    def rank(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def rank(features: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
         ranks = ranking.answer_ranks(features, gallery).reshape(-1)
-        return ranks[:, None] <= np.arange(1, max(k) + 1), 1 / ranks
+        return ranks[:, None] <= np.arange(1, most + 1), 1 / ranks
 
-    text += (
+    text = (
         f"the {settings.match} of an image among {things:,} of another "
         f"{settings.across}, mean over {values * (values - 1)} ordered pairs "
         f"of {settings.across}s"
     )
-    return Search(stores, k, rank, 1 / things, text)
+    return things, rank, 1 / things, text
 
 
-def _leave_one_out(settings: Options, stores: list[ImageStore]) -> Search:
+def _leave_one_out(settings: Options, stores: list[ImageStore], where: str) -> Search:
     labels = _targets(stores, settings.match)
     rows = np.flatnonzero(labels >= 0)
     labels = labels[rows]
@@ -147,20 +129,20 @@ def _leave_one_out(settings: Options, stores: list[ImageStore]) -> Search:
     others = sizes[sizes > 1] - 1
     if not len(others):
         raise UserError(
-            f"{settings.dataset} {'+'.join(settings.splits)} has no two images of one "
-            f"{settings.match}: choose other splits or match."
+            f"{where} has no two images of one {settings.match}: choose other splits or "
+            "match."
         )
-    k, text = _start(settings, len(rows) - 1)
+    count = len(rows) - 1
 
-    def rank(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        relevant, precision = ranking.leave_one_out(features[rows], labels, max(k))
+    def rank(features: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+        relevant, precision = ranking.leave_one_out(features[rows], labels, most)
         return np.logical_or.accumulate(relevant, axis=1), precision
 
-    text += (
-        f"images of the {settings.match} of an image among all {len(rows) - 1:,} "
-        f"others, {len(others):,} queries"
+    text = (
+        f"images of the {settings.match} of an image among all {count:,} others, "
+        f"{len(others):,} queries"
     )
-    return Search(stores, k, rank, float(np.mean(others / (len(rows) - 1))), text)
+    return count, rank, float(np.mean(others / count)), text
 
 
 _PROTOCOLS = {"across": _across, "leave_one_out": _leave_one_out}
@@ -168,15 +150,6 @@ _PROTOCOLS = {"across": _across, "leave_one_out": _leave_one_out}
 
 def _targets(stores: list[ImageStore], name: str) -> np.ndarray:
     return np.concatenate([store.target(name)[0] for store in stores])
-
-
-def _start(settings: Options, count: int) -> tuple[tuple[int, ...], str]:
-    """The k to look at, of count images to find, and the first words of the protocol."""
-    k, left_out = neighbours.fit_k(settings.k, Options.k, count, "images to find")
-    return k, (
-        f"retrieval by cosine, recall@{','.join(map(str, k))}{left_out} and mAP, "
-        f"{settings.dataset} {'+'.join(settings.splits)}: "
-    )
 
 
 def find_gallery(match: np.ndarray, across: np.ndarray) -> np.ndarray:
@@ -195,18 +168,13 @@ def find_gallery(match: np.ndarray, across: np.ndarray) -> np.ndarray:
       array([[0, 1],
              [2, 4]])
     """
-    known = (match >= 0) & (across >= 0)
-    first: dict[tuple[int, int], int] = {}
-    for row in np.flatnonzero(known).tolist():
-        first.setdefault((int(across[row]), int(match[row])), row)
-    values = np.unique(across[known]).tolist()
-    things = [
-        thing
-        for thing in np.unique(match[known]).tolist()
-        if all((value, thing) in first for value in values)
-    ]
-    rows = [[first[value, thing] for thing in things] for value in values]
-    return np.asarray(rows, np.int64).reshape(len(values), len(things))
+    # From the last to the first, which stays.
+    rows = np.flatnonzero((match >= 0) & (across >= 0))[::-1]
+    values, value = np.unique(across[rows], return_inverse=True)
+    things, thing = np.unique(match[rows], return_inverse=True)
+    gallery = np.full((len(values), len(things)), -1)
+    gallery[value, thing] = rows
+    return gallery[:, (gallery >= 0).all(axis=0)]
 
 
 def nearest(
@@ -233,14 +201,10 @@ def nearest(
     Raises:
       UserError: no such attribute, or a query has fewer than n images to choose from.
     """
-    if across is None:
-        kind = np.arange(len(store), dtype=np.int32)
-    else:
-        kind = np.asarray(store.target(across)[0], np.int32)
-    queries = np.asarray(queries)
-    values, counts = np.unique(kind, return_counts=True)
-    asked = counts[np.searchsorted(values, kind[queries])]
-    candidates = len(store) - int(asked.max())
+    kind = np.arange(len(store)) if across is None else store.target(across)[0]
+    kind, queries = np.asarray(kind, np.int32), np.asarray(queries)
+    _, group, counts = np.unique(kind, return_inverse=True, return_counts=True)
+    candidates = len(store) - int(counts[group[queries]].max())
     if not 1 <= n <= candidates:
         raise UserError(
             f"n={n} neighbours: an image of {store.name} {store.split} has "

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,10 +40,8 @@ def read_run(workdir: str | os.PathLike) -> RunFolder:
     if not (workdir / "config.json").is_file():
         raise UserError(explain_no_run(workdir))
     config, lines = read_config(workdir), read_metrics(workdir)
-    results = {
-        path.stem: read_result(path)
-        for path in sorted((workdir / "eval").glob("*.json"))
-    }
+    paths = sorted((workdir / "eval").glob("*.json"))
+    results = {path.stem: read_result(path) for path in paths}
     if not lines or not results:
         raise UserError(
             f"{workdir} holds no evaluated run: let it end first, with python -m "
@@ -63,9 +61,8 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     # What the pages speak of.
     needed = {"data": ("store", "image_size", "dir"), "model": ("name",), "evals": ()}
     for section, keys in needed.items():
-        if not isinstance(config.get(section), dict) or set(keys) - set(
-            config[section]
-        ):
+        found = config.get(section)
+        if not isinstance(found, dict) or not set(keys) <= set(found):
             raise UserError(
                 f"{path} is no config of sp_jax.main, or damaged: look at its {section}."
             )
@@ -88,11 +85,13 @@ def label_of(workdir: pathlib.Path) -> str:
     return LABELS.get(pairing, pairing)
 
 
-def group_runs(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
-    """Runs by label: those of one label differ in their seed."""
-    groups: dict[str, list[RunFolder]] = {}
-    for run in runs:
-        groups.setdefault(run.label, []).append(run)
+def by_label(
+    things: Iterable[Any], labels: Iterable[str] | None = None
+) -> dict[str, list[Any]]:
+    """Things by these labels, or by their own: those of one label differ in their seed."""
+    groups: dict[str, list[Any]] = {}
+    for thing, label in zip(things, labels or (x.label for x in things), strict=True):
+        groups.setdefault(label, []).append(thing)
     return groups
 
 

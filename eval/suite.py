@@ -17,7 +17,6 @@ test, val or validation.
 """
 
 import dataclasses
-import itertools
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -31,14 +30,7 @@ from eval import cli, figures, invariance_figure, report
 from eval.pages import write_page
 from eval.plots.figure import save_figure
 from eval.results import evaluate_once, run_folder
-from eval.runs import (
-    format_csv,
-    format_table,
-    group_runs,
-    label_of,
-    mean_text,
-    read_run,
-)
+from eval.runs import by_label, format_csv, format_table, label_of, mean_text, read_run
 from input_pipeline.stores import ImageStore, find_splits, open_store
 from sp_jax import cli as programs
 from sp_jax import xla_flags
@@ -61,11 +53,6 @@ _TARGETS = {"emoji": ("category", "subcategory")}
 _EVALUATORS = {"logistic": "linear_probe"}
 _OPTIONS = {"linear_probe": {"seeds": 3}, "logistic": {"protocol": "lbfgs", "seeds": 3}}
 _OF_EACH_TARGET = ("knn", "linear_probe", "logistic", "few_labels")
-_FIGURES = {
-    "map": "The features of the test images, as a map",
-    "attention": "Where the heads of the last block look",
-    "filters": "The first layer",
-}
 
 
 class Entry(NamedTuple):
@@ -92,6 +79,11 @@ class Checkpoint(NamedTuple):
     path: str
     label: str
     extractor: Extractor
+
+
+def _word(name: str) -> str:
+    """A name as a part of a file's."""
+    return re.sub(r"\W+", "_", name).strip("_")
 
 
 def find_pair(dataset: str, prepared: Mapping[str, Any]) -> tuple[str, str]:
@@ -124,7 +116,6 @@ def plan(
       UserError: see `find_pair`.
     """
     fit, test = find_pair(dataset, prepared)
-    where = re.sub(r"\W+", "_", dataset).strip("_")
     entries = []
     for kind in kinds:
         module = evals.get(_EVALUATORS.get(kind, kind))
@@ -137,7 +128,7 @@ def plan(
         options |= {name: value for name, value in given.items() if name in known}
         targets = _TARGETS.get(dataset, ("label",)) if "target" in known else ("",)
         for target in targets if kind in _OF_EACH_TARGET else targets[:1]:
-            name = "_".join(filter(None, (re.sub(r"\W+", "_", kind), where, target)))
+            name = "_".join(filter(None, (_word(kind), _word(dataset), target)))
             own = options | {"target": target} if target else options
             entries.append(Entry(name, kind, target, module, own))
     return entries
@@ -153,17 +144,13 @@ def make_table(
       labels: of the checkpoints.
       results: for each checkpoint, the content of the result of each entry.
     """
-    groups: dict[str, list[int]] = {}
-    for i, label in enumerate(labels):
-        groups.setdefault(label, []).append(i)
+    groups = by_label(results, labels)
     table = [["evaluation", "target", "measure", *groups]]
     for j, entry in enumerate(entries):
         for key in [number.name for number in results[0][j]["headline"]]:
-            cells = [
-                mean_text([results[i][j]["result"][key] for i in rows])
-                for rows in groups.values()
-            ]
-            table.append([entry.kind, entry.target, key.replace("_", " "), *cells])
+            values = [[row[j]["result"][key] for row in x] for x in groups.values()]
+            cells = [entry.kind, entry.target, key.replace("_", " ")]
+            table.append(cells + [mean_text(x) for x in values])
     return table
 
 
@@ -176,25 +163,20 @@ def draw(
 ) -> list[tuple[str, list[tuple[str, pathlib.Path]]]]:
     """Pictures of a dataset's test images: title, and for each label a file."""
     shown = []
-    by_kind = {entry.kind: j for j, entry in enumerate(entries)}
-    if "invariance" in by_kind:
-        j = by_kind["invariance"]
-        found: dict[str, list[Any]] = {}
-        for checkpoint, row in zip(checkpoints, results, strict=True):
-            found.setdefault(checkpoint.label, []).append(row[j]["result"])
+    kinds = [entry.kind for entry in entries]
+    if "invariance" in kinds:
+        found = [row[kinds.index("invariance")]["result"] for row in results]
+        groups = by_label(found, [checkpoint.label for checkpoint in checkpoints])
         path = out / "invariance.png"
-        save_figure(invariance_figure.draw_figure(found), path)
+        save_figure(invariance_figure.draw_figure(groups), path)
         shown.append(("The four invariances", [("", path)]))
     target = _TARGETS.get(store.name, ("label",))[0]
-    first = {checkpoint.label: checkpoint for checkpoint in reversed(checkpoints)}
     drawn: dict[str, list[tuple[str, pathlib.Path]]] = {}
-    for label in dict.fromkeys(checkpoint.label for checkpoint in checkpoints):
-        folder = out / re.sub(r"\W+", "_", label).strip("_")
-        for path in figures.draw(first[label].extractor, store, target, folder):
+    for label, (first, *_) in by_label(checkpoints).items():
+        for path in figures.draw(first.extractor, store, target, out / _word(label)):
             drawn.setdefault(path.stem, []).append((label, path))
-    return shown + [
-        (title, drawn[name]) for name, title in _FIGURES.items() if name in drawn
-    ]
+    titles = figures.TITLES.items()
+    return shown + [(title, drawn[name]) for name, title in titles if name in drawn]
 
 
 def _about(checkpoint: Checkpoint) -> list[str]:
@@ -245,10 +227,6 @@ def run(
         dataset: [entry.module.create(**entry.options) for entry in entries]
         for dataset, entries in plans.items()
     }
-    tests = {
-        dataset: open_store(dataset, find_pair(dataset, prepared[0])[1], **prepared[0])
-        for dataset in datasets
-    }
     checkpoints = [
         Checkpoint(path, label_of(run_folder(path)), Extractor(sp_jax.load(path)))
         for path in paths
@@ -257,41 +235,25 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     sections, tables, numbers = [], [], []
     for dataset, entries in plans.items():
-        results: list[list[dict]] = [[] for _ in checkpoints]
-        work = itertools.product(
-            zip(checkpoints, results, strict=True),
-            zip(entries, evaluators[dataset], strict=True),
-        )
-        for (checkpoint, row), (entry, evaluate) in work:
-            content = evaluate_once(
-                evaluate, checkpoint.extractor, checkpoint.path, entry.name
-            )
-            row.append(content)
-            result = content["result"]
-            first = content["headline"][0].name
-            print(
-                f"{checkpoint.path}: {entry.name}: {first} {result[first]:.4f}",
-                flush=True,
-            )
-            numbers += [
-                [checkpoint.path, checkpoint.label, dataset, entry.name, key, value]
-                for key, value in result.items()
-            ]
+        results: list[list[dict]] = []
+        for path, label, extractor in checkpoints:
+            results.append([])
+            for entry, evaluate in zip(entries, evaluators[dataset], strict=True):
+                content = evaluate_once(evaluate, extractor, path, entry.name)
+                results[-1].append(content)
+                result, first = content["result"], content["headline"][0].name
+                print(f"{path}: {entry.name}: {first} {result[first]:.4f}", flush=True)
+                about = [path, label, dataset, entry.name]
+                numbers += [[*about, key, value] for key, value in result.items()]
         table = make_table(entries, labels, results)
-        folder = out / re.sub(r"\W+", "_", dataset).strip("_")
+        folder = out / _word(dataset)
         folder.mkdir(exist_ok=True)
-        sections.append(
-            {
-                "name": dataset,
-                "table": table,
-                "protocols": {
-                    entry.name: content["protocol"]
-                    for entry, content in zip(entries, results[0], strict=True)
-                },
-                "pictures": draw(checkpoints, entries, results, tests[dataset], folder),
-            }
-        )
-        tables += [["dataset", *table[0]]] if not tables else []
+        store = open_store(dataset, find_pair(dataset, prepared[0])[1], **prepared[0])
+        measured = zip(entries, results[0], strict=True)
+        section = {"name": dataset, "table": table}
+        section["protocols"] = {entry.name: one["protocol"] for entry, one in measured}
+        section["pictures"] = draw(checkpoints, entries, results, store, folder)
+        sections.append(section)
         tables += [[dataset, *row] for row in table[1:]]
     header = ["checkpoint", "label", "dataset", "evaluation", "measure", "value"]
     write_text(out / "suite.csv", format_csv([header, *numbers]))
@@ -305,18 +267,15 @@ def run(
         versions=content["versions"],
         curves=_curves(paths, out),
     )
-    return tables
+    return [["dataset", *table[0]], *tables]
 
 
 def _curves(paths: Sequence[str], out: pathlib.Path) -> pathlib.Path | None:
     """The curves of those that are runs' folders."""
-    runs = []
-    for path in dict.fromkeys(run_folder(path) for path in paths):
-        if (path / "metrics.jsonl").is_file():
-            runs.append(read_run(path))
+    folders = dict.fromkeys(run_folder(path) for path in paths)
+    runs = [read_run(x) for x in folders if (x / "metrics.jsonl").is_file()]
     if not runs:
         return None
-    runs = [run for group in group_runs(runs).values() for run in group]
     report.draw_curves(runs, out / "curves.png")
     return out / "curves.png"
 

@@ -1,5 +1,6 @@
 """Training on labelled images: what fine-tuning and the papers' linear probe share."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +20,8 @@ from sp_jax.sharding import by_batch, local_copy, make_mesh, replicated
 def backbone_of(extractor: Extractor, what: str) -> Backbone:
     """The backbone of an extractor.
 
-    Args:
-      extractor: of the features.
-      what: needs it, for the error.
-
     Raises:
-      UserError: it has none, but a mere function of images.
+      UserError: `what` needs one, and the extractor has a mere function of images.
     """
     if not isinstance(extractor.backbone, Backbone):
         raise UserError(f"{what} needs a backbone, not a function of images.")
@@ -46,16 +43,10 @@ def whole_batch(count: int, batch_size: int) -> int:
     return most // devices * devices
 
 
-def width_of(backbone: Backbone) -> int:
-    """The number of its features."""
-    images = jax.ShapeDtypeStruct((1, backbone.size, backbone.size, 3), jnp.uint8)
-    return jax.eval_shape(backbone.apply, backbone.variables, images).shape[1]
-
-
-def fit(
-    backbone: Backbone,
+def train_and_test(
+    extractor: Extractor,
     task: Task,
-    init: Callable[[Any], tuple[Any, Any]],
+    init: Callable[[Any, int], tuple[Any, Any]],
     apply: Callable[[Any, Any, Any, jax.Array, bool], tuple[jax.Array, Any]],
     tx: optax.GradientTransformation,
     *,
@@ -65,16 +56,17 @@ def fit(
     batch_size: int,
     seed: int,
     diverged: str,
-) -> Callable[[np.ndarray], jax.Array]:
-    """Train a classifier on random crops and flips, on all local devices.
+) -> float:
+    """Train a classifier on random crops and flips, on all local devices, and test it.
 
     The crops have the size and the colours of the pre-training, each epoch has a new order,
     and the remainder of one, which fills no batch, is dropped.
 
     Args:
-      backbone: it is not changed.
+      extractor: of a backbone, which is not changed.
       task: images and labels.
-      init: the backbone's variables -> (what is trained, batch statistics).
+      init: the backbone's variables, number of its features -> (what is trained, batch
+        statistics).
       apply: (what is trained, statistics, the backbone's variables, views float32
         [n, s, s, 3], whether it is training) -> (logits [n, C], statistics).
       tx: gradient transformation.
@@ -86,12 +78,12 @@ def fit(
       diverged: the error's sentence, with {epoch}.
 
     Returns:
-      `classify(uint8 [n, S, S, 3]) -> int32 [n]`, of whole images.
+      The accuracy on the whole test images, in [0, 1].
 
     Raises:
       UserError: a loss is NaN or infinite.
     """
-    mesh = make_mesh(jax.local_devices())
+    backbone, mesh = extractor.backbone, make_mesh(jax.local_devices())
     rows, whole = by_batch(mesh), replicated(mesh)
     view = Augment(
         size=backbone.size,
@@ -103,10 +95,18 @@ def fit(
 
     @jax.jit
     def start(variables: Any) -> Any:
+        one = jnp.zeros((1, backbone.size, backbone.size, 3), jnp.uint8)
+        width = jax.eval_shape(backbone.apply, variables, one).shape[1]
         # Copies, because each step takes the place of what was there before.
-        params, stats = jax.tree.map(jnp.copy, init(variables))
+        params, stats = jax.tree.map(jnp.copy, init(variables, width))
         return params, stats, tx.init(params)
 
+    @functools.partial(
+        jax.jit,
+        donate_argnums=0,
+        in_shardings=(whole, whole, whole, rows, rows),
+        out_shardings=(whole, whole),
+    )
     def step(state: Any, variables: Any, number: Any, images: Any, labels: Any) -> Any:
         params, stats, opt_state = state
         x = augment(jax.random.fold_in(key, number), images, view)
@@ -120,12 +120,6 @@ def fit(
         updates, opt_state = tx.update(gradient, opt_state, params)
         return (optax.apply_updates(params, updates), new, opt_state), loss
 
-    step = jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(whole, whole, whole, rows, rows),
-        out_shardings=(whole, whole),
-    )
     order = np.random.default_rng(seed)
     steps = len(task.train_rows) // batch_size
     # A training loop may forbid implicit transfers; here they are meant.
@@ -145,28 +139,13 @@ def fit(
     params, stats, _ = state
 
     @jax.jit
-    def classify(
-        params: Any, stats: Any, variables: Any, images: jax.Array
-    ) -> jax.Array:
+    def predict(params: Any, stats: Any, variables: Any, images: Any) -> jax.Array:
         x = backbone.preprocess(images)
         return jnp.argmax(apply(params, stats, variables, x, False)[0], axis=1)
 
-    return lambda x: classify(params, stats, variables, jax.device_put(x, whole))
+    def classify(rows: np.ndarray) -> jax.Array:
+        images = jax.device_put(task.test.read(task.test_rows[rows]), whole)
+        return predict(params, stats, variables, images)
 
-
-def test_accuracy(
-    task: Task, classify: Callable[[np.ndarray], jax.Array], batch_size: int
-) -> float:
-    """The share of the test images whose class is right.
-
-    Args:
-      task: images and labels.
-      classify: uint8 [batch_size, S, S, 3] -> int32 [batch_size].
-      batch_size: images a call.
-    """
-    predicted = map_rows(
-        lambda rows: classify(task.test.read(task.test_rows[rows])),
-        len(task.test_rows),
-        batch_size,
-    )
+    predicted = map_rows(classify, len(task.test_rows), extractor.batch_size)
     return float(np.mean(predicted == task.test_labels))

@@ -1,7 +1,8 @@
 """Labelled images on which features are judged, and the options that choose them."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,14 +37,19 @@ class StoreOptions:
         Raises:
           UserError: there is no such store or split.
         """
-        return open_store(
-            self.dataset,
-            split,
-            image_size=self.image_size,
-            resize=self.resize,
-            max_skipped=self.max_skipped,
-            data_dir=self.data_dir,
-        )
+        names = ("image_size", "resize", "max_skipped", "data_dir")
+        prepared = {name: getattr(self, name) for name in names}
+        return open_store(self.dataset, split, **prepared)
+
+
+def images_as(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with which images are prepared as the section `data` of a config says."""
+    return {
+        "image_size": data["image_size"],
+        "resize": data.get("resize", "crop"),
+        "max_skipped": data.get("max_skipped", 0.01),
+        "data_dir": data["dir"] or None,
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,8 +137,7 @@ def open_task(settings: TaskOptions) -> Task:
     dataset, target = settings.dataset, settings.target
     train_split, test_split = settings.train_split, settings.test_split
     train, test = settings.open(train_split), settings.open(test_split)
-    shared = set(train.ids) & set(test.ids)
-    if shared:
+    if shared := set(train.ids) & set(test.ids):
         raise UserError(
             f"{dataset} {train_split} and {test_split} share {len(shared):,} images "
             f"(e.g. {min(shared)}): test on a split that has none of those fitted on."
@@ -160,16 +165,8 @@ def open_task(settings: TaskOptions) -> Task:
     )
     if absent:
         text += f", {absent} of them of classes not in {train_split}: wrong by rule"
-    return Task(
-        train=train,
-        test=test,
-        train_rows=train_rows,
-        test_rows=test_rows,
-        train_labels=train_labels.astype(np.int32),
-        test_labels=test_labels.astype(np.int32),
-        num_classes=len(classes),
-        text=text,
-    )
+    labels = train_labels.astype(np.int32), test_labels.astype(np.int32)
+    return Task(train, test, train_rows, test_rows, *labels, len(classes), text)
 
 
 def _labelled(store: ImageStore, target: str) -> tuple[np.ndarray, np.ndarray]:

@@ -22,16 +22,16 @@ Example:
   >>> corruptions.apply("occlusion", "patches", scene, 0.25, seed=0)  # doctest: +SKIP
 """
 
-import functools
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eval.corruptions import background, illumination, occlusion, texture
+from eval.corruptions import background, illumination, occlusion, patterns, texture
 from eval.corruptions.scene import Scene
 from eval.corruptions.scene import check_images as check_images
 from eval.corruptions.scene import has_alpha as has_alpha
@@ -66,10 +66,8 @@ FAMILIES: dict[str, dict[str, Kind]] = {
         "patches": Kind(occlusion.patches, (0, 0.1, 0.25, 0.5, 0.75), "share dropped"),
     },
     "background": {
-        "colour": Kind(background.colour, _BLEND, "blend", needs_alpha=True),
-        "gradient": Kind(background.gradient, _BLEND, "blend", needs_alpha=True),
-        "stripes": Kind(background.stripes, _BLEND, "blend", needs_alpha=True),
-        "noise": Kind(background.noise, _BLEND, "blend", needs_alpha=True),
+        p.__name__: Kind(partial(background.exchange, p), _BLEND, "blend", True)
+        for p in (patterns.colour, patterns.gradient, patterns.stripes, patterns.noise)
     },
     "texture": {
         "shuffle": Kind(texture.shuffle, (0, 2, 4, 8, 16), "squares a side"),
@@ -128,7 +126,7 @@ def apply(family: str, kind: str, scene: Scene, level: float, seed: int) -> np.n
     return map_rows(block, count, min(_BATCH, count))
 
 
-@functools.partial(jax.jit, static_argnames="change")
+@partial(jax.jit, static_argnames="change")
 def _change(
     change: Callable[[jax.Array, Scene, jax.Array], jax.Array],
     seed: jax.Array,

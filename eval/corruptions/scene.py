@@ -52,9 +52,8 @@ def make_scene(store: ImageStore, rows: np.ndarray, seed: int) -> Scene:
     beside[order] = np.roll(order, 1)
     alpha = behind = None
     if has_alpha(store):
-        alpha, behind = store.read_alpha(
-            [store.ids[row] for row in rows], store.images.shape[1]
-        )
+        ids = [store.ids[row] for row in rows]
+        alpha, behind = store.read_alpha(ids, store.images.shape[1])
     return Scene(store.read(rows), rows, store.read(beside[rows]), alpha, behind)
 
 

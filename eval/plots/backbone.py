@@ -40,9 +40,8 @@ def map_points(features: np.ndarray, seed: int) -> np.ndarray:
     components = min(50, *unit.shape)
     unit = PCA(components, random_state=seed).fit_transform(unit)
     perplexity = min(30, (len(unit) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-        unit
-    )
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+    return tsne.fit_transform(unit)
 
 
 def draw_map(
@@ -57,12 +56,9 @@ def draw_map(
     axis.scatter(*points[rest].T, s=size, color="#cccccc", linewidths=0)
     marks = []
     for i, number in enumerate(shown):
-        mark = axis.scatter(
-            *points[labels == number].T,
-            s=size,
-            color=plt.get_cmap("tab10" if len(shown) <= 10 else "tab20")(i),
-            linewidths=0,
-        )
+        color = plt.get_cmap("tab10" if len(shown) <= 10 else "tab20")(i)
+        own = points[labels == number]
+        mark = axis.scatter(*own.T, s=size, color=color, linewidths=0)
         marks.append((mark, drawable(names[number])))
     if rest.any():
         marks.append((axis.scatter([], [], s=size, color="#cccccc"), "others"))
@@ -77,8 +73,7 @@ def draw_map(
         frameon=False,
         markerscale=max(1.0, (30 / size) ** 0.5),
     )
-    for spine in axis.spines.values():
-        spine.set_color("#dddddd")
+    axis.spines[:].set_color("#dddddd")
     return figure
 
 
@@ -117,12 +112,8 @@ def draw_attention(images: np.ndarray, maps: np.ndarray) -> plt.Figure:
     titles = ["image", *(f"head {i + 1}" for i in range(heads))]
     rows = []
     for image, own in zip(images, maps, strict=True):
-        tops = np.maximum(own.max(axis=(1, 2)), 4 / patches)
-        shown = [
-            plt.get_cmap("inferno")(m / top)[..., :3]
-            for m, top in zip(own, tops, strict=True)
-        ]
-        rows.append([image, *shown])
+        tops = np.maximum(own.max(axis=(1, 2), keepdims=True), 4 / patches)
+        rows.append([image, *plt.get_cmap("inferno")(own / tops)[..., :3]])
     return image_grid(rows, titles)
 
 
@@ -166,15 +157,13 @@ def draw_neighbours(
       n: neighbours of each image.
       seed: which pairs.
     """
-    rows = np.random.default_rng(seed).choice(
-        len(table), min(count, len(table)), replace=False
-    )
-    sides = table.first[rows], table.second[rows]
-    left, right = (
-        [list(store.read([row, *near])) for row, near in zip(x, found, strict=True)]
-        for x in sides
-        for found in [nearest(features, store, x, n)]
-    )
-    sheet = [[*a, None, *b] for a, b in zip(left, right, strict=True)]
+    rng, count = np.random.default_rng(seed), min(count, len(table))
+    rows = rng.choice(len(table), count, replace=False)
+    sheet = [[] for _ in rows]
+    for side in (table.first[rows], table.second[rows]):
+        near = nearest(features, store, side, n)
+        for line, found in zip(sheet, np.column_stack([side, near]), strict=True):
+            line += [None, *store.read(found)]
+    sheet = [line[1:] for line in sheet]
     titles = ["first", *["near"] * n, None, "second", *["near"] * n]
     return image_grid(sheet, titles, side=0.75)

@@ -1,20 +1,41 @@
 """Pairs of a run's first batch, with examples of their views, as a person checks them."""
 
+import math
 import pathlib
 
 import jax
+import numpy as np
 
-from eval.plots.images import save_views
+from eval.plots.figure import save_figure
+from eval.plots.images import image_grid
 from input_pipeline.pairs.training import TrainingPairs
 from sp_jax.augment import make_views
 from sp_jax.recipe import Recipe
 
 
 def draw_first_batch(pairs: TrainingPairs, recipe: Recipe, path: pathlib.Path) -> None:
-    """Draw eight pairs with views of a key of their own, unless the file is there."""
+    """Draw eight pairs beside views of a key of their own, unless the file is there."""
     if path.exists():
         return
     images = pairs.shown.images[pairs.sampler.batch(0)["index"][:8]]
-    views = jax.jit(lambda key, x: make_views(key, x, recipe.views)[0])
-    first = recipe.views[0]
-    save_views(path, images, views(jax.random.key(0), images), first.mean, first.std)
+    make = jax.jit(lambda key, x: make_views(key, x, recipe.views)[0])
+    mean, std = np.array(recipe.views[0].mean), np.array(recipe.views[0].std)
+    views = [
+        _tile(np.clip(np.asarray(view) * std + mean, 0, 1))
+        for view in make(jax.random.key(0), images)
+    ]
+    rows = [[*images[i], *(view[i] for view in views)] for i in range(len(images))]
+    stored = ["image"] if images.shape[1] == 1 else ["first", "second"]
+    titles = stored + [f"view {i + 1}" for i in range(len(views))]
+    save_figure(image_grid(rows, titles), path)
+
+
+def _tile(view: np.ndarray) -> np.ndarray:
+    """Patches [n, g * g, p, p, 3] side by side with white lines: [n, s, s, 3]."""
+    if view.ndim == 4:
+        return view
+    n, count, p = view.shape[:3]
+    grid = math.isqrt(count)
+    framed = np.pad(view, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0)
+    rows = framed.reshape(n, grid, grid, p + 2, p + 2, 3).swapaxes(2, 3)
+    return rows.reshape(n, grid * (p + 2), grid * (p + 2), 3)

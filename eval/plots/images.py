@@ -1,13 +1,9 @@
-"""Sheets of images: any grid of them, and pairs beside their augmented views."""
+"""Sheets of images."""
 
-import math
-import os
 from collections.abc import Collection, Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
-
-from eval.plots.figure import save_figure
 
 
 def image_grid(
@@ -42,41 +38,3 @@ def image_grid(
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title or "", fontsize=8)
     return figure
-
-
-def save_views(
-    path: str | os.PathLike,
-    images: np.ndarray,
-    views: Sequence[np.ndarray],
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> None:
-    """Draw pairs beside their augmented views, one pair a row.
-
-    Args:
-        path: of the PNG.
-        images: uint8 [n, V, S, S, 3].
-        views: for each view normalised float [n, s, s, 3], or patches of a square
-            grid [n, g * g, p, p, 3].
-        mean: of each channel, as subtracted.
-        std: of each channel, as divided by.
-    """
-    shown = [
-        _tile(np.clip(np.asarray(v) * np.array(std) + np.array(mean), 0, 1))
-        for v in views
-    ]
-    rows = [[*images[i], *(view[i] for view in shown)] for i in range(len(images))]
-    stored = ["image"] if images.shape[1] == 1 else ["first", "second"]
-    titles = stored + [f"view {i + 1}" for i in range(len(views))]
-    save_figure(image_grid(rows, titles), path)
-
-
-def _tile(view: np.ndarray) -> np.ndarray:
-    """Patches [n, g * g, p, p, 3] side by side with white lines: [n, s, s, 3]."""
-    if view.ndim == 4:
-        return view
-    n, count, p = view.shape[:3]
-    grid = math.isqrt(count)
-    framed = np.pad(view, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0)
-    rows = framed.reshape(n, grid, grid, p + 2, p + 2, 3).swapaxes(2, 3)
-    return rows.reshape(n, grid * (p + 2), grid * (p + 2), 3)

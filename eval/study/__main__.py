@@ -36,24 +36,20 @@ def run() -> int:
     values = flags.FLAGS
     study = plan.read_study(values.study)
     jobs = plan.make_jobs(study)
-    if values.arms:
-        known = set(study["arms"])
-        if unknown := sorted(set(values.arms) - known):
-            raise UserError(
-                f"There is no arm {unknown[0]!r}: {', '.join(sorted(known))}."
-            )
+    if unknown := sorted(set(values.arms) - set(study["arms"])):
+        known = ", ".join(sorted(study["arms"]))
+        raise UserError(f"There is no arm {unknown[0]!r}: {known}.")
     workdir = pathlib.Path(values.workdir).absolute()
     pool = workdir / "runs"
     file = pathlib.Path(values["study"].config_filename).name
     name = re.sub(r"\W+", "_", file.replace(".py", ""))
-    show_only = values.launcher == "show"
-    if not show_only:
+    protocols = None
+    if values.launcher != "show":
         protocols = plan.check(study)
         jobs = add_images(study, jobs)
     chosen = [job for job in jobs if not values.arms or job.arm in values.arms]
-    if show_only:
-        show(chosen, pool)
-        return 0
+    if protocols is None:
+        return show(chosen, pool)
     for sentence in find_outdated(study, chosen, pool):
         print(f"warning: {sentence}", file=sys.stderr)
     todo = [job for job in chosen if runner.missing(job, pool)]
@@ -75,9 +71,8 @@ def run() -> int:
             bar.write(f"{job.arm}, seed {job.seed}: {error or 'complete'}")
             show_page()  # it grows with the study
 
-        complete = runner.make_all(
-            todo, jobs, pool, runner.find_devices(values.jobs), report
-        )
+        devices = runner.find_devices(values.jobs)
+        complete = runner.make_all(todo, jobs, pool, devices, report)
         bar.close()
     elif values.launcher == "slurm" and todo:
         from eval.study import slurm
@@ -95,16 +90,17 @@ def run() -> int:
     return 1 if failed else 0
 
 
-def show(jobs: list[plan.Job], pool: pathlib.Path) -> None:
-    """Print the commands that are still to do, as they could be typed."""
+def show(jobs: list[plan.Job], pool: pathlib.Path) -> int:
+    """Print the commands that are still to do, as they could be typed; the exit code."""
     counts = collections.Counter()
     for job in jobs:
         todo = runner.missing(job, pool)
-        counts["complete" if not todo else "to do"] += 1
+        counts["to do" if todo else "complete"] += 1
         print(f"# {job.arm}, seed {job.seed}: {len(todo)} of {len(job.commands)} to do")
         for command in todo:
             print(f"python -m {shlex.join(job.words(command, pool))}")
     print("# " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    return 0
 
 
 def main(argv: list[str]) -> int:

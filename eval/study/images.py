@@ -8,17 +8,14 @@ from typing import Any
 
 import eval as evaluators
 from eval.study.numbers import read_result
-from eval.study.plan import DETECTION, Command, Job, config_of
+from eval.study.plan import DETECTION, Command, Job, Study, config_of
+from eval.task import images_as
 
 
-def add_images(study: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:
+def add_images(study: Study, jobs: Sequence[Job]) -> list[Job]:
     """The runs, whose evaluations know the fingerprints of the splits that they read.
 
     Images are prepared as those of each run. Detection reads them by itself.
-
-    Args:
-        study: see `plan.read_study`; it is checked.
-        jobs: its runs.
     """
 
     def of(job: Job, command: Command) -> Command:
@@ -28,23 +25,14 @@ def add_images(study: Mapping[str, Any], jobs: Sequence[Job]) -> list[Job]:
         config = config_of(study, study["arms"][job.arm])
         return command._replace(images=_read_by(config, options))
 
-    return [
-        job._replace(commands=tuple(of(job, command) for command in job.commands))
-        for job in jobs
-    ]
+    commands = [tuple(of(job, command) for command in job.commands) for job in jobs]
+    return [x._replace(commands=y) for x, y in zip(jobs, commands, strict=True)]
 
 
-def find_outdated(
-    study: Mapping[str, Any], jobs: Sequence[Job], pool: pathlib.Path
-) -> list[str]:
+def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list[str]:
     """Say which results of the runs' own evaluations are of other images than now.
 
     They were measured by the training, which the study does not repeat.
-
-    Args:
-        study: see `plan.read_study`; it is checked.
-        jobs: its runs.
-        pool: folder of all runs.
     """
     names = {one["of"].partition("/")[0] for one in study["measures"].values()}
     found = []
@@ -55,9 +43,7 @@ def find_outdated(
         config = config_of(study, arm)
         for name in sorted(names & set(config.evals) - set(study["evaluations"])):
             result = read_result(pool / job.folder, name)
-            own = {"data_dir": config.data.dir or None}
-            own["max_skipped"] = config.data.max_skipped
-            options = own | config.evals[name].to_dict()
+            options = images_as(config.data) | config.evals[name].to_dict()
             if result and result.get("images") != _read_by(config, options):
                 program = evaluators.program_of(options["type"])
                 found.append(

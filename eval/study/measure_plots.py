@@ -1,7 +1,7 @@
 """The pictures of a study: its measures beside the paper's, and the curves of its runs."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from eval.detection.figure import read_detection
 from eval.detection.precision_recall import draw_precision
 from eval.plots.figure import legend_above, make_panels, save_figure
 from eval.plots.training import Lines, draw_groups
+from eval.runs import by_label
 from eval.study.numbers import Values, read_result
-from eval.study.plan import Job
+from eval.study.plan import Job, Study
 from sp_jax.train.writer import read_metrics
 
 # Pages are about this wide, in inches; what is wider would be shrunk until nobody can read it.
@@ -22,45 +23,29 @@ COLUMNS = 3  # of pictures of measures, at most
 
 
 def draw(
-    study: Mapping[str, Any],
+    study: Study,
     done: Sequence[Job],
     pool: pathlib.Path,
     values: Values,
     out: pathlib.Path,
 ) -> list[tuple[str, pathlib.Path]]:
-    """Draw what there are runs for.
-
-    Args:
-        study: see `plan.read_study`.
-        done: its complete runs.
-        pool: folder of all runs.
-        values: what they measured.
-        out: where the pictures go.
-
-    Returns:
-        Title and file of each.
-    """
+    """Draw into the folder `out` what there are complete runs for: titles and files."""
     if not done:
         return []
     figure = study["figure"]
     made: dict[str, tuple[str, plt.Figure]] = {}
-    by_arm: dict[str, list[pathlib.Path]] = {}
-    for job in done:
-        by_arm.setdefault(name_of(study, job.arm), []).append(pool / job.folder)
+    names = [name_of(study, job.arm) for job in done]
+    folders = by_label([pool / job.folder for job in done], names)
+
+    def of_arms(read: Callable[[pathlib.Path], Any]) -> dict[str, list[Any]]:
+        return {arm: [read(one) for one in some] for arm, some in folders.items()}
+
     if figure["kind"] == "invariance":
-        results = {
-            arm: [read_result(one, figure["result"])["result"] for one in folders]
-            for arm, folders in by_arm.items()
-        }
+        results = of_arms(lambda one: read_result(one, figure["result"])["result"])
         made["invariance"] = "Invariances", invariance_figure.draw_figure(results)
     elif figure["kind"] == "detection":
-        curves = {
-            arm: [
-                read_detection(one / "detection" / figure["result"]).curves
-                for one in folders
-            ]
-            for arm, folders in by_arm.items()
-        }
+        name = pathlib.Path("detection", figure["result"])
+        curves = of_arms(lambda one: read_detection(one / name).curves)
         drawn = draw_precision(curves, by_class=True)
         made["detection"] = "Precision over recall", drawn
     if "x" in figure:
@@ -73,20 +58,19 @@ def draw(
     return [(title, out / f"{name}.png") for name, (title, _) in made.items()]
 
 
-def name_of(study: Mapping[str, Any], arm: str) -> str:
+def name_of(study: Study, arm: str) -> str:
     """An arm by its factors."""
     return ", ".join(study["arms"][arm]["factors"].values())
 
 
-def draw_numbers(study: Mapping[str, Any], values: Values) -> plt.Figure:
+def draw_numbers(study: Study, values: Values) -> plt.Figure:
     """Each measure in percent: bars or lines with the deviation, hollow marks the paper's."""
     figure = study["figure"]
     x, series = figure["x"], figure.get("series")
     titles = [title for title, m in study["measures"].items() if m["percent"]]
-    places = list(dict.fromkeys(a["factors"][x] for a in study["arms"].values()))
-    kinds = list(
-        dict.fromkeys(a["factors"].get(series, "") for a in study["arms"].values())
-    )
+    factors = {name: arm["factors"] for name, arm in study["arms"].items()}
+    places = list(dict.fromkeys(one[x] for one in factors.values()))
+    kinds = list(dict.fromkeys(one.get(series, "") for one in factors.values()))
     width = max(4.0, 0.75 * len(places) + 1.2)
     columns = max(1, min(COLUMNS, len(titles), int(WIDTH // width)))
     size = (width, 2.5 if columns == 1 else 3.3)
@@ -94,11 +78,11 @@ def draw_numbers(study: Mapping[str, Any], values: Values) -> plt.Figure:
     for axis, title in zip(axes.flat, titles, strict=False):
         for number, kind in enumerate(kinds):
             arms = {
-                places.index(arm["factors"][x]): name
-                for name, arm in study["arms"].items()
-                if arm["factors"].get(series, "") == kind
+                places.index(one[x]): name
+                for name, one in factors.items()
+                if one.get(series, "") == kind
             }
-            draw_one = _bars if figure["kind"] != "lines" else _line
+            draw_one = _line if figure["kind"] == "lines" else _bars
             draw_one(axis, _points(arms, study, values, title), number, len(kinds))
         turn = {"rotation": 30, "ha": "right"} if len(places) > 5 else {}
         axis.set_xticks(range(len(places)), places, fontsize=8, **turn)
@@ -111,7 +95,7 @@ def draw_numbers(study: Mapping[str, Any], values: Values) -> plt.Figure:
     return made
 
 
-def _points(arms: Mapping[int, str], study, values: Values, title: str):
+def _points(arms: Mapping[int, str], study: Study, values: Values, title: str):
     """Places, means and deviations of the arms with runs; places and numbers of the paper."""
     found, paper = [], []
     for place, arm in sorted(arms.items()):
@@ -128,15 +112,8 @@ def _bars(axis: plt.Axes, points, number: int, count: int) -> None:
     (place, mean, spread), (known, paper) = points
     width = 0.8 / count
     shift = (number - (count - 1) / 2) * width
-    axis.bar(
-        place + shift,
-        mean,
-        0.92 * width,
-        yerr=spread,
-        color=f"C{number}",
-        alpha=0.8,
-        error_kw={"lw": 1, "capsize": 2},
-    )
+    style = {"color": f"C{number}", "alpha": 0.8, "error_kw": {"lw": 1, "capsize": 2}}
+    axis.bar(place + shift, mean, 0.92 * width, yerr=spread, **style)
     axis.plot(known + shift, paper, "D", ms=5, mfc="white", mec="black")
 
 
@@ -147,7 +124,7 @@ def _line(axis: plt.Axes, points, number: int, count: int) -> None:
 
 
 def draw_curves(
-    study: Mapping[str, Any], done: Sequence[Job], pool: pathlib.Path
+    study: Study, done: Sequence[Job], pool: pathlib.Path
 ) -> plt.Figure | None:
     """Loss and rank of each run: a column for each x of the figure, colours its series."""
     figure, arms = study["figure"], study["arms"]
@@ -157,8 +134,8 @@ def draw_curves(
         if lines := read_metrics(pool / job.folder):
             factors = arms[job.arm]["factors"]
             title = factors.get(figure.get("x"), "")
-            # Where x is a quantity, its value alone says nothing.
-            title = f"{figure['x']}: {title}" if figure["kind"] == "lines" else title
+            if figure["kind"] == "lines":  # x is a quantity: alone it says nothing
+                title = f"{figure['x']}: {title}"
             kind = factors.get(figure.get("series"), "")
             groups.setdefault(title, []).append((kind, lines))
             recipes.add(arms[job.arm]["config"])

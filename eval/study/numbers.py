@@ -9,7 +9,7 @@ from scipy import stats
 
 from eval import results
 from eval.runs import format_csv
-from eval.study.plan import Job
+from eval.study.plan import Job, Study
 from eval.study.runner import missing
 from sp_jax.files import write_text
 from sp_jax.train.writer import read_metrics
@@ -19,30 +19,25 @@ Values = dict[str, dict[str, dict[int, float]]]
 CONFIDENCE = 0.95
 
 
-def collect(
-    study: Mapping[str, Any], jobs: Sequence[Job], pool: pathlib.Path
-) -> Values:
+def collect(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
     """Read the measures of all runs that are complete; of no other one."""
-    values: Values = {
-        title: {arm: {} for arm in study["arms"]} for title in study["measures"]
-    }
-    for job in jobs:
-        if missing(job, pool):
-            continue
-        for title, measure in study["measures"].items():
+    complete = [job for job in jobs if not missing(job, pool)]
+    values: Values = {}
+    for title, measure in study["measures"].items():
+        values[title] = {arm: {} for arm in study["arms"]}
+        scale = 100 if measure["percent"] else 1
+        for job in complete:
             number = _read(pool / job.folder, measure["of"])
             if number is not None:
-                scale = 100 if measure["percent"] else 1
                 values[title][job.arm][job.seed] = scale * number
     return values
 
 
 def read_result(folder: pathlib.Path, name: str) -> dict[str, Any] | None:
     """eval/NAME.json of a run, or of its detection NAME; None where there is none."""
-    for path in (folder, folder / "detection" / name):
-        file = path / "eval" / f"{name if path == folder else 'detection'}.json"
-        if file.is_file():
-            return results.read_result(file)
+    for path in (f"eval/{name}.json", f"detection/{name}/eval/detection.json"):
+        if (folder / path).is_file():
+            return results.read_result(folder / path)
     return None
 
 
@@ -109,7 +104,7 @@ def judge(claim: Mapping[str, Any], values: Values) -> Verdict:
     return Verdict(mean, low, high, len(sums), agree, word)
 
 
-def write_csv(path: pathlib.Path, study: Mapping[str, Any], values: Values) -> None:
+def write_csv(path: pathlib.Path, study: Study, values: Values) -> None:
     """A line for each run and measure, and the paper's numbers beside."""
     factors = list(next(iter(study["arms"].values()))["factors"])
     rows = [["arm", *factors, "seed", "measure", "value", "paper"]]

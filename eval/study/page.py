@@ -5,7 +5,7 @@ Cells of the tables are texts, or texts with small print and a kind, as the temp
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy as np
 from eval.pages import write_page
 from eval.runs import mean_text
 from eval.study import measure_plots, numbers
-from eval.study.plan import Job
+from eval.study.numbers import Values
+from eval.study.plan import Job, Study
 from eval.study.runner import last_words, missing, read_record
 
 Rows = list[list[Any]]
@@ -23,28 +24,23 @@ def _cell(text: str, small: str = "", kind: str = "") -> dict[str, str]:
     return {"text": text, "small": small, "kind": kind}
 
 
-def measured(values: Sequence[float], paper: float | None, percent: bool) -> dict:
+def measured(seeds: Iterable[float], paper: float | None, percent: bool) -> dict:
     """The cell of some seeds' mean, and the paper's number with the difference."""
-    digits = 2 if percent else 1
-    known = ""
-    if paper is not None:
-        known = f"paper {paper:.{digits}f}"
-        if values:
-            known += f" ({np.mean(values) - paper:+.{digits}f})"
+    values, digits = list(seeds), 2 if percent else 1
+    known = "" if paper is None else f"paper {paper:.{digits}f}"
+    if known and values:
+        known += f" ({np.mean(values) - paper:+.{digits}f})"
     return _cell(mean_text(values, digits), known)
 
 
-def make_rows(study: Mapping[str, Any], values: numbers.Values) -> Rows:
+def make_rows(study: Study, values: Values) -> Rows:
     """The table: a row for each arm."""
     factors = list(next(iter(study["arms"].values()))["factors"])
     rows = [[*factors, "seeds", *study["measures"]]]
     for name, arm in study["arms"].items():
+        paper = study["paper"].get(name, {})
         cells = [
-            measured(
-                list(values[title][name].values()),
-                study["paper"].get(name, {}).get(title),
-                measure["percent"],
-            )
+            measured(values[title][name].values(), paper.get(title), measure["percent"])
             for title, measure in study["measures"].items()
         ]
         seeds = max(len(values[title][name]) for title in study["measures"])
@@ -52,15 +48,13 @@ def make_rows(study: Mapping[str, Any], values: numbers.Values) -> Rows:
     return rows
 
 
-def make_claims(study: Mapping[str, Any], values: numbers.Values) -> Rows:
+def make_claims(study: Study, values: Values) -> Rows:
     """The claims, judged: a row for each, with the paper's number if any claim has one."""
     known = any(claim["paper"] is not None for claim in study["claims"].values())
     rows = [["claim", "measure", "here", *["paper"] * known, "verdict"]]
     for claim in study["claims"].values():
         verdict = numbers.judge(claim, values)
-        here = ""
-        if verdict.seeds:
-            here = f"{verdict.mean:+.2f}"
+        here = f"{verdict.mean:+.2f}" if verdict.seeds else ""
         if verdict.seeds > 1:
             here += f" [{verdict.low:+.2f}, {verdict.high:+.2f}]"
             here += f", {verdict.agree} of {verdict.seeds} seeds"
@@ -75,21 +69,14 @@ def make_claims(study: Mapping[str, Any], values: numbers.Values) -> Rows:
             if claim[name] is not None
         )
         paper = "" if claim["paper"] is None else f"{claim['paper']:+.2f}"
-        rows.append(
-            [
-                _cell(claim["text"], f"{terms.removeprefix('+ ')} {bounds}"),
-                *(claim["measure"], here, *[paper] * known),
-                _cell(verdict.word, kind=verdict.word.split()[0]),
-            ]
-        )
+        said = _cell(claim["text"], f"{terms.removeprefix('+ ')} {bounds}")
+        word = _cell(verdict.word, kind=verdict.word.split()[0])
+        rows.append([said, claim["measure"], here, *[paper] * known, word])
     return rows
 
 
 def make_runs(
-    study: Mapping[str, Any],
-    jobs: Sequence[Job],
-    pool: pathlib.Path,
-    values: numbers.Values,
+    study: Study, jobs: Sequence[Job], pool: pathlib.Path, values: Values
 ) -> Rows:
     """The runs: a row for each, with what it cost and what of it is missing."""
     costs = [title for title, one in study["measures"].items() if not one["percent"]]
@@ -111,7 +98,7 @@ def make_runs(
 
 
 def write(
-    study: Mapping[str, Any],
+    study: Study,
     jobs: Sequence[Job],
     pool: pathlib.Path,
     out: pathlib.Path,
@@ -119,15 +106,7 @@ def write(
 ) -> pathlib.Path:
     """Write study.html, study.md, study.csv and the pictures of what is there so far.
 
-    Args:
-        study: see `plan.read_study`.
-        jobs: its runs.
-        pool: folder of all runs.
-        out: folder of what is written.
-        protocols: of its evaluations.
-
-    Returns:
-        The page.
+    The folder is `out`; `protocols` are those of the evaluations. Returns the page.
     """
     out.mkdir(parents=True, exist_ok=True)
     values = numbers.collect(study, jobs, pool)

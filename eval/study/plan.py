@@ -5,13 +5,14 @@ import json
 import pathlib
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 import eval as evaluators
 from configs.studies import common
+from eval.task import images_as
 from input_pipeline.stores import find_splits
 from sp_jax import validate
 from sp_jax.config import load_config
@@ -21,6 +22,7 @@ DETECTION = "detection"  # the type of evaluation that trains
 PLACES = ("folder", "after", "seed")  # what is filled in when a command starts
 OF_RUN = ("minutes", "hours", "images_per_sec")  # measures "run/…"
 FIGURES = ("bars", "lines", "invariance", "detection")
+Study = Mapping[str, Any]  # what `read_study` returns
 
 
 class Command(NamedTuple):
@@ -95,25 +97,21 @@ def read_study(config: ConfigDict) -> dict[str, Any]:
 def _check_readings(plain: Mapping[str, Any]) -> None:
     """Check that paper, claims and figure speak of arms, measures and factors there are."""
     arms, measures = plain["arms"], plain["measures"]
-    spoken = [(f"paper.{arm}", arm, arms) for arm in plain["paper"]] + [
-        (f"paper.{arm}", title, measures)
-        for arm, row in plain["paper"].items()
-        for title in row
-    ]
+
+    def check(where: str, names: Iterable[str], known: Mapping[str, Any]) -> None:
+        for name in names:
+            if name not in known:
+                said = f"study.{where} speaks of {name!r}"
+                raise UserError(f"{said}, but there are {', '.join(known)}.")
+
+    for arm, row in plain["paper"].items():
+        check(f"paper.{arm}", [arm], arms)
+        check(f"paper.{arm}", row, measures)
     for name, claim in plain["claims"].items():
-        spoken.append((f"claims.{name}", claim["measure"], measures))
-        spoken += [(f"claims.{name}", arm, arms) for arm in claim["terms"]]
-    factors = next(iter(arms.values()))["factors"]
-    spoken += [
-        ("figure", plain["figure"][key], factors)
-        for key in ("x", "series")
-        if key in plain["figure"]
-    ]
-    for where, name, known in spoken:
-        if name not in known:
-            raise UserError(
-                f"study.{where} speaks of {name!r}, but there are {', '.join(known)}."
-            )
+        check(f"claims.{name}", [claim["measure"]], measures)
+        check(f"claims.{name}", claim["terms"], arms)
+    axes = [plain["figure"][key] for key in ("x", "series") if key in plain["figure"]]
+    check("figure", axes, next(iter(arms.values()))["factors"])
     if plain["figure"].get("kind") not in FIGURES:
         raise UserError(f"study.figure.kind must be one of {', '.join(FIGURES)}.")
 
@@ -137,11 +135,10 @@ def _fill(value: Any, stores: Mapping[str, str]) -> Any:
 
 def _given(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dicts to one, with dots in its names; without what is None or empty."""
-    flat = validate.flatten(tree)
-    return {name: value for name, value in flat.items() if value is not None}
+    return {k: v for k, v in validate.flatten(tree).items() if v is not None}
 
 
-def _changes(study: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+def _changes(study: Study, arm: Mapping[str, Any]) -> dict[str, Any]:
     """Those of an arm's config: the study's and its own."""
     return _given(study["changes"]) | _given(arm["changes"])
 
@@ -156,7 +153,7 @@ def _flags(values: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
     return tuple(words)
 
 
-def make_jobs(study: Mapping[str, Any]) -> list[Job]:
+def make_jobs(study: Study) -> list[Job]:
     """The runs, those that others wait for first; seed by seed, so that all arms grow."""
     arms = study["arms"]
     names = sorted(arms, key=lambda name: len(_chain(arms, name)))
@@ -173,42 +170,36 @@ def _chain(arms: Mapping[str, Any], name: str) -> list[str]:
     return chain
 
 
-def _make_job(study: Mapping[str, Any], name: str, seed: int) -> Job:
+def _make_job(study: Study, name: str, seed: int) -> Job:
     arm = study["arms"][name]
-    changes = _changes(study, arm)
-    commands = [
-        Command(words[0].rpartition(".")[2], tuple(words)) for words in arm["prepare"]
-    ]
+
+    def train(config: str, changes: Mapping[str, Any], workdir: str) -> tuple[str, ...]:
+        words = (f"--config={config}", f"--config.seed={seed}")
+        return (*words, *_flags(changes, "config."), f"--workdir={workdir}")
+
+    prepare = [tuple(words) for words in arm["prepare"]]
+    commands = [Command(words[0].rpartition(".")[2], words) for words in prepare]
+    checkpoint = ()
     if arm["config"]:
-        words = ("sp_jax.main", f"--config={arm['config']}", f"--config.seed={seed}")
-        words += _flags(changes, "config.")
-        commands.append(Command("train", (*words, "--workdir={folder}")))
-    trained = bool(arm["config"])
-    commands += [
-        _evaluation(title, options, seed, trained)
-        for title, options in study["evaluations"].items()
-        if trained or options["type"] == DETECTION
-    ]
+        words = train(arm["config"], _changes(study, arm), "{folder}")
+        commands.append(Command("train", ("sp_jax.main", *words)))
+        checkpoint = ("--checkpoint={folder}",)
+    for title, options in study["evaluations"].items():
+        own = dict(options)
+        if (kind := own.pop("type")) == DETECTION:
+            config, workdir = own.pop("config"), f"{{folder}}/detection/{title}"
+            words = train(config, _given(own), workdir)
+        elif checkpoint:
+            words = (f"--name={title}", *_flags(own))
+        else:
+            continue
+        program = evaluators.program_of(kind)
+        commands.append(Command(title, (program, *checkpoint, *words)))
     after = _folder(study, arm["after"], seed) if arm["after"] else ""
     return Job(name, seed, _folder(study, name, seed), after, tuple(commands))
 
 
-def _evaluation(
-    name: str, options: Mapping[str, Any], seed: int, trained: bool
-) -> Command:
-    options = dict(options)
-    kind = options.pop("type")
-    words: tuple[str, ...] = (evaluators.program_of(kind),)
-    words += ("--checkpoint={folder}",) if trained else ()
-    if kind == DETECTION:
-        config = options.pop("config")
-        words += (f"--config={config}", f"--config.seed={seed}")
-        words += _flags(_given(options), "config.")
-        return Command(name, (*words, f"--workdir={{folder}}/detection/{name}"))
-    return Command(name, (*words, f"--name={name}", *_flags(options)))
-
-
-def _folder(study: Mapping[str, Any], name: str, seed: int) -> str:
+def _folder(study: Study, name: str, seed: int) -> str:
     """Where a run lies: studies that have the same run share it."""
     arms, parts = study["arms"], []
     for one in _chain(arms, name):
@@ -222,7 +213,7 @@ def _folder(study: Mapping[str, Any], name: str, seed: int) -> str:
     return f"{stem}_{digest}/seed{seed}"
 
 
-def check(study: Mapping[str, Any]) -> dict[str, str]:
+def check(study: Study) -> dict[str, str]:
     """Open every config and every store, so that mistakes show before the first run.
 
     Returns:
@@ -232,9 +223,8 @@ def check(study: Mapping[str, Any]) -> dict[str, str]:
         UserError: a file, a key, a store or an option is wrong.
     """
     measured = []  # what the runs of each arm measure by themselves
-    for name, arm in study["arms"].items():
-        if not arm["config"]:
-            continue
+    trained = {name: arm for name, arm in study["arms"].items() if arm["config"]}
+    for name, arm in trained.items():
         try:
             measured.append(_check_arm(config_of(study, arm)))
         except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -266,7 +256,7 @@ def check(study: Mapping[str, Any]) -> dict[str, str]:
     return protocols
 
 
-def config_of(study: Mapping[str, Any], arm: Mapping[str, Any]) -> ConfigDict:
+def config_of(study: Study, arm: Mapping[str, Any]) -> ConfigDict:
     """The config with which an arm is trained."""
     config = load_config(arm["config"])
     with config.unlocked():
@@ -278,13 +268,7 @@ def _check_arm(config: ConfigDict) -> set[str]:
     """Check an arm's config and its images; the names of its evaluations."""
     validate.check_training(config.to_dict())
     data = config.data
-    splits = find_splits(
-        data.store,
-        image_size=data.image_size,
-        resize=data.resize,
-        data_dir=data.dir or None,
-        max_skipped=data.max_skipped,
-    )
+    splits = find_splits(data.store, **images_as(data))
     if data.split not in ("all", *splits):
         raise UserError(
             f"{data.store} has no split {data.split!r}: it has {', '.join(splits)}."

@@ -46,8 +46,8 @@ def read_record(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
     """
     path = folder / RECORD
     record = read_json(path) if path.is_file() else {}
-    for command in record.values():
-        if not isinstance(command, dict) or not {"words", "seconds"} <= set(command):
+    for one in record.values():
+        if not isinstance(one, dict) or not {"words", "seconds"} <= set(one):
             raise UserError(
                 f"{path} is damaged: it is no record of a study's commands."
             )
@@ -90,12 +90,7 @@ def _steps(folder: pathlib.Path) -> list[int]:
 
 
 class Worker:
-    """Makes runs, and can be stopped.
-
-    Args:
-        jobs: all runs of the study.
-        pool: folder of all runs.
-    """
+    """Makes runs of a study, and can be stopped."""
 
     def __init__(self, jobs: Sequence[Job], pool: pathlib.Path):
         self._jobs = {job.folder: job for job in jobs}
@@ -156,9 +151,8 @@ class Worker:
     def _claim(self, folder: pathlib.Path, wait: bool) -> Iterator[int | None]:
         """The lock of a run's folder, a file that children inherit; None: it is taken."""
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
         taken = False
-        try:
+        with open(folder / ".lock", "a") as lock:
             while not taken and not self._stopped:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -169,9 +163,7 @@ class Worker:
                     time.sleep(1)  # and not in flock, which would not see `stop`
             if self._stopped:
                 raise Stopped
-            yield lock if taken else None
-        finally:
-            os.close(lock)
+            yield lock.fileno() if taken else None
 
     def _run(
         self, command: Command, job: Job, environment: Mapping[str, str], lock: int
@@ -217,8 +209,7 @@ class Worker:
 
 def _trained(folder: pathlib.Path) -> bool:
     """Whether the newest checkpoint is that of the last step: SIGTERM ends a run early."""
-    steps = _steps(folder / "checkpoints")
-    if not steps:
+    if not (steps := _steps(folder / "checkpoints")):
         return False
     meta = read_json(folder / "checkpoints" / str(steps[-1]) / "meta" / "metadata")
     return meta.get("run", {}).get("total_steps") == steps[-1]
@@ -226,9 +217,7 @@ def _trained(folder: pathlib.Path) -> bool:
 
 def last_words(log: pathlib.Path) -> str:
     """The error in a log, or its last line."""
-    lines = [
-        line for line in log.read_text(errors="replace").splitlines() if line.strip()
-    ]
+    lines = list(filter(str.strip, log.read_text(errors="replace").splitlines()))
     errors = [line for line in lines[-30:] if line.startswith("error: ")]
     return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")
 
@@ -242,13 +231,10 @@ def find_devices(jobs: int) -> list[dict[str, str]]:
     Raises:
         UserError: there are fewer GPUs than jobs.
     """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        gpus = [gpu for gpu in given.split(",") if gpu]
-    else:
-        paths = pathlib.Path("/dev").glob("nvidia[0-9]*")
-        gpus = sorted(path.name.removeprefix("nvidia") for path in paths)
-    if gpus:
+    paths = pathlib.Path("/dev").glob("nvidia[0-9]*")
+    here = ",".join(sorted(path.name.removeprefix("nvidia") for path in paths))
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", here)
+    if gpus := [gpu for gpu in given.split(",") if gpu]:
         jobs = jobs or len(gpus)
         if jobs > len(gpus):
             raise UserError(f"--jobs is {jobs}, but there are {len(gpus)} GPUs here.")
@@ -296,16 +282,16 @@ def make_all(
 
     def round_of(some: Sequence[Job], wait: bool) -> list[Job]:
         """Make these; those that others are at are given back."""
+        left = []
         with concurrent.futures.ThreadPoolExecutor(len(environments)) as threads:
             futures = {threads.submit(make, job, wait): job for job in some}
-            left = []
             for future in concurrent.futures.as_completed(futures):
                 job = futures[future]
                 try:
-                    if not future.result():
+                    if future.result():
+                        report(job, None)
+                    else:
                         left.append(job)
-                        continue
-                    report(job, None)
                 except CommandError as error:
                     report(job, str(error))
                 except Stopped:
@@ -313,11 +299,8 @@ def make_all(
                     raise
         return left
 
-    def stop(signum: int, frame: Any) -> None:
-        del signum, frame
-        worker.stop()
-
-    previous = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
+    signals = signal.SIGTERM, signal.SIGINT
+    previous = {one: signal.signal(one, lambda *_: worker.stop()) for one in signals}
     try:
         round_of(round_of(todo, wait=False), wait=True)
     except (Stopped, concurrent.futures.CancelledError):

@@ -24,8 +24,8 @@ class Task:
 
     def __call__(self) -> str:
         """Make the run; its folder."""
-        job, jobs, pool = self._given
-        self._worker = Worker(jobs, pool)
+        job, *study = self._given
+        self._worker = Worker(*study)
         self._worker.make(job, {})
         return job.folder
 
@@ -60,12 +60,12 @@ def submit(
     options: dict[str, Any],
     cluster: str = "slurm",
 ) -> list[submitit.Job]:
-    """Send runs to the cluster.
+    """Send runs to the cluster, whose nodes see the folder of all runs, too.
 
     Args:
         jobs: all runs of the study.
         todo: those to send.
-        pool: folder of all runs, which the nodes see, too.
+        pool: folder of all runs.
         options: see `read_options`.
         cluster: "slurm", or what else submitit knows.
 

@@ -64,17 +64,17 @@ def test_rates_of_the_layers():
         return found["backbone"], found["head"]["kernel"]
 
     vit, head = rates(**VIT)
-    assert head.rate == vit["norm"]["scale"].rate == 1
-    assert vit["block1"]["mlp"]["fc1"]["kernel"].rate == 0.5
-    assert vit["block0"]["norm1"]["bias"].rate == 0.25
-    assert vit["pos_embed"].rate == vit["patch_embed"]["proj"]["bias"].rate == 0.125
+    assert head.factor == vit["norm"]["scale"].factor == 1
+    assert vit["block1"]["mlp"]["fc1"]["kernel"].factor == 0.5
+    assert vit["block0"]["norm1"]["bias"].factor == 0.25
+    assert vit["pos_embed"].factor == vit["patch_embed"]["proj"]["bias"].factor == 0.125
     decays = [vit["block0"]["mlp"]["fc1"][name].decay for name in ("kernel", "bias")]
     assert decays == [True, False] and not vit["pos_embed"].decay
 
     resnet, head = rates(**RESNET)
-    assert (head.rate, resnet["layer4_1"]["conv2"]["kernel"].rate) == (1, 0.5)
-    assert resnet["layer1_0"]["bn1"]["scale"].rate == 0.5**4
-    assert resnet["conv1"]["kernel"].rate == 0.5**5
+    assert (head.factor, resnet["layer4_1"]["conv2"]["kernel"].factor) == (1, 0.5)
+    assert resnet["layer1_0"]["bn1"]["scale"].factor == 0.5**4
+    assert resnet["conv1"]["kernel"].factor == 0.5**5
 
 
 def test_what_does_not_fit_is_said(colours, pixels):

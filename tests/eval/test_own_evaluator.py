@@ -112,6 +112,10 @@ def test_what_is_no_evaluator(folder):
         UserError, match="mine.nothing is no evaluator: it has no create"
     ):
         evals.get("mine.nothing")
-    for name in ("mine.no", "yours.nearest_mean", "knnn"):
-        with pytest.raises(UserError, match=f"{name}.* choose one of .*knn"):
+    for name, said in (
+        ("mine.no", "Python finds no mine.no"),
+        ("yours.nearest_mean", "Python finds no yours"),
+        ("knnn", "choose one of.*knn"),
+    ):
+        with pytest.raises(UserError, match=f"{name}.*{said}"):
             evals.get(name)
