@@ -36,7 +36,6 @@ def barlow_twins(
     other ports multiply the sum by a small constant.
 
     Example:
-        >>> import jax
         >>> z = jax.random.normal(jax.random.key(0), (512, 4))
         >>> float(barlow_twins(z, z)) < 0.01
         True
@@ -48,10 +47,8 @@ def barlow_twins(
         z = z.astype(jnp.float32)
         return (z - jnp.mean(z, 0)) * jax.lax.rsqrt(jnp.var(z, 0) + eps)
 
-    c = jnp.matmul(
-        standardise(z1).T, standardise(z2), precision=jax.lax.Precision.HIGHEST
-    )
-    c = c / n
+    exact = jax.lax.Precision.HIGHEST
+    c = jnp.matmul(standardise(z1).T, standardise(z2), precision=exact) / n
     diagonal = jnp.diagonal(c)
     # The off-diagonal sum by a mask: a difference of two large sums would lose digits.
     off = jnp.where(jnp.eye(c.shape[0], dtype=bool), 0.0, c)
