@@ -147,13 +147,10 @@ class ResNet(Facts, nn.Module):
         self.bn1 = BatchNorm()
         block = nn.remat(self.block, static_argnums=2) if self.remat else self.block
         for stage, blocks in enumerate(self.stage_sizes):
+            width = self.width * 2**stage
             for i in range(blocks):
-                layer = block(
-                    width=self.width * 2**stage,
-                    stride=2 if stage > 0 and i == 0 else 1,
-                    zero_init_residual=self.zero_init_residual,
-                    dtype=self.dtype,
-                )
+                stride = 2 if stage > 0 and i == 0 else 1
+                layer = block(width, stride, self.zero_init_residual, self.dtype)
                 setattr(self, f"layer{stage + 1}_{i}", layer)
 
     def __call__(self, x: Images, train: bool) -> Float[Array, "n features"]:
