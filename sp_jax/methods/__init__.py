@@ -16,20 +16,9 @@ from sp_jax.methods.base import Output as Output
 from sp_jax.methods.base import RunSize as RunSize
 
 NEEDED = ("create", "views", "OPTIMIZER", "RULES")
-NAMES = (
-    "barlow_twins",
-    "byol",
-    "deepcluster",
-    "dino",
-    "moco_v2",
-    "moco_v3",
-    "nnclr",
-    "pirl",
-    "simclr",
-    "simsiam",
-    "supcon",
-    "swav",
-    "vicreg",
+NAMES = tuple(
+    "barlow_twins byol deepcluster dino moco_v2 moco_v3 nnclr pirl simclr simsiam supcon "
+    "swav vicreg".split()
 )
 
 
