@@ -7,10 +7,7 @@ from sp_jax.losses.checks import same_matrix
 
 
 def barlow_twins(
-    z1: jax.Array,
-    z2: jax.Array,
-    off_diagonal_weight: float = 0.0051,
-    eps: float = 1e-5,
+    z1: jax.Array, z2: jax.Array, off_diagonal_weight: float = 0.0051, eps: float = 1e-5
 ) -> jax.Array:
     r"""Distance of the cross-correlation of two views from the identity.
 

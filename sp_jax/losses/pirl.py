@@ -65,10 +65,7 @@ def nce(
 
 
 def nce_normalizer(
-    features: jax.Array,
-    memories: jax.Array,
-    num_images: int,
-    temperature: float = 0.07,
+    features: jax.Array, memories: jax.Array, num_images: int, temperature: float = 0.07
 ) -> jax.Array:
     """Estimate the constant Z of `nce`, the sum over the bank of I images.
 

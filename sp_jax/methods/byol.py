@@ -45,14 +45,11 @@ def views(size: int) -> tuple[Augment, Augment]:
     """Two different views: always blurred, and hardly ever blurred but solarised."""
     first = Augment(
         size=size,
-        crop_scale=(0.08, 1.0),
         interpolation="bicubic",
-        jitter=0.8,
         brightness=0.4,
         contrast=0.4,
         saturation=0.2,
         hue=0.1,
-        grayscale=0.2,
         blur=1.0,
     )
     return first, dataclasses.replace(first, blur=0.1, solarize=0.2)

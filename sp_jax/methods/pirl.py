@@ -54,13 +54,10 @@ def views(size: int) -> tuple[Augment, Jigsaw]:
     """An image, and a jigsaw of 3 x 3 patches."""
     image = Augment(
         size=size,
-        crop_scale=(0.08, 1.0),
         jitter=1.0,
         brightness=0.4,
         contrast=0.4,
         saturation=0.4,
-        hue=0.2,
-        grayscale=0.2,
         blur=0.0,
     )
     cell = round(size * 255 / 224 / 3)

@@ -41,13 +41,10 @@ def views(size: int) -> tuple[Augment, Augment]:
     view = Augment(
         size=size,
         crop_scale=(0.2, 1.0),
-        jitter=0.8,
         brightness=0.4,
         contrast=0.4,
         saturation=0.4,
         hue=0.1,
-        grayscale=0.2,
-        blur=0.5,
     )
     return view, view
 

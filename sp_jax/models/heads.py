@@ -11,6 +11,8 @@ from jaxtyping import Array, DTypeLike, Float, Float32
 from sp_jax.losses import l2_normalize
 from sp_jax.models.layers import BatchNorm
 
+Rows = Float[Any, "n width"]
+
 # PyTorch's default for linear layers: uniform in +-1 / sqrt(fan_in).
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -45,9 +47,7 @@ class MLP(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Any, "n features"], train: bool
-    ) -> Float32[Array, "n {self.widths[-1]}"]:
+    def __call__(self, x: Rows, train: bool) -> Float32[Array, "n {self.widths[-1]}"]:
         """Map features through the layers."""
         dense = functools.partial(nn.Dense, kernel_init=torch_linear, dtype=self.dtype)
         for i, width in enumerate(self.widths):
@@ -84,9 +84,7 @@ class SimCLRHead(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Any, "n width"], train: bool
-    ) -> Float32[Array, "n {self.features}"]:
+    def __call__(self, x: Rows, train: bool) -> Float32[Array, "n {self.features}"]:
         """Map features to projections."""
         hidden, init = x.shape[-1], nn.initializers.normal(0.01)
         dense = functools.partial(nn.Dense, use_bias=False, kernel_init=init)
@@ -122,9 +120,7 @@ class DINOHead(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Any, "n features"], train: bool
-    ) -> Float32[Array, "n {self.out_dim}"]:
+    def __call__(self, x: Rows, train: bool) -> Float32[Array, "n {self.out_dim}"]:
         """Map features to logits."""
         widths = (self.hidden_dim, self.hidden_dim, self.bottleneck_dim)
         # The official "truncated" normal is cut at 2, which is 100 standard deviations.
@@ -147,9 +143,7 @@ class LastLayer(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "n width"]
-    ) -> Float32[Array, "n {self.features}"]:
+    def __call__(self, x: Rows) -> Float32[Array, "n {self.features}"]:
         """Map x to cosines."""
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", torch_linear, shape)

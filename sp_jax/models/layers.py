@@ -118,10 +118,7 @@ def _max_pool_backward(residuals, dy):
     # A pixel of an even row is the middle of one window, one of an odd row the end of
     # one and the start of the next; so for columns. Four kinds of pixel, interleaved.
     even = (part(1, 1), part(1, 0) + part(1, 2))
-    odd = (
-        part(0, 1) + part(2, 1),
-        part(0, 0) + part(0, 2) + part(2, 0) + part(2, 2),
-    )
+    odd = (part(0, 1) + part(2, 1), part(0, 0) + part(0, 2) + part(2, 0) + part(2, 2))
     dx = jnp.stack([jnp.stack(even, axis=3), jnp.stack(odd, axis=3)], axis=2)
     dx = dx.reshape(n, 2 * out_h, 2 * out_w, channels)
     return (dx[:, :height, :width],)
