@@ -16,14 +16,11 @@ Example:
   {'accuracy': 0.31}
 """
 
-import sys
 import types
 
+from sp_jax import siblings as siblings  # the user may have a folder configs/
 from sp_jax.errors import UserError
 from sp_jax.registry import find
-from sp_jax.siblings import FOLDER
-
-sys.path.insert(0, FOLDER)  # the user may have a folder input_pipeline/ or configs/
 
 NAMES = (
     "cka",

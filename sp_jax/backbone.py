@@ -1,9 +1,4 @@
-"""A trained backbone, frozen: images in, features out.
-
->>> import sp_jax
->>> backbone = sp_jax.load("runs/quickstart/semantic")  # doctest: +SKIP
->>> features = backbone(images)  # uint8 [n, S, S, 3] -> [n, D]  # doctest: +SKIP
-"""
+"""A trained backbone, frozen: images in, features out; `sp_jax.load` makes one."""
 
 import contextlib
 import dataclasses

@@ -36,9 +36,8 @@ def get_config() -> ml_collections.ConfigDict:
     # and `remat`, compute what is inside of a block twice instead of keeping it (False).
 
     config.data = data = ml_collections.ConfigDict()
-    data.store = (
-        "emoji"  # | folder:DIR | tiny_imagenet:DIR | tfds:NAME | array_record:DIR
-    )
+    # emoji | folder:DIR | tiny_imagenet:DIR | tfds:NAME | array_record:DIR
+    data.store = "emoji"
     data.split = "all"
     data.image_size = 64  # side of the stored images
     data.resize = "crop"  # the centre of the image; or "squash" the whole of it
@@ -130,43 +129,27 @@ def quick(
         # One backbone for all methods, also for those whose official code does not.
         config.model.zero_init_residual = True
 
-    config.data.store = "emoji"
-    config.data.split = "pretrain"
-    config.data.rounds = 2  # 6,500 pairs of 3,620 drawings
-
+    # 6,500 pairs of 3,620 drawings.
+    config.data.update(store="emoji", split="pretrain", rounds=2)
     # A drawing fills its image: larger crops than for photographs, weaker colours.
-    config.augment.crop_scale = (0.5, 1.0)
-    config.augment.brightness = 0.4
-    config.augment.contrast = 0.4
-    config.augment.saturation = 0.4
-    config.augment.hue = 0.1
-    config.augment.blur = 0.0
+    colours = dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    config.augment.update(crop_scale=(0.5, 1.0), blur=0.0, **colours)
     config.optimizer.warmup_epochs = 1.0
 
     config.log_every = 25
     config.checkpoint.every = 100
     config.checkpoint.keep_every = 0
 
-    probe = {"train_split": "probe_train", "test_split": "probe_test"}
+    splits = "probe_train", "probe_test"
     for target in ("category", "subcategory"):
-        config.evals[f"knn_{target}"] = dict(
-            type="knn", dataset="emoji", target=target, every_epochs=2, **probe
-        )
-        config.evals[f"probe_{target}"] = dict(
-            type="linear_probe",
-            dataset="emoji",
-            target=target,
-            every_epochs=epochs,  # at the end, and of the untrained network
-            scalings=("standardized",),
-            **probe,
-        )
-    config.evals.retrieval = dict(
-        type="retrieval",
-        dataset="emoji",
-        splits=("probe_train", "probe_test"),
-        across="artist",
-        every_epochs=2,
-    )
+        of = dict(dataset="emoji", target=target)
+        of |= dict(train_split=splits[0], test_split=splits[1])
+        config.evals[f"knn_{target}"] = dict(type="knn", every_epochs=2, **of)
+        # At the end, and of the untrained network.
+        probe = dict(type="linear_probe", every_epochs=epochs)
+        config.evals[f"probe_{target}"] = probe | of | dict(scalings=("standardized",))
+    retrieval = dict(type="retrieval", dataset="emoji", splits=splits)
+    config.evals.retrieval = retrieval | dict(across="artist", every_epochs=2)
     return config
 
 
@@ -190,11 +173,8 @@ def load_config(text: str) -> ml_collections.ConfigDict:
     except UserError:
         raise
     except Exception as error:  # a config is a program
-        if (
-            isinstance(error, TypeError)
-            and colon
-            and error.__traceback__.tb_next is None
-        ):
+        not_called = error.__traceback__.tb_next is None
+        if isinstance(error, TypeError) and colon and not_called:
             raise UserError(
                 f"{path} has no variants: leave {':' + variant!r} out."
             ) from error

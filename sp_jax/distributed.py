@@ -31,11 +31,9 @@ class LastWords:
 
     def __init__(self):
         """Start the shell, out of reach of signals that are sent to this process."""
+        shell = ["sh", "-c", _SHELL]
         self._shell = subprocess.Popen(
-            ["sh", "-c", _SHELL],
-            stdin=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+            shell, stdin=subprocess.PIPE, text=True, start_new_session=True
         )
 
     def set(self, sentence: str) -> None:
@@ -120,8 +118,8 @@ def check_equal(facts: dict[str, Any]) -> None:
         text = json.dumps(fact, sort_keys=True).encode()
         digest = np.frombuffer(hashlib.sha256(text).digest(), np.uint32)
         everywhere = multihost_utils.process_allgather(digest)
-        others = np.flatnonzero((everywhere != everywhere[0]).any(axis=1)).tolist()
-        if others:
+        others = np.flatnonzero((everywhere != everywhere[0]).any(axis=1))
+        if len(others):
             raise UserError(
                 f"The {name} of process {', '.join(map(str, others))} and of process 0 "
                 "differ: start all of them with the same command, code and data."
@@ -133,10 +131,8 @@ def warn_if_alone() -> None:
     for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
         if int(os.environ.get(name, 1)) > 1:
             logging.warning(
-                "%s is %s, but each process trains by itself: add --distributed to make "
-                "one run of them.",
-                name,
-                os.environ[name],
+                f"{name} is {os.environ[name]}, but each process trains by itself: add "
+                "--distributed to make one run of them."
             )
 
 

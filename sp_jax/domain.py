@@ -34,10 +34,9 @@ class Domain(NamedTuple):
         """The domain in words, as in "give a number above 0"."""
         kind = "a whole number" if self.whole else "a finite number"
         low, high = (f"{end:g}" if end < 1e5 else f"{end:,.0f}" for end in self[:2])
-        open_end = self.high == math.inf or (self.whole and self.high >= _LARGEST)
         if self.low == -math.inf:
             return kind
-        if open_end:
+        if self.high == math.inf or (self.whole and self.high >= _LARGEST):
             return f"{kind} above {low}" if self.above else f"{kind} from {low} on"
         first = f"above {low} and" if self.above else f"from {low}"
         last = f"below {high}" if self.below else f"{'up ' * self.above}to {high}"

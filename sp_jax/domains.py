@@ -42,8 +42,43 @@ LOOP = {
     "optimizer.momentum": BELOW_ONE,
 } | {f"model.{name}": domain for name, domain in models.DOMAINS.items()}
 
-# Of a pre-training: `sp_jax/config.py`, and the options of all methods, or of one of them.
-TRAINING = LOOP | {
+# Of the options of all methods, or of one of them.
+_METHODS = {
+    POSITIVE: "temperature student_temperature teacher_temperature "
+    "warmup_teacher_temperature epsilon",
+    NOT_NEGATIVE: "off_diagonal_weight invariance variance covariance queue_starts",
+    SHARE: "momentum center_momentum memory_momentum",
+    COUNT: "projection_dim predictor_dim hidden_dim bottleneck_dim num_negatives "
+    "kmeans_iterations sinkhorn_iterations queue_size bn_groups",
+    COUNT_OR_NONE: "warmup_teacher_temperature_epochs",
+    whole(1, 64): "projection_layers num_heads",
+    whole(2): "out_dim num_clusters num_prototypes",
+}
+_OF_A_METHOD = {"pirl.hidden_dim": COUNT_OR_NONE, "swav.queue_size": COUNT_OR_NONE}
+_AUGMENT = {
+    SHARE: "flip jitter grayscale blur solarize solarize_threshold",
+    POSITIVE_SHARE: "crop_scale local_crop_scale",
+    POSITIVE: "crop_ratio blur_sigma std",
+    NOT_NEGATIVE: "brightness contrast saturation",
+    Domain(0, 0.5): "hue",
+    COUNT: "blur_kernel",
+    whole(0, 64): "local_crops",
+    FINITE: "mean",
+}
+
+
+def _section(section: str, domains: Mapping[Domain, str]) -> dict[str, Domain]:
+    return {
+        f"{section}.{name}": domain
+        for domain, names in domains.items()
+        for name in names.split()
+    }
+
+
+# Of a pre-training: `sp_jax/config.py`.
+TRAINING = LOOP | _OF_A_METHOD
+TRAINING |= _section("method_options", _METHODS) | _section("augment", _AUGMENT)
+TRAINING |= {
     "image_size": PIXELS,
     # All methods compare the pairs of a batch, or normalise over them.
     "batch_size": whole(2),
@@ -54,59 +89,11 @@ TRAINING = LOOP | {
     "data.max_skipped": SHARE,
     "data.semantic_fraction": SHARE,
     "data.rounds": COUNT,
-    "augment.crop_scale": POSITIVE_SHARE,
-    "augment.crop_ratio": POSITIVE,
-    "augment.flip": SHARE,
-    "augment.jitter": SHARE,
-    "augment.brightness": NOT_NEGATIVE,
-    "augment.contrast": NOT_NEGATIVE,
-    "augment.saturation": NOT_NEGATIVE,
-    "augment.hue": Domain(0, 0.5),
-    "augment.grayscale": SHARE,
-    "augment.blur": SHARE,
-    "augment.blur_sigma": POSITIVE,
-    "augment.blur_kernel": COUNT,
-    "augment.solarize": SHARE,
-    "augment.solarize_threshold": SHARE,
-    "augment.local_crops": whole(0, 64),
-    "augment.local_crop_scale": POSITIVE_SHARE,
-    "augment.mean": FINITE,
-    "augment.std": POSITIVE,
     "optimizer.warmup_epochs": NOT_NEGATIVE,
     "optimizer.final_factor": NOT_NEGATIVE,
     "optimizer.final_weight_decay": NOT_NEGATIVE,
     "optimizer.clip": NOT_NEGATIVE,
     "evals.*.every_epochs": NOT_NEGATIVE,
-    "method_options.temperature": POSITIVE,
-    "method_options.student_temperature": POSITIVE,
-    "method_options.teacher_temperature": POSITIVE,
-    "method_options.warmup_teacher_temperature": POSITIVE,
-    "method_options.warmup_teacher_temperature_epochs": COUNT_OR_NONE,
-    "method_options.momentum": SHARE,
-    "method_options.center_momentum": SHARE,
-    "method_options.memory_momentum": SHARE,
-    "method_options.epsilon": POSITIVE,
-    "method_options.off_diagonal_weight": NOT_NEGATIVE,
-    "method_options.invariance": NOT_NEGATIVE,
-    "method_options.variance": NOT_NEGATIVE,
-    "method_options.covariance": NOT_NEGATIVE,
-    "method_options.projection_dim": COUNT,
-    "method_options.projection_layers": whole(1, 64),
-    "method_options.predictor_dim": COUNT,
-    "method_options.hidden_dim": COUNT,
-    "pirl.hidden_dim": COUNT_OR_NONE,
-    "method_options.bottleneck_dim": COUNT,
-    "method_options.out_dim": whole(2),
-    "method_options.num_clusters": whole(2),
-    "method_options.num_heads": whole(1, 64),
-    "method_options.num_prototypes": whole(2),
-    "method_options.num_negatives": COUNT,
-    "method_options.kmeans_iterations": COUNT,
-    "method_options.sinkhorn_iterations": COUNT,
-    "method_options.queue_size": COUNT,
-    "swav.queue_size": COUNT_OR_NONE,
-    "method_options.queue_starts": NOT_NEGATIVE,
-    "method_options.bn_groups": COUNT,
 }
 
 # Of `eval.detection`: `configs/eval/voc_faster_rcnn_c4.py`.

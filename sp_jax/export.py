@@ -18,10 +18,7 @@ from sp_jax import cli, weights, xla_flags
 from sp_jax.errors import UserError
 
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint",
-    None,
-    "Run folder, checkpoint, or file or folder of weights.",
-    required=True,
+    "checkpoint", None, "Run, checkpoint, or file or folder of weights.", required=True
 )
 _OUT = flags.DEFINE_string(
     "out",
@@ -37,14 +34,14 @@ _FORMAT = flags.DEFINE_enum(
 )
 _SAID = {
     "network": flags.DEFINE_string(
-        "network",
-        None,
-        "Of a file that holds several: how its names begin, or a part of that.",
+        "network", None, "Of several in a file: how its names begin, or a part of that."
     ),
     "heads": flags.DEFINE_integer("heads", None, "Of a file's ViT: heads.", 1),
     "size": flags.DEFINE_integer("size", None, "Of a file: pixels of the images.", 1),
     "mean": flags.DEFINE_list("mean", None, "Of a file: three means of the colours."),
-    "std": flags.DEFINE_list("std", None, "Of a file: their three deviations."),
+    "std": flags.DEFINE_list(
+        "std", None, "Of a file: their three standard deviations."
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 """Features of many images: a frozen backbone, run over whole stores."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 
 from sp_jax.errors import UserError
-from sp_jax.tokens import of_tokens
+from sp_jax.tokens import check_tokens
 
 FeaturesFn = Callable[[np.ndarray], Any]
 
@@ -66,7 +67,6 @@ class Extractor:
     """
 
     def __init__(self, backbone: FeaturesFn, batch_size: int = 256) -> None:
-        """See the class."""
         self.backbone = backbone
         self.batch_size = batch_size
         self._memo: dict[str, np.ndarray] = {}
@@ -88,12 +88,22 @@ class Extractor:
           tokens: "cls", which gives this one, "cls4" or "mean".
 
         Raises:
-          UserError: the backbone has no such tokens.
+          UserError: there are no such tokens, or the backbone does not have them.
         """
         if tokens == "cls":
             return self
         if tokens not in self._others:
-            backbone = of_tokens(self.backbone, tokens)
+            check_tokens(tokens)
+            module = getattr(self.backbone, "module", None)
+            if tokens not in getattr(module, "token_kinds", ()):
+                raise UserError(
+                    f"Only vision transformers have tokens={tokens}: use cls."
+                )
+            try:
+                module = module.clone(tokens=tokens)
+            except ValueError as error:
+                raise UserError(str(error)) from error
+            backbone = dataclasses.replace(self.backbone, module=module)
             self._others[tokens] = Extractor(backbone, self.batch_size)
         return self._others[tokens]
 
@@ -115,38 +125,30 @@ class Extractor:
         return self._memo[store.fingerprint]
 
     def map(self, images: np.ndarray) -> np.ndarray:
-        """Features of images that are in no store, and are not remembered.
+        """Features float32 [n, D] of images uint8 [n, S, S, 3] of no store, any n from 1.
 
-        Args:
-          images: uint8 [n, S, S, 3], any n from 1.
-
-        Returns:
-          float32 [n, D].
-
-        Raises:
-          ValueError: the backbone returns another shape than [batch_size, D].
-          UserError: a feature is NaN or infinite.
+        They are not remembered. Errors are those of `extract`.
         """
         return self._map(lambda rows: images[rows], len(images), "these images")
 
     def _map(
         self, read: Callable[[np.ndarray], np.ndarray], count: int, name: str
     ) -> np.ndarray:
-        features = map_rows(lambda rows: self._call(read(rows)), count, self.batch_size)
-        features = np.array(features, np.float32)
+        def call(rows):
+            images = read(rows)
+            features = self.backbone(images)
+            if features.ndim != 2 or len(features) != len(images):
+                raise ValueError(
+                    f"A backbone must return [{len(images)}, D] for {len(images)} images, "
+                    f"not {list(features.shape)}."
+                )
+            return features
+
+        features = np.array(map_rows(call, count, self.batch_size), np.float32)
         if not np.isfinite(features).all():
             raise UserError(
                 f"The backbone gives NaN or infinite features on {name}: evaluate an "
                 "earlier checkpoint, or train with a lower learning rate."
-            )
-        return features
-
-    def _call(self, images: np.ndarray) -> Any:
-        features = self.backbone(images)
-        if features.ndim != 2 or len(features) != len(images):
-            raise ValueError(
-                f"A backbone must return [{len(images)}, D] for {len(images)} images, "
-                f"not {list(features.shape)}."
             )
         return features
 

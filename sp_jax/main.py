@@ -9,17 +9,15 @@ Any value of the config can be changed on the command line, as in
 import contextlib
 import logging
 import pathlib
-import sys
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sp_jax.siblings import FOLDER
+from sp_jax import siblings as siblings  # the user may have an eval.py
 
-sys.path.insert(0, FOLDER)  # the user may have an eval.py
-
+# isort: split
 from eval.during import make_evaluations
 from eval.plots.first_batch import draw_first_batch
 from eval.results import versions

@@ -54,18 +54,12 @@ def main(
 def _define_flags() -> None:
     # Options of a method, a backbone or an evaluator that the file does not name can be
     # given on the command line too; `validate.check_keys` refuses every other new key.
+    text = "Path of a config file."
     config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "Path of a config file.",
-        lock_config=False,
-        accept_new_attributes=True,
+        "config", None, text, lock_config=False, accept_new_attributes=True
     )
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "Folder of the run. The default has the config file's name.",
-    )
+    text = "Folder of the run. The default has the config file's name."
+    flags.DEFINE_string("workdir", None, text)
     flags.DEFINE_bool(
         "distributed",
         False,
@@ -187,19 +181,18 @@ def _check_config(argv: list[str], flag: str, example: str) -> None:
     A mistake in the file, or a value for a section, is reported late there, and with a
     traceback.
     """
-    config = None
+    given = []
     for arg, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = arg.lstrip("-").partition("=")
-        if arg.startswith("-") and name == flag:
-            config = load_config(value if equals else following)
-    if config is None:
+        if arg.startswith("-"):
+            given.append((name, value if equals else following))
+    configs = [load_config(value) for name, value in given if name == flag]
+    if not configs:
         raise UserError(f"Give a config file, such as --{flag}={example}.")
-    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, equals, value = arg.lstrip("-").partition("=")
-        if not arg.startswith("-") or not name.startswith(f"{flag}."):
-            continue
-        value, section = value if equals else following, config
-        for key in name.split(".")[1:]:
+    for name, value in given:
+        first, *keys = name.split(".")
+        section = configs[-1] if first == flag and keys else None
+        for key in keys:
             section = section.get(key) if isinstance(section, ConfigDict) else None
         if isinstance(section, ConfigDict) and not value.startswith("{"):
             keys = ", ".join(f"{name}.{key}" for key in section)

@@ -92,13 +92,7 @@ def unshard(tree: PyTree, mesh: Mesh) -> PyTree:
     def whole(tree):
         return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
-    def forward(tree):
-        return whole(tree), None
-
-    def backward(_, gradient):
-        return (shard(gradient, mesh),)
-
-    whole.defvjp(forward, backward)
+    whole.defvjp(lambda x: (whole(x), None), lambda _, dx: (shard(dx, mesh),))
     return whole(tree)
 
 

@@ -8,10 +8,6 @@
 All are normalised by the network's last layer.
 """
 
-import dataclasses
-from typing import Any
-
-from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.models.vit import TOKENS
 
@@ -32,23 +28,3 @@ def check_tokens(tokens: str) -> None:
 def describe_tokens(tokens: str) -> str:
     """The tokens as a part of a protocol, with a comma before; empty for "cls"."""
     return f", {_TEXT[tokens]}" if tokens != "cls" else ""
-
-
-def of_tokens(backbone: Any, tokens: str) -> Backbone:
-    """The same network with other features.
-
-    Args:
-      backbone: of a vision transformer.
-      tokens: "cls", "cls4" or "mean".
-
-    Raises:
-      UserError: there are no such tokens, or the backbone does not have them.
-    """
-    check_tokens(tokens)
-    if not isinstance(backbone, Backbone) or tokens not in backbone.module.token_kinds:
-        raise UserError(f"Only vision transformers have tokens={tokens}: use cls.")
-    try:
-        module = backbone.module.clone(tokens=tokens)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return dataclasses.replace(backbone, module=module)

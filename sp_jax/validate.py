@@ -36,9 +36,8 @@ def check_keys(
             known = ", ".join(sorted(schema))
             near = nearest_key(f"{prefix}.{name}", schema, prefix)
             hint = f" did you mean {near}?" if near else ""
-            raise UserError(
-                f"There is no {prefix}.{name};{hint} {prefix} has: {known}."
-            )
+            message = f"There is no {prefix}.{name};{hint} {prefix} has: {known}."
+            raise UserError(message)
     for name, value in schema.items():
         if name not in config:
             raise UserError(

@@ -22,10 +22,7 @@ import jaxlib.version
 # Without it XLA takes Eigen's, which are as fast on one core and use them all. Reductions
 # and matrix products stay with YNNPACK: they are as fast there, or faster.
 CPU_FLAGS = {
-    "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution": (
-        (0, 10),
-        (0, 13),
-    ),
+    "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution": ((0, 10), (0, 13))
 }
 
 

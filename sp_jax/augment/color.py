@@ -94,21 +94,21 @@ def color_jitter(
         in_order = jnp.argsort(place[:, jnp.array(blends)], axis=1)
         operation = jnp.array(blends)[in_order]
         factor = jnp.take_along_axis(factors, operation, axis=1)
-    if "hue" not in operations:
+
+    def blend(x, use):
         for i in range(len(blends)):
+            apply = use(i)
             x = _any_blend(x, operation[:, i], factor[:, i], apply, operations)
         return x
+
+    if "hue" not in operations:
+        return blend(x, lambda i: apply)
     if blends:
         early = jnp.take_along_axis(place, operation, axis=1) < place[:, _HUE, None]
-    for i in range(len(blends)):
-        use = apply & early[:, i]
-        x = _any_blend(x, operation[:, i], factor[:, i], use, operations)
+    x = blend(x, lambda i: apply & early[:, i])
     x = jnp.where(_per_image(apply), adjust_hue(x, factors[:, _HUE]), x)
     x = lax.optimization_barrier(x)
-    for i in range(len(blends)):
-        use = apply & ~early[:, i]
-        x = _any_blend(x, operation[:, i], factor[:, i], use, operations)
-    return x
+    return blend(x, lambda i: apply & ~early[:, i])
 
 
 def to_grayscale(x: Images, apply: Bool[Array, " n"]) -> Images:

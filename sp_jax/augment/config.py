@@ -85,22 +85,16 @@ class Augment:
             raise ValueError(
                 f"interpolation is {self.interpolation!r}: use 'bilinear' or 'bicubic'."
             )
-        for name in _RANGES:
-            value = getattr(self, name)
-            if len(value) != 2 or not 0 < value[0] <= value[1]:
-                raise ValueError(
-                    f"{name} is {value}: give (low, high), 0 < low <= high."
-                )
+        for name, value in dataclasses.asdict(self).items():
+            words = f"{name} is {value}:"
+            if name in _RANGES and (len(value) != 2 or not 0 < value[0] <= value[1]):
+                raise ValueError(f"{words} give (low, high), 0 < low <= high.")
+            if name in _PROBABILITIES and not 0 <= value <= 1:
+                raise ValueError(f"{words} a probability lies in [0, 1].")
+            if name in _STRENGTHS and value < 0:
+                raise ValueError(f"{words} give 0 or more.")
         if self.crop_scale[1] > 1:
             raise ValueError(f"crop_scale is {self.crop_scale}: its end is at most 1.")
-        for name in _PROBABILITIES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}: a probability lies in [0, 1]."
-                )
-        for name in _STRENGTHS:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more.")
         if self.hue > 0.5:
             raise ValueError(f"hue is {self.hue}: it is in turns, at most 0.5.")
         kernel = self.blur_kernel

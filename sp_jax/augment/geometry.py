@@ -79,13 +79,20 @@ def crop_resize(
     Returns:
         Planar images, values in [0, 1].
     """
-    _, height, width, _ = images.shape
+    n, height, width, channels = images.shape
     top, left, h, w = jnp.moveaxis(box, 1, 0)
     rows = interpolation_matrix(top, h, height, size, interpolation)
     columns = interpolation_matrix(left, w, width, size, interpolation)
     if flip is not None:
         columns = jnp.where(flip[:, None, None], columns[:, ::-1], columns)
-    return _resample(images, rows, columns, interpolation)
+    # Both products have the shape (channel and other side) x side: three times as tall
+    # as a product a channel, and XLA on a CPU does these three to five times faster.
+    exact = lax.Precision.HIGHEST  # bfloat16 errs by half a gray level
+    x = jnp.einsum("nhwc,nyh->nwcy", images.astype(jnp.float32), rows, precision=exact)
+    x = jnp.transpose(x, (0, 2, 3, 1)).reshape(n, channels * size, width)
+    x = jnp.einsum("naw,nxw->nax", x, columns / 255.0, precision=exact)
+    x = x.reshape(n, channels, size, size)
+    return jnp.clip(x, 0.0, 1.0) if interpolation == "bicubic" else x
 
 
 def resize(
@@ -97,22 +104,3 @@ def resize(
         return jnp.moveaxis(images, -1, 1).astype(jnp.float32) / 255.0
     box = jnp.tile(jnp.array([[0, 0, height, width]], jnp.int32), (n, 1))
     return crop_resize(images, box, size, interpolation=interpolation)
-
-
-def _resample(
-    images: Images,
-    rows: Float32[Array, "n size height"],
-    columns: Float32[Array, "n size width"],
-    interpolation: str,
-) -> Float32[Array, "n 3 size size"]:
-    """rows . image . columns^T / 255 for each channel."""
-    n, _, width, channels = images.shape
-    size = rows.shape[1]
-    # Both products have the shape (channel and other side) x side: three times as tall
-    # as a product a channel, and XLA on a CPU does these three to five times faster.
-    exact = lax.Precision.HIGHEST  # bfloat16 errs by half a gray level
-    x = jnp.einsum("nhwc,nyh->nwcy", images.astype(jnp.float32), rows, precision=exact)
-    x = jnp.transpose(x, (0, 2, 3, 1)).reshape(n, channels * size, width)
-    x = jnp.einsum("naw,nxw->nax", x, columns / 255.0, precision=exact)
-    x = x.reshape(n, channels, size, size)
-    return jnp.clip(x, 0.0, 1.0) if interpolation == "bicubic" else x

@@ -21,8 +21,7 @@ class Params(NamedTuple):
         box: top, left, height, width of the crop, in input pixels.
         flip: whether left and right change places.
         jitter: whether colours are jittered.
-        order: a permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue; what
-            stands first is done first.
+        order: of 0 brightness, 1 contrast, 2 saturation, 3 hue; the first is done first.
         factors: of brightness, contrast and saturation, and the hue's shift in turns.
         grayscale: whether the colour is lost.
         blur: whether the image is blurred.

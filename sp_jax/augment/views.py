@@ -47,14 +47,17 @@ def apply_params(
     images: Images, params: Params, config: Augment
 ) -> Float32[Array, "n {config.size} {config.size} 3"]:
     """The deterministic half of `augment`: what was drawn is handed over."""
-    x = geometry.crop_resize(
-        images,
-        params.box,
-        config.size,
-        flip=params.flip if config.flip > 0 else None,
-        interpolation=config.interpolation,
+    return recolour(_crop(images, params, config), params, config)
+
+
+def _crop(
+    images: Images, params: Params, config: Augment
+) -> Float32[Array, "n 3 {config.size} {config.size}"]:
+    flip = params.flip if config.flip > 0 else None
+    size, kernel = config.size, config.interpolation
+    return geometry.crop_resize(
+        images, params.box, size, flip=flip, interpolation=kernel
     )
-    return recolour(x, params, config)
 
 
 def recolour(
@@ -98,15 +101,8 @@ def jigsaw(
     n, height, width, _ = images.shape
     crop_key, place_key, order_key, colour_key = jax.random.split(key, 4)
     params = sample_params(crop_key, n, height, width, view)
-    x = geometry.crop_resize(
-        images,
-        params.box,
-        view.size,
-        flip=params.flip if view.flip > 0 else None,
-        interpolation=view.interpolation,
-    )
-    cells = grid * grid
-    cell = view.size // grid
+    x = _crop(images, params, view)
+    cells, cell = grid * grid, view.size // grid
     corner = cell * jnp.stack(jnp.divmod(jnp.arange(cells), grid), axis=-1)
     free = jax.random.randint(place_key, (n, cells, 2), 0, cell - patch + 1)
     order = jax.random.uniform(order_key, (n, cells)).argsort(axis=1)
@@ -135,8 +131,7 @@ def make_views(
 
     Args:
         key: a jax random key.
-        images: values from 0 to 255; one a pair (augmentation pairs) or two (semantic
-            pairs).
+        images: values from 0 to 255; one an augmentation pair, two a semantic pair.
         configs: one for each view.
 
     Returns:
@@ -180,8 +175,7 @@ def preprocess(
 
     Args:
         images: values from 0 to 255.
-        size: side of the output in pixels; other images are resized (bilinear,
-            antialiased).
+        size: side of the output in pixels; bilinear and antialiased from other sizes.
         mean: of each channel of values in [0, 1].
         std: of each channel.
 

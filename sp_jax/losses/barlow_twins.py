@@ -7,10 +7,7 @@ from sp_jax.losses.checks import same_matrix
 
 
 def barlow_twins(
-    z1: jax.Array,
-    z2: jax.Array,
-    off_diagonal_weight: float = 0.0051,
-    eps: float = 1e-5,
+    z1: jax.Array, z2: jax.Array, off_diagonal_weight: float = 0.0051, eps: float = 1e-5
 ) -> jax.Array:
     r"""Distance of the cross-correlation of two views from the identity.
 
@@ -36,7 +33,6 @@ def barlow_twins(
     other ports multiply the sum by a small constant.
 
     Example:
-        >>> import jax
         >>> z = jax.random.normal(jax.random.key(0), (512, 4))
         >>> float(barlow_twins(z, z)) < 0.01
         True
@@ -48,10 +44,8 @@ def barlow_twins(
         z = z.astype(jnp.float32)
         return (z - jnp.mean(z, 0)) * jax.lax.rsqrt(jnp.var(z, 0) + eps)
 
-    c = jnp.matmul(
-        standardise(z1).T, standardise(z2), precision=jax.lax.Precision.HIGHEST
-    )
-    c = c / n
+    exact = jax.lax.Precision.HIGHEST
+    c = jnp.matmul(standardise(z1).T, standardise(z2), precision=exact) / n
     diagonal = jnp.diagonal(c)
     # The off-diagonal sum by a mask: a difference of two large sums would lose digits.
     off = jnp.where(jnp.eye(c.shape[0], dtype=bool), 0.0, c)

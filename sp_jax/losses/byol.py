@@ -28,7 +28,6 @@ def byol(prediction: jax.Array, target: jax.Array) -> jax.Array:
     Source: https://arxiv.org/abs/2006.07733, equation 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(byol(jnp.eye(4), -jnp.eye(4)))
         4.0
     """

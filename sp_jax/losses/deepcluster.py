@@ -29,7 +29,6 @@ def deepcluster(
     Source: https://arxiv.org/abs/2006.09882, appendix (DeepCluster-v2).
 
     Example:
-        >>> import jax.numpy as jnp
         >>> scores = jnp.zeros((3, 4))
         >>> round(float(deepcluster(scores, jnp.array([0, 3, -100]))), 4)  # ln 4
         1.3863
@@ -114,9 +113,8 @@ def spherical_kmeans(
             block, mask = part
             one_hot = jax.nn.one_hot(assign(centroids, block), num_clusters)
             one_hot = jnp.where(mask[:, None], one_hot, 0.0)
-            return sums + jnp.matmul(one_hot.T, block, precision=highest), one_hot.sum(
-                0
-            )
+            sums += jnp.matmul(one_hot.T, block, precision=highest)
+            return sums, one_hot.sum(0)
 
         sums, counts = jax.lax.scan(add, jnp.zeros_like(centroids), (blocks, masks))
         filled = counts.sum(0)[:, None] > 0

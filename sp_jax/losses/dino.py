@@ -35,7 +35,6 @@ def dino(
     Source: https://arxiv.org/abs/2104.14294, equations 1 to 4.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> z = jnp.zeros((2, 4, 8))
         >>> round(float(dino(z, z, jnp.zeros(8))), 4)  # ln 8
         2.0794
@@ -86,7 +85,6 @@ def dino_center(
     Source: https://arxiv.org/abs/2104.14294, equation 4.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> dino_center(jnp.zeros(2), jnp.ones((2, 3, 2)))
         Array([0.1, 0.1], dtype=float32)
     """

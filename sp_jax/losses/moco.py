@@ -33,7 +33,6 @@ def moco_v2(
     Source: https://arxiv.org/abs/1911.05722, equation 1; https://arxiv.org/abs/2003.04297
 
     Example:
-        >>> import jax.numpy as jnp
         >>> q = jnp.array([[1.0, 0.0]])
         >>> float(moco_v2(q, q, -q)) < 0.001
         True
@@ -42,9 +41,16 @@ def moco_v2(
     same_width("moco_v2", query, queue)
     q, k = l2_normalize(query), l2_normalize(jax.lax.stop_gradient(key))
     queue = jax.lax.stop_gradient(queue).astype(jnp.float32)
-    positive = jnp.sum(q * k, axis=-1, keepdims=True)
-    negative = jnp.matmul(q, queue.T, precision=_HIGHEST)
-    logits = jnp.concatenate([positive, negative], axis=1) / temperature
+    return info_nce(q, k, queue, temperature)
+
+
+def info_nce(
+    query: jax.Array, positive: jax.Array, negatives: jax.Array, temperature: float
+) -> jax.Array:
+    """`moco_v2` of unit rows [N, D], [N, D] and [K, D], with gradients into all of them."""
+    scores = jnp.sum(query * positive, axis=-1, keepdims=True)
+    others = jnp.matmul(query, negatives.T, precision=_HIGHEST)
+    logits = jnp.concatenate([scores, others], axis=1) / temperature
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[:, 0])
 
 
@@ -70,7 +76,6 @@ def moco_v3(query: jax.Array, key: jax.Array, temperature: float = 1.0) -> jax.A
     Source: https://arxiv.org/abs/2104.02057, algorithm 1.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> z = jnp.ones((8, 4))  # collapsed: 2 T ln N
         >>> round(float(moco_v3(z, z, temperature=0.5)), 4)
         2.0794

@@ -27,7 +27,6 @@ def nearest_neighbours(projection: jax.Array, queue: jax.Array) -> jax.Array:
     Source: https://arxiv.org/abs/2104.14548, equation 3.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> nearest_neighbours(jnp.array([[1.0, 3.0]]), jnp.eye(2))
         Array([1], dtype=int32)
     """
@@ -65,7 +64,6 @@ def nnclr(
     softmax is over the predictions only.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> p = jnp.ones((8, 4))  # collapsed: ln N
         >>> round(float(nnclr(p, p)), 4)
         2.0794

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from sp_jax.losses.checks import same_matrix
+
 
 def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
     """Scale each row of x [..., D] to length 1, in float32.
@@ -22,7 +24,6 @@ def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
     Source: `tf.math.l2_normalize`, which SimCLR uses; BYOL's code has the same.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> [round(float(value), 4) for value in l2_normalize(jnp.array([3.0, 4.0]))]
         [0.6, 0.8]
     """
@@ -44,8 +45,7 @@ def nt_xent(z1: jax.Array, z2: jax.Array, temperature: float = 0.1) -> jax.Array
     Args:
         z1: projections of the first views, [N, D], any float dtype.
         z2: projections of the second views, [N, D]. Row i of both is a positive pair.
-        temperature: scale of the similarities, > 0. The official code has 0.1 for
-            ImageNet and 0.5 for CIFAR-10.
+        temperature: of the similarities, > 0. Officially 0.1; 0.5 for CIFAR-10.
 
     Returns:
         A float32 scalar.
@@ -56,15 +56,11 @@ def nt_xent(z1: jax.Array, z2: jax.Array, temperature: float = 0.1) -> jax.Array
     Source: https://arxiv.org/abs/2002.05709, equation 1.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> z = jnp.eye(4)
         >>> float(nt_xent(z, z, temperature=0.1)) < 0.01
         True
     """
-    if z1.ndim != 2 or z1.shape != z2.shape:
-        raise ValueError(
-            f"nt_xent needs two arrays of one shape [N, D], not {z1.shape} and {z2.shape}."
-        )
+    same_matrix("nt_xent", z1, z2)
     n = z1.shape[0]
     u = l2_normalize(jnp.concatenate([z1, z2]))
     logits = jnp.matmul(u, u.T, precision=jax.lax.Precision.HIGHEST) / temperature

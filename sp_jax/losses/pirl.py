@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from sp_jax.losses.checks import same_matrix, same_width
+from sp_jax.losses.moco import info_nce
 from sp_jax.losses.nt_xent import l2_normalize
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -44,7 +45,6 @@ def nce(
     https://arxiv.org/abs/1805.01978 for the constant Z.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> v = jnp.array([[1.0, 0.0]])
         >>> good = nce(v, v, -v, 1.0, num_images=10)
         >>> bad = nce(v, -v, v, 1.0, num_images=10)
@@ -54,24 +54,18 @@ def nce(
     same_matrix("nce", features, positives)
     same_width("nce", features, negatives)
     v = l2_normalize(features)
-    positives, negatives, normalizer = jax.lax.stop_gradient(
-        (positives, negatives, normalizer)
-    )
+    memories = positives, negatives, normalizer
+    positives, negatives, normalizer = jax.lax.stop_gradient(memories)
     # log of s / (M / I); P is its sigmoid, so that nothing overflows.
     offset = jnp.log(normalizer) + jnp.log(negatives.shape[0] / num_images)
     positive = jnp.sum(v * positives, axis=-1) / temperature - offset
     negative = jnp.matmul(v, negatives.T, precision=_HIGHEST) / temperature - offset
-    per_row = jax.nn.log_sigmoid(positive) + jnp.sum(
-        jax.nn.log_sigmoid(-negative), axis=-1
-    )
-    return -jnp.mean(per_row)
+    noise = jnp.sum(jax.nn.log_sigmoid(-negative), axis=-1)
+    return -jnp.mean(jax.nn.log_sigmoid(positive) + noise)
 
 
 def nce_normalizer(
-    features: jax.Array,
-    memories: jax.Array,
-    num_images: int,
-    temperature: float = 0.07,
+    features: jax.Array, memories: jax.Array, num_images: int, temperature: float = 0.07
 ) -> jax.Array:
     """Estimate the constant Z of `nce`, the sum over the bank of I images.
 
@@ -94,7 +88,6 @@ def nce_normalizer(
     Source: https://arxiv.org/abs/1805.01978, section 3.2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(nce_normalizer(jnp.eye(2)[:1], jnp.eye(2)[1:], num_images=10))
         10.0
     """
@@ -130,16 +123,11 @@ def memory_info_nce(
     https://github.com/facebookresearch/vissl/tree/main/projects/PIRL
 
     Example:
-        >>> import jax.numpy as jnp
         >>> v = jnp.array([[1.0, 0.0]])
         >>> float(memory_info_nce(v, v, -v)) < 0.001
         True
     """
     same_matrix("memory_info_nce", features, positives)
     same_width("memory_info_nce", features, negatives)
-    v = l2_normalize(features)
     positives, negatives = jax.lax.stop_gradient((positives, negatives))
-    positive = jnp.sum(v * positives, axis=-1, keepdims=True)
-    negative = jnp.matmul(v, negatives.T, precision=_HIGHEST)
-    logits = jnp.concatenate([positive, negative], axis=1) / temperature
-    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[:, 0])
+    return info_nce(l2_normalize(features), positives, negatives, temperature)

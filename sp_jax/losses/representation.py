@@ -20,7 +20,6 @@ def feature_std(features: jax.Array) -> jax.Array:
     Source: https://arxiv.org/abs/2011.10566, section 4.1.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(feature_std(jnp.ones((4, 8))))
         0.0
     """
@@ -39,7 +38,6 @@ def alignment(x: jax.Array, y: jax.Array) -> jax.Array:
     Source: https://arxiv.org/abs/2005.10242
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(alignment(jnp.eye(4), -jnp.eye(4)))
         4.0
     """
@@ -56,7 +54,6 @@ def uniformity(x: jax.Array, t: float = 2.0) -> jax.Array:
     Source: https://arxiv.org/abs/2005.10242
 
     Example:
-        >>> import jax.numpy as jnp
         >>> round(float(uniformity(jnp.array([[1.0, 0.0], [-1.0, 0.0]]))), 4)
         -8.0
     """
@@ -81,7 +78,6 @@ def effective_rank(x: jax.Array) -> jax.Array:
     Source: https://arxiv.org/abs/2210.02885
 
     Example:
-        >>> import jax.numpy as jnp
         >>> round(float(effective_rank(jnp.eye(5))), 3)
         5.0
     """

@@ -28,7 +28,6 @@ def simsiam(prediction: jax.Array, target: jax.Array) -> jax.Array:
     Source: https://arxiv.org/abs/2011.10566, equation 1.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(simsiam(jnp.eye(4), jnp.eye(4)))
         -1.0
     """

@@ -38,7 +38,6 @@ def supcon(
     Source: https://arxiv.org/abs/2004.11362, equation 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> z = jnp.ones((4, 8))  # collapsed: ln(2 N - 1) with any labels
         >>> round(float(supcon(z, z, jnp.array([0, 0, 1, -1]))), 4)
         1.9459

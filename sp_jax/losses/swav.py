@@ -30,7 +30,6 @@ def sinkhorn(
     Source: https://arxiv.org/abs/2006.09882, section 3.1 and appendix A.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> sinkhorn(jnp.zeros((4, 2))).sum(axis=1)
         Array([1., 1., 1., 1.], dtype=float32)
     """
@@ -66,7 +65,6 @@ def swav(scores: jax.Array, codes: jax.Array, temperature: float = 0.1) -> jax.A
     Source: https://arxiv.org/abs/2006.09882, equation 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> scores = jnp.zeros((8, 5))
         >>> round(float(swav(scores, sinkhorn(scores))), 4)  # ln 5
         1.6094

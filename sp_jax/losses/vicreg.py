@@ -43,7 +43,6 @@ def vicreg(
     https://github.com/facebookresearch/vicreg for the factors.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> z = jnp.ones((4, 8))  # collapsed: only the variance term is left
         >>> round(float(vicreg(z, z)), 2)
         24.75

@@ -2,9 +2,9 @@
 
 A method's module has `create(backbone, run, **options) -> Method`; `views(size)`, the
 default augmentations of its views (of the local crops too, where it has the argument
-`local_crops`); `OPTIMIZER`, the default recipe; `RULES`, which parameter decays; and, if
-its authors have one, `PROBE`, how they train their linear probe. One
-outside of the project has the same, and is named by its import path.
+`local_crops`), as they differ from SimCLR's; `OPTIMIZER`, the default recipe; `RULES`, which
+parameter decays; and, if its authors have one, `PROBE`, how they train their linear probe.
+One outside of the project has the same, and is named by its import path.
 """
 
 from types import ModuleType
@@ -16,20 +16,9 @@ from sp_jax.methods.base import Output as Output
 from sp_jax.methods.base import RunSize as RunSize
 
 NEEDED = ("create", "views", "OPTIMIZER", "RULES")
-NAMES = (
-    "barlow_twins",
-    "byol",
-    "deepcluster",
-    "dino",
-    "moco_v2",
-    "moco_v3",
-    "nnclr",
-    "pirl",
-    "simclr",
-    "simsiam",
-    "supcon",
-    "swav",
-    "vicreg",
+NAMES = tuple(
+    "barlow_twins byol deepcluster dino moco_v2 moco_v3 nnclr pirl simclr simsiam supcon "
+    "swav vicreg".split()
 )
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sp_jax.losses import l2_normalize
+from sp_jax.methods.probe import ProbeRecipe as ProbeRecipe
 
 PyTree = Any
 
@@ -73,8 +74,7 @@ class Method(NamedTuple):
     """A self-supervised method. It does not know how its pairs were made.
 
     Attributes:
-        init: `init(key, views) -> (params, state)`; views as in a batch, of which only the
-            shapes matter.
+        init: `init(key, views) -> (params, state)`; of the views only the shapes matter.
         loss: `loss(params, state, batch, key) -> (loss, Output)`: the float32 loss of the
             global batch. All randomness comes from key.
         update: `update(params, state, step) -> (params, state)`, called after the
@@ -110,33 +110,21 @@ def features_by_size(backbone: nn.Module, images: Images, train: bool) -> jax.Ar
 
 
 class Network(nn.Module):
-    """Backbone and projector."""
+    """Backbone, projector and, where there is one, predictor."""
 
     backbone: nn.Module
     projector: nn.Module
+    predictor: nn.Module | None = None
 
-    def __call__(self, x: Images, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Map images (see `features_by_size`) to features [N, D], projections [N, P]."""
+    def __call__(self, x: Images, train: bool) -> tuple[jax.Array, ...]:
+        """Map images (see `features_by_size`) to features, projections, predictions."""
         h = features_by_size(self.backbone, x, train)
-        return h, self.projector(h, train)
-
-
-class PredictorNetwork(nn.Module):
-    """Backbone, projector and predictor."""
-
-    backbone: nn.Module
-    projector: nn.Module
-    predictor: nn.Module
-
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
-        """Map images [N, s, s, 3] to features, projections and predictions."""
-        h = self.backbone(x, train)
         z = self.projector(h, train)
-        return h, z, self.predictor(z, train)
+        return (h, z, self.predictor(z, train)) if self.predictor else (h, z)
 
 
 def without_predictor(tree: PyTree) -> PyTree:
-    """The part of a `PredictorNetwork`'s variables that a `Network` has."""
+    """The variables of a network that stand before its predictor."""
     return {name: tree[name] for name in ("backbone", "projector") if name in tree}
 
 
@@ -148,14 +136,34 @@ def init_network(
     return variables["params"], variables.get("batch_stats", {})
 
 
+def apply(
+    network: nn.Module,
+    params: PyTree,
+    stats: PyTree,
+    images: Images,
+    drop_path: jax.Array | None = None,
+    method: Callable[..., Any] | None = None,
+) -> tuple[PyTree, PyTree]:
+    """Call a network, or a method of it, in train mode; see `forward`."""
+    outputs, new = network.apply(
+        {"params": params, "batch_stats": stats},
+        images,
+        train=True,
+        mutable=["batch_stats"],
+        rngs=None if drop_path is None else {"drop_path": drop_path},
+        method=method,
+    )
+    return outputs, new.get("batch_stats", {})
+
+
 def forward(
     network: nn.Module,
     params: PyTree,
     stats: PyTree,
     views: list[jax.Array],
+    drop_path: jax.Array | None = None,
     *,
     joint: bool,
-    drop_path: jax.Array | None = None,
 ) -> tuple[list[PyTree], PyTree]:
     """Run every view through a network in train mode.
 
@@ -164,27 +172,15 @@ def forward(
         params: its parameters.
         stats: its running statistics of batch normalisation.
         views: images, each [N, s, s, 3].
+        drop_path: key of stochastic depth; None switches it off.
         joint: all views go through in one forward: the backbone normalises the views of
             one size together, and what follows it all views (SimCLR, SwAV). Otherwise one
             forward a view, one after the other, each with statistics of its own (the two
             forwards of BYOL, VICReg, ...).
-        drop_path: key of stochastic depth; None switches it off.
 
     Returns:
         The outputs, one a view, and the new statistics.
     """
-
-    def run(stats, images, part):
-        key = None if drop_path is None else jax.random.fold_in(drop_path, part)
-        outputs, new = network.apply(
-            {"params": params, "batch_stats": stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs=None if key is None else {"drop_path": key},
-        )
-        return outputs, new.get("batch_stats", {})
-
     if joint:
         sizes = dict.fromkeys(x.shape[1] for x in views)
         passes = [[[i for i, x in enumerate(views) if x.shape[1] == s] for s in sizes]]
@@ -196,7 +192,9 @@ def forward(
         # Views interleaved, [N, V] -> [N * V]: each device keeps its own rows.
         stacks = [jnp.stack([views[i] for i in group], axis=1) for group in groups]
         images = [x.reshape(-1, *x.shape[2:]) for x in stacks]
-        out, stats = run(stats, images[0] if len(images) == 1 else images, part)
+        x = images[0] if len(images) == 1 else images
+        key = None if drop_path is None else jax.random.fold_in(drop_path, part)
+        out, stats = apply(network, params, stats, x, key)
         end = 0
         for group in groups:
             start, end = end, end + n * len(group)
@@ -206,6 +204,46 @@ def forward(
             for place, i in enumerate(group):
                 outputs[i] = jax.tree.map(lambda y, place=place: y[:, place], own)
     return outputs, stats
+
+
+def siamese(
+    network: Network,
+    loss: Callable[[Batch, PyTree, PyTree], tuple[jax.Array, dict[str, jax.Array]]],
+    *,
+    joint: bool,
+    needs_labels: bool = False,
+) -> Method:
+    """A method of one network and two views, with no state but `{"batch_stats"}`.
+
+    Args:
+        network: what both views go through.
+        loss: `loss(batch, one, two) -> (loss, metrics)`, of its outputs for each view.
+        joint: as in `forward`.
+        needs_labels: as in `Method`.
+    """
+
+    def init(key, views):
+        params, stats = init_network(network, key, views[0])
+        return params, {"batch_stats": stats}
+
+    def method_loss(params, state, batch, key):
+        (one, two), stats = forward(
+            network, params, state["batch_stats"], batch.views, key, joint=joint
+        )
+        value, metrics = loss(batch, one, two)
+        metrics = {"pair_cosine": pair_cosine(one[1], two[1]), **metrics}
+        features = jnp.stack([one[0], two[0]], axis=1)
+        return value, Output({"batch_stats": stats}, metrics, features)
+
+    return Method(init, method_loss, needs_labels=needs_labels)
+
+
+def check_queue(size: int, batch_size: int) -> None:
+    """Raise ValueError unless whole batches fill a queue."""
+    if size < 1 or size % batch_size:
+        raise ValueError(
+            f"queue_size {size} must be a multiple of the batch size {batch_size}."
+        )
 
 
 def pair_cosine(z1: jax.Array, z2: jax.Array) -> jax.Array:

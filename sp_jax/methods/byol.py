@@ -27,7 +27,6 @@ import optax
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
 from sp_jax.methods import base
-from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
 # 300 epochs in the official code; for a batch of 256.
@@ -39,21 +38,18 @@ OPTIMIZER = {
     "warmup_epochs": 10.0,
 }
 RULES = optim.DECAY_KERNELS
-PROBE = ProbeRecipe(0.2, 1024, 80, scaled=True, nesterov=True, every_step=True)
+PROBE = base.ProbeRecipe(0.2, 1024, 80, scaled=True, nesterov=True, every_step=True)
 
 
 def views(size: int) -> tuple[Augment, Augment]:
     """Two different views: always blurred, and hardly ever blurred but solarised."""
     first = Augment(
         size=size,
-        crop_scale=(0.08, 1.0),
         interpolation="bicubic",
-        jitter=0.8,
         brightness=0.4,
         contrast=0.4,
         saturation=0.2,
         hue=0.1,
-        grayscale=0.2,
         blur=1.0,
     )
     return first, dataclasses.replace(first, blur=0.1, solarize=0.2)
@@ -90,7 +86,7 @@ def create(
         return MLP(widths, last_bias=False, last_norm=last_norm, dtype=backbone.dtype)
 
     projector = mlp("plain" if projection_norm else "none")
-    network = base.PredictorNetwork(backbone, projector, mlp())
+    network = base.Network(backbone, projector, mlp())
     target_network = base.Network(backbone, projector)
     schedule = optim.cosine(momentum, 1.0, run.total_steps)
 
@@ -98,27 +94,16 @@ def create(
         online_key, target_key = jax.random.split(key)
         params, stats = base.init_network(network, online_key, views[0])
         target, target_stats = base.init_network(target_network, target_key, views[0])
-        return params, {
-            "batch_stats": stats,
-            "target": target,
-            "target_stats": target_stats,
-        }
+        own = {"target": target, "target_stats": target_stats}
+        return params, {"batch_stats": stats, **own}
 
     def loss(params, state, batch, key):
         ((h1, _, p1), (h2, _, p2)), stats = base.forward(
-            network,
-            params,
-            state["batch_stats"],
-            batch.views,
-            joint=False,
-            drop_path=key,
+            network, params, state["batch_stats"], batch.views, key, joint=False
         )
+        target, target_stats = state["target"], state["target_stats"]
         ((_, t1), (_, t2)), target_stats = base.forward(
-            target_network,
-            state["target"],
-            state["target_stats"],
-            batch.views,
-            joint=False,
+            target_network, target, target_stats, batch.views, joint=False
         )
         value = losses.byol(p1, t2) + losses.byol(p2, t1)
         state = {**state, "batch_stats": stats, "target_stats": target_stats}

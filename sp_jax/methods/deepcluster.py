@@ -17,7 +17,7 @@ Differences: two global views by default, with crops from 0.08 (the official run
 crops; its default has six); clustering runs on the accelerator inside of the compiled step;
 the sums of k-means are products and not scattered, so that they are reproducible; local crops
 have half the size of the global ones; the banks are filled by one forward of both views, not
-one a view; the warm-up starts at 0, not at a sixteenth of the rate; the blur as in SwAV.
+one a view; the warm-up starts at 0, not at a sixteenth of the peak; the blur as in SwAV.
 
 Source: https://arxiv.org/abs/2006.09882, appendix; facebookresearch/swav
 (main_deepclusterv2.py) for sizes and constants.
@@ -34,14 +34,7 @@ from sp_jax.augment import Augment
 from sp_jax.methods import base, swav
 from sp_jax.models import MLP
 
-OPTIMIZER = {
-    "name": "larc",
-    "learning_rate": 0.3,
-    "weight_decay": 1e-6,
-    "momentum": 0.9,
-    "warmup_epochs": 10.0,
-    "final_factor": 0.001,
-}
+OPTIMIZER = swav.OPTIMIZER | {"learning_rate": 0.3, "warmup_epochs": 10.0}
 RULES = optim.DECAY_ALL
 PROBE = swav.PROBE
 
@@ -89,9 +82,8 @@ def create(
             f"num_clusters {num_clusters} exceeds the {run.num_images} images: use "
             "fewer clusters."
         )
-    network = base.Network(
-        backbone, MLP((hidden_dim, projection_dim), dtype=backbone.dtype)
-    )
+    projector = MLP((hidden_dim, projection_dim), dtype=backbone.dtype)
+    network = base.Network(backbone, projector)
 
     def init(key, views):
         params, stats = base.init_network(network, key, views[0])
@@ -104,9 +96,8 @@ def create(
 
     def remember(bank, outputs, index):
         rows = [jax.lax.stop_gradient(losses.l2_normalize(z)) for _, z in outputs[:2]]
-        return jnp.stack(
-            [base.write_rows(bank[g], index[:, g], rows[g]) for g in range(2)]
-        )
+        banks = [base.write_rows(bank[g], index[:, g], rows[g]) for g in range(2)]
+        return jnp.stack(banks)
 
     def fill_banks(params, state, batch):
         outputs, stats = base.forward(
@@ -118,13 +109,10 @@ def create(
     def cluster(key, bank):
         prototypes, clusters = [], []
         for head in range(num_heads):
-            points = bank[head % 2]
+            own_key, points = jax.random.fold_in(key, head), bank[head % 2]
+            seen = jnp.any(points != 0, axis=1)
             centroids, members = losses.spherical_kmeans(
-                jax.random.fold_in(key, head),
-                points,
-                num_clusters,
-                iterations=kmeans_iterations,
-                valid=jnp.any(points != 0, axis=1),
+                own_key, points, num_clusters, iterations=kmeans_iterations, valid=seen
             )
             prototypes.append(centroids)
             clusters.append(members)
@@ -138,12 +126,7 @@ def create(
             lambda: (state["prototypes"], state["clusters"]),
         )
         outputs, stats = base.forward(
-            network,
-            params,
-            state["batch_stats"],
-            batch.views,
-            joint=True,
-            drop_path=drop_key,
+            network, params, state["batch_stats"], batch.views, drop_key, joint=True
         )
         z = jnp.concatenate([losses.l2_normalize(z) for _, z in outputs])
         # View v is of image v % 2 of the pair, so view (v + 1) % 2 is of the other.
@@ -156,12 +139,11 @@ def create(
             losses.deepcluster(scores[head], targets[head], temperature)
             for head in range(num_heads)
         ]
-        correct = jnp.argmax(scores[0], axis=1) == targets[0]
+        correct = jnp.sum(jnp.argmax(scores[0], axis=1) == targets[0])
         (h1, z1), (h2, z2) = outputs[:2]
         metrics = {
             "pair_cosine": base.pair_cosine(z1, z2),
-            "cluster_accuracy": jnp.sum(correct)
-            / jnp.maximum(jnp.sum(targets[0] >= 0), 1),
+            "cluster_accuracy": correct / jnp.maximum(jnp.sum(targets[0] >= 0), 1),
         }
         state = {
             "batch_stats": stats,
@@ -169,8 +151,7 @@ def create(
             "prototypes": prototypes,
             "clusters": clusters,
         }
-        return sum(terms) / num_heads, base.Output(
-            state, metrics, jnp.stack([h1, h2], axis=1)
-        )
+        features = jnp.stack([h1, h2], axis=1)
+        return sum(terms) / num_heads, base.Output(state, metrics, features)
 
     return base.Method(init, loss, fill_banks=fill_banks)

@@ -29,9 +29,7 @@ import optax
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
 from sp_jax.methods import base, byol
-from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import DINOHead
-from sp_jax.optim import Rule
 
 OPTIMIZER = {
     "name": "adamw",
@@ -43,9 +41,9 @@ OPTIMIZER = {
     "final_factor": 0.002,  # 1e-6 at a batch of 256; officially at every batch
     "clip": 3.0,
 }
-RULES = (Rule("/last_layer/", frozen_epochs=1.0), *optim.DECAY_KERNELS)
-PROBE = ProbeRecipe(0.001, 1024, 100, scaled=True)
-PROBE_RESNET = ProbeRecipe(0.3, 256, 100)
+RULES = (optim.Rule("/last_layer/", frozen_epochs=1.0), *optim.DECAY_KERNELS)
+PROBE = base.ProbeRecipe(0.001, 1024, 100, scaled=True)
+PROBE_RESNET = base.ProbeRecipe(0.3, 256, 100)
 
 
 def views(size: int, local_crops: int = 8) -> tuple[Augment, ...]:
@@ -90,8 +88,7 @@ def create(
         bottleneck_dim: width before the last layer.
         norm_last_layer: keep the rows of the last layer at length 1. Without, their
             lengths are trained: better for a ViT-S, less stable.
-        head_norm: batch normalisation in the head, as `use_bn_in_head` of the official
-            code.
+        head_norm: batch normalisation in the head (officially `use_bn_in_head`).
 
     Returns:
         The method; its state is `{"batch_stats", "teacher", "teacher_stats", "center"}`.
@@ -99,12 +96,7 @@ def create(
         ln(out_dim) (uniform); staying at either end is a collapse.
     """
     head = DINOHead(
-        out_dim,
-        hidden_dim,
-        bottleneck_dim,
-        norm_last_layer,
-        head_norm,
-        dtype=backbone.dtype,
+        out_dim, hidden_dim, bottleneck_dim, norm_last_layer, head_norm, backbone.dtype
     )
     network = base.Network(backbone, head)
     schedule = optim.cosine(momentum, 1.0, run.total_steps)
@@ -112,9 +104,8 @@ def create(
     def teacher_temperature_at(step):
         epoch = step // run.steps_per_epoch
         steps = max(warmup_teacher_temperature_epochs - 1, 1)
-        share = (
-            jnp.minimum(epoch / steps, 1.0) if warmup_teacher_temperature_epochs else 1
-        )
+        warms_up = warmup_teacher_temperature_epochs > 0
+        share = jnp.minimum(epoch / steps, 1.0) if warms_up else 1
         change = teacher_temperature - warmup_teacher_temperature
         return warmup_teacher_temperature + share * change
 
@@ -129,30 +120,17 @@ def create(
 
     def loss(params, state, batch, key):
         outputs, stats = base.forward(
-            network,
-            params,
-            state["batch_stats"],
-            batch.views,
-            joint=True,
-            drop_path=key,
+            network, params, state["batch_stats"], batch.views, key, joint=True
         )
+        large = batch.views[:2]
         targets, teacher_stats = base.forward(
-            network,
-            state["teacher"],
-            state["teacher_stats"],
-            batch.views[:2],
-            joint=True,
+            network, state["teacher"], state["teacher_stats"], large, joint=True
         )
         teacher = jnp.stack([logits for _, logits in targets])
         temperature = teacher_temperature_at(batch.step)
-        value = losses.dino(
-            jnp.stack([logits for _, logits in outputs]),
-            teacher,
-            state["center"],
-            student_temperature,
-            temperature,
-        )
-        log_q = jax.nn.log_softmax((teacher - state["center"]) / temperature)
+        student, center = jnp.stack([logits for _, logits in outputs]), state["center"]
+        value = losses.dino(student, teacher, center, student_temperature, temperature)
+        log_q = jax.nn.log_softmax((teacher - center) / temperature)
         metrics = {
             "teacher_entropy": -jnp.mean(jnp.sum(jnp.exp(log_q) * log_q, axis=-1)),
             "teacher_temperature": jnp.asarray(temperature, jnp.float32),
@@ -162,7 +140,7 @@ def create(
             **state,
             "batch_stats": stats,
             "teacher_stats": teacher_stats,
-            "center": losses.dino_center(state["center"], teacher, center_momentum),
+            "center": losses.dino_center(center, teacher, center_momentum),
         }
         features = jnp.stack([h for h, _ in outputs[:2]], axis=1)
         return value, base.Output(state, metrics, features)

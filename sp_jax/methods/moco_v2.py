@@ -21,32 +21,21 @@ Source: https://arxiv.org/abs/2003.04297, https://arxiv.org/abs/1911.05722;
 facebookresearch/moco for sizes and constants.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from sp_jax import losses, optim
-from sp_jax.augment import Augment
 from sp_jax.methods import base, simsiam
-from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
-OPTIMIZER = {
-    "name": "sgd",
-    "learning_rate": 0.03,
-    "weight_decay": 1e-4,
-    "momentum": 0.9,
-    "warmup_epochs": 0.0,
-    "by_epoch": True,
-}
+OPTIMIZER = simsiam.OPTIMIZER | {"learning_rate": 0.03}
 RULES = optim.DECAY_ALL
-PROBE = ProbeRecipe(30.0, 256, 100, drops=(60, 80))
-
-
-def views(size: int) -> tuple[Augment, Augment]:
-    """The two views of MoCo v2, which SimSiam took over."""
-    return simsiam.views(size)
+PROBE = base.ProbeRecipe(30.0, 256, 100, drops=(60, 80))
+views = simsiam.views  # SimSiam took them over
 
 
 def create(
@@ -81,11 +70,7 @@ def create(
         ValueError: the queue or the groups do not fit the batch size, or the backbone
             goes through the batch in chunks, which would cut the groups.
     """
-    if queue_size % run.batch_size:
-        raise ValueError(
-            f"queue_size {queue_size} must be a multiple of the batch size "
-            f"{run.batch_size}."
-        )
+    base.check_queue(queue_size, run.batch_size)
     if run.batch_size % bn_groups:
         raise ValueError(
             f"bn_groups {bn_groups} must divide the batch size {run.batch_size}."
@@ -95,9 +80,8 @@ def create(
             "moco_v2 normalises bn_groups of a batch by themselves, and chunks would cut "
             "them: leave chunks out, and use remat."
         )
-    projector = MLP(
-        (hidden_dim, projection_dim), hidden_norm=False, dtype=backbone.dtype
-    )
+    widths = (hidden_dim, projection_dim)
+    projector = MLP(widths, hidden_norm=False, dtype=backbone.dtype)
     network = base.Network(backbone, projector)
 
     def init(key, views):
@@ -117,42 +101,30 @@ def create(
         n = images.shape[0]
         x = images.reshape(bn_groups, n // bn_groups, *images.shape[1:])
         keys = None if drop_path is None else jax.random.split(drop_path, bn_groups)
-
-        def one(x, key):
-            outputs, new = network.apply(
-                {"params": params, "batch_stats": stats},
-                x,
-                train=True,
-                mutable=["batch_stats"],
-                rngs=None if key is None else {"drop_path": key},
-            )
-            return outputs, new.get("batch_stats", {})
-
+        one = functools.partial(base.apply, network, params, stats)
         outputs, new = jax.vmap(one)(x, keys)
         outputs = jax.tree.map(lambda y: y.reshape(n, *y.shape[2:]), outputs)
         return outputs, jax.tree.map(lambda y: jnp.mean(y, axis=0), new)
 
     def loss(params, state, batch, key):
         drop_key, shuffle_key = jax.random.split(key)
-        (h1, q), stats = by_group(
-            params, state["batch_stats"], batch.views[0], drop_key
-        )
+        first, second = batch.views
+        (h1, q), stats = by_group(params, state["batch_stats"], first, drop_key)
         target = optax.incremental_update(
             jax.lax.stop_gradient(params), state["key"], 1 - momentum
         )
-        order = jax.random.permutation(shuffle_key, batch.views[1].shape[0])
-        (h2, k), key_stats = by_group(target, state["key_stats"], batch.views[1][order])
+        order = jax.random.permutation(shuffle_key, len(second))
+        (h2, k), key_stats = by_group(target, state["key_stats"], second[order])
         back = jnp.argsort(order)
         h2, k = jax.lax.stop_gradient((h2[back], losses.l2_normalize(k[back])))
         value = losses.moco_v2(q, k, state["queue"], temperature)
-        queue = jax.lax.dynamic_update_slice(state["queue"], k, (state["pointer"], 0))
-        pointer = (state["pointer"] + k.shape[0]) % queue_size
+        place = state["pointer"]
         state = {
             "batch_stats": stats,
             "key": target,
             "key_stats": key_stats,
-            "queue": queue,
-            "pointer": pointer,
+            "queue": jax.lax.dynamic_update_slice(state["queue"], k, (place, 0)),
+            "pointer": (place + k.shape[0]) % queue_size,
         }
         metrics = {"pair_cosine": base.pair_cosine(q, k)}
         return value, base.Output(state, metrics, jnp.stack([h1, h2], axis=1))

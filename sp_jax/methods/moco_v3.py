@@ -29,20 +29,12 @@ import optax
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
 from sp_jax.methods import base, byol
-from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
-from sp_jax.optim import Rule
 
 # ResNet-50 and 100 epochs; configs/moco_v3_vit.py has the values for a ViT.
-OPTIMIZER = {
-    "name": "lars",
-    "learning_rate": 0.6,
-    "weight_decay": 1e-6,
-    "momentum": 0.9,
-    "warmup_epochs": 10.0,
-}
-RULES = (Rule("/patch_embed/", decay=False), *optim.DECAY_KERNELS)
-PROBE = ProbeRecipe(0.1, 1024, 90, scaled=True)
+OPTIMIZER = byol.OPTIMIZER | {"learning_rate": 0.6}
+RULES = (optim.Rule("/patch_embed/", decay=False), *optim.DECAY_KERNELS)
+PROBE = base.ProbeRecipe(0.1, 1024, 90, scaled=True)
 
 
 def views(size: int) -> tuple[Augment, Augment]:
@@ -80,21 +72,16 @@ def create(
     Returns:
         The method; its state is `{"batch_stats", "key", "key_stats"}`.
     """
-    projector = MLP(
-        (hidden_dim,) * (projection_layers - 1) + (projection_dim,),
-        hidden_bias=False,
-        last_bias=False,
-        last_norm="plain",
-        dtype=backbone.dtype,
-    )
-    predictor = MLP(
-        (hidden_dim, projection_dim),
-        hidden_bias=False,
-        last_bias=False,
-        last_norm="plain" if predictor_norm else "none",
-        dtype=backbone.dtype,
-    )
-    network = base.PredictorNetwork(backbone, projector, predictor)
+
+    def mlp(layers, norm):
+        widths, dtype = (hidden_dim,) * (layers - 1) + (projection_dim,), backbone.dtype
+        return MLP(
+            widths, hidden_bias=False, last_bias=False, last_norm=norm, dtype=dtype
+        )
+
+    projector = mlp(projection_layers, "plain")
+    predictor = mlp(2, "plain" if predictor_norm else "none")
+    network = base.Network(backbone, projector, predictor)
     key_network = base.Network(backbone, projector)
     schedule = optim.cosine(momentum, 1.0, run.total_steps)
 
@@ -108,12 +95,7 @@ def create(
 
     def loss(params, state, batch, key):
         ((h1, _, q1), (h2, _, q2)), stats = base.forward(
-            network,
-            params,
-            state["batch_stats"],
-            batch.views,
-            joint=False,
-            drop_path=key,
+            network, params, state["batch_stats"], batch.views, key, joint=False
         )
         online = jax.lax.stop_gradient(base.without_predictor(params))
         target = optax.incremental_update(
@@ -122,9 +104,8 @@ def create(
         ((_, k1), (_, k2)), key_stats = base.forward(
             key_network, target, state["key_stats"], batch.views, joint=False
         )
-        value = losses.moco_v3(q1, k2, temperature) + losses.moco_v3(
-            q2, k1, temperature
-        )
+        value = losses.moco_v3(q1, k2, temperature)
+        value += losses.moco_v3(q2, k1, temperature)
         state = {"batch_stats": stats, "key": target, "key_stats": key_stats}
         metrics = {
             "pair_cosine": base.pair_cosine(k1, k2),

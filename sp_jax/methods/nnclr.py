@@ -26,24 +26,13 @@ import jax
 import jax.numpy as jnp
 
 from sp_jax import losses, optim
-from sp_jax.augment import Augment
-from sp_jax.methods import base, simclr
+from sp_jax.methods import base, byol, simclr
 from sp_jax.models import MLP
 
-OPTIMIZER = {
-    "name": "lars",
-    "learning_rate": 0.3,
-    "weight_decay": 1e-6,
-    "momentum": 0.9,
-    "warmup_epochs": 10.0,
-}
+OPTIMIZER = byol.OPTIMIZER
 RULES = optim.DECAY_KERNELS
 PROBE = simclr.PROBE
-
-
-def views(size: int) -> tuple[Augment, Augment]:
-    """The two views of SimCLR."""
-    return simclr.views(size)
+views = simclr.views
 
 
 def create(
@@ -76,22 +65,13 @@ def create(
     Raises:
         ValueError: the queue does not fit the batch size.
     """
-    if queue_size < 1 or queue_size % run.batch_size:
-        raise ValueError(
-            f"queue_size {queue_size} must be a multiple of the batch size "
-            f"{run.batch_size}."
-        )
+    base.check_queue(queue_size, run.batch_size)
+    widths, dtype = (hidden_dim, hidden_dim, projection_dim), backbone.dtype
     projector = MLP(
-        (hidden_dim, hidden_dim, projection_dim),
-        hidden_bias=False,
-        last_bias=False,
-        last_norm="affine",
-        dtype=backbone.dtype,
+        widths, hidden_bias=False, last_bias=False, last_norm="affine", dtype=dtype
     )
-    predictor = MLP(
-        (predictor_dim, projection_dim), hidden_bias=False, dtype=backbone.dtype
-    )
-    network = base.PredictorNetwork(backbone, projector, predictor)
+    predictor = MLP((predictor_dim, projection_dim), hidden_bias=False, dtype=dtype)
+    network = base.Network(backbone, projector, predictor)
 
     def init(key, views):
         network_key, queue_key = jax.random.split(key)
@@ -106,21 +86,14 @@ def create(
 
     def loss(params, state, batch, key):
         ((h1, z1, p1), (h2, z2, p2)), stats = base.forward(
-            network,
-            params,
-            state["batch_stats"],
-            batch.views,
-            joint=False,
-            drop_path=key,
+            network, params, state["batch_stats"], batch.views, key, joint=False
         )
         z1, z2 = jax.lax.stop_gradient((z1, z2))
         queue, place = state["queue"], state["pointer"]
         near1 = losses.nearest_neighbours(z1, queue)
         near2 = losses.nearest_neighbours(z2, queue)
-        value = (
-            losses.nnclr(p2, queue[near1], temperature)
-            + losses.nnclr(p1, queue[near2], temperature)
-        ) / 2
+        value = losses.nnclr(p2, queue[near1], temperature)
+        value = (value + losses.nnclr(p1, queue[near2], temperature)) / 2
         known = batch.label >= 0
         right = known & (state["labels"][near1] == batch.label)
         metrics = {

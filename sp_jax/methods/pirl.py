@@ -23,6 +23,7 @@ Source: https://arxiv.org/abs/1912.01991; facebookresearch/vissl for sizes and c
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -32,7 +33,6 @@ import jax.numpy as jnp
 from sp_jax import losses, optim
 from sp_jax.augment import Augment, Jigsaw
 from sp_jax.methods import base
-from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
 OPTIMIZER = {
@@ -45,14 +45,8 @@ OPTIMIZER = {
     "by_epoch": True,
 }
 RULES = optim.DECAY_KERNELS
-PROBE = ProbeRecipe(
-    0.01,
-    256,
-    28,
-    scaled=True,
-    weight_decay=5e-4,
-    nesterov=True,
-    drops=(8, 16, 24),
+PROBE = base.ProbeRecipe(
+    0.01, 256, 28, scaled=True, weight_decay=5e-4, nesterov=True, drops=(8, 16, 24)
 )
 
 
@@ -60,13 +54,10 @@ def views(size: int) -> tuple[Augment, Jigsaw]:
     """An image, and a jigsaw of 3 x 3 patches."""
     image = Augment(
         size=size,
-        crop_scale=(0.08, 1.0),
         jitter=1.0,
         brightness=0.4,
         contrast=0.4,
         saturation=0.4,
-        hue=0.2,
-        grayscale=0.2,
         blur=0.0,
     )
     cell = round(size * 255 / 224 / 3)
@@ -95,9 +86,7 @@ class PIRLNetwork(nn.Module):
         mean = jnp.mean(parts.reshape(n, count, -1), axis=1)
         return mean, self.jigsaw_head(z, train)
 
-    def __call__(
-        self, image: jax.Array, patches: jax.Array, train: bool
-    ) -> tuple[Any, Any]:
+    def __call__(self, image: jax.Array, patches: jax.Array, train: bool) -> Any:
         """Both branches, to create all parameters."""
         return self.image(image, train), self.jigsaw(patches, train)
 
@@ -141,29 +130,21 @@ def create(
         raise ValueError(f"There is no loss {loss!r} in PIRL: use 'nce' or 'info_nce'.")
     hidden = (hidden_dim,) if hidden_dim else ()
 
-    def head(*widths, last_norm="none"):
-        return MLP(
-            (*widths, projection_dim),
-            hidden_norm=False,
-            last_norm=last_norm,
-            dtype=backbone.dtype,
-        )
+    def head(*widths, norm="none"):
+        widths = (*widths, projection_dim)
+        return MLP(widths, hidden_norm=False, last_norm=norm, dtype=backbone.dtype)
 
     norm = "plain" if projection_norm else "none"
-    network = PIRLNetwork(
-        backbone,
-        image_head=head(*hidden, last_norm=norm),
-        patch_head=head(*hidden),
-        jigsaw_head=head(last_norm=norm),
-    )
+    heads = head(*hidden, norm=norm), head(*hidden), head(norm=norm)
+    network = PIRLNetwork(backbone, *heads)
 
     def init(key, views):
         network_key, memory_key = jax.random.split(key)
-        variables = network.init(network_key, *views, train=False)
+        params, stats = base.init_network(network, network_key, *views)
         shape = (run.num_images, projection_dim)
         memory = jax.random.uniform(memory_key, shape, minval=-1.0)
-        return variables["params"], {
-            "batch_stats": variables.get("batch_stats", {}),
+        return params, {
+            "batch_stats": stats,
             "memory": losses.l2_normalize(memory),
             "normalizer": jnp.float32(0.0),
         }
@@ -172,47 +153,34 @@ def create(
         drop_key, negative_key = jax.random.split(key)
 
         def branch(number, method):
-            return network.apply(
-                {"params": params, "batch_stats": state["batch_stats"]},
-                batch.views[number],
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"drop_path": jax.random.fold_in(drop_key, number)},
-                method=method,
-            )
+            key = jax.random.fold_in(drop_key, number)
+            stats, view = state["batch_stats"], batch.views[number]
+            return base.apply(network, params, stats, view, key, method)
 
-        (h1, v1), new = branch(0, PIRLNetwork.image)
+        (h1, v1), stats = branch(0, PIRLNetwork.image)
         (h2, v2), _ = branch(1, PIRLNetwork.jigsaw)
         memory, image = state["memory"], batch.index[:, 0]
-        positives = memory[image]
         drawn = jax.random.randint(negative_key, (num_negatives,), 0, run.num_images)
-        negatives = memory[drawn]
+        positives, negatives = memories = memory[image], memory[drawn]
         normalizer = state["normalizer"]
         if loss == "nce":
             # Estimated once, from the first batch.
-            normalizer = jax.lax.cond(
-                batch.step == 0,
-                lambda: losses.nce_normalizer(
-                    v1, negatives, run.num_images, temperature
-                ),
-                lambda: normalizer,
+            estimate = functools.partial(
+                losses.nce_normalizer, v1, negatives, run.num_images, temperature
             )
+            normalizer = jax.lax.cond(batch.step == 0, estimate, lambda: normalizer)
             terms = [
-                losses.nce(
-                    v, positives, negatives, normalizer, run.num_images, temperature
-                )
+                losses.nce(v, *memories, normalizer, run.num_images, temperature)
                 for v in (v1, v2)
             ]
         else:
             terms = [
-                losses.memory_info_nce(v, positives, negatives, temperature)
-                for v in (v1, v2)
+                losses.memory_info_nce(v, *memories, temperature) for v in (v1, v2)
             ]
-        moved = memory_momentum * positives + (
-            1 - memory_momentum
-        ) * losses.l2_normalize(jax.lax.stop_gradient(v1))
+        new_memory = losses.l2_normalize(jax.lax.stop_gradient(v1))
+        moved = memory_momentum * positives + (1 - memory_momentum) * new_memory
         state = {
-            "batch_stats": new.get("batch_stats", {}),
+            "batch_stats": stats,
             "memory": base.write_rows(memory, image, losses.l2_normalize(moved)),
             "normalizer": normalizer,
         }
@@ -220,8 +188,7 @@ def create(
             "pair_cosine": base.pair_cosine(v1, v2),
             "memory_cosine": base.pair_cosine(v1, positives),
         }
-        return (terms[0] + terms[1]) / 2, base.Output(
-            state, metrics, jnp.stack([h1, h2], axis=1)
-        )
+        features = jnp.stack([h1, h2], axis=1)
+        return (terms[0] + terms[1]) / 2, base.Output(state, metrics, features)
 
     return base.Method(init, loss_fn)

@@ -17,14 +17,11 @@ Source: https://arxiv.org/abs/2011.10566; facebookresearch/simsiam for sizes and
 """
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
 from sp_jax.methods import base
-from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
-from sp_jax.optim import Rule
 
 OPTIMIZER = {
     "name": "sgd",
@@ -35,8 +32,8 @@ OPTIMIZER = {
     "by_epoch": True,
 }
 # The official code decays all parameters.
-RULES = (Rule("^predictor/", constant=True), *optim.DECAY_ALL)
-PROBE = ProbeRecipe(0.1, 4096, 90, scaled=True, larc=True)
+RULES = (optim.Rule("^predictor/", constant=True), *optim.DECAY_ALL)
+PROBE = base.ProbeRecipe(0.1, 4096, 90, scaled=True, larc=True)
 
 
 def views(size: int) -> tuple[Augment, Augment]:
@@ -44,13 +41,10 @@ def views(size: int) -> tuple[Augment, Augment]:
     view = Augment(
         size=size,
         crop_scale=(0.2, 1.0),
-        jitter=0.8,
         brightness=0.4,
         contrast=0.4,
         saturation=0.4,
         hue=0.1,
-        grayscale=0.2,
-        blur=0.5,
     )
     return view, view
 
@@ -77,38 +71,16 @@ def create(
         the standard deviation of the unit projections times the root of their width: about 1 in
         a healthy run and 0 after a collapse.
     """
+    widths, dtype = (projection_dim,) * projection_layers, backbone.dtype
     projector = MLP(
-        (projection_dim,) * projection_layers,
-        hidden_bias=False,
-        last_bias=False,
-        last_norm="plain",
-        dtype=backbone.dtype,
+        widths, hidden_bias=False, last_bias=False, last_norm="plain", dtype=dtype
     )
-    predictor = MLP(
-        (predictor_dim, projection_dim), hidden_bias=False, dtype=backbone.dtype
-    )
-    network = base.PredictorNetwork(backbone, projector, predictor)
+    predictor = MLP((predictor_dim, projection_dim), hidden_bias=False, dtype=dtype)
+    network = base.Network(backbone, projector, predictor)
 
-    def init(key, views):
-        params, stats = base.init_network(network, key, views[0])
-        return params, {"batch_stats": stats}
-
-    def loss(params, state, batch, key):
-        ((h1, z1, p1), (h2, z2, p2)), stats = base.forward(
-            network,
-            params,
-            state["batch_stats"],
-            batch.views,
-            joint=False,
-            drop_path=key,
-        )
+    def loss(batch, one, two):
+        (_, z1, p1), (_, z2, p2) = one, two
         value = (losses.simsiam(p1, z2) + losses.simsiam(p2, z1)) / 2
-        metrics = {
-            "pair_cosine": base.pair_cosine(z1, z2),
-            "projection_std": losses.feature_std(z1) * projection_dim**0.5,
-        }
-        return value, base.Output(
-            {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
-        )
+        return value, {"projection_std": losses.feature_std(z1) * projection_dim**0.5}
 
-    return base.Method(init, loss)
+    return base.siamese(network, loss, joint=False)

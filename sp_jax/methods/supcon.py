@@ -14,8 +14,8 @@ their positives.
 
 Differences: the loss is not multiplied by the temperature, as in SimCLR, too. The head of the
 official code has one hidden layer of 2048 (in the scripts none) and no normalisation, on
-features of length 1; its images are changed by AutoAugment; its LARS has the rate 0.4 and a
-weight decay of 1e-3.
+features of length 1; its images are changed by AutoAugment; its LARS has the learning
+rate 0.4 and a weight decay of 1e-3.
 
 Source: https://arxiv.org/abs/2004.11362; supcon in google-research/google-research for the
 temperature.
@@ -25,18 +25,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from sp_jax import losses
-from sp_jax.augment import Augment
 from sp_jax.methods import base, simclr
 from sp_jax.models import SimCLRHead
 
 OPTIMIZER = simclr.OPTIMIZER
 RULES = simclr.RULES
 PROBE = simclr.PROBE
-
-
-def views(size: int) -> tuple[Augment, Augment]:
-    """The two views of SimCLR."""
-    return simclr.views(size)
+views = simclr.views
 
 
 def create(
@@ -63,29 +58,12 @@ def create(
     head = SimCLRHead(projection_dim, projection_layers, dtype=backbone.dtype)
     network = base.Network(backbone, head)
 
-    def init(key, views):
-        params, stats = base.init_network(network, key, views[0])
-        return params, {"batch_stats": stats}
-
-    def loss(params, state, batch, key):
-        ((h1, z1), (h2, z2)), stats = base.forward(
-            network,
-            params,
-            state["batch_stats"],
-            batch.views,
-            joint=True,
-            drop_path=key,
-        )
+    def loss(batch, one, two):
+        (_, z1), (_, z2) = one, two
         # Pairs of the label of each, itself included; each other pair has two views.
         label = batch.label
         pairs = jnp.sum((label[:, None] == label) & (label >= 0), axis=1)
-        metrics = {
-            "pair_cosine": base.pair_cosine(z1, z2),
-            "positives": jnp.mean(2.0 * jnp.maximum(pairs, 1) - 1.0),
-        }
-        output = base.Output(
-            {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
-        )
-        return losses.supcon(z1, z2, label, temperature), output
+        metrics = {"positives": jnp.mean(2.0 * jnp.maximum(pairs, 1) - 1.0)}
+        return losses.supcon(z1, z2, label, temperature), metrics
 
-    return base.Method(init, loss, needs_labels=True)
+    return base.siamese(network, loss, joint=True, needs_labels=True)

@@ -29,10 +29,8 @@ import jax.numpy as jnp
 from sp_jax import losses, optim
 from sp_jax.augment import Augment
 from sp_jax.methods import base
-from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 from sp_jax.models.heads import torch_linear
-from sp_jax.optim import Rule
 
 # The official recipe for a batch of 256.
 OPTIMIZER = {
@@ -43,24 +41,14 @@ OPTIMIZER = {
     "warmup_epochs": 0.0,
     "final_factor": 0.001,
 }
-RULES = (Rule("^prototypes/", frozen_epochs=1.0), *optim.DECAY_ALL)
-PROBE = ProbeRecipe(0.3, 256, 100, weight_decay=1e-6)
+RULES = (optim.Rule("^prototypes/", frozen_epochs=1.0), *optim.DECAY_ALL)
+PROBE = base.ProbeRecipe(0.3, 256, 100, weight_decay=1e-6)
 
 
 def views(size: int, local_crops: int = 6) -> tuple[Augment, ...]:
-    """Two global views, and local crops of half the size."""
-    large = Augment(
-        size=size,
-        crop_scale=(0.14, 1.0),
-        jitter=0.8,
-        brightness=0.8,
-        contrast=0.8,
-        saturation=0.8,
-        hue=0.2,
-        grayscale=0.2,
-        blur=0.5,
-        std=(0.228, 0.224, 0.225),  # so in the official code
-    )
+    """Two global views with SimCLR's colours, and local crops of half the size."""
+    std = 0.228, 0.224, 0.225  # so in the official code
+    large = Augment(size=size, crop_scale=(0.14, 1.0), std=std)
     small = dataclasses.replace(large, size=size // 2, crop_scale=(0.05, 0.14))
     return (large,) * 2 + (small,) * local_crops
 
@@ -107,8 +95,7 @@ def create(
             authors advise a lower epsilon, more iterations, fewer prototypes.
         sinkhorn_iterations: of the codes.
         num_prototypes: number of prototypes.
-        queue_size: projections kept for each global view, a multiple of the batch size;
-            0 for none.
+        queue_size: projections of each global view, a multiple of the batch; 0: none.
         queue_starts: epoch in which the queue begins to fill.
         hidden_dim: width of the projector's hidden layer.
         projection_dim: width of the projections.
@@ -119,21 +106,14 @@ def create(
     Raises:
         ValueError: the queue does not fit the batch size.
     """
-    if queue_size % run.batch_size:
-        raise ValueError(
-            f"queue_size {queue_size} must be a multiple of the batch size "
-            f"{run.batch_size}."
-        )
-    network = SwAVNetwork(
-        backbone,
-        MLP((hidden_dim, projection_dim), dtype=backbone.dtype),
-        nn.Dense(
-            num_prototypes,
-            use_bias=False,
-            kernel_init=torch_linear,
-            precision=jax.lax.Precision.HIGHEST,  # the codes divide by a small epsilon
-        ),
+    if queue_size:
+        base.check_queue(queue_size, run.batch_size)
+    highest = jax.lax.Precision.HIGHEST  # the codes divide by a small epsilon
+    projector = MLP((hidden_dim, projection_dim), dtype=backbone.dtype)
+    prototypes = nn.Dense(
+        num_prototypes, use_bias=False, kernel_init=torch_linear, precision=highest
     )
+    network = SwAVNetwork(backbone, projector, prototypes)
     first_queue_step = round(queue_starts * run.steps_per_epoch)
 
     def init(key, views):
@@ -148,11 +128,8 @@ def create(
             return losses.sinkhorn(scores, epsilon, sinkhorn_iterations)
 
         def with_queue(scores):
-            earlier = jnp.matmul(
-                queue,
-                params["prototypes"]["kernel"],
-                precision=jax.lax.Precision.HIGHEST,
-            )
+            prototypes = params["prototypes"]["kernel"]
+            earlier = jnp.matmul(queue, prototypes, precision=highest)
             return alone(jnp.concatenate([earlier, scores]))[-scores.shape[0] :]
 
         if queue is None:
@@ -161,14 +138,8 @@ def create(
 
     def loss(params, state, batch, key):
         outputs, stats = base.forward(
-            network,
-            params,
-            state["batch_stats"],
-            batch.views,
-            joint=True,
-            drop_path=key,
+            network, params, state["batch_stats"], batch.views, key, joint=True
         )
-        new = {"batch_stats": stats}
         terms, codes, queues = [], [], []
         for g in range(2):
             _, z, scores = jax.lax.stop_gradient(outputs[g])
@@ -177,21 +148,17 @@ def create(
             if queue is not None:
                 moved = jnp.concatenate([z, queue[: -z.shape[0]]])
                 queues.append(jnp.where(batch.step >= first_queue_step, moved, queue))
-            terms += [
-                losses.swav(outputs[v][2], codes[g], temperature)
-                for v in range(len(batch.views))
-                if v != g
-            ]
+            others = [scores for v, (_, _, scores) in enumerate(outputs) if v != g]
+            terms += [losses.swav(scores, codes[g], temperature) for scores in others]
+        state = {"batch_stats": stats}
         if queue_size:
-            new["queue"] = jnp.stack(queues)
+            state["queue"] = jnp.stack(queues)
         (h1, z1, _), (h2, z2, _) = outputs[:2]
         used = jnp.zeros(num_prototypes).at[jnp.argmax(codes[0], axis=1)].set(1.0)
-        metrics = {
-            "pair_cosine": base.pair_cosine(z1, z2),
-            "used_prototypes": used.sum(),
-        }
+        cosine = base.pair_cosine(z1, z2)
+        metrics = {"pair_cosine": cosine, "used_prototypes": used.sum()}
         value = sum(terms) / len(terms)
-        return value, base.Output(new, metrics, jnp.stack([h1, h2], axis=1))
+        return value, base.Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
     def update(params, state, step):
         return _on_the_sphere(params), state

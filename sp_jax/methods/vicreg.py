@@ -16,27 +16,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from sp_jax import losses, optim
-from sp_jax.augment import Augment
 from sp_jax.methods import base, byol
-from sp_jax.methods.probe import ProbeRecipe
 from sp_jax.models import MLP
 
-# The rate is the authors' for 100 epochs at batch 256 (appendix C.4).
-OPTIMIZER = {
-    "name": "lars",
-    "learning_rate": 0.5,
-    "weight_decay": 1e-6,
-    "momentum": 0.9,
-    "warmup_epochs": 10.0,
-    "final_factor": 0.001,
-}
+# The learning rate is the authors' for 100 epochs at batch 256 (appendix C.4).
+OPTIMIZER = byol.OPTIMIZER | {"learning_rate": 0.5, "final_factor": 0.001}
 RULES = optim.DECAY_KERNELS
-PROBE = ProbeRecipe(0.02, 256, 100, weight_decay=1e-6)
-
-
-def views(size: int) -> tuple[Augment, Augment]:
-    """The two views of BYOL."""
-    return byol.views(size)
+PROBE = base.ProbeRecipe(0.02, 256, 100, weight_decay=1e-6)
+views = byol.views
 
 
 def create(
@@ -64,31 +51,12 @@ def create(
         The method; its state is `{"batch_stats": ...}`. Its metric `projection_std` is
         the mean standard deviation of a dimension, which the hinge pulls to 1.
     """
-    projector = MLP(
-        (projection_dim,) * projection_layers, last_bias=False, dtype=backbone.dtype
-    )
-    network = base.Network(backbone, projector)
+    widths = (projection_dim,) * projection_layers
+    projector = MLP(widths, last_bias=False, dtype=backbone.dtype)
 
-    def init(key, views):
-        params, stats = base.init_network(network, key, views[0])
-        return params, {"batch_stats": stats}
+    def loss(batch, one, two):
+        (_, z1), (_, z2) = one, two
+        metrics = {"projection_std": jnp.mean(jnp.std(z1, axis=0))}
+        return losses.vicreg(z1, z2, invariance, variance, covariance), metrics
 
-    def loss(params, state, batch, key):
-        ((h1, z1), (h2, z2)), stats = base.forward(
-            network,
-            params,
-            state["batch_stats"],
-            batch.views,
-            joint=False,
-            drop_path=key,
-        )
-        value = losses.vicreg(z1, z2, invariance, variance, covariance)
-        metrics = {
-            "pair_cosine": base.pair_cosine(z1, z2),
-            "projection_std": jnp.mean(jnp.std(z1, axis=0)),
-        }
-        return value, base.Output(
-            {"batch_stats": stats}, metrics, jnp.stack([h1, h2], axis=1)
-        )
-
-    return base.Method(init, loss)
+    return base.siamese(base.Network(backbone, projector), loss, joint=False)

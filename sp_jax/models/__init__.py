@@ -9,6 +9,7 @@ path.
 Images and parameters may be numpy's: `Any` in annotations.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -90,11 +91,8 @@ def check_features(name: str, backbone: nn.Module, shape: tuple[int, ...]) -> No
     Nothing is computed.
     """
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
-    features, _ = jax.eval_shape(
-        lambda key, x: backbone.init_with_output(key, x, False),
-        jax.random.key(0),
-        images,
-    )
+    make = functools.partial(backbone.init_with_output, train=False)
+    features, _ = jax.eval_shape(make, jax.random.key(0), images)
     if getattr(features, "ndim", 0) != 2 or features.dtype != jnp.float32:
         raise UserError(
             f"{name} has to map images to features float32 [N, D]; of float32 "

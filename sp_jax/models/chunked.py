@@ -93,20 +93,17 @@ class Chunked(Facts, nn.Module):
 
         def forward(chunk):
             rows, key = chunk
+            x = rows.reshape(-1, *rows.shape[2:])
+            rngs = None if key is None else {"drop_path": key}
             features, new = backbone.apply(
-                variables,
-                rows.reshape(-1, *rows.shape[2:]),
-                train,
-                mutable=["batch_stats"],
-                rngs=None if key is None else {"drop_path": key},
+                variables, x, train, mutable=["batch_stats"], rngs=rngs
             )
             features = features.reshape(*rows.shape[:2], -1)
             return features, new.get("batch_stats", {})
 
         # [N] -> [pairs of a chunk, chunks, rows of a pair]: a device's rows stay in it.
-        rows = x.reshape(
-            self.batch_size // self.chunks, self.chunks, -1, *x.shape[1:]
-        ).swapaxes(0, 1)
+        pairs = self.batch_size // self.chunks
+        rows = x.reshape(pairs, self.chunks, -1, *x.shape[1:]).swapaxes(0, 1)
         # A loop already keeps the compiler from sharing the two forwards.
         forward = jax.checkpoint(forward, prevent_cse=False)
         features, stats = jax.lax.map(forward, (rows, keys))

@@ -15,12 +15,10 @@ class Facts:
         patch_size: the sides of images have to be multiples of it, in pixels.
         image_size: side in pixels of the images that it was made for.
         chunked: a batch goes through it in parts, each normalised by itself.
-        is_transformer: it is fine-tuned by AdamW with layer-wise learning rates, as vision
-            transformers are; otherwise by SGD.
+        is_transformer: it is fine-tuned by AdamW, layer by layer; otherwise by SGD.
         token_kinds: values of its field `tokens` that choose the features; see
             `sp_jax.tokens`. The first is the default.
-        first_kernel: path in "params" of the kernel [k, k, 3, D] that is drawn; () if there
-            is none.
+        first_kernel: path in "params" of the kernel [k, k, 3, D] that is drawn; () if none.
         class_attention: a method `class_attention(variables, x)`: how much the class token
             of each head looks at each patch of images x in the last block, float32
             [N, heads, rows, columns]. None: there is no such thing.

@@ -1,5 +1,6 @@
 """Projection heads: what stands between the features and the loss in training only."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,8 @@ from jaxtyping import Array, DTypeLike, Float, Float32
 
 from sp_jax.losses import l2_normalize
 from sp_jax.models.layers import BatchNorm
+
+Rows = Float[Any, "n width"]
 
 # PyTorch's default for linear layers: uniform in +-1 / sqrt(fan_in).
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -32,8 +35,7 @@ class MLP(nn.Module):
         hidden_bias: whether the hidden dense layers have a bias.
         last_bias: whether the last one has.
         hidden_norm: batch normalisation before each ReLU.
-        last_norm: batch normalisation of the output: "none", "affine" or "plain" (no
-            scale and no bias).
+        last_norm: of the output: "none", "affine" or "plain" (no scale and no bias).
         dtype: compute dtype; parameters are float32, drawn as PyTorch draws them.
     """
 
@@ -45,28 +47,21 @@ class MLP(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Any, "n features"], train: bool
-    ) -> Float32[Array, "n {self.widths[-1]}"]:
+    def __call__(self, x: Rows, train: bool) -> Float32[Array, "n {self.widths[-1]}"]:
         """Map features through the layers."""
+        dense = functools.partial(nn.Dense, kernel_init=torch_linear, dtype=self.dtype)
         for i, width in enumerate(self.widths):
             last = i == len(self.widths) - 1
-            x = nn.Dense(
-                width,
-                use_bias=self.last_bias if last else self.hidden_bias,
-                kernel_init=torch_linear,
-                bias_init=torch_bias(x.shape[-1]),
-                dtype=self.dtype,
-                name=f"dense{i}",
-            )(x)
+            bias = self.last_bias if last else self.hidden_bias
+            init = torch_bias(x.shape[-1])
+            x = dense(width, use_bias=bias, bias_init=init, name=f"dense{i}")(x)
             if not last:
                 x = BatchNorm(name=f"bn{i}")(x, train) if self.hidden_norm else x
                 x = nn.relu(x)
             elif self.last_norm != "none":
                 affine = self.last_norm == "affine"
-                x = BatchNorm(use_scale=affine, use_bias=affine, name=f"bn{i}")(
-                    x, train
-                )
+                norm = BatchNorm(use_scale=affine, use_bias=affine, name=f"bn{i}")
+                x = norm(x, train)
         return x.astype(jnp.float32)
 
 
@@ -89,20 +84,14 @@ class SimCLRHead(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Any, "n width"], train: bool
-    ) -> Float32[Array, "n {self.features}"]:
+    def __call__(self, x: Rows, train: bool) -> Float32[Array, "n {self.features}"]:
         """Map features to projections."""
-        hidden = x.shape[-1]
+        hidden, init = x.shape[-1], nn.initializers.normal(0.01)
+        dense = functools.partial(nn.Dense, use_bias=False, kernel_init=init)
         for i in range(self.layers):
             last = i == self.layers - 1
-            x = nn.Dense(
-                self.features if last else hidden,
-                use_bias=False,
-                kernel_init=nn.initializers.normal(0.01),
-                dtype=self.dtype,
-                name=f"dense{i}",
-            )(x)
+            width = self.features if last else hidden
+            x = dense(width, dtype=self.dtype, name=f"dense{i}")(x)
             x = BatchNorm(use_bias=not last, name=f"bn{i}")(x, train)
             x = x if last else nn.relu(x)
         return x.astype(jnp.float32)
@@ -131,19 +120,13 @@ class DINOHead(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Any, "n features"], train: bool
-    ) -> Float32[Array, "n {self.out_dim}"]:
+    def __call__(self, x: Rows, train: bool) -> Float32[Array, "n {self.out_dim}"]:
         """Map features to logits."""
         widths = (self.hidden_dim, self.hidden_dim, self.bottleneck_dim)
+        # The official "truncated" normal is cut at 2, which is 100 standard deviations.
+        init = nn.initializers.normal(0.02)
         for i, width in enumerate(widths):
-            # The official "truncated" normal is cut at 2, which is 100 deviations.
-            x = nn.Dense(
-                width,
-                kernel_init=nn.initializers.normal(0.02),
-                dtype=self.dtype,
-                name=f"dense{i}",
-            )(x)
+            x = nn.Dense(width, kernel_init=init, dtype=self.dtype, name=f"dense{i}")(x)
             if i < 2:
                 x = BatchNorm(name=f"bn{i}")(x, train) if self.hidden_norm else x
                 x = nn.gelu(x, approximate=False)
@@ -160,19 +143,14 @@ class LastLayer(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "n width"]
-    ) -> Float32[Array, "n {self.features}"]:
+    def __call__(self, x: Rows) -> Float32[Array, "n {self.features}"]:
         """Map x to cosines."""
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", torch_linear, shape)
         kernel = l2_normalize(kernel.T).T.astype(self.dtype)
         # Sums are kept in float32: logits are divided by a temperature of 0.04.
-        y = jnp.matmul(
-            l2_normalize(x).astype(self.dtype),
-            kernel,
-            preferred_element_type=jnp.float32,
-        )
+        x = l2_normalize(x).astype(self.dtype)
+        y = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
         if self.unit:
             return y
         return y * self.param("scale", nn.initializers.ones, (self.features,))

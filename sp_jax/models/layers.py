@@ -66,12 +66,9 @@ class Conv(nn.Module):
             x = x[:, ::s, ::s]
             y = x.reshape(-1, x.shape[-1]) @ w[0, 0]
             return y.reshape(*x.shape[:-1], self.features)
+        padding, axes = ((pad, pad),) * 2, ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(
-            x,
-            w,
-            (s, s),
-            ((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            x, w, (s, s), padding, dimension_numbers=axes
         )
 
 
@@ -121,10 +118,7 @@ def _max_pool_backward(residuals, dy):
     # A pixel of an even row is the middle of one window, one of an odd row the end of
     # one and the start of the next; so for columns. Four kinds of pixel, interleaved.
     even = (part(1, 1), part(1, 0) + part(1, 2))
-    odd = (
-        part(0, 1) + part(2, 1),
-        part(0, 0) + part(0, 2) + part(2, 0) + part(2, 2),
-    )
+    odd = (part(0, 1) + part(2, 1), part(0, 0) + part(0, 2) + part(2, 0) + part(2, 2))
     dx = jnp.stack([jnp.stack(even, axis=3), jnp.stack(odd, axis=3)], axis=2)
     dx = dx.reshape(n, 2 * out_h, 2 * out_w, channels)
     return (dx[:, :height, :width],)
@@ -193,8 +187,7 @@ class BatchNorm(nn.Module):
     synchronised batch normalisation on any number of devices.
 
     Attributes:
-        momentum: share of the old running statistics kept at each step. PyTorch's
-            `momentum=0.1` is 0.9 here.
+        momentum: share of the old running statistics that is kept; 1 - PyTorch's.
         eps: added to the variance.
         use_scale: learn a scale (gamma).
         use_bias: learn a bias (beta).
@@ -215,11 +208,11 @@ class BatchNorm(nn.Module):
     ) -> Float[Array, "*batch channels"]:
         """Normalise x; with `train`, update the collection "batch_stats"."""
         c = x.shape[-1]
-        ones, zeros = jnp.ones((c,), jnp.float32), jnp.zeros((c,), jnp.float32)
-        scale = self.param("scale", self.scale_init, (c,)) if self.use_scale else ones
-        bias = (
-            self.param("bias", nn.initializers.zeros, (c,)) if self.use_bias else zeros
-        )
+        scale, bias = jnp.ones((c,), jnp.float32), jnp.zeros((c,), jnp.float32)
+        if self.use_scale:
+            scale = self.param("scale", self.scale_init, (c,))
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (c,))
         ra_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,))
         ra_var = self.variable("batch_stats", "var", jnp.ones, (c,))
         if not train:

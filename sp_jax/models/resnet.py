@@ -34,9 +34,7 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     @nn.compact
-    def __call__(
-        self, x: Map, train: bool
-    ) -> Float[Array, "n out_height out_width {self.width}"]:
+    def __call__(self, x: Map, train: bool) -> Float[Array, "n h w {self.width}"]:
         """Give a map with 1/stride of the rows and columns."""
         y = Conv(self.width, 3, self.stride, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, train))
@@ -55,9 +53,7 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     @nn.compact
-    def __call__(
-        self, x: Map, train: bool
-    ) -> Float[Array, "n out_height out_width {4*self.width}"]:
+    def __call__(self, x: Map, train: bool) -> Float[Array, "n h w {4*self.width}"]:
         """Give a map with 1/stride of the rows and columns."""
         y = Conv(self.width, 1, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, train))
@@ -148,13 +144,10 @@ class ResNet(Facts, nn.Module):
         self.bn1 = BatchNorm()
         block = nn.remat(self.block, static_argnums=2) if self.remat else self.block
         for stage, blocks in enumerate(self.stage_sizes):
+            width = self.width * 2**stage
             for i in range(blocks):
-                layer = block(
-                    width=self.width * 2**stage,
-                    stride=2 if stage > 0 and i == 0 else 1,
-                    zero_init_residual=self.zero_init_residual,
-                    dtype=self.dtype,
-                )
+                stride = 2 if stage > 0 and i == 0 else 1
+                layer = block(width, stride, self.zero_init_residual, self.dtype)
                 setattr(self, f"layer{stage + 1}_{i}", layer)
 
     def __call__(self, x: Images, train: bool) -> Float[Array, "n features"]:
@@ -166,9 +159,7 @@ class ResNet(Facts, nn.Module):
         x = self.last_stage(self.trunk(x, train), train)
         return jnp.mean(at_least_float32(x), axis=(1, 2))
 
-    def trunk(
-        self, x: Images, train: bool
-    ) -> Float[Array, "n out_height out_width channels"]:
+    def trunk(self, x: Images, train: bool) -> Float[Array, "n h w channels"]:
         """All but the last stage ("C4" in detection): 1/16 of the rows and columns.
 
         With the small stem the map has four times as many.
@@ -180,9 +171,7 @@ class ResNet(Facts, nn.Module):
             x = self._stage(x, stage, train)
         return x
 
-    def last_stage(
-        self, x: Map, train: bool
-    ) -> Float[Array, "n out_height out_width out_channels"]:
+    def last_stage(self, x: Map, train: bool) -> Float[Array, "n h w out_channels"]:
         """Halve the rows and columns of what `trunk` gives, or of a part of it."""
         return self._stage(x, len(self.stage_sizes) - 1, train)
 

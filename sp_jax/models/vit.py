@@ -33,7 +33,7 @@ DOMAINS = {
     "drop_path": BELOW_ONE,
 }
 
-# The official "truncated" normal is cut at 2, which is 100 deviations.
+# The official "truncated" normal is cut at 2, which is 100 standard deviations.
 normal = nn.initializers.normal(0.02)
 
 Images = Float[Any, "n height width channels"]
@@ -114,23 +114,11 @@ class PatchProjection(nn.Module):
 class PatchEmbed(nn.Module):
     """The projection under timm's name, `patch_embed/proj`."""
 
-    features: int
-    patch_size: int
-    xavier: bool
-    frozen: bool
-    dtype: DTypeLike
+    proj: PatchProjection
 
-    @nn.compact
-    def __call__(self, x: Images) -> Float[Array, "n patches {self.features}"]:
+    def __call__(self, x: Images) -> Tokens:
         """Map images to the features of their patches, row by row."""
-        return PatchProjection(
-            self.features,
-            self.patch_size,
-            self.xavier,
-            self.frozen,
-            self.dtype,
-            name="proj",
-        )(x)
+        return self.proj(x)
 
 
 class Attention(nn.Module):
@@ -214,8 +202,7 @@ class ViT(Facts, nn.Module):
         heads: number of heads of the attention.
         mlp_ratio: width between the two dense layers of a block, as a multiple of dim.
         patch_size: side of a patch in pixels.
-        image_size: side of the images that the learned position embedding fits. It is
-            interpolated for others.
+        image_size: that the learned position embedding fits; interpolated for others.
         drop_path: stochastic depth (arXiv 1603.09382): the probability that a sample
             skips a branch of the last block. It rises linearly from 0 in the first. It
             acts only with `train` and where `apply` is given the rng "drop_path", so a
@@ -324,16 +311,11 @@ class ViT(Facts, nn.Module):
                 f"{self.patch_size} px; choose another size of the images or patches."
             )
         grid = (height // self.patch_size, width // self.patch_size)
-        moco = self.position == "sincos"
-        x = PatchEmbed(
-            self.dim,
-            self.patch_size,
-            moco,
-            self.freeze_patch_embedding,
-            self.dtype,
-            name="patch_embed",
-        )(x)
-        x = at_least_float32(x)
+        moco, frozen = self.position == "sincos", self.freeze_patch_embedding
+        projection = PatchProjection(
+            self.dim, self.patch_size, moco, frozen, self.dtype, parent=None
+        )
+        x = at_least_float32(PatchEmbed(projection, name="patch_embed")(x))
         cls_init = nn.initializers.normal(1e-6) if moco else normal
         cls = self.param("cls_token", cls_init, (1, 1, self.dim))
         cls = jnp.broadcast_to(cls, (len(x), 1, self.dim)).astype(x.dtype)
@@ -344,17 +326,12 @@ class ViT(Facts, nn.Module):
             side = self.image_size // self.patch_size
             shape = (1, 1 + side * side, self.dim)
             x = x + resize_position(self.param("pos_embed", normal, shape), grid)
-        block = nn.remat(Block, static_argnums=2) if self.remat else Block
-        class_tokens = []
+        make = nn.remat(Block, static_argnums=2) if self.remat else Block
+        hidden, class_tokens = int(self.mlp_ratio * self.dim), []
         for i in range(self.depth):
-            x = block(
-                self.heads,
-                int(self.mlp_ratio * self.dim),
-                self.drop_path * i / max(self.depth - 1, 1),
-                moco,
-                self.dtype,
-                name=f"block{i}",
-            )(x, train)
+            drop = self.drop_path * i / max(self.depth - 1, 1)
+            block = make(self.heads, hidden, drop, moco, self.dtype, name=f"block{i}")
+            x = block(x, train)
             class_tokens.append(x[:, 0])
         norm = _norm(x.dtype, "norm")
         if self.tokens == "cls4":
@@ -375,12 +352,12 @@ class ViT(Facts, nn.Module):
     ) -> Float[Array, "n {self.heads} rows columns"]:
         """Attention of the class token in the last block; see `Facts.class_attention`."""
         last = (f"block{self.depth - 1}", "attn", "qkv")
+
+        def keep(layer: nn.Module, method: str) -> bool:
+            return layer.path[-3:] == last
+
         _, kept = self.apply(
-            variables,
-            x,
-            False,
-            capture_intermediates=lambda layer, _: layer.path[-3:] == last,
-            mutable="intermediates",
+            variables, x, False, capture_intermediates=keep, mutable="intermediates"
         )
         (qkv,) = jax.tree.leaves(kept)
         # [N, tokens, 3, heads, size], as the block itself takes them apart.

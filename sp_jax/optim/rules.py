@@ -12,8 +12,7 @@ class Rule(NamedTuple):
     """What the optimiser does to the parameters whose path matches.
 
     Attributes:
-        match: a regular expression, searched in the path, such as
-            "backbone/conv1/kernel".
+        match: a regular expression, searched in the path ("backbone/conv1/kernel").
         decay: apply weight decay.
         adapt: apply the trust ratio of LARS. LARC applies its own to every parameter.
         factor: multiplies the learning rate.

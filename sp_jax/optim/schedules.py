@@ -19,11 +19,7 @@ def linear_scaling(learning_rate: float, batch_size: int) -> float:
 
 
 def warmup_cosine(
-    peak: float,
-    total_steps: int,
-    warmup_steps: int,
-    final: float = 0.0,
-    hold: int = 1,
+    peak: float, total_steps: int, warmup_steps: int, final: float = 0.0, hold: int = 1
 ) -> optax.Schedule:
     """Rise linearly from 0 to `peak`, then fall along half a cosine to `final`.
 

@@ -65,11 +65,10 @@ def scale_by_trust_ratio(coefficient: float = 0.001) -> optax.GradientTransforma
         ratio = coefficient * w_norm / jnp.where(both, u_norm, 1.0)
         return update * jnp.where(both, ratio, 1.0)
 
-    return optax.stateless(
-        lambda updates, params: jax.tree.map(
-            scale, updates, leaf_norms(updates), leaf_norms(params)
-        )
-    )
+    def update(updates, params):
+        return jax.tree.map(scale, updates, leaf_norms(updates), leaf_norms(params))
+
+    return optax.stateless(update)
 
 
 def scale_by_larc(
@@ -90,11 +89,11 @@ def scale_by_larc(
         both = (w_norm > 0) & (g_norm > 0)
         return jnp.where(both, (g + weight_decay * w) * ratio, g)
 
-    return optax.stateless(
-        lambda grads, params: jax.tree.map(
-            scale, grads, params, leaf_norms(grads), leaf_norms(params)
-        )
-    )
+    def update(grads, params):
+        norms = leaf_norms(grads), leaf_norms(params)
+        return jax.tree.map(scale, grads, params, *norms)
+
+    return optax.stateless(update)
 
 
 def start_after(

@@ -9,6 +9,7 @@ silence. So each finished step also gets `MANIFEST.sha256`, in the format of `sh
 import contextlib
 import errno
 import hashlib
+import itertools
 import logging
 import os
 import pathlib
@@ -29,6 +30,7 @@ from sp_jax.json_file import read_json
 
 PyTree = Any
 MANIFEST = "MANIFEST.sha256"
+_LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -76,10 +78,9 @@ def newest_sound_step(directory: pathlib.Path) -> int | None:
         damage = find_damage(directory / str(step))
         if damage is None:
             return step
+        path = directory / str(step)
         logging.warning(
-            "Checkpoint %s is damaged (%s); the one before it is used.",
-            directory / str(step),
-            damage,
+            f"Checkpoint {path} is damaged ({damage}); the one before it is used."
         )
     return None
 
@@ -105,17 +106,15 @@ class _Manager(ocp.CheckpointManager):
     """
 
     def reached_preemption(self, step: int) -> bool:
-        del step
         return False
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager):
     """The checkpoints of one run.
 
     Args:
         directory: the folder; made if missing.
-        keep_last: how many of the newest to keep, at least 2, so that there is always
-            one to fall back to.
+        keep_last: how many of the newest to keep, at least 2: one to fall back to.
         keep_every: also keep each step that is a multiple of it; 0 for none.
     """
 
@@ -130,43 +129,37 @@ class Checkpoints:
         keep: list = [policies.LatestN(keep_last)]
         if keep_every:
             keep.append(policies.EveryNSteps(keep_every))
-        self._manager = _Manager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                create=True,
-                preservation_policy=policies.AnyPreservationPolicy(keep),
-                async_options=ocp.options.AsyncOptions(
-                    post_finalization_callback=self._write_manifests
-                ),
-            ),
+        after_each = ocp.options.AsyncOptions(
+            post_finalization_callback=self._write_manifests
         )
+        options = ocp.CheckpointManagerOptions(
+            create=True,
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            async_options=after_each,
+        )
+        self._manager = _Manager(self.directory, options=options)
 
     def _set_damaged_aside(self) -> None:
         # Moved, not deleted: a person may still want to look at it. It must leave the
         # folder, because Orbax refuses to save a step that exists.
         if jax.process_index() != 0:
             return
+        # Begun by a program that was killed.
         for left in self.directory.glob("*.orbax-checkpoint-tmp"):
-            shutil.rmtree(
-                left, ignore_errors=True
-            )  # begun by a program that was killed
+            shutil.rmtree(left, ignore_errors=True)
         for step in find_steps(self.directory):
             path = self.directory / str(step)
             damage = find_damage(path)
             if damage is None:
                 continue
-            aside = self.directory.parent / "damaged"
-            aside.mkdir(exist_ok=True)
-            number = 0
-            while (aside / f"{step}.{number}").exists():
-                number += 1
-            os.replace(path, aside / f"{step}.{number}")
+            folder = self.directory.parent / "damaged"
+            folder.mkdir(exist_ok=True)
+            places = (folder / f"{step}.{number}" for number in itertools.count())
+            aside = next(place for place in places if not place.exists())
+            os.replace(path, aside)
             logging.warning(
-                "Checkpoint %s is damaged (%s). It was moved to %s, and the one before "
-                "it is used.",
-                path,
-                damage,
-                aside / f"{step}.{number}",
+                f"Checkpoint {path} is damaged ({damage}). It was moved to {aside}, and "
+                "the one before it is used."
             )
 
     def _write_manifests(self) -> None:
@@ -188,9 +181,9 @@ class Checkpoints:
             OSError: there is not enough space on the disk, files may not become as large, or
                 the folder is not ours to write.
         """
-        if not os.access(self.directory, os.W_OK):
-            words = os.strerror(errno.EACCES)
-            raise PermissionError(errno.EACCES, words, str(self.directory))
+        folder = str(self.directory)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
         arrays = [x for x in jax.tree.leaves(state) if x.is_fully_addressable]
         # Orbax collects the parts of all processes before it puts them together.
         size = 2 * sum(x.nbytes for x in arrays) + 1_000_000
@@ -199,14 +192,13 @@ class Checkpoints:
         for space, code in ((free, errno.ENOSPC), (largest, errno.EFBIG)):
             if space != resource.RLIM_INFINITY and space < size:
                 text = f"{size / 1e6:.1f} MB are needed, there are {space / 1e6:.1f}"
-                raise OSError(code, text, str(self.directory))
+                raise OSError(code, text, folder)
 
     def restore(self, state: PyTree) -> tuple[PyTree, dict] | None:
         """Load the newest sound checkpoint.
 
         Args:
-            state: a state of the same structure, whose shapes, dtypes and shardings the
-                restored arrays get.
+            state: one whose structure, shapes, dtypes and shardings the restored one gets.
 
         Returns:
             The state and the meta data saved with it; None if there is none.
@@ -224,9 +216,10 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=args)
         except Exception as error:  # Orbax raises many types
+            words = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"Checkpoint {self.directory / str(step)} cannot be restored: its files are "
-                f"as they were written, but do not fit this program ({_first_line(error)}). "
+                f"as they were written, but do not fit this program ({words[:200]}). "
                 "Use another --workdir, or the version of the code that wrote it."
             ) from error
         return restored["state"], restored["meta"]
@@ -243,10 +236,6 @@ class Checkpoints:
         )
         with self._as_os_error():
             self._manager.save(step, args=args, force=True)
-
-    def __enter__(self) -> "Checkpoints":
-        """Nothing to begin."""
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Wait until all is written, unless another process may be dead."""
@@ -273,18 +262,7 @@ class Checkpoints:
         except OSError:
             raise
         except Exception as error:
-            for code in (
-                errno.ENOSPC,
-                errno.EDQUOT,
-                errno.EFBIG,
-                errno.EACCES,
-                errno.EROFS,
-            ):
-                if os.strerror(code) in str(error):
-                    words = os.strerror(code)
+            for code in _LIMITS:
+                if (words := os.strerror(code)) in str(error):
                     raise OSError(code, words, str(self.directory)) from error
             raise
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

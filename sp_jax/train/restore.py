@@ -37,24 +37,17 @@ def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
     if path.parent.name == "checkpoints" and path.name.isdecimal():
         damage = checkpoint.find_damage(path) if path.is_dir() else "it does not exist"
         if damage:
-            steps = checkpoint.find_steps(path.parent)
-            others = ", ".join(str(s) for s in reversed(steps) if str(s) != path.name)
-            raise UserError(
-                f"Checkpoint {given} cannot be used ({damage}): "
-                + (
-                    f"choose another step: {others}."
-                    if others
-                    else "there is no other."
-                )
-            )
+            steps = map(str, reversed(checkpoint.find_steps(path.parent)))
+            others = ", ".join(step for step in steps if step != path.name)
+            what = f"choose another step: {others}" if others else "there is no other"
+            raise UserError(f"Checkpoint {given} cannot be used ({damage}): {what}.")
         return path
     folder = path.parent if path.name == "checkpoints" else path
     steps = folder / "checkpoints"
     if not checkpoint.find_steps(steps):
         if steps.is_file():
-            raise UserError(
-                f"{steps} is a file, but has to be a folder of checkpoints."
-            )
+            text = f"{steps} is a file, but has to be a folder of checkpoints."
+            raise UserError(text)
         if (folder / "config.json").is_file():
             raise UserError(
                 f"The run in {given} has not saved a checkpoint yet: let it train on."
@@ -100,9 +93,8 @@ def load_backbone(path: str | os.PathLike) -> Backbone:
         for name, shape in _shapes(part).items():
             if saved.get(name) != shape:
                 there = f"it has {saved[name]}" if name in saved else "there is none"
-                raise ValueError(
-                    f"by its config {name} has the shape {shape}, but {there}"
-                )
+                text = f"by its config {name} has the shape {shape}, but {there}"
+                raise ValueError(text)
     except ImportFailed as error:
         text = f"Checkpoint {directory} cannot be opened. {error}"
         modules = meta.get("modules")
@@ -116,15 +108,13 @@ def load_backbone(path: str | os.PathLike) -> Backbone:
             f"Checkpoint {directory} does not fit this version of sp_jax ({why}): use the "
             "version that wrote it, see the versions in its meta/metadata."
         ) from error
+    restore = ocp.args.PyTreeRestore(
+        item=part,
+        partial_restore=True,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(part),
+    )
     with ocp.PyTreeCheckpointer() as reader:
-        loaded = reader.restore(
-            directory / "state",
-            args=ocp.args.PyTreeRestore(
-                item=part,
-                partial_restore=True,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(part),
-            ),
-        )
+        loaded = reader.restore(directory / "state", args=restore)
     backbone = recipe.freeze(loaded["params"], loaded["method_state"])
     info = meta | {"step": int(directory.name)}
     return dataclasses.replace(backbone, info=info)
@@ -148,18 +138,9 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _check_size(
-    config: Mapping[str, Any], saved: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Refuse the description of a network that is far larger than what was saved.
-
-    Building it, if only its shapes, could take for ever.
-
-    Raises:
-        ValueError: a number is too large.
-    """
-    sides = [side for shape in saved.values() for side in shape]
-    most = max([4096, *sides])
+def _check_size(config: Mapping[str, Any], saved: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a network far larger than what was saved: building it could take for ever."""
+    most = max(4096, *(side for shape in saved.values() for side in shape))
     sections = ("model", "method_options", "augment")
     for name, value in flatten({key: config[key] for key in sections}).items():
         parts = _PARTS.fullmatch(name.rpartition(".")[2])

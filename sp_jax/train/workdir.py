@@ -20,21 +20,10 @@ from sp_jax.train.writer import read_metrics
 # What may change between the start of a run and its resumption: nothing that touches
 # the parameters. Where the images and the table of pairs lie is told by `data.store` and
 # `data.pairs`; that they are the same is proved by their fingerprints.
-FREE_TO_CHANGE = (
-    "profile",
-    "evals",
-    "data.dir",
-    "data.store",
-    "data.pairs",
-    "data.placement",
-    "data.prefetch",
-    "data.workers",
-    "checkpoint",
-    "fsdp",
-    "steps_per_call",
-    "test_batch_size",
-    "test_every",
-    "checkpoint_of_backbone",
+FREE_TO_CHANGE = tuple(
+    "profile evals checkpoint fsdp steps_per_call test_batch_size test_every "
+    "checkpoint_of_backbone data.dir data.store data.pairs data.placement data.prefetch "
+    "data.workers".split()
 )
 # What a file system says that knows none.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
@@ -103,9 +92,8 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
         if getattr(error, "errno", None) not in (None, *_NO_LOCKS):
             raise
         logging.warning(
-            "The file system of %s knows no locks: see to it yourself that only one program "
-            "trains there.",
-            workdir,
+            f"The file system of {workdir} knows no locks: see to it yourself that only one "
+            "program trains there."
         )
     try:
         yield
@@ -123,9 +111,8 @@ def check_same_run(
     """
     before, after = flatten(before), flatten(after)
     for name in sorted(before | after):
-        if name in FREE_TO_CHANGE or before.get(name) == after.get(name):
-            continue
-        if name.startswith(tuple(f"{free}." for free in FREE_TO_CHANGE)):
+        free = f"{name}.".startswith(tuple(f"{free}." for free in FREE_TO_CHANGE))
+        if free or before.get(name) == after.get(name):
             continue
         raise UserError(
             f"{workdir} holds a run with config.{name} = {before.get(name)!r}, but "

@@ -31,10 +31,8 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     for number, text in enumerate(texts[:-1], 1):  # the last is empty, or cut short
         try:
             line = from_json(json.loads(text))
-            whole = isinstance(line["step"], int) and isinstance(
-                line["time"], float | int
-            )
-            if not whole or not all(isinstance(v, float | int) for v in line.values()):
+            numbers = all(isinstance(v, float | int) for v in line.values())
+            if not numbers or not isinstance(line["step"], int) or "time" not in line:
                 raise ValueError
         except (ValueError, KeyError, AttributeError, RecursionError):
             raise UserError(
@@ -64,9 +62,8 @@ class MetricsWriter:
     def __init__(self, workdir: str | os.PathLike, resume_step: int):
         workdir = pathlib.Path(workdir)
         path = workdir / "metrics.jsonl"
-        lines = read_metrics(workdir)
         kept, cut = [], []
-        for line in lines:
+        for line in read_metrics(workdir):
             # A run from the beginning keeps nothing, not even its step 0.
             keep = resume_step > 0 and line["step"] <= resume_step
             (kept if keep else cut).append(line)

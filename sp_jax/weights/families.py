@@ -7,7 +7,6 @@ once, each with the names of the library that calls it so. A backbone names its 
 
 import importlib
 from types import ModuleType
-from typing import Any
 
 import flax.linen as nn
 
@@ -29,8 +28,3 @@ def family(module: nn.Module) -> ModuleType:
             "read and written in checkpoints only."
         )
     return importlib.import_module(module.weights)
-
-
-def describe_module(module: nn.Module) -> dict[str, Any]:
-    """What is needed to build a backbone again, for JSON."""
-    return family(module).description(module)

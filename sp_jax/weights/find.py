@@ -57,26 +57,24 @@ def find_network(shapes: Shapes, wanted: str | None = None) -> Network:
     Raises:
         ValueError: there is no backbone, or it is not clear which one is meant.
     """
-    landmarks = {
-        name: (file, table)
+    landmarks = [
+        (first, (file, table))
         for file in FAMILIES
-        for name, table in file.LANDMARKS.items()
-    }
+        for first, table in file.LANDMARKS.items()
+    ]
     found = {}
     for name in shapes:
-        for first, known in landmarks.items():
-            if name == first or name.endswith(f".{first}"):
+        for first, known in landmarks:
+            if f".{name}".endswith(f".{first}"):
                 found[name.removesuffix(first)] = known
         match = resnet.NUMBERED.match(name)
         if match and {f"{match[1]}0.weight", f"{match[1]}1.weight"} <= shapes.keys():
             found.setdefault(match[1], (resnet, None))
     if not found:
-        such = (
-            f"; it has {min(shapes)}, for example" if shapes else "; it holds no arrays"
-        )
+        such = f"it has {min(shapes)}, for example" if shapes else "it holds no arrays"
         raise ValueError(
             "it has no ResNet of torchvision, timm or transformers, and no ViT of timm or "
-            f"transformers{such}."
+            f"transformers; {such}."
         )
     prefix = _choose(sorted(found), shapes, wanted)
     file, table = found[prefix]
@@ -95,15 +93,15 @@ def _choose(prefixes: list[str], shapes: Shapes, wanted: str | None) -> str:
     elif len(prefixes) == 1:
         return prefixes[0]
     else:
-        alike = all(
-            _inner(p, shapes) == _inner(prefixes[0], shapes) for p in prefixes[1:]
-        )
+        first, *rest = (_inner(prefix, shapes) for prefix in prefixes)
+        alike = all(inner == first for inner in rest)
         labels = {p: f".{p}".replace("_", "-") for p in prefixes}
-        for taken, rest in _EVALUATED:
+        for taken, passed in _EVALUATED:
             fitting = [p for p in prefixes if re.search(taken, labels[p])]
             others = [labels[p] for p in prefixes if p not in fitting]
+            known = all(re.search(passed, label) for label in others)
             # A student of another form than its teacher is what its authors want.
-            if alike and len(fitting) == 1 and all(re.search(rest, o) for o in others):
+            if alike and len(fitting) == 1 and known:
                 return fitting[0]
     names = ", ".join(repr(p.removesuffix(".")) for p in prefixes)
     if wanted is not None:

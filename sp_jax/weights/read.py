@@ -12,7 +12,7 @@ from sp_jax.augment.config import IMAGENET_MEAN, IMAGENET_STD
 from sp_jax.backbone import Backbone, Colour
 from sp_jax.errors import UserError
 from sp_jax.models.config import compute_dtype
-from sp_jax.weights.families import describe_module
+from sp_jax.weights.families import family
 from sp_jax.weights.find import INNER, find_network
 from sp_jax.weights.folder import find_file, folder_says
 from sp_jax.weights.names import gather
@@ -103,22 +103,16 @@ def load(
         raise UserError(f"{path} cannot be used: {error}") from error
     used = known | (state.keys() - simple.keys())
     left_out = [n for n in sorted(tensors.shapes) if names.get(n) not in used]
-    return Backbone(
-        module,
-        variables,
-        size=size,
-        mean=mean,
-        std=std,
-        info={
-            "path": str(path),
-            "guessed": "module" not in about,
-            "network": found.prefix.removesuffix("."),
-            "left_out": left_out,
-            "images": images,
-            "method": about.get("method"),
-            "step": about.get("step") or 0,
-        },
-    )
+    info = {
+        "path": str(path),
+        "guessed": "module" not in about,
+        "network": found.prefix.removesuffix("."),
+        "left_out": left_out,
+        "images": images,
+        "method": about.get("method"),
+        "step": about.get("step") or 0,
+    }
+    return Backbone(module, variables, size, mean, std, info)
 
 
 def _first(*values: Any) -> Any:
@@ -127,7 +121,7 @@ def _first(*values: Any) -> Any:
 
 def _as_described(module: nn.Module, described: Mapping[str, Any]) -> nn.Module:
     """The guessed network, if it is the one that the file describes."""
-    ours = describe_module(module)
+    ours = family(module).description(module)
     if described.get("position") == "learned" and ours.get("position") == "sincos":
         module = module.clone(position="learned")
         ours["position"] = "learned"
@@ -146,11 +140,9 @@ def _as_described(module: nn.Module, described: Mapping[str, Any]) -> nn.Module:
 def _check(
     module: nn.Module, size: Any, images: Any, mean: Colour, std: Colour
 ) -> None:
-    for side in (size, images):
-        if type(side) is not int or not 1 <= side <= _LARGEST:
+    for side, step in ((size, module.patch_size), (images, 1)):
+        if type(side) is not int or not 1 <= side <= _LARGEST or side % step:
             raise ValueError(f"its network takes no images of {side} px.")
-    if size % module.patch_size:
-        raise ValueError(f"its network takes no images of {size} px.")
     for colour in (mean, std):
         numbers = [x for x in colour if isinstance(x, int | float) and math.isfinite(x)]
         if len(colour) != 3 or len(numbers) != 3 or min(std) <= 0:

@@ -4,6 +4,7 @@ Our modules carry torchvision's names (ResNet) and timm's (ViT), so the way ther
 `layer1_0/conv1/kernel` [k, k, in, out] is `layer1.0.conv1.weight` [out, in, k, k].
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -48,7 +49,7 @@ def to_torch(module: nn.Module, variables: PyTree) -> State:
         (8, 4, 3, 3)
     """
     state = {}
-    for path, value in jax.tree_util.tree_flatten_with_path(variables)[0]:
+    for path, value in jax.tree.leaves_with_path(variables):
         name = _torch_name(path)
         state[name] = _turn(path, np.asarray(value, np.float32))
         if name.endswith("running_var"):
@@ -109,8 +110,7 @@ def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
 
     Args:
         module: the backbone that they are for.
-        state: arrays by torchvision's or timm's names. Names that the backbone does not
-            have are ignored.
+        state: arrays by torchvision's or timm's names; further names are ignored.
 
     Returns:
         "params" and "batch_stats", float32 NumPy arrays.
@@ -135,21 +135,21 @@ def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
             broken.append(name)
         return value
 
-    variables = jax.tree_util.tree_map_with_path(take, _shapes(module))
-    if missing or wrong or broken:
-        found = [f"{len(missing)} are missing, such as {missing[0]}"] if missing else []
-        if wrong:
-            found.append(f"{len(wrong)} have another shape, such as {wrong[0]}")
-        if broken:
-            found.append(f"{len(broken)} have no finite numbers, such as {broken[0]}")
+    variables = jax.tree.map_with_path(take, _shapes(module))
+    faults = {
+        "are missing": missing,
+        "have another shape": wrong,
+        "have no finite numbers": broken,
+    }
+    if found := [f"{len(n)} {what}, such as {n[0]}" for what, n in faults.items() if n]:
         raise ValueError(f"The weights do not fit the network: {'; '.join(found)}.")
     return {"batch_stats": {}, **variables}
 
 
 def owned_names(module: nn.Module) -> set[str]:
     """The names that `to_torch` gives for a module, without making parameters."""
-    paths = jax.tree_util.tree_flatten_with_path(_shapes(module))[0]
-    names = {_torch_name(path) for path, _ in paths}
+    leaves = jax.tree.leaves_with_path(_shapes(module))
+    names = {_torch_name(path) for path, _ in leaves}
     names |= {_counter(name) for name in names}
     return names | family(module).fixed(module).keys()
 
@@ -157,9 +157,8 @@ def owned_names(module: nn.Module) -> set[str]:
 def _shapes(module: nn.Module) -> PyTree:
     side = module.image_size
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    return jax.eval_shape(
-        lambda key, x: module.init(key, x, False), jax.random.key(0), images
-    )
+    init = functools.partial(module.init, train=False)
+    return jax.eval_shape(init, jax.random.key(0), images)
 
 
 def _torch_name(path) -> str:
@@ -178,8 +177,8 @@ def _turn(path, value: np.ndarray, back: bool = False) -> np.ndarray:
     """A kernel between [k, k, in, out] or [in, out] and [out, in, k, k] or [out, in]."""
     if path[-1].key != "kernel":
         return value
-    if value.ndim == 4:
-        value = value.transpose(2, 3, 1, 0) if back else value.transpose(3, 2, 0, 1)
+    if value.ndim == 2:
+        axes = 1, 0
     else:
-        value = value.T
-    return np.ascontiguousarray(value)
+        axes = (2, 3, 1, 0) if back else (3, 2, 0, 1)
+    return np.ascontiguousarray(value.transpose(axes))

@@ -17,15 +17,8 @@ KEY = "sp_jax"  # of what a file says of itself, as JSON
 TORCH = (".pth", ".pt", ".tar", ".bin", ".ckpt")
 _NESTED = 16  # dicts in dicts, at most
 # What a file may say of itself. The network is compared with the arrays, in read.py.
-_ABOUT = {
-    "module": dict,
-    "size": int,
-    "mean": list,
-    "std": list,
-    "images": dict,
-    "method": str,
-    "step": int,
-}
+_ABOUT = {"module": dict, "size": int, "mean": list, "std": list}
+_ABOUT |= {"images": dict, "method": str, "step": int}
 
 
 class Tensors(NamedTuple):
@@ -102,15 +95,14 @@ def _read_torch(path: pathlib.Path) -> Tensors:
         value = tensors[name].detach().resolve_neg()
         plain = value.layout is torch.strided and value.device.type == "cpu"
         if not plain or value.is_quantized or value.is_nested:
-            kind = "sparse, nested, quantised or without values"
-            raise _no_number(name, kind)
+            raise _no_number(name, "sparse, nested, quantised or without values")
         if value.dtype not in floats:
             raise _no_number(name, str(value.dtype).removeprefix("torch."))
         if value.nbytes > value.untyped_storage().nbytes():
             raise ValueError(f"{name} claims more numbers than the file holds.")
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
-    shapes = {name: _shape(value) for name, value in tensors.items()}
+    shapes = {n: () if v.is_nested else tuple(v.shape) for n, v in tensors.items()}
     return Tensors(shapes, get, _parse(getattr(content, KEY, "{}")))
 
 
@@ -130,10 +122,6 @@ def _flatten(content: Any, kind: type) -> dict[str, Any]:
     return found
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    return () if value.is_nested else tuple(value.shape)
-
-
 def _no_number(name: str, kind: str) -> ValueError:
     return ValueError(
         f"{name} is {kind}: give plain weights of 16, 32 or 64 bits in floating point."
@@ -144,16 +132,13 @@ def _parse(text: Any) -> dict[str, Any]:
     """What a file says of itself, from JSON."""
     try:
         about = json.loads(text)
-        wrong = [key for key, kind in _ABOUT.items() if not _is(about.get(key), kind)]
+        said = {key: about[key] for key in _ABOUT if about.get(key) is not None}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"what it says of itself ({KEY}) is damaged.") from error
-    if wrong:
-        raise ValueError(f"what it says of itself ({KEY}) is wrong: its {wrong[0]}.")
+    for key, value in said.items():
+        if not isinstance(value, _ABOUT[key]) or isinstance(value, bool):
+            raise ValueError(f"what it says of itself ({KEY}) is wrong: its {key}.")
     return about
-
-
-def _is(value: Any, kind: type) -> bool:
-    return value is None or (isinstance(value, kind) and not isinstance(value, bool))
 
 
 def import_torch():

@@ -15,9 +15,9 @@ import safetensors.numpy
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.files import write_bytes, write_text
-from sp_jax.weights.families import describe_module, family
+from sp_jax.weights.families import family
 from sp_jax.weights.names import State
-from sp_jax.weights.state_dict import names_of, rename, to_torch
+from sp_jax.weights.state_dict import rename, to_torch
 from sp_jax.weights.tensors import KEY, import_torch
 
 
@@ -72,13 +72,13 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
         OSError: it cannot be written; what was there before is untouched.
     """
     path = check_target(path, naming)
-    names_of(backbone.module, naming)
+    kind = family(backbone.module)
     state = to_torch(backbone.module, backbone.variables)
     state = rename(backbone.module, state, naming)
     config = backbone.info.get("config", {})
     data = config.get("data", {})
     about = {
-        "module": describe_module(backbone.module),
+        "module": kind.description(backbone.module),
         "size": backbone.size,
         "mean": list(backbone.mean),
         "std": list(backbone.std),
@@ -97,7 +97,7 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
     path.mkdir(parents=True, exist_ok=True)
     write_bytes(path / "model.safetensors", _safetensors(state, about))
     settings = {
-        "config.json": family(backbone.module).hugging_face_config(backbone.module),
+        "config.json": kind.hugging_face_config(backbone.module),
         "preprocessor_config.json": _preprocessor(backbone),
     }
     for name, content in settings.items():
@@ -113,7 +113,7 @@ def _safetensors(state: State, about: Mapping) -> bytes:
 
 def _pth(state: State, about: Mapping) -> bytes:
     torch = import_torch()
-    # An attribute of the dict is saved with it, and no library looks at it.
+    # An attribute of an OrderedDict is saved with it, and no library looks at it.
     tensors = collections.OrderedDict(
         (name, torch.tensor(value)) for name, value in state.items()
     )
@@ -134,13 +134,10 @@ class _Pickler(pickle.Pickler):
     """Arrays that each NumPy reads: as its version 2 pickles them, 1.25 does not."""
 
     def reducer_override(self, value):
-        if isinstance(value, np.ndarray):
-            return np.ndarray, (
-                value.shape,
-                value.dtype.str,
-                bytearray(value.tobytes()),
-            )
-        return NotImplemented
+        if not isinstance(value, np.ndarray):
+            return NotImplemented
+        content = bytearray(value.tobytes())
+        return np.ndarray, (value.shape, value.dtype.str, content)
 
 
 _WRITERS = {".safetensors": _safetensors, ".pth": _pth, ".pkl": _pkl}

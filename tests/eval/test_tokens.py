@@ -9,7 +9,6 @@ from sp_jax import models
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
-from sp_jax.tokens import of_tokens
 from tests.models.test_vit import timm_vit, to_timm, variables_of
 
 HALF = (0.5, 0.5, 0.5)
@@ -75,8 +74,8 @@ def test_who_has_none(pixels):
         with pytest.raises(
             UserError, match="Only vision transformers have tokens=mean"
         ):
-            of_tokens(backbone, "mean")
+            Extractor(backbone).of_tokens("mean")
     with pytest.raises(UserError, match="needs four blocks; there are 3"):
-        of_tokens(make(depth=3), "cls4")
+        Extractor(make(depth=3)).of_tokens("cls4")
     with pytest.raises(ValueError, match="no option 'tokens'"):
         models.get("vit_tiny", tokens="mean")

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sp_jax.methods.base import PredictorNetwork, forward
+from sp_jax.methods.base import Network, forward
 from sp_jax.models import MLP, get
 from tests.methods.build import apart, make, silent, unit
 
@@ -24,9 +24,7 @@ def nnclr():
 def projections(case):
     """Of the first views, by a forward of their own."""
     head = MLP((16, 16, 12), hidden_bias=False, last_bias=False, last_norm="affine")
-    network = PredictorNetwork(
-        get("resnet18", width=4), head, MLP((20, 12), hidden_bias=False)
-    )
+    network = Network(get("resnet18", width=4), head, MLP((20, 12), hidden_bias=False))
     stats = case.state["batch_stats"]
     run = jax.jit(lambda p: forward(network, p, stats, case.views[:1], joint=False)[0])
     ((_, z, _),) = run(case.params)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sp_jax import losses, methods, models, optim
-from sp_jax.methods.base import Network, PredictorNetwork, forward
+from sp_jax.methods.base import Network, forward
 from tests.methods.build import apart, leaves, make, noisy, silent, stem_mean, unit
 
 WIDTH = 32  # features of the tiny ResNet
@@ -144,8 +144,7 @@ def networks(name, case):
             mlp((20, 12), hidden_bias=False),
         ),
     }[name]
-    kind = Network if len(heads) == 1 else PredictorNetwork
-    return kind(backbone, *heads), Network(backbone, heads[0])
+    return Network(backbone, *heads), Network(backbone, heads[0])
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -199,8 +199,9 @@ def test_files_that_cannot_be_read(state, tmp_path):
 
 def test_a_newer_description_is_refused(backbones, tmp_path, monkeypatch):
     described = {"kind": "vit", **VIT, "registers": 4}
-    monkeypatch.setattr("sp_jax.weights.write.describe_module", lambda _: described)
-    path = weights.save(backbones["vit"], tmp_path / "a.safetensors", "timm")
+    with monkeypatch.context() as patch:
+        patch.setattr("sp_jax.weights.vit.description", lambda _: described)
+        path = weights.save(backbones["vit"], tmp_path / "a.safetensors", "timm")
     assert "not known here" in refused(path) and "registers" in refused(path)
 
 

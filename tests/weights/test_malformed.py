@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from sp_jax import weights
 from sp_jax.errors import UserError
 from sp_jax.models.resnet import BasicBlock, ResNet
-from sp_jax.weights.write import describe_module
+from sp_jax.weights.families import family
 from tests.torchvision_ref import torch
 from tests.weights.conftest import make, tensors
 
@@ -63,7 +63,7 @@ def refusal(tmp_path):
 )
 def test_a_description_that_its_arrays_do_not_fit(states, refusal, kind, change):
     module, state = states[kind]
-    about = {"module": describe_module(module) | change}
+    about = {"module": family(module).description(module) | change}
     assert next(iter(change)) in refusal(state, json.dumps(about))
 
 
