@@ -122,7 +122,7 @@ def make_table(store: ImageStore, first: np.ndarray, second: np.ndarray) -> Pair
     """The pairs as a table; a pair has the label of its first image."""
     encoder = _CHECKPOINT.value or _FEATURES.value or "shapes and colours"
     source = f"mutual {_NEIGHBOURS.value} nearest neighbours by {encoder}"
-    return PairTable.of(store, first, second, store.labels[first], source)
+    return PairTable.of(store, first, second, source)
 
 
 def draw_precision(

@@ -134,19 +134,16 @@ def contact_sheet(table: PairTable, store: ImageStore) -> Image.Image:
     count = min(_SHOWN, len(table))
     chosen = np.linspace(0, len(table) - 1, count).astype(int)
     size = store.images.shape[1]
-    scale = max(1, round(96 / size))
-    side, text, gap = size * scale, 14, 10
+    side, text, gap = size * max(1, round(96 / size)), 14, 10
     width, height = 2 * side + gap, side + text + gap
-    lines = -(-count // _COLUMNS)
-    columns = min(_COLUMNS, count)
+    columns, lines = min(_COLUMNS, count), -(-count // _COLUMNS)
     sheet = Image.new("RGB", (columns * width + gap, lines * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for place, row in enumerate(chosen):
         x, y = gap + place % _COLUMNS * width, place // _COLUMNS * height
         name = store.class_name(table.label[row])
         draw.text((x, y), name[: side // 4], "black", font)
-        images = store.read([table.first[row], table.second[row]])
-        for i, image in enumerate(images):
+        for i, image in enumerate(store.read([table.first[row], table.second[row]])):
             tile = Image.fromarray(image).resize((side, side), Image.NEAREST)
             sheet.paste(tile, (x + i * side, y + text))
     return sheet
