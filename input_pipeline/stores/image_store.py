@@ -197,27 +197,27 @@ def open_store(
         raise UserError(f"max_skipped must be from 0 to 1, a share, not {max_skipped}.")
     scheme, _, argument = name.partition(":")
     if scheme == "array_record" and argument:
-        prepared, folder = records.load(argument, image_size, resize, verify)
+        prepared = records.load(argument, image_size, resize, verify)
         declared = {}
     else:
         source = open_source(name)
-        prepared, folder = memory_map.load_or_prepare(
+        prepared = memory_map.load_or_prepare(
             source, image_size, resize, data_dir, max_skipped, verify
         )
         declared = {"root": source.root, "read_alpha": source.read_alpha}
-    images, digests, meta = prepared
-    report_skipped(meta, max_skipped, folder)
+    report_skipped(prepared, max_skipped)
+    meta = prepared.meta
     names = meta["attribute_names"]
     store = ImageStore(
         name=name,
         split="all",
-        images=images,
+        images=prepared.images,
         labels=np.asarray(meta["labels"], np.int32),
         class_names=tuple(meta["class_names"]),
         ids=tuple(meta["ids"]),
         attributes={k: np.asarray(x, np.int32) for k, x in meta["attributes"].items()},
         attribute_names={key: tuple(values) for key, values in names.items()},
-        digests=digests,
+        digests=prepared.digests,
         splits=tuple(meta["splits"]),
         **declared,
     )
