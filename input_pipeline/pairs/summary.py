@@ -73,17 +73,13 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
 
 
 def blank(store: ImageStore, rows: np.ndarray) -> np.ndarray:
-    """Which images have no contrast, bool [n]: every channel has a standard deviation
-    below 3 of 255 levels.
+    """Which images have no contrast, bool [n]: a pair of two of them teaches nothing.
 
-    A pair of two of them teaches nothing.
+    Every channel has a standard deviation below 3 of 255 levels.
     """
-    found = np.empty(len(rows), bool)
-    for start in range(0, len(rows), _IMAGES):
-        part = slice(start, start + _IMAGES)
-        pixels = store.read(rows[part])
-        found[part] = pixels.std((1, 2), dtype=np.float32).max(axis=1) < _BLANK
-    return found
+    parts = map(store.read, np.array_split(rows, len(rows) // _IMAGES + 1))
+    contrast = [x.std((1, 2), dtype=np.float32).max(axis=1) for x in parts]
+    return np.concatenate(contrast) < _BLANK
 
 
 def near_duplicates(
@@ -106,13 +102,11 @@ def similarity(store: ImageStore, first: np.ndarray, second: np.ndarray) -> np.n
 
     NaN where a thumbnail has no contrast: its correlation is undefined.
     """
-    found = np.empty(len(first), np.float32)
-    for start in range(0, len(first), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        a = _thumbnails(store.read(first[rows]))
-        b = _thumbnails(store.read(second[rows]))
-        found[rows] = (a * b).sum(1)
-    return found
+    found = []
+    for pairs in np.array_split(np.stack([first, second]), len(first) // _CHUNK + 1, 1):
+        a, b = (_thumbnails(store.read(rows)) for rows in pairs)
+        found.append((a * b).sum(1))
+    return np.concatenate(found)
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:

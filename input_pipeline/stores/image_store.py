@@ -119,10 +119,7 @@ class ImageStore:
         return self.class_names[label] if label >= 0 else ""
 
     def target(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Labels to predict: "label" or the name of an attribute.
-
-        Returns:
-          int32 [N] and the names of its values.
+        """Labels to predict, "label" or an attribute: int32 [N], and the names of its values.
 
         Raises:
           UserError: the store has no such attribute.
@@ -223,14 +220,14 @@ def open_store(
     )
     if split in (None, "all"):
         return store
+    if not meta["splits"]:
+        raise UserError(
+            f"{name} has no split {split!r}, only 'all': set the split to all, as in "
+            "--split=all or --config.data.split=all."
+        )
     if split not in meta["splits"]:
         known = ", ".join([*meta["splits"], "all"])
-        raise UserError(
-            f"{name} has no split {split!r}: choose one of {known}."
-            if meta["splits"]
-            else f"{name} has no split {split!r}, only 'all': set the split to all, as "
-            "in --split=all or --config.data.split=all."
-        )
+        raise UserError(f"{name} has no split {split!r}: choose one of {known}.")
     rows = np.asarray(meta["splits"][split], np.int64)
     return dataclasses.replace(store.take(rows), split=split)
 

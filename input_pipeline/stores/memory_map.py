@@ -20,15 +20,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from input_pipeline.stores import decode, preparing
+from input_pipeline.stores import decode, prepared_images, preparing
 from input_pipeline.stores.image_source import Source
-from input_pipeline.stores.prepared_images import (
-    Prepared,
-    data_root,
-    digest_pixels,
-    find_damaged,
-    open_folder,
-)
+from input_pipeline.stores.prepared_images import Prepared
 from sp_jax.cli import describe_os_error
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -82,7 +76,7 @@ def load_or_prepare(
     key = f"{FORMAT} {image_size} {resize} {decode.VERSION} {source.key}"
     key = hashlib.sha256(key.encode()).hexdigest()[:16]
     # A name may have 255 bytes on most disks.
-    final = data_root(data_dir) / f"{source.name[:50]}-{key}"
+    final = prepared_images.data_root(data_dir) / f"{source.name[:50]}-{key}"
 
     def make() -> None:
         if final.exists():  # A damaged one.
@@ -108,8 +102,9 @@ def _open(final: pathlib.Path, verify: bool) -> Prepared | None:
     """The prepared folder; None where it is missing or, with a warning, damaged."""
     if not final.exists():
         return None
+    path = final / "images.npy"
     try:
-        return open_folder(final, lambda _: NpyPixels(final / "images.npy"), verify)
+        return prepared_images.open_folder(final, lambda _: NpyPixels(path), verify)
     except (ValueError, EOFError, FileNotFoundError) as error:
         if isinstance(error.__cause__, OSError):  # It is there, and cannot be read.
             raise
@@ -138,7 +133,7 @@ class _Writer:
     def write(self, images: Iterator[np.ndarray]) -> None:
         for image in images:
             self._images[self._end] = image
-            self._digests[self._end] = digest_pixels(image)
+            self._digests[self._end] = prepared_images.digest_pixels(image)
             self._end += 1
         self._images.flush()
         self._digests.flush()
@@ -169,6 +164,7 @@ def _read_progress(
             lengths.append(count - len(skipped))
         images = NpyPixels(folder / "images.npy")
         digests = np.load(folder / "digests.npy", mmap_mode="r")
+        kept = np.arange(done - len(skipped))
         if (
             done in range(count + 1)
             and skipped.keys() <= set(range(done))
@@ -176,7 +172,7 @@ def _read_progress(
             and len(digests) in lengths
             and images.shape[1:] == (size, size, 3)
             and digests.shape[1:] == (32,)
-            and not len(find_damaged(images, digests, np.arange(done - len(skipped))))
+            and not len(prepared_images.find_damaged(images, digests, kept))
         ):
             return done, skipped
     return 0, {}

@@ -21,14 +21,9 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_module
 
-from input_pipeline.stores import decode, preparing
+from input_pipeline.stores import decode, prepared_images, preparing
 from input_pipeline.stores.image_source import Source
-from input_pipeline.stores.prepared_images import (
-    Prepared,
-    digest_pixels,
-    find_damaged,
-    open_folder,
-)
+from input_pipeline.stores.prepared_images import Prepared
 from sp_jax.cli import describe_os_error
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -147,7 +142,7 @@ def load(
         return RecordPixels(root, dict(zip(names, counts, strict=True)), image_size)
 
     try:
-        return open_folder(root, open_pixels, verify)
+        return prepared_images.open_folder(root, open_pixels, verify)
     except UserError as error:
         said = str(error).rstrip(".")
         if not said.endswith((_AGAIN, other)):
@@ -243,7 +238,7 @@ class _Writer:
         for image in images:
             with _disk_errors():
                 records.write(image.tobytes())
-            self._digests.append(digest_pixels(image))
+            self._digests.append(prepared_images.digest_pixels(image))
         with _disk_errors():
             records.close()
 
@@ -275,12 +270,12 @@ class _Writer:
         with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
             bad = {int(row): str(said) for row, said in read_json(noted).items()}
             digests = np.load(path)
-            count = len(rows) - len(bad)
+            kept = np.arange(count := len(rows) - len(bad))
             images = RecordPixels(self._folder, {self._names[shard]: count}, self._size)
             if (
                 bad.keys() <= set(rows)
                 and digests.shape == (count, 32)
-                and not len(find_damaged(images, digests, np.arange(count)))
+                and not len(prepared_images.find_damaged(images, digests, kept))
             ):
                 return bad
         return None
