@@ -87,13 +87,7 @@ class ImageStore:
         return whole.hexdigest()
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """Pixels of the given images.
-
-        Args:
-          indices: integers in [0, len(store)), of any shape [...].
-
-        Returns:
-          A new uint8 array [..., S, S, 3].
+        """Pixels of some images: a new uint8 [..., S, S, 3] for indices [...] in [0, N).
 
         Raises:
           IndexError: an index is negative or too large.

@@ -78,10 +78,7 @@ def open_folder(
 ) -> Prepared:
     """Open a prepared folder, and check it as the top of this file says.
 
-    Args:
-      folder: the folder.
-      open_pixels: from the meta data to the pixels.
-      verify: compare all images, whatever is noted.
+    Where `verify` is set, all images are compared, whatever is noted.
 
     Raises:
       UserError: names the file that is missing, damaged or was changed.

@@ -158,15 +158,10 @@ def write(
     max_skipped: float,
     shard_images: int,
 ) -> None:
-    """Prepare the images of a source into a folder.
+    """Prepare the images of a source into the folder `out`, if it does not hold the same ones.
 
-    Args:
-      source: the images.
-      out: the folder; one that holds the same images is left as it is.
-      image_size: side in pixels.
-      resize: see `decode`.
-      max_skipped: share of the images that may be unusable.
-      shard_images: images a file, but for the last and for those left out.
+    A file holds `shard_images` of them, but for the last and for those that are left out. The
+    other arguments are those of `open_store`.
 
     Raises:
       UserError: the folder holds something else, too many images are unusable, or the
