@@ -66,26 +66,20 @@ def semantic_table(store: ImageStore) -> PairTable:
     """The table to start from."""
     if _PAIRS.value and _PAIR_FOLDERS.value:
         raise UserError("Give --pairs or --pair_folders, not both.")
+    classes = pairing.read_classes(_CLASSES.value, store) if _CLASSES.value else None
+    small = {"allow_small": _SMALL.value}
     if not (_PAIRS.value or _PAIR_FOLDERS.value):
-        classes = (
-            pairing.read_classes(_CLASSES.value, store) if _CLASSES.value else None
-        )
         return pairing.class_pairs(
-            store,
-            _PER_CLASS.value,
-            seed=_SEED.value,
-            classes=classes,
-            allow_small=_SMALL.value,
+            store, _PER_CLASS.value, seed=_SEED.value, classes=classes, **small
         )
-    table = (
-        pairs.load_table(_PAIRS.value, store)
-        if _PAIRS.value
-        else pairing.folder_pairs(store)
-    )
-    if _CLASSES.value:
-        table = pairing.of_classes(table, pairing.read_classes(_CLASSES.value, store))
+    if _PAIRS.value:
+        table = pairs.load_table(_PAIRS.value, store)
+    else:
+        table = pairing.folder_pairs(store)
+    if classes is not None:
+        table = pairing.of_classes(table, classes)
     if _PER_CLASS.value:
-        table = pairing.subset(table, _PER_CLASS.value, allow_small=_SMALL.value)
+        table = pairing.subset(table, _PER_CLASS.value, **small)
     return table
 
 

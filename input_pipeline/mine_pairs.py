@@ -75,15 +75,18 @@ def mine() -> None:
         )
     first, second, score = first[~copies], second[~copies], score[~copies]
     taken = mutual_neighbours.limit_uses(first, second, _USES.value)
-    table, score = make_table(store, first[taken], second[taken]), score[taken]
+    first, second, score = first[taken], second[taken], score[taken]
+    encoder = _CHECKPOINT.value or _FEATURES.value or "shapes and colours"
+    source = f"mutual {_NEIGHBOURS.value} nearest neighbours by {encoder}"
+    table = PairTable.of(store, first, second, source)
     numbers = {
         "blank_images_left_out": int(blank.sum()),
         "near_duplicates_left_out": int(copies.sum()),
         "scores": [float(score.min()), float(score.max())],
     }
-    known = (target[table.first] >= 0) & (target[table.second] >= 0)
+    known = (target[first] >= 0) & (target[second] >= 0)
     if known.any():
-        same = (target[table.first] == target[table.second])[known]
+        same = (target[first] == target[second])[known]
         numbers["precision"] = float(same.mean())
         numbers["chance"] = mutual_neighbours.chance(target[(target >= 0) & ~blank])
         picture = out.with_name(f"{out.stem}-precision.png")
@@ -106,23 +109,10 @@ def find_features(store: ImageStore) -> np.ndarray:
             raise UserError(
                 "Without an encoder, images need at least 16 pixels a side."
             )
-        starts = range(0, len(store), _CHUNK)
-        return np.concatenate(
-            [
-                handmade_features.hog_and_colour(
-                    store.read(np.arange(start, min(start + _CHUNK, len(store))))
-                )
-                for start in starts
-            ]
-        )
+        parts = np.array_split(np.arange(len(store)), len(store) // _CHUNK + 1)
+        describe = handmade_features.hog_and_colour
+        return np.concatenate([describe(store.read(rows)) for rows in parts])
     return mutual_neighbours.read_features(_FEATURES.value, len(store))
-
-
-def make_table(store: ImageStore, first: np.ndarray, second: np.ndarray) -> PairTable:
-    """The pairs as a table; a pair has the label of its first image."""
-    encoder = _CHECKPOINT.value or _FEATURES.value or "shapes and colours"
-    source = f"mutual {_NEIGHBOURS.value} nearest neighbours by {encoder}"
-    return PairTable.of(store, first, second, store.labels[first], source)
 
 
 def draw_precision(
@@ -136,14 +126,12 @@ def draw_precision(
     left.set(xlabel="pairs taken, the best first", ylabel="precision", ylim=(0, 1))
     # Twenty groups of as many pairs.
     groups = [g for g in np.array_split(np.arange(len(same)), 20) if len(g)]
-    right.plot(
-        [score[g].mean() for g in groups], [same[g].mean() for g in groups], ".-"
-    )
+    means = [[x[g].mean() for g in groups] for x in (score, same)]
+    right.plot(*means, ".-")
     right.set(xlabel="score (cosine)", ylabel="precision", ylim=(0, 1))
+    line = {"color": "gray", "linestyle": "--", "label": f"chance, {chance:.2g}"}
     for axes in (left, right):
-        axes.axhline(
-            chance, color="gray", linestyle="--", label=f"chance, {chance:.2g}"
-        )
+        axes.axhline(chance, **line)
         axes.grid(alpha=0.3)
     left.legend()
     figure.savefig(path, dpi=120)

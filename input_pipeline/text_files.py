@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sp_jax.errors import UserError
 
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
 
 def decode(content: bytes, path: str | os.PathLike[str], errors: str = "strict") -> str:
     """The text of a file, with its line ends: UTF-8, or UTF-16 with a byte order mark.
@@ -24,7 +22,7 @@ def decode(content: bytes, path: str | os.PathLike[str], errors: str = "strict")
       UserError: it has another encoding, or is no text.
     """
     try:
-        if content.startswith(_UTF16):
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             text = content.decode("utf-16")
         else:
             text = content.decode("utf-8-sig", errors)
@@ -39,11 +37,7 @@ def decode(content: bytes, path: str | os.PathLike[str], errors: str = "strict")
 
 
 def read_lines(content: bytes, path: str | os.PathLike[str]) -> list[str]:
-    """The lines of a file as `decode` reads it; they end in LF, CR LF or CR.
-
-    Raises:
-      UserError: as `decode`.
-    """
+    """The lines of a file as `decode` reads it; they end in LF, CR LF or CR."""
     # Not splitlines(): names may hold what it takes for a line end.
     text = decode(content, path).replace("\r\n", "\n").replace("\r", "\n")
     return text.split("\n")

@@ -119,9 +119,8 @@ class Curation:
         label = self.store.labels[self.table.first[pair]]
         if label < 0:
             raise UserError("This image has no label, so there is no class to swap in.")
-        standing = self.status != REJECTED
-        used = {*self.table.first[standing], *self.second[standing]}
-        used |= {self.table.first[pair]}
+        first, standing = self.table.first, self.status != REJECTED
+        used = {*first[standing], *self.second[standing], first[pair]}
         free = [i for i in np.flatnonzero(self.store.labels == label) if i not in used]
         if not free:
             raise UserError(

@@ -34,13 +34,7 @@ _WORDS = {ACCEPTED: "accepted", REJECTED: "rejected"}
 def make_app(
     curation: Curation, picture: Callable[[int], bytes], export: pathlib.Path
 ) -> flask.Flask:
-    """The page.
-
-    Args:
-      curation: the pairs and the decisions on them.
-      picture: row of the store to a PNG file.
-      export: CSV file for the accepted pairs.
-    """
+    """The page; `picture` makes PNG files of rows, and `export` is for the accepted pairs."""
     app = flask.Flask(__name__, template_folder=str(pathlib.Path(__file__).parents[1]))
     # A page of another site must not reach this one by a name that resolves to here.
     app.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost"]
@@ -171,27 +165,21 @@ def _progress(curation: Curation, pair: int) -> dict[str, Any]:
     classes, first, place = np.unique(
         curation.table.label, return_index=True, return_inverse=True
     )
-    accepted = np.bincount(place, curation.status == ACCEPTED).astype(int)
-    rejected = np.bincount(place, curation.status == REJECTED).astype(int)
-    pairs_of = np.bincount(place)
+    counts = {
+        "first": first,
+        "accepted": np.bincount(place, curation.status == ACCEPTED),
+        "rejected": np.bincount(place, curation.status == REJECTED),
+        "pairs": np.bincount(place),
+    }
     order = np.argsort(first)
     here = int(np.flatnonzero(order == place[pair])[0])
     before = max(here - _NEAR, 0)
-    near = order[before : here + _NEAR + 1]
-    return {
-        "before": before,
-        "near": [
-            {
-                "name": curation.class_name(classes[i]),
-                "first": int(first[i]),
-                "accepted": int(accepted[i]),
-                "rejected": int(rejected[i]),
-                "pairs": int(pairs_of[i]),
-            }
-            for i in near
-        ],
-        "behind": len(order) - before - len(near),
-    }
+    near = [
+        {"name": curation.class_name(classes[i])}
+        | {name: int(count[i]) for name, count in counts.items()}
+        for i in order[before : here + _NEAR + 1]
+    ]
+    return {"before": before, "near": near, "behind": len(order) - before - len(near)}
 
 
 def original_pictures(store: ImageStore) -> Callable[[int], bytes]:
@@ -204,10 +192,8 @@ def original_pictures(store: ImageStore) -> Callable[[int], bytes]:
 
     def picture(row: int) -> bytes:
         content = read(rows[store.ids[row]])
-        if isinstance(content, bytes):
-            image = decode.open_rgb(content)
-        else:
-            image = Image.fromarray(content)
+        encoded = isinstance(content, bytes)
+        image = decode.open_rgb(content) if encoded else Image.fromarray(content)
         image.thumbnail((_SIDE, _SIDE))
         return _png(image)
 

@@ -16,11 +16,10 @@ from sp_jax.errors import UserError
 def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTable:
     """Pair different images of the same class.
 
-    The k images of a class are laid on a circle in random order; round r pairs each
-    image with the one r places on. So in every full round each image is `first` once
-    and `second` once, and no unordered pair occurs in two rounds: round r runs for
-    r < k, r <= k/2, and at r = k/2 > 1 takes half of the circle. (For k = 2, round 1
-    gives (a, b) and (b, a).)
+    The k images of a class are laid on a circle in random order; round r pairs each image with
+    the one r places on. So in every full round each image is `first` once and `second` once,
+    and no unordered pair occurs in two rounds: round r runs for r < k, r <= k/2, and at
+    r = k/2 > 1 takes half of the circle. (For k = 2, round 1 gives (a, b) and (b, a).)
 
     Args:
       store: labelled images; unlabelled ones (-1) are left out.
@@ -28,8 +27,8 @@ def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTabl
       seed: the table is a function of the store and this number.
 
     Returns:
-      The pairs, round by round, within a round by class. Images that are alone in
-      their class are left out, counted in `source`.
+      The pairs, round by round, within a round by class. Images that are alone in their class
+      are left out, counted in `source`.
 
     Raises:
       UserError: rounds < 1, or no class has two images.
@@ -46,62 +45,50 @@ def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTabl
         )
     parts = []
     for step in range(1, rounds + 1):
-        for label, circle in circles.items():
+        for circle in circles.values():
             count = len(circle)
             if step <= count // 2:
                 used = count // 2 if 1 < step == count / 2 else count
-                second = np.roll(circle, -step)[:used]
-                parts.append((circle[:used], second, np.full(used, label)))
+                parts.append([circle[:used], np.roll(circle, -step)[:used]])
     source = f"semantic pairs, rounds={rounds}, seed={seed}"
     if alone:
         source += f"; {alone} images alone in their class left out"
-    return _table(store, parts, source)
+    return PairTable.of(store, *np.concatenate(parts, axis=1), source)
 
 
 def own_pairs(store: ImageStore) -> PairTable:
     """Pair each image with itself: augmentation pairs of a store without labels."""
-    rows = np.arange(len(store), dtype=np.int32)
-    return _table(store, [(rows, rows, store.labels)], "each image with itself")
+    rows = np.arange(len(store))
+    return PairTable.of(store, rows, rows, "each image with itself")
 
 
 def augmented_pairs(table: PairTable) -> PairTable:
-    """The matched augmentation pairs: same first images, each paired with itself.
-
-    As many pairs, from the same images: what a semantic table must be compared with.
-    """
-    return dataclasses.replace(
-        table,
-        second=table.first,
-        source=f"augmentation pairs matched to: {table.source}",
-    )
+    """As many pairs of each first image with itself: what to compare a semantic table with."""
+    source = f"augmentation pairs matched to: {table.source}"
+    return dataclasses.replace(table, second=table.first, source=source)
 
 
 def only_shown(
     store: ImageStore, table: PairTable, pairing: str
 ) -> tuple[ImageStore, PairTable]:
-    """The store and the table without the images that training never shows.
+    """The store and the table without the images that training never shows, renumbered.
 
-    For methods with a memory of each image: the row of one that is not shown would keep
-    its random start.
+    For methods with a memory of each image: the row of one that is not shown would keep its
+    random start.
 
     Args:
       store: the images of the table.
       table: pairs of the store.
       pairing: as in `sampling.Sampler`; "augmented" shows the first images only.
-
-    Returns:
-      The same two if all images are shown, else both with new row numbers.
     """
     second = table.first if pairing == "augmented" else table.second
     shown, rows = np.unique(np.stack([table.first, second]), return_inverse=True)
     if len(shown) == len(store):
         return store, table
     store = store.take(shown)
-    first, second = rows.reshape(2, -1).astype(np.int32)
-    fingerprint = store.fingerprint
-    return store, dataclasses.replace(
-        table, first=first, second=second, fingerprint=fingerprint
-    )
+    first, second = rows.reshape(2, -1)
+    new = {"first": first, "second": second, "fingerprint": store.fingerprint}
+    return store, dataclasses.replace(table, **new)
 
 
 def class_pairs(
@@ -150,23 +137,20 @@ def class_pairs(
                     "it out of --classes, or take what there is with --allow_small."
                 )
             small += 1
-        first, second = _around(circle, min(wanted, most))
-        parts.append((first, second, np.full(len(first), c)))
+        parts.append(_around(circle, min(wanted, most)))
     if not parts:
         raise UserError(f"{store.name!r}, split {store.split!r}, has no labels.")
     wanted = f"{pairs_per_class} pairs" if pairs_per_class else "pairs"
     source = f"{wanted} a class, {len(parts)} classes, seed={seed}"
     if small:
         source += f"; {small} classes have fewer"
-    return _table(store, parts, source)
+    return PairTable.of(store, *np.concatenate(parts, axis=1), source)
 
 
 def _circles(labels: np.ndarray, seed: int) -> dict[int, np.ndarray]:
     """The rows of each label in random order; those of negative labels are left out."""
     circles = {}
-    order = np.argsort(labels, kind="stable")
-    classes, starts = np.unique(labels[order], return_index=True)
-    for label, rows in zip(classes.tolist(), np.split(order, starts[1:]), strict=True):
+    for label, rows in _rows_by_label(labels).items():
         if label >= 0:
             # Raw bits: NumPy promises that these, not its permutations, never change.
             sequence = np.random.SeedSequence(seed, spawn_key=(label,))
@@ -175,10 +159,15 @@ def _circles(labels: np.ndarray, seed: int) -> dict[int, np.ndarray]:
     return circles
 
 
-def _around(circle: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first pairs on a circle: neighbours that share nothing before all others."""
-    count = len(circle)
-    first, second = [circle[:0]], [circle[:0]]
+def _rows_by_label(labels: np.ndarray) -> dict[int, np.ndarray]:
+    order = np.argsort(labels, kind="stable")
+    classes, starts = np.unique(labels[order], return_index=True)
+    return dict(zip(classes.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _around(circle: np.ndarray, wanted: int) -> np.ndarray:
+    """The first pairs on a circle, [2, n]: neighbours that share nothing come first."""
+    count, pairs = len(circle), np.stack([circle[:0]] * 2)
     for step in range(1, count // 2 + 1):
         start = np.arange(count)
         if step == count / 2:
@@ -186,11 +175,11 @@ def _around(circle: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
         elif step == 1:  # (0, 1), (2, 3) ..., one that is left over, (1, 2), (3, 4) ...
             left = start[count - count % 2 :]
             start = np.concatenate([start[:-1:2], left, start[1::2]])
-        first.append(circle[start])
-        second.append(circle[(start + step) % count])
-        if sum(map(len, first)) >= wanted:
+        more = circle[[start, (start + step) % count]]
+        pairs = np.concatenate([pairs, more], axis=1)
+        if pairs.shape[1] >= wanted:
             break
-    return np.concatenate(first)[:wanted], np.concatenate(second)[:wanted]
+    return pairs[:, :wanted]
 
 
 def folder_pairs(store: ImageStore) -> PairTable:
@@ -211,9 +200,8 @@ def folder_pairs(store: ImageStore) -> PairTable:
                 f"The folder {name!r} of {store.name!r} holds {len(rows)} images, not "
                 "2: put the two images of each pair into a folder of their own."
             )
-    pairs = np.array(list(groups.values()))
-    first, second = pairs.T
-    return _table(store, [(first, second, store.labels[first])], "two images a folder")
+    first, second = np.array(list(groups.values())).T
+    return PairTable.of(store, first, second, "two images a folder")
 
 
 def of_classes(table: PairTable, classes: Iterable[int]) -> PairTable:
@@ -230,22 +218,17 @@ def subset(
     Raises:
       UserError: a class has fewer pairs, and `allow_small` is false.
     """
-    order = np.argsort(table.label, kind="stable")
-    classes, starts, counts = np.unique(
-        table.label[order], return_index=True, return_counts=True
-    )
-    for c, count in zip(classes, counts, strict=True):
-        if count < pairs_per_class and not allow_small:
+    kept = []
+    for c, rows in _rows_by_label(table.label).items():
+        if len(rows) < pairs_per_class and not allow_small:
             which = f"of class number {c}" if c >= 0 else "without a label"
             raise UserError(
-                f"There are {count} pairs {which}, not {pairs_per_class}: ask for "
+                f"There are {len(rows)} pairs {which}, not {pairs_per_class}: ask for "
                 "fewer, or take what there is with --allow_small."
             )
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order)) - np.repeat(starts, counts)
-    return table.take(
-        rank < pairs_per_class, f"the first {pairs_per_class} pairs a class of"
-    )
+        kept.append(rows[:pairs_per_class])
+    how = f"the first {pairs_per_class} pairs a class of"
+    return table.take(np.sort(np.concatenate(kept)), how)
 
 
 def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> PairTable:
@@ -270,11 +253,8 @@ def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> Pai
     for members in _circles(table.label + 1, seed).values():  # -1: without a label
         kept = members[: round(semantic_fraction * len(members))]
         second[kept] = table.second[kept]
-    return dataclasses.replace(
-        table,
-        second=second,
-        source=f"{semantic_fraction:g} semantic, seed={seed}, of: {table.source}",
-    )
+    source = f"{semantic_fraction:g} semantic, seed={seed}, of: {table.source}"
+    return dataclasses.replace(table, second=second, source=source)
 
 
 def read_classes(path: str, store: ImageStore) -> list[int]:
@@ -283,8 +263,7 @@ def read_classes(path: str, store: ImageStore) -> list[int]:
     Empty lines and those that begin with # are passed over.
 
     Raises:
-      UserError: the file is missing or no text, or names a class twice or one that is not
-        there.
+      UserError: the file is missing or no text, or names a class twice or an unknown one.
     """
     try:
         lines = text_files.read_lines(pathlib.Path(path).read_bytes(), path)
@@ -300,29 +279,18 @@ def read_classes(path: str, store: ImageStore) -> list[int]:
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
+        where = f"{path}, line {number}"
         found = find(line)
         if found is None:
             found = find_word(line)
-            if found is not None and counts[words[found]] > 1:
+            if found is not None and (count := counts[words[found]]) > 1:
                 raise UserError(
-                    f"{path}, line {number}: {counts[words[found]]} classes of "
-                    f"{store.name!r} begin with {line!r}: write the whole name."
+                    f"{where}: {count} classes of {store.name!r} begin with {line!r}: "
+                    "write the whole name."
                 )
         if found is None:
-            raise UserError(
-                f"{path}, line {number}: {store.name!r} has no class {line!r}."
-            )
+            raise UserError(f"{where}: {store.name!r} has no class {line!r}.")
         if found in chosen:
-            raise UserError(f"{path}, line {number}: class {line!r} comes twice.")
+            raise UserError(f"{where}: class {line!r} comes twice.")
         chosen.append(found)
     return chosen
-
-
-def _table(
-    store: ImageStore,
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    source: str,
-) -> PairTable:
-    """A table for a store from parts of its columns first, second and label."""
-    first, second, label = map(np.concatenate, zip(*parts, strict=True))
-    return PairTable.of(store, first, second, label, source)

@@ -41,7 +41,7 @@ class DevicePixels:
         images = store.images[np.arange(len(store))]
         self.arrays = {
             name: jax.make_array_from_process_local_data(sharding, x)
-            for name, x in {"image": images, **sampler.columns}.items()
+            for name, x in {"image": images, **sampler.table.columns}.items()
         }
         self._sampler = sampler
 
@@ -100,8 +100,7 @@ def place(
             f"config.data.placement is {asked!r}: use one of {', '.join(PLACEMENTS)}."
         )
     size = float(np.prod(store.images.shape, dtype=np.float64))
-    free = _free_memory()
-    if free is None:
+    if (free := _free_memory()) is None:
         words = f"{size / 1e9:.2f} GB; this kind of device does not tell its memory"
         return ("device" if asked == "device" else "stream"), words
     words = f"{size / 1e9:.2f} GB of pixels, {free / 1e9:.1f} GB of free device memory"

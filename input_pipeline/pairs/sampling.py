@@ -62,8 +62,7 @@ class Sampler:
             )
         if not 0.0 <= self.semantic_fraction <= 1.0:
             raise UserError(
-                "semantic_fraction must be between 0 and 1, not "
-                f"{self.semantic_fraction}."
+                f"semantic_fraction must be between 0 and 1, not {self.semantic_fraction}."
             )
         check_seed(self.seed)
 
@@ -72,11 +71,6 @@ class Sampler:
         """P // B."""
         return len(self.table) // self.batch_size
 
-    @property
-    def columns(self) -> dict[str, np.ndarray]:
-        """The columns of the table by name, int32 [P]."""
-        return {k: getattr(self.table, k) for k in ("first", "second", "label")}
-
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """The global batch of a step >= 0, without end.
 
@@ -84,7 +78,7 @@ class Sampler:
           "index" int32 [B, V], rows of the store, and "label" int32 [B].
         """
         order = self._order_on_host(step // self.steps_per_epoch)
-        return self.rows(self.columns, step, order, np)
+        return self.rows(self.table.columns, step, order, np)
 
     def order(self, epoch: Any, xp: ModuleType) -> Any:
         """The permutation of the pairs in an epoch: integers [P].
@@ -129,11 +123,7 @@ class Sampler:
 
 
 def check_seed(seed: int) -> None:
-    """Check what `random_bits` takes.
-
-    Raises:
-      UserError: the seed is out of range.
-    """
+    """Raise UserError unless `random_bits` takes the seed."""
     if not 0 <= seed < 2**32:
         raise UserError(f"seed must be at least 0 and below 2^32, but is {seed}.")
 

@@ -21,10 +21,7 @@ Batch = dict[str, np.ndarray]
 
 
 def make_dataset(
-    store: ImageStore,
-    sampler: Sampler,
-    process_index: int = 0,
-    process_count: int = 1,
+    store: ImageStore, sampler: Sampler, process_index: int = 0, process_count: int = 1
 ) -> grain.MapDataset:
     """The stream of batches: `dataset[step]` is this process's share of that step.
 
@@ -35,12 +32,11 @@ def make_dataset(
       process_count: n.
 
     Returns:
-      An endless dataset of {"image": uint8 [B/n, V, S, S, 3], "index": int32
-      [B/n, V], "label": int32 [B/n]}. Each element is newly allocated.
+      An endless dataset of {"image": uint8 [B/n, V, S, S, 3], "index": int32 [B/n, V],
+      "label": int32 [B/n]}. Each element is newly allocated.
 
     Raises:
-      UserError: the table was made for another store, or the processes cannot share the
-        batch.
+      UserError: the table was made for another store, or the processes cannot share the batch.
     """
     check_table(sampler.table, store)
     mine = share_of(sampler.batch_size, process_index, process_count)
@@ -50,10 +46,9 @@ def make_dataset(
         batch = {name: x[mine] for name, x in sampler.batch(int(step)).items()}
         return {"image": images[batch["index"]], **batch}
 
-    # Not MapDataset.shuffle().batch().repeat(), which does reshuffle each epoch:
-    # it walks the pipeline once a record, where one indexing operation reads the
-    # whole batch four times faster; and its epochs take the seeds seed + e, so the
-    # second epoch of seed 0 would be the first of seed 1.
+    # Not MapDataset.shuffle().batch().repeat(): it walks the pipeline once a record, where one
+    # indexing operation reads the whole batch four times faster; and its epochs take the seeds
+    # seed + e, so the second epoch of seed 0 would be the first of seed 1.
     return grain.MapDataset.range(sys.maxsize).map(read)
 
 

@@ -73,17 +73,13 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
 
 
 def blank(store: ImageStore, rows: np.ndarray) -> np.ndarray:
-    """Which images have no contrast, bool [n]: every channel has a standard deviation
-    below 3 of 255 levels.
+    """Which images have no contrast, bool [n]: a pair of two of them teaches nothing.
 
-    A pair of two of them teaches nothing.
+    Every channel has a standard deviation below 3 of 255 levels.
     """
-    found = np.empty(len(rows), bool)
-    for start in range(0, len(rows), _IMAGES):
-        part = slice(start, start + _IMAGES)
-        pixels = store.read(rows[part])
-        found[part] = pixels.std((1, 2), dtype=np.float32).max(axis=1) < _BLANK
-    return found
+    parts = map(store.read, np.array_split(rows, len(rows) // _IMAGES + 1))
+    contrast = [x.std((1, 2), dtype=np.float32).max(axis=1) for x in parts]
+    return np.concatenate(contrast) < _BLANK
 
 
 def near_duplicates(
@@ -106,13 +102,11 @@ def similarity(store: ImageStore, first: np.ndarray, second: np.ndarray) -> np.n
 
     NaN where a thumbnail has no contrast: its correlation is undefined.
     """
-    found = np.empty(len(first), np.float32)
-    for start in range(0, len(first), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        a = _thumbnails(store.read(first[rows]))
-        b = _thumbnails(store.read(second[rows]))
-        found[rows] = (a * b).sum(1)
-    return found
+    found = []
+    for pairs in np.array_split(np.stack([first, second]), len(first) // _CHUNK + 1, 1):
+        a, b = (_thumbnails(store.read(rows)) for rows in pairs)
+        found.append((a * b).sum(1))
+    return np.concatenate(found)
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
@@ -134,19 +128,16 @@ def contact_sheet(table: PairTable, store: ImageStore) -> Image.Image:
     count = min(_SHOWN, len(table))
     chosen = np.linspace(0, len(table) - 1, count).astype(int)
     size = store.images.shape[1]
-    scale = max(1, round(96 / size))
-    side, text, gap = size * scale, 14, 10
+    side, text, gap = size * max(1, round(96 / size)), 14, 10
     width, height = 2 * side + gap, side + text + gap
-    lines = -(-count // _COLUMNS)
-    columns = min(_COLUMNS, count)
+    columns, lines = min(_COLUMNS, count), -(-count // _COLUMNS)
     sheet = Image.new("RGB", (columns * width + gap, lines * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for place, row in enumerate(chosen):
         x, y = gap + place % _COLUMNS * width, place // _COLUMNS * height
         name = store.class_name(table.label[row])
         draw.text((x, y), name[: side // 4], "black", font)
-        images = store.read([table.first[row], table.second[row]])
-        for i, image in enumerate(images):
+        for i, image in enumerate(store.read([table.first[row], table.second[row]])):
             tile = Image.fromarray(image).resize((side, side), Image.NEAREST)
             sheet.paste(tile, (x + i * side, y + text))
     return sheet

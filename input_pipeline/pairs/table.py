@@ -51,8 +51,8 @@ class PairTable:
 
     def __post_init__(self) -> None:
         """Check the columns and make them int32, read-only."""
-        for name in _COLUMNS:
-            given = np.asarray(getattr(self, name))
+        for name, given in self.columns.items():
+            given = np.asarray(given)
             if given.ndim != 1 or given.dtype.kind not in "iu":
                 raise UserError(
                     f"Column {name!r} of a pair table must be one-dimensional whole "
@@ -61,7 +61,7 @@ class PairTable:
             column = given.astype(np.int32)  # A copy: safe to freeze.
             column.setflags(write=False)
             object.__setattr__(self, name, column)
-        lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
+        lengths = {name: len(column) for name, column in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise UserError(f"The columns of a pair table differ in length: {lengths}.")
         if not len(self.first):
@@ -75,34 +75,28 @@ class PairTable:
 
     @classmethod
     def of(
-        cls,
-        store: ImageStore,
-        first: np.ndarray,
-        second: np.ndarray,
-        label: np.ndarray,
-        source: str,
+        cls, store: ImageStore, first: np.ndarray, second: np.ndarray, source: str
     ) -> "PairTable":
-        """The table of pairs of a store."""
-        return cls(
-            first, second, label, store.name, store.split, store.fingerprint, source
-        )
+        """The table of pairs of a store, which have the labels of their first images."""
+        made_for = store.name, store.split, store.fingerprint
+        return cls(first, second, store.labels[first], *made_for, source)
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns by name, int32 [P]."""
+        return {name: getattr(self, name) for name in _COLUMNS}
 
     def take(self, pairs: np.ndarray, how: str) -> "PairTable":
         """The table of some pairs; `how` they were chosen begins its source."""
-        return dataclasses.replace(
-            self,
-            first=self.first[pairs],
-            second=self.second[pairs],
-            label=self.label[pairs],
-            source=f"{how}: {self.source}",
-        )
+        columns = {name: column[pairs] for name, column in self.columns.items()}
+        return dataclasses.replace(self, source=f"{how}: {self.source}", **columns)
 
     @property
     def digest(self) -> str:
         """SHA-256 hex over the pairs and the fingerprint of their store."""
         whole = hashlib.sha256(self.fingerprint.encode())
-        for name in _COLUMNS:
-            whole.update(getattr(self, name).astype("<i4").tobytes())
+        for column in self.columns.values():
+            whole.update(column.astype("<i4").tobytes())
         return whole.hexdigest()
 
 
@@ -145,8 +139,8 @@ def save_table(
     for key in _HEADER:
         text.write(f"# {key}={' '.join(str(getattr(table, key)).split())}\n")
     text.write(text_files.csv_line(_COLUMNS if score is None else (*_COLUMNS, "score")))
-    columns = (table.first, table.second, table.label)
-    for row, (first, second, label) in enumerate(zip(*columns, strict=True)):
+    columns = zip(*table.columns.values(), strict=True)
+    for row, (first, second, label) in enumerate(columns):
         names = store.ids[first], store.ids[second], store.class_name(label)
         more = () if score is None else (f"{score[row]:.6f}",)
         text.write(text_files.csv_line((*names, *more)))
@@ -156,15 +150,14 @@ def save_table(
 def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
     """Read a table that `save_table` wrote or that a person made.
 
-    Images are named by their ids; those of a folder also by absolute paths. Further
-    columns are ignored, and so are lines that begin with #. The comment lines at the top
-    may be missing; with a fingerprint, the store must match it. An empty
-    label stands for the class of the first image.
+    Images are named by their ids; those of a folder also by absolute paths. Further columns
+    are ignored, and so are lines that begin with #. The comment lines at the top may be
+    missing; with a fingerprint, the store must match it. An empty label stands for the class
+    of the first image.
 
     Raises:
-      UserError: the file is missing or no table, lacks a column, was made for another
-        store, or names an image or a class that the store does not have (with the line
-        number).
+      UserError: the file is missing or no table, lacks a column, was made for another store, or
+        names an image or a class that the store does not have (with the line number).
     """
     path = pathlib.Path(path)
     try:
@@ -186,8 +179,7 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
         )
     _, columns = next(rows, (0, []))
     columns = [name.strip() for name in columns]
-    missing = [name for name in _COLUMNS if name not in columns]
-    if missing:
+    if missing := [name for name in _COLUMNS if name not in columns]:
         raise UserError(
             f"{path} lacks the column {', '.join(missing)}: its first line after the "
             f"comments must be {','.join(_COLUMNS)}."
@@ -200,11 +192,10 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
         where = f"{path}, line {number}"
         if row[0].startswith("#") and find(row[0]) is None:
             continue  # A pair that a person has taken out.
-        if len(row) <= max(places):
-            lacks = [columns[place] for place in places if place >= len(row)]
+        if lacks := [columns[place] for place in places if place >= len(row)]:
+            lacks = ", ".join(lacks)
             raise UserError(
-                f"{where}: the row has no column {', '.join(lacks)}: complete or remove "
-                "it."
+                f"{where}: the row has no column {lacks}: complete or remove it."
             )
         *images, class_name = (row[place] for place in places)
         for column, name, found in zip(_COLUMNS, images, (first, second), strict=False):
@@ -223,8 +214,10 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
                 f"{where}: {store.name!r} has no class {class_name[:_SHOWN]!r}: "
                 f"{_advice(class_name)}, or leave the label empty."
             )
-    columns = (np.asarray(column, np.int32) for column in (first, second, label))
-    return PairTable.of(store, *columns, header.get("source", f"file {path.name}"))
+    source = header.get("source", f"file {path.name}")
+    first, second = np.asarray(first, np.int32), np.asarray(second, np.int32)
+    table = PairTable.of(store, first, second, source)
+    return dataclasses.replace(table, label=label)
 
 
 def _read_rows(

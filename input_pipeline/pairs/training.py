@@ -30,10 +30,7 @@ class TrainingPairs(NamedTuple):
 
 
 def open_pairs(config: Any) -> TrainingPairs:
-    """Open the images and the pairs of a config: its table, or pairs drawn by its seed.
-
-    Args:
-      config: of a training; `data`, `seed` and `batch_size` are read.
+    """Open the images and the pairs of a training's config: its table, or drawn by its seed.
 
     Raises:
       UserError: the data do not fit.
@@ -46,14 +43,9 @@ def open_pairs(config: Any) -> TrainingPairs:
         table = pairing.own_pairs(images)
     else:
         table = pairing.semantic_pairs(images, rounds=data.rounds, seed=config.seed)
-    shown, shown_table = pairing.only_shown(images, table, data.pairing)
-    sampler = Sampler(
-        shown_table,
-        config.batch_size,
-        config.seed,
-        data.pairing,
-        data.semantic_fraction,
-    )
+    shown, renumbered = pairing.only_shown(images, table, data.pairing)
+    kind = data.pairing, data.semantic_fraction
+    sampler = Sampler(renumbered, config.batch_size, config.seed, *kind)
     return TrainingPairs(images, table, shown, sampler)
 
 

@@ -51,11 +51,7 @@ class BadImage(Exception):
 
 
 def decode(content: bytes, size: int, resize: Resize = "crop") -> np.ndarray:
-    """Decode an encoded image: uint8 [size, size, 3]; see the top of this file.
-
-    Raises:
-      BadImage: see `open_rgb`.
-    """
+    """Decode an encoded image: uint8 [size, size, 3]; errors are those of `open_rgb`."""
     with _opened(content) as image:
         return fit(_rgb(image), size, resize)
 
@@ -114,10 +110,8 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        kinds = ", ".join(FORMATS)
-        raise BadImage(
-            f"cannot be decoded: it is none of {kinds}, or an unusual kind of these"
-        ) from error
+        kinds = f"{', '.join(FORMATS)}, or an unusual kind of these"
+        raise BadImage(f"cannot be decoded: it is none of {kinds}") from error
     except Exception as error:  # PIL's decoders raise many types.
         reason = str(error) or type(error).__name__
         raise BadImage(f"cannot be decoded: {reason}") from error

@@ -92,21 +92,12 @@ def composite(rgba: np.ndarray, colour: np.ndarray) -> np.ndarray:
 
 
 def read_alpha(ids: Sequence[str], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where prepared images show the drawing, and what is behind it.
-
-    Args:
-      ids: of the images, as the store has them: "artist/codepoint".
-      size: their side S in pixels. The drawings are square, so both ways to resize them
-        do the same to alpha as to the pixels.
-
-    Returns:
-      uint8 [n, S, S], 255 where only the drawing is seen, 0 where only the background
-      is; and the colour of the background, uint8 [n, 3].
-    """
+    """Where prepared images show the drawing, and what is behind it; see `ReadAlpha`."""
     content = ARCHIVE.read_bytes()
     place = {id: row for row, id in enumerate(_meta(read_index(content))["ids"])}
     rows = [place[id] for id in ids]
     tiles = read_tiles(content)[rows, ..., 3]
+    # The drawings are square: both ways to resize do the same to alpha as to the pixels.
     alpha = np.stack([fit(Image.fromarray(tile), size) for tile in tiles])
     return alpha, np.stack([background(row) for row in rows])
 
@@ -118,13 +109,9 @@ def _meta(index: dict[str, Any]) -> dict[str, Any]:
     artists = list(index["sheets"])
     rows = [(a, c) for a, artist in enumerate(artists) for c in index["sheets"][artist]]
     concept = [c for _, c in rows]
-    attributes = {}
-    attribute_names = {"artist": artists}
-    for key, values in [
-        ("category", categories),
-        ("subcategory", subcategories),
-        ("group", groups),
-    ]:
+    attributes, attribute_names = {}, {"artist": artists}
+    known = {"category": categories, "subcategory": subcategories, "group": groups}
+    for key, values in known.items():
         attribute_names[key] = sorted(set(values))
         number = {name: i for i, name in enumerate(attribute_names[key])}
         attributes[key] = [number[values[c]] for c in concept]

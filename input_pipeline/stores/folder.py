@@ -13,21 +13,14 @@ that is in it means.
 """
 
 import collections
+import functools
 import os
 import unicodedata
 
 from absl import logging
 
-from input_pipeline.stores.image_files import (
-    SPLITS,
-    SUFFIXES,
-    File,
-    Files,
-    begins_as_image,
-    is_image,
-    list_files,
-    split_of,
-)
+from input_pipeline.stores import image_files
+from input_pipeline.stores.image_files import SPLITS, File, Files, split_of
 from input_pipeline.stores.image_source import Source, make_meta, source_of_files
 from sp_jax.errors import UserError
 
@@ -52,11 +45,11 @@ def scan(directory: str) -> Source:
     Raises:
       UserError: the folder is missing, empty or ambiguous.
     """
-    files = list_files(directory, _LAYOUT)
+    files = image_files.list_files(directory, _LAYOUT)
     images, others = _find_images(files)
     if not images:
         raise UserError(
-            f"{files.root} holds no images ({', '.join(SUFFIXES)})"
+            f"{files.root} holds no images ({', '.join(image_files.SUFFIXES)})"
             f"{', but ' + _describe(others) if others else ''}: {_LAYOUT}."
         )
     ids = [file.name for file in images]
@@ -72,38 +65,33 @@ def scan(directory: str) -> Source:
         split: [i for i, name in enumerate(ids) if name.startswith(folder)]
         for folder, split in parts.items()
     }
-    return source_of_files(
-        "folder",
-        files,
-        images,
-        ids,
-        lambda: make_meta(ids, list(classes.values()), splits),
-    )
+    meta = functools.partial(make_meta, ids, list(classes.values()), splits)
+    return source_of_files("folder", files, images, ids, meta)
 
 
 def _find_images(files: Files) -> tuple[list[File], list[str]]:
     """The images, and the names of other files that somebody may take for images."""
     images, others = [], []
     for file in files.files:
-        if is_image(file.name):
+        suffix = os.path.splitext(file.name)[1]
+        if image_files.is_image(file.name):
             images.append(file)
-        elif not file.name.lower().endswith(_ASIDE):
-            has_suffix = os.path.splitext(file.name)[1]
-            if not has_suffix and begins_as_image(files, file.name):
-                images.append(file)
-            else:
-                others.append(file.name)
+        elif file.name.lower().endswith(_ASIDE):
+            continue
+        elif not suffix and image_files.begins_as_image(files, file.name):
+            images.append(file)
+        else:
+            others.append(file.name)
     return images, others
 
 
 def _describe(others: list[str]) -> str:
     """How many files of which kinds."""
     kinds = collections.Counter(os.path.splitext(name)[1] for name in others)
-    kinds = ", ".join(
-        f"{count} {suffix or 'without a suffix'}"
-        for suffix, count in kinds.most_common(5)
+    most = [f"{n} {kind or 'without a suffix'}" for kind, n in kinds.most_common(5)]
+    return (
+        f"{len(others)} files of other kinds ({', '.join(most)}), such as {others[0]}"
     )
-    return f"{len(others)} files of other kinds ({kinds}), such as {others[0]}"
 
 
 def _warn(files: Files, others: list[str], ids: list[str]) -> None:
@@ -120,8 +108,10 @@ def _warn(files: Files, others: list[str], ids: list[str]) -> None:
 
 def _find_splits(files: Files, ids: list[str]) -> dict[str, str]:
     """The folders that are splits, with "/", and the names of these; {} without splits."""
-    tops = {name.partition("/")[0] if "/" in name else "" for name in ids}
+    tops = {name.rpartition("/")[0].partition("/")[0] for name in ids}
     found = {top: split_of(top) for top in tops if split_of(top)}
+    if not found:
+        return {}
     if len(found) == 1 and len(tops) > 1 and not set(found) & set(SPLITS):
         (top,) = found  # Perhaps the means of transport.
         logging.warning(
@@ -129,8 +119,6 @@ def _find_splits(files: Files, ids: list[str]) -> dict[str, str]:
             files.root,
             top,
         )
-        return {}
-    if not found:
         return {}
     if beside := tops - set(found):
         images = [name for name in ids if name.partition("/")[0] in beside]
@@ -160,11 +148,9 @@ def _classes(files: Files, ids: list[str], prefix: str) -> dict[str, str | None]
             f"{files.root / prefix} holds both class folders and images outside of them "
             f"(e.g. {inside[flat[0]]}): move these into a class folder or elsewhere."
         )
+    # A name written on macOS may have another form than the same one on Linux.
     classes = {
-        # A name written on macOS may have another form than the same one on Linux.
-        name: unicodedata.normalize("NFC", rest.partition("/")[0])
-        if "/" in rest
-        else None
+        name: None if flat else unicodedata.normalize("NFC", rest.partition("/")[0])
         for name, rest in inside.items()
     }
     deeper = any(rest.count("/") > 1 for rest in inside.values())

@@ -87,13 +87,7 @@ class ImageStore:
         return whole.hexdigest()
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """Pixels of the given images.
-
-        Args:
-          indices: integers in [0, len(store)), of any shape [...].
-
-        Returns:
-          A new uint8 array [..., S, S, 3].
+        """Pixels of some images: a new uint8 [..., S, S, 3] for indices [...] in [0, N).
 
         Raises:
           IndexError: an index is negative or too large.
@@ -119,10 +113,7 @@ class ImageStore:
         return self.class_names[label] if label >= 0 else ""
 
     def target(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Labels to predict: "label" or the name of an attribute.
-
-        Returns:
-          int32 [N] and the names of its values.
+        """Labels to predict, "label" or an attribute: int32 [N], and the names of its values.
 
         Raises:
           UserError: the store has no such attribute.
@@ -197,40 +188,40 @@ def open_store(
         raise UserError(f"max_skipped must be from 0 to 1, a share, not {max_skipped}.")
     scheme, _, argument = name.partition(":")
     if scheme == "array_record" and argument:
-        prepared, folder = records.load(argument, image_size, resize, verify)
+        prepared = records.load(argument, image_size, resize, verify)
         declared = {}
     else:
         source = open_source(name)
-        prepared, folder = memory_map.load_or_prepare(
+        prepared = memory_map.load_or_prepare(
             source, image_size, resize, data_dir, max_skipped, verify
         )
         declared = {"root": source.root, "read_alpha": source.read_alpha}
-    images, digests, meta = prepared
-    report_skipped(meta, max_skipped, folder)
+    report_skipped(prepared, max_skipped)
+    meta = prepared.meta
     names = meta["attribute_names"]
     store = ImageStore(
         name=name,
         split="all",
-        images=images,
+        images=prepared.images,
         labels=np.asarray(meta["labels"], np.int32),
         class_names=tuple(meta["class_names"]),
         ids=tuple(meta["ids"]),
         attributes={k: np.asarray(x, np.int32) for k, x in meta["attributes"].items()},
         attribute_names={key: tuple(values) for key, values in names.items()},
-        digests=digests,
+        digests=prepared.digests,
         splits=tuple(meta["splits"]),
         **declared,
     )
     if split in (None, "all"):
         return store
+    if not meta["splits"]:
+        raise UserError(
+            f"{name} has no split {split!r}, only 'all': set the split to all, as in "
+            "--split=all or --config.data.split=all."
+        )
     if split not in meta["splits"]:
         known = ", ".join([*meta["splits"], "all"])
-        raise UserError(
-            f"{name} has no split {split!r}: choose one of {known}."
-            if meta["splits"]
-            else f"{name} has no split {split!r}, only 'all': set the split to all, as "
-            "in --split=all or --config.data.split=all."
-        )
+        raise UserError(f"{name} has no split {split!r}: choose one of {known}.")
     rows = np.asarray(meta["splits"][split], np.int64)
     return dataclasses.replace(store.take(rows), split=split)
 

@@ -7,6 +7,7 @@ The pixels of the folder `DATA_DIR/NAME-KEY/` are in `images.npy`, uint8 [N, S, 
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -19,15 +20,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from input_pipeline.stores import decode, preparing
+from input_pipeline.stores import decode, prepared_images, preparing
 from input_pipeline.stores.image_source import Source
-from input_pipeline.stores.prepared_images import (
-    Prepared,
-    data_root,
-    digest_pixels,
-    find_damaged,
-    open_folder,
-)
+from input_pipeline.stores.prepared_images import Prepared
 from sp_jax.cli import describe_os_error
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -53,6 +48,7 @@ class NpyPixels:
         # np.load checks the length of the file against its header.
         self._array = np.load(self._path, mmap_mode="r")
         self.shape = self._array.shape
+        self.counts = {self._path.name: len(self._array)}
         if self._array.ndim != 4 or self._array.dtype != np.uint8:
             raise ValueError(f"{path} holds no uint8 images.")
 
@@ -72,32 +68,25 @@ def load_or_prepare(
     data_dir: str | os.PathLike[str] | None,
     max_skipped: float,
     verify: bool,
-) -> tuple[Prepared, pathlib.Path]:
+) -> Prepared:
     """Open the prepared images of a source, and prepare them first where needed.
 
-    Returns them and their folder; arguments and errors are those of `open_store`.
+    Arguments and errors are those of `open_store`.
     """
     key = f"{FORMAT} {image_size} {resize} {decode.VERSION} {source.key}"
     key = hashlib.sha256(key.encode()).hexdigest()[:16]
     # A name may have 255 bytes on most disks.
-    final = data_root(data_dir) / f"{source.name[:50]}-{key}"
+    final = prepared_images.data_root(data_dir) / f"{source.name[:50]}-{key}"
 
     def make() -> None:
         if final.exists():  # A damaged one.
             shutil.rmtree(final)
-        preparing.prepare(
-            source,
-            final,
-            lambda folder, count: _Writer(folder, count, image_size),
-            image_size,
-            resize,
-            max_skipped,
-        )
+        writer = functools.partial(_Writer, size=image_size)
+        preparing.prepare(source, final, writer, image_size, resize, max_skipped)
 
+    lock = final.parent / ".locks" / final.name
     try:
-        prepared = preparing.find_or_make(
-            final.parent / ".locks" / final.name, lambda: _open(final, verify), make
-        )
+        prepared = preparing.find_or_make(lock, lambda: _open(final, verify), make)
     except OSError as error:
         raise UserError(
             f"Cannot prepare images in {final.parent}: {describe_os_error(error)} {_HINT}"
@@ -106,20 +95,16 @@ def load_or_prepare(
         raise UserError(
             f"The images prepared in {final} cannot be read back: check that disk. {_HINT}"
         )
-    return prepared, final
+    return prepared
 
 
 def _open(final: pathlib.Path, verify: bool) -> Prepared | None:
     """The prepared folder; None where it is missing or, with a warning, damaged."""
     if not final.exists():
         return None
-
-    def open_pixels(meta: dict[str, Any]) -> tuple[NpyPixels, dict[str, int]]:
-        images = NpyPixels(final / "images.npy")
-        return images, {"images.npy": images.shape[0]}
-
+    path = final / "images.npy"
     try:
-        return open_folder(final, open_pixels, verify)
+        return prepared_images.open_folder(final, lambda _: NpyPixels(path), verify)
     except (ValueError, EOFError, FileNotFoundError) as error:
         if isinstance(error.__cause__, OSError):  # It is there, and cannot be read.
             raise
@@ -139,9 +124,8 @@ class _Writer:
         _remove_stale(folder.parent)
         self._folder, self.chunk = folder, _CHUNK
         self.done, self.skipped = _read_progress(folder, count, size)
-        self._images = _open_array(
-            folder / "images.npy", (count, size, size, 3), self.done
-        )
+        pixels = (count, size, size, 3)
+        self._images = _open_array(folder / "images.npy", pixels, self.done)
         self._digests = _open_array(folder / "digests.npy", (count, 32), self.done)
         # What is kept is written without gaps, so that nothing has to be moved at the end.
         self._end = self.done - len(self.skipped)
@@ -149,7 +133,7 @@ class _Writer:
     def write(self, images: Iterator[np.ndarray]) -> None:
         for image in images:
             self._images[self._end] = image
-            self._digests[self._end] = digest_pixels(image)
+            self._digests[self._end] = prepared_images.digest_pixels(image)
             self._end += 1
         self._images.flush()
         self._digests.flush()
@@ -160,8 +144,8 @@ class _Writer:
 
     def finish(self, kept: np.ndarray) -> tuple[list[str], dict[str, Any]]:
         del self._images, self._digests  # Closed before they are cut.
-        _cut(self._folder / "images.npy", len(kept))
-        _cut(self._folder / "digests.npy", len(kept))
+        for name in ("images.npy", "digests.npy"):
+            _cut(self._folder / name, len(kept))
         return ["images.npy"], {}
 
 
@@ -169,7 +153,9 @@ def _read_progress(
     folder: pathlib.Path, count: int, size: int
 ) -> tuple[int, dict[int, str]]:
     """How far an earlier preparation came, and what it left out; 0 if it is damaged."""
-    try:
+    with contextlib.suppress(
+        FileNotFoundError, ValueError, EOFError, LookupError, TypeError, AttributeError
+    ):
         progress = read_json(folder / "progress.json")
         done = progress["done"]
         skipped = {int(row): reason for row, reason in progress["skipped"].items()}
@@ -178,6 +164,7 @@ def _read_progress(
             lengths.append(count - len(skipped))
         images = NpyPixels(folder / "images.npy")
         digests = np.load(folder / "digests.npy", mmap_mode="r")
+        kept = np.arange(done - len(skipped))
         if (
             done in range(count + 1)
             and skipped.keys() <= set(range(done))
@@ -185,18 +172,9 @@ def _read_progress(
             and len(digests) in lengths
             and images.shape[1:] == (size, size, 3)
             and digests.shape[1:] == (32,)
-            and not len(find_damaged(images, digests, np.arange(done - len(skipped))))
+            and not len(prepared_images.find_damaged(images, digests, kept))
         ):
             return done, skipped
-    except (
-        FileNotFoundError,
-        ValueError,
-        EOFError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ):
-        pass
     return 0, {}
 
 

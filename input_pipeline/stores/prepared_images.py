@@ -14,6 +14,7 @@ size or its time differs from what is noted.
 """
 
 import concurrent.futures
+import contextlib
 import csv
 import hashlib
 import json
@@ -33,6 +34,7 @@ from sp_jax.json_file import read_json
 _NOTE = "checked.json"
 _DESCRIPTION = ("meta.json", "digests.npy")
 _SKIPPED = "skipped.csv"
+_CSV = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 _SAMPLE = 16
 _CHUNK_BYTES = 2**22  # Of one thread.
 
@@ -46,12 +48,19 @@ class Pixels(Protocol):
         """A new array uint8 [..., S, S, 3] for rows [...]."""
 
 
-class Prepared(NamedTuple):
-    """Prepared images, opened: pixels, their SHA-256 digests and the meta data."""
+class PixelFiles(Pixels, Protocol):
+    """Pixels that several files hold, one behind the other."""
 
-    images: Pixels
+    counts: dict[str, int]  # The number of images in each file, by its name.
+
+
+class Prepared(NamedTuple):
+    """Prepared images, opened: pixels, their SHA-256 digests, meta data and the folder."""
+
+    images: PixelFiles
     digests: np.ndarray
     meta: dict[str, Any]
+    folder: pathlib.Path
 
 
 def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
@@ -64,16 +73,12 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
 
 def open_folder(
     folder: pathlib.Path,
-    open_pixels: Callable[[dict[str, Any]], tuple[Pixels, dict[str, int]]],
+    open_pixels: Callable[[dict[str, Any]], PixelFiles],
     verify: bool,
 ) -> Prepared:
     """Open a prepared folder, and check it as the top of this file says.
 
-    Args:
-      folder: the folder.
-      open_pixels: from the meta data to the pixels, and to the number of images in each
-        of their files.
-      verify: compare all images, whatever is noted.
+    Where `verify` is set, all images are compared, whatever is noted.
 
     Raises:
       UserError: names the file that is missing, damaged or was changed.
@@ -81,8 +86,8 @@ def open_folder(
     """
     noted = _read_note(folder)
     meta = read_json(folder / "meta.json")
-    images, counts = open_pixels(meta)
-    count = images.shape[0]
+    images = open_pixels(meta)
+    count, counts = images.shape[0], images.counts
     digests = _load_digests(folder / "digests.npy", count)
     if "meta.json" not in noted and not (
         describes(meta, count) and type(meta.get("skipped")) is int
@@ -113,7 +118,7 @@ def open_folder(
                 folder,
                 error,
             )
-    return Prepared(images, digests, meta)
+    return Prepared(images, digests, meta, folder)
 
 
 def note(folder: pathlib.Path, names: Iterable[str]) -> None:
@@ -209,25 +214,19 @@ def write_skipped(
     """List the images that were left out, and why."""
     if not skipped:
         return
-    with open(
-        folder / _SKIPPED, "w", newline="", encoding="utf-8", errors="surrogateescape"
-    ) as file:
+    with open(folder / _SKIPPED, "w", **_CSV) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "reason"))
         writer.writerows((ids[row], reason) for row, reason in sorted(skipped.items()))
 
 
-def report_skipped(
-    meta: dict[str, Any], max_skipped: float, folder: pathlib.Path
-) -> None:
+def report_skipped(prepared: Prepared, max_skipped: float) -> None:
     """Warn if prepared images lack some; raise UserError if they lack too many."""
-    skipped = meta["skipped"]
-    if skipped:
+    meta, path = prepared.meta, prepared.folder / _SKIPPED
+    if skipped := meta["skipped"]:
         total = skipped + len(meta["ids"])
-        check_skipped(skipped, total, max_skipped, folder)
-        logging.warning(
-            "%d of %d images are left out: see %s.", skipped, total, folder / _SKIPPED
-        )
+        check_skipped(skipped, total, max_skipped, prepared.folder)
+        logging.warning("%d of %d images are left out: see %s.", skipped, total, path)
         names, labels = meta["class_names"], set(meta["labels"])
         if lost := [name for i, name in enumerate(names) if i not in labels]:
             logging.warning("No image is left of the classes %s.", ", ".join(lost[:10]))
@@ -237,30 +236,21 @@ def check_skipped(
     skipped: int, total: int, max_skipped: float, folder: pathlib.Path
 ) -> None:
     """Raise UserError if too many images were left out."""
-    if skipped == total:
-        raise UserError(
-            f"None of the {total} images can be read{_first_skipped(folder)}: see "
-            f"{folder / _SKIPPED}."
-        )
-    if skipped > max_skipped * total:
-        raise UserError(
-            f"{skipped} of {total} images cannot be used{_first_skipped(folder)}; all are "
-            f"listed in {folder / _SKIPPED}: mend or remove them, or allow it with "
-            f"max_skipped={np.ceil(1000 * skipped / total) / 1000:g} (a share; it is "
-            f"{max_skipped:g})."
-        )
-
-
-def _first_skipped(folder: pathlib.Path) -> str:
-    """Name the first image that was left out; nothing if the list is damaged."""
-    try:
-        with open(
-            folder / _SKIPPED, newline="", encoding="utf-8", errors="surrogateescape"
-        ) as file:
+    if skipped <= max_skipped * total and skipped < total:
+        return
+    path, such = folder / _SKIPPED, ""
+    # Name the first one, unless the list is damaged.
+    with contextlib.suppress(OSError, csv.Error, StopIteration, KeyError):
+        with open(path, **_CSV) as file:
             first = next(csv.DictReader(file))
-        return f", such as {first['id']} ({first['reason']})"
-    except (OSError, csv.Error, StopIteration, KeyError):
-        return ""
+        such = f", such as {first['id']} ({first['reason']})"
+    if skipped == total:
+        raise UserError(f"None of the {total} images can be read{such}: see {path}.")
+    raise UserError(
+        f"{skipped} of {total} images cannot be used{such}; all are listed in {path}: mend or "
+        f"remove them, or allow it with max_skipped={np.ceil(1000 * skipped / total) / 1000:g} "
+        f"(a share; it is {max_skipped:g})."
+    )
 
 
 def _stamp(path: pathlib.Path) -> list[int]:

@@ -2,7 +2,7 @@
 
 It writes a folder `NAME.partial`, which is renamed when it is complete. A preparation that is
 killed at any moment leaves nothing that could be taken for a complete one, and the next one
-goes on where it was. How pixels are written is the affair of a `Writer`.
+goes on where it was.
 """
 
 import concurrent.futures
@@ -18,14 +18,9 @@ import numpy as np
 import tqdm
 from PIL import Image
 
+from input_pipeline.stores import prepared_images
 from input_pipeline.stores.decode import BadImage, Budget, Resize, decode, fit
 from input_pipeline.stores.image_source import Source
-from input_pipeline.stores.prepared_images import (
-    check_skipped,
-    describes,
-    note,
-    write_skipped,
-)
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
 
@@ -64,15 +59,15 @@ class Writer(Protocol):
 def find_or_make(
     lock: pathlib.Path, find: Callable[[], T | None], make: Callable[[], None]
 ) -> T | None:
-    """What `find` gives; where that is None, `make` makes it first.
+    """What `find` gives; where it gives nothing, `make` makes it first.
 
     Of several processes one makes it; the others wait at the lock, and find it.
     """
-    if (found := find()) is None:
+    if not (found := find()):
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.touch()  # Where that fails, filelock may wait for ever.
         with filelock.FileLock(lock):
-            if (found := find()) is None:
+            if not (found := find()):
                 make()
                 found = find()
     return found
@@ -86,15 +81,9 @@ def prepare(
     resize: Resize,
     max_skipped: float,
 ) -> None:
-    """Prepare the images of a source into a folder; hold its lock.
+    """Prepare the images of a source into the folder `final`, a new one; hold its lock.
 
-    Args:
-      source: the images.
-      final: the folder, which is not there.
-      open_writer: from the folder to write in and the number of images to a writer.
-      image_size: see `open_store`, as for the following.
-      resize: how to make them square.
-      max_skipped: share of the images that may be left out.
+    `open_writer` gives the writer of some images into a folder; the rest is as in `open_store`.
 
     Raises:
       UserError: too many images are unusable, the memory or the disk does not suffice, or
@@ -102,15 +91,14 @@ def prepare(
       OSError: the folder cannot be written.
     """
     meta = source.meta()
-    if not describes(meta):
+    if not prepared_images.describes(meta):
         raise UserError(
             f"{source.name}: the meta data of its Source is not what "
             "input_pipeline.stores.image_source.make_meta makes: correct its store."
         )
     partial = final.with_name(f"{final.name}.partial")
     partial.mkdir(exist_ok=True)
-    ids = meta["ids"]
-    count = len(ids)
+    count = len(meta["ids"])
     writer = open_writer(partial, count)
     skipped = dict(writer.skipped)
     images = decode_rows(source, count, image_size, resize, start=writer.done)
@@ -126,14 +114,14 @@ def prepare(
     for start in range(writer.done, count, writer.chunk):
         rows = range(start, min(start + writer.chunk, count))
         writer.write(good(rows))
-        write_skipped(partial, ids, skipped)
-        check_skipped(len(skipped), count, max_skipped, partial)
+        prepared_images.write_skipped(partial, meta["ids"], skipped)
+        prepared_images.check_skipped(len(skipped), count, max_skipped, partial)
         writer.note(rows.stop, skipped)
     kept = np.setdiff1d(np.arange(count), list(skipped))
     names, more = writer.finish(kept)
     meta = keep_rows(meta, kept) | {"skipped": len(skipped)} | more
     write_text(partial / "meta.json", json.dumps(meta))
-    note(partial, names)
+    prepared_images.note(partial, names)
     os.replace(partial, final)
     for pattern in _NOTES:
         for path in final.glob(pattern):
@@ -143,9 +131,7 @@ def prepare(
 def decode_rows(
     source: Source, count: int, size: int, resize: Resize, start: int = 0
 ) -> Iterator[np.ndarray | BadImage]:
-    """Rows start .. count - 1 of a source: uint8 [size, size, 3], or why not.
-
-    Several threads decode; the rows come in order.
+    """Rows start .. count - 1 of a source: uint8 [size, size, 3], or why not; by threads.
 
     Raises:
       UserError: the memory or the number of threads does not suffice, or the source gives
@@ -194,7 +180,6 @@ def decode_rows(
 
 
 def _from_array(name: str, content: Any) -> Image.Image:
-    """What a reader gives that is not an encoded image."""
     array = np.asarray(content)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
         raise UserError(
@@ -211,13 +196,14 @@ def keep_rows(meta: dict[str, Any], kept: np.ndarray) -> dict[str, Any]:
     def select(values):
         return [values[row] for row in place]
 
+    splits = {
+        name: [place[row] for row in rows if row in place]
+        for name, rows in meta["splits"].items()
+    }
     return {
         **meta,
         "ids": select(meta["ids"]),
         "labels": select(meta["labels"]),
         "attributes": {k: select(v) for k, v in meta["attributes"].items()},
-        "splits": {
-            k: [place[row] for row in rows if row in place]
-            for k, rows in meta["splits"].items()
-        },
+        "splits": splits,
     }

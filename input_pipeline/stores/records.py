@@ -9,25 +9,21 @@ nothing else is left beside OUT.
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import pathlib
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from array_record.python import array_record_module
 
-from input_pipeline.stores import decode, preparing
+from input_pipeline.stores import decode, prepared_images, preparing
 from input_pipeline.stores.image_source import Source
-from input_pipeline.stores.prepared_images import (
-    Prepared,
-    digest_pixels,
-    find_damaged,
-    open_folder,
-)
+from input_pipeline.stores.prepared_images import Prepared
 from sp_jax.cli import describe_os_error
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -46,16 +42,15 @@ class RecordPixels:
     process that gets these pixels.
 
     Args:
-      paths: of the files.
-      counts: the number of records of each.
+      folder: of the files.
+      counts: the number of records of each file, by its name.
       size: the side of an image.
     """
 
-    def __init__(
-        self, paths: Sequence[str | os.PathLike[str]], counts: Sequence[int], size: int
-    ):
-        self._paths, self._counts = [pathlib.Path(path) for path in paths], list(counts)
-        self._starts = np.concatenate([[0], np.cumsum(self._counts)])
+    def __init__(self, folder: pathlib.Path, counts: dict[str, int], size: int):
+        self._folder, self.counts = folder, counts
+        self._paths = [folder / name for name in counts]
+        self._starts = np.cumsum([0, *counts.values()])
         self._readers: dict[int, array_record_module.ArrayRecordReader] = {}
         self._lock = threading.Lock()
         self.shape = (int(self._starts[-1]), size, size, 3)
@@ -85,12 +80,13 @@ class RecordPixels:
 
     def __reduce__(self):
         """By paths: open readers cannot be sent."""
-        return RecordPixels, (self._paths, self._counts, self.shape[1])
+        return RecordPixels, (self._folder, self.counts, self.shape[1])
 
     def _reader(self, shard: int) -> array_record_module.ArrayRecordReader:
         with self._lock:
             if shard not in self._readers:
                 path = self._paths[shard]
+                wanted = self.counts[path.name]
                 try:
                     # Random reads: no read-ahead.
                     reader = array_record_module.ArrayRecordReader(
@@ -99,13 +95,12 @@ class RecordPixels:
                     count, reason = reader.num_records(), ""
                 except ValueError as error:
                     count, reason = 0, f" ({error})"
-                if count != self._counts[shard]:
+                if count != wanted:
                     # A lack of permission or of file handles reads as no records, too.
                     with open(path, "rb"), open(path, "rb"):
                         pass
                     raise UserError(
-                        f"{path} holds {count} images instead of {self._counts[shard]}"
-                        f"{reason}: {_AGAIN}."
+                        f"{path} holds {count} images instead of {wanted}{reason}: {_AGAIN}."
                     )
                 self._readers[shard] = reader
             return self._readers[shard]
@@ -116,11 +111,8 @@ def load(
     image_size: int,
     resize: decode.Resize,
     verify: bool,
-) -> tuple[Prepared, pathlib.Path]:
-    """Open a prepared folder.
-
-    Returns its images and its path; arguments and errors are those of `open_store`.
-    """
+) -> Prepared:
+    """Open a prepared folder; arguments and errors are those of `open_store`."""
     root = pathlib.Path(os.path.expanduser(directory))
     if not (root / "meta.json").exists():
         raise UserError(
@@ -129,7 +121,7 @@ def load(
         )
     other = "set these values, or prepare another folder"
 
-    def open_pixels(meta: dict[str, Any]) -> tuple[RecordPixels, dict[str, int]]:
+    def open_pixels(meta: dict[str, Any]) -> RecordPixels:
         counts, given = meta.get("counts"), (meta.get("image_size"), meta.get("resize"))
         if not isinstance(counts, list) or not all(
             type(n) is int and n >= 0 for n in counts
@@ -147,11 +139,10 @@ def load(
         for name in names:
             if not (root / name).exists():
                 raise UserError(f"{root / name} is missing")
-        images = RecordPixels([root / name for name in names], counts, image_size)
-        return images, dict(zip(names, counts, strict=True))
+        return RecordPixels(root, dict(zip(names, counts, strict=True)), image_size)
 
     try:
-        return open_folder(root, open_pixels, verify), root
+        return prepared_images.open_folder(root, open_pixels, verify)
     except UserError as error:
         said = str(error).rstrip(".")
         if not said.endswith((_AGAIN, other)):
@@ -167,15 +158,10 @@ def write(
     max_skipped: float,
     shard_images: int,
 ) -> None:
-    """Prepare the images of a source into a folder.
+    """Prepare the images of a source into the folder `out`, if it does not hold the same ones.
 
-    Args:
-      source: the images.
-      out: the folder; one that holds the same images is left as it is.
-      image_size: side in pixels.
-      resize: see `decode`.
-      max_skipped: share of the images that may be unusable.
-      shard_images: images a file, but for the last and for those left out.
+    A file holds `shard_images` of them, but for the last and for those that are left out. The
+    other arguments are those of `open_store`.
 
     Raises:
       UserError: the folder holds something else, too many images are unusable, or the
@@ -184,28 +170,13 @@ def write(
     out = pathlib.Path(os.path.expanduser(out)).absolute()
     made_of = [FORMAT, decode.VERSION, image_size, resize, shard_images, source.key]
 
-    def find() -> bool | None:
-        if not out.exists():
-            return None
-        _check_made_of(out, made_of)
-        return True
+    def make() -> None:
+        writer = functools.partial(_Writer, made_of=made_of)
+        preparing.prepare(source, out, writer, image_size, resize, max_skipped)
 
-    def open_writer(folder: pathlib.Path, count: int) -> _Writer:
-        # What a program left that was killed before the first image.
-        begun = ("made_of.json", ".made_of.json.")
-        if not all(name.startswith(begun) for name in os.listdir(folder)):
-            _check_made_of(folder, made_of)
-        write_text(folder / "made_of.json", json.dumps(made_of))
-        return _Writer(folder, count, image_size, resize, shard_images)
-
+    lock = out.with_name(f".{out.name}.lock")
     try:
-        preparing.find_or_make(
-            out.with_name(f".{out.name}.lock"),
-            find,
-            lambda: preparing.prepare(
-                source, out, open_writer, image_size, resize, max_skipped
-            ),
-        )
+        preparing.find_or_make(lock, lambda: _is_there(out, made_of), make)
     except OSError as error:
         raise UserError(
             f"Cannot write {out}: {describe_os_error(error)} What is there already "
@@ -213,14 +184,17 @@ def write(
         ) from error
 
 
-def _check_made_of(folder: pathlib.Path, made_of: list) -> None:
-    """Raise UserError if a folder holds other images, or something else."""
+def _is_there(folder: pathlib.Path, made_of: list) -> bool:
+    """Whether a folder exists; UserError if it holds other images, or something else."""
+    if not folder.exists():
+        return False
     path = folder / "made_of.json"
     if not path.exists() or path.read_bytes() != json.dumps(made_of).encode():
         raise UserError(
             f"{folder} holds something else than these images (see {path}): remove it, "
             "or choose another --out."
         )
+    return True
 
 
 def _shard_names(shards: int) -> list[str]:
@@ -230,24 +204,23 @@ def _shard_names(shards: int) -> list[str]:
 class _Writer:
     """Writes a file after the other, and notes each; see `preparing.Writer`."""
 
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        count: int,
-        size: int,
-        resize: decode.Resize,
-        shard_images: int,
-    ):
+    def __init__(self, folder: pathlib.Path, count: int, made_of: list):
+        # What a program left that was killed before the first image.
+        begun = ("made_of.json", ".made_of.json.")
+        if not all(name.startswith(begun) for name in os.listdir(folder)):
+            _is_there(folder, made_of)
+        write_text(folder / "made_of.json", json.dumps(made_of))
+        _, _, size, self._resize, self.chunk, _ = made_of
         there = sum(path.stat().st_size for path in folder.iterdir())
         need, free = count * size**2 * 3, shutil.disk_usage(folder).free
         if need - there > free:
             reason = f"{need / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
             raise OSError(errno.ENOSPC, reason)
-        self._folder, self._size, self._resize = folder, size, resize
-        self._names = _shard_names(-(-count // shard_images))
-        self.chunk, self.done, self.skipped = shard_images, 0, {}
+        self._folder, self._size = folder, size
+        self._names = _shard_names(-(-count // self.chunk))
+        self.done, self.skipped = 0, {}
         for shard in range(len(self._names)):
-            rows = range(self.done, min(self.done + shard_images, count))
+            rows = range(self.done, min(self.done + self.chunk, count))
             bad = self._read_shard(shard, rows)
             if bad is None:
                 break
@@ -260,7 +233,7 @@ class _Writer:
         for image in images:
             with _disk_errors():
                 records.write(image.tobytes())
-            self._digests.append(digest_pixels(image))
+            self._digests.append(prepared_images.digest_pixels(image))
         with _disk_errors():
             records.close()
 
@@ -283,29 +256,23 @@ class _Writer:
 
     def _notes(self, shard: int) -> tuple[pathlib.Path, pathlib.Path]:
         """The digests of a file, and what it leaves out."""
-        return (
-            self._folder / f"digests-{shard:05d}.npy",
-            self._folder / f"skipped-{shard:05d}.json",
-        )
+        names = f"digests-{shard:05d}.npy", f"skipped-{shard:05d}.json"
+        return tuple(self._folder / name for name in names)
 
     def _read_shard(self, shard: int, rows: range) -> dict[int, str] | None:
         """What a file that was written before leaves out; None if it must be written."""
         path, noted = self._notes(shard)
-        try:
+        with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
             bad = {int(row): str(said) for row, said in read_json(noted).items()}
             digests = np.load(path)
-            count = len(rows) - len(bad)
-            images = RecordPixels(
-                [self._folder / self._names[shard]], [count], self._size
-            )
+            kept = np.arange(count := len(rows) - len(bad))
+            images = RecordPixels(self._folder, {self._names[shard]: count}, self._size)
             if (
                 bad.keys() <= set(rows)
                 and digests.shape == (count, 32)
-                and not len(find_damaged(images, digests, np.arange(count)))
+                and not len(prepared_images.find_damaged(images, digests, kept))
             ):
                 return bad
-        except (FileNotFoundError, ValueError, EOFError):
-            pass
         return None
 
 

@@ -19,21 +19,16 @@ from typing import Any
 from input_pipeline.stores.image_source import Reader, Source
 from sp_jax.errors import UserError
 
-# Features that name an image.
-_NAMES = ("file_name", "image/filename", "id")
+_NAMES = ("file_name", "image/filename", "id")  # Features that name an image.
 _ROWS = 1024  # Examples that are read at a time.
 
 
 def scan(name: str) -> Source:
-    """The images of a prepared set.
-
-    Raises:
-      UserError: see `open_builder`.
-    """
+    """The images of a prepared set; errors are those of `open_builder`."""
     builder = open_builder(name)
-    splits = builder.info.splits
-    counts = [(split, splits[split].num_examples) for split in sorted(splits)]
-    sizes = [splits[split].num_bytes for split in sorted(splits)]
+    splits = sorted(builder.info.splits.items())
+    counts = [(name, split.num_examples) for name, split in splits]
+    sizes = [split.num_bytes for _, split in splits]
     return Source(
         name=f"tfds-{name.replace('/', '-').replace(':', '-')}",
         key=f"{builder.info.full_name} {counts} {sizes}",
@@ -136,9 +131,8 @@ def encoded(builder: Any, split: str) -> Any:
     """The examples of a split, images as bytes; the set's other features decoded."""
     import tensorflow_datasets as tfds
 
-    return builder.as_data_source(
-        split=split, decoders={"image": tfds.decode.SkipDecoding()}
-    )
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return builder.as_data_source(split=split, decoders=decoders)
 
 
 def _meta(builder: Any, counts: list[tuple[str, int]]) -> dict[str, Any]:
@@ -172,12 +166,10 @@ def text(value: Any) -> str:
 
 
 def _open_reader(builder: Any, counts: list[tuple[str, int]]) -> Reader:
-    rows = [
-        (examples, row)
-        for split, count in counts
-        for examples in [encoded(builder, split)]
-        for row in range(count)
-    ]
+    rows = []
+    for split, count in counts:
+        examples = encoded(builder, split)
+        rows += [(examples, row) for row in range(count)]
 
     def read(row: int) -> bytes:
         examples, place = rows[row]

@@ -176,7 +176,7 @@ def test_odd_names_survive_the_log(make_store, tmp_path):
     names = ("a\rb", "c\nd", "c\\nd", 'e,"f', "\udcff\u2028ä", "#\r\n")
     store = dataclasses.replace(make_store([0] * 6), ids=names)
     rows = np.arange(6)
-    table = pairs.PairTable.of(store, rows, np.roll(rows, 1), 0 * rows, "by hand")
+    table = pairs.PairTable.of(store, rows, np.roll(rows, 1), "by hand")
     path = tmp_path / "decisions.csv"
     curation = Curation(table, store, path)
     for pair in range(6):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.task import open_task
+from eval.task import TaskOptions, open_task
 from input_pipeline import pairs
 from input_pipeline.pairs import pairing
 from input_pipeline.stores import find_splits, open_store
@@ -69,7 +69,8 @@ def test_a_store_by_its_import_path(folder):
     table = pairing.semantic_pairs(store, seed=0)
     pairs.save_table(folder / "pairs.csv", table, store)
     assert pairs.load_table(folder / "pairs.csv", store).digest == table.digest
-    task = open_task("mystores.plain", "train", "test", "label", **options)
+    splits = {"train_split": "train", "test_split": "test"}
+    task = open_task(TaskOptions(dataset="mystores.plain", **splits, **options))
     assert task.num_classes == 2 and len(task.test_rows) == 4
 
 
