@@ -37,19 +37,12 @@ _AT = {"": slice(None), "50": slice(0, 1), "75": slice(5, 6)}  # which of the IO
 
 
 class Detections(NamedTuple):
-    """K boxes that were found in the images of a store, in any order.
+    """K boxes that were found in the images of a store, in any order."""
 
-    Attributes:
-      image: int32 [K], row of the store.
-      boxes: float32 [K, 4], x1, y1, x2, y2 in pixels of the image as it is stored.
-      scores: float32 [K], higher is surer.
-      classes: int32 [K], from 0.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
+    image: np.ndarray  # int32 [K], row of the store
+    boxes: np.ndarray  # float32 [K, 4], x1, y1, x2, y2 in pixels of the image as stored
+    scores: np.ndarray  # float32 [K], higher is surer
+    classes: np.ndarray  # int32 [K], from 0
 
     def of_image(self, row: int) -> "Detections":
         """Those of one image."""
@@ -57,20 +50,14 @@ class Detections(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """All in [0, 1].
+    """All in [0, 1]."""
 
-    Attributes:
-      values: the numbers of the module's description, by name.
-      ap50_by_class: class name -> COCO's AP at IoU 0.5; their mean is `ap50`.
-      curves: class name -> float64 [101], precision at recalls 0, 0.01, ..., 1 at IoU 0.5.
-      left_out: classes without an object that has to be found. They have no AP and are in
-        no mean.
-    """
-
-    values: dict[str, float]
-    ap50_by_class: dict[str, float]
-    curves: dict[str, np.ndarray]
-    left_out: tuple[str, ...]
+    values: dict[str, float]  # the numbers of the module's description, by name
+    ap50_by_class: dict[str, float]  # COCO's AP at IoU 0.5; their mean is `ap50`
+    curves: dict[
+        str, np.ndarray
+    ]  # class -> float64 [101], precision at IoU 0.5 by recall
+    left_out: tuple[str, ...]  # classes without an object to find: in no mean
 
 
 def average_precision(store: BoxStore, detections: Detections) -> Scores:

@@ -129,11 +129,14 @@ def _draw_image(
     for box, label in zip(found.boxes[::-1], found.classes[::-1], strict=True):
         axis.add_patch(_frame(box, colours[int(label)], 1.8, 2.8))
     point = w / width  # in pixels of the image
+    font = FontProperties(size=_FONT)
     covered, labels = np.concatenate([boxes, found.boxes]), np.zeros((0, 4))
     for _, box, score, label in zip(*found, strict=True):
         name, colour = drawable(class_names[label]), colours[int(label)]
         text = f"{name} {score:.2f}"
-        size = point * (_text_size(text) + 2 * _PAD)
+        length, _, _ = text_to_path.get_text_width_height_descent(text, font, False)
+        # On pixels letters are a little wider than on paper; all lines are equally high.
+        size = point * (np.array([1.04 * length, _FONT]) + 2 * _PAD)
         x, y = place_label(size, box, (w, h), covered, labels)
         labels = np.append(labels, [[x, y, x + size[0], y + size[1]]], axis=0)
         axis.add_patch(Rectangle((x, y), *size, color=colour, lw=0, zorder=3))
@@ -156,14 +159,6 @@ def _outline(width: float) -> list[patheffects.AbstractPathEffect]:
 def _frame(box: np.ndarray, colour, width: float, outline: float, **style) -> Rectangle:
     style |= {"edgecolor": colour, "lw": width, "path_effects": _outline(outline)}
     return Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, **style)
-
-
-def _text_size(text: str) -> np.ndarray:
-    """Width and height of a line of text in points, the same height for any letters."""
-    font = FontProperties(size=_FONT)
-    width, _, _ = text_to_path.get_text_width_height_descent(text, font, False)
-    # On pixels letters are a little wider than on paper.
-    return np.array([1.04 * width, _FONT])
 
 
 def place_label(

@@ -96,7 +96,12 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
         mesh = sharding.make_mesh()
         state = init_state(recipe, config.seed, mesh)
         if checkpoint:
-            state = _with_backbone(state, backbone)
+            own_state = state.params, state.method_state
+            try:
+                params, stats = load_backbone(*own_state, backbone.variables)
+            except ValueError as error:
+                raise UserError(f"The checkpoint does not fit: {error}") from error
+            state = state.replace(params=params, method_state=stats)
             state = jax.device_put(state, sharding.replicated(mesh))
         feed = StreamedFeed(
             make_step(recipe, mesh),
@@ -177,16 +182,6 @@ def make_recipe(
     images = np.zeros((1, *config.data.sizes[0], 3), np.uint8)
     method = Method(lambda key, _: detector.init(key, images), detector.loss)
     return detector, Recipe(method, (), backbone.module, tx, schedule)
-
-
-def _with_backbone(state: TrainState, backbone: Backbone) -> TrainState:
-    try:
-        params, stats = load_backbone(
-            state.params, state.method_state, backbone.variables
-        )
-    except ValueError as error:
-        raise UserError(f"The checkpoint does not fit: {error}") from error
-    return state.replace(params=params, method_state=stats)
 
 
 def _make_evaluate(

@@ -36,25 +36,18 @@ class Batches:
     shuffles both groups, cuts them into batches (what is left is dropped), and shuffles
     these. Images without an object are left out.
 
-    Attributes:
-      store: the images.
-      batch_size: images B of the global batch, over all processes.
-      seed: at least 0 and below 2^32.
-      sizes: heights and widths of the arrays for images that are not upright; one is
-        drawn for each batch. For upright images they are turned.
-      max_boxes: boxes M of an image; of more the largest are kept.
-      flip: mirror each image with probability 1/2.
-
     Raises:
       UserError: at construction, if a value does not fit.
     """
 
     store: BoxStore
-    batch_size: int
-    seed: int
+    batch_size: int  # images B of the global batch, over all processes
+    seed: int  # at least 0 and below 2^32
+    # Of the arrays for images that are not upright, turned for those that are; one is drawn
+    # for each batch.
     sizes: Sequence[Size]
-    max_boxes: int
-    flip: bool = True
+    max_boxes: int  # M of an image; of more the largest are kept
+    flip: bool = True  # mirror each image with probability 1/2
 
     def __post_init__(self) -> None:
         """Check the values."""

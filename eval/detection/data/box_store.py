@@ -24,29 +24,19 @@ class Annotation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoxStore:
-    """N images with boxes.
+    """N images with boxes."""
 
-    Attributes:
-      name: as given to `open_boxes`.
-      split: as given to `open_boxes`.
-      class_names: of C classes.
-      ids: one an image.
-      sizes: int32 [N, 2], height and width.
-      boxes: of each image float32 [n, 4]: x1, y1, x2, y2 in its pixels, x2 > x1.
-      labels: of each image int32 [n], from 0.
-      difficult: of each image bool [n]: hard to see. They are trained on, and they need
-        not be found.
-      encoded: row to the encoded image. Several threads may call it; it raises OSError.
-    """
-
-    name: str
+    name: str  # as given to `open_boxes`, like the split
     split: str
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
-    sizes: np.ndarray
+    sizes: np.ndarray  # int32 [N, 2], height and width
+    # Of each image float32 [n, 4]: x1, y1, x2, y2 in its pixels, x2 > x1.
     boxes: Sequence[np.ndarray]
-    labels: Sequence[np.ndarray]
+    labels: Sequence[np.ndarray]  # of each image int32 [n], from 0
+    # Of each image bool [n]: hard to see, so trained on, but they need not be found.
     difficult: Sequence[np.ndarray]
+    # Row to the encoded image. Several threads may call it; it raises OSError.
     encoded: Callable[[int], bytes]
 
     def __len__(self) -> int:
