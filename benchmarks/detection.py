@@ -26,7 +26,7 @@ from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
 from eval.detection import train
 from sp_jax import xla_flags
 from sp_jax.sharding import by_batch, make_mesh
-from sp_jax.train.step import jit_step, make_step
+from sp_jax.train.step import init_state, jit_step, make_step
 
 CONFIGS = {"voc": voc_faster_rcnn_c4, "scenes": scenes_faster_rcnn_c4}
 CLASSES, BOXES = 20, 20
@@ -62,9 +62,8 @@ def main(argv: list[str]) -> None:
     config.remat = values.remat
     mesh, rng = make_mesh(), np.random.default_rng(0)
     backbone = train.open_backbone(config, "")
-    detector = train.detector_of(config, backbone, CLASSES)
-    recipe = train.recipe_of(config, backbone, detector)
-    state = train.first_state(recipe, None, config, mesh)
+    detector, recipe = train.make_recipe(config, backbone, CLASSES)
+    state = init_state(recipe, config.seed, mesh)
     step = make_step(recipe, mesh)
     device = jax.devices()[0]
     print(

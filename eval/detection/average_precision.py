@@ -37,19 +37,12 @@ _AT = {"": slice(None), "50": slice(0, 1), "75": slice(5, 6)}  # which of the IO
 
 
 class Detections(NamedTuple):
-    """K boxes that were found in the images of a store, in any order.
+    """K boxes that were found in the images of a store, in any order."""
 
-    Attributes:
-      image: int32 [K], row of the store.
-      boxes: float32 [K, 4], x1, y1, x2, y2 in pixels of the image as it is stored.
-      scores: float32 [K], higher is surer.
-      classes: int32 [K], from 0.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
+    image: np.ndarray  # int32 [K], row of the store
+    boxes: np.ndarray  # float32 [K, 4], x1, y1, x2, y2 in pixels of the image as stored
+    scores: np.ndarray  # float32 [K], higher is surer
+    classes: np.ndarray  # int32 [K], from 0
 
     def of_image(self, row: int) -> "Detections":
         """Those of one image."""
@@ -57,20 +50,14 @@ class Detections(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """All in [0, 1].
+    """All in [0, 1]."""
 
-    Attributes:
-      values: the numbers of the module's description, by name.
-      ap50_by_class: class name -> COCO's AP at IoU 0.5; their mean is `ap50`.
-      curves: class name -> float64 [101], precision at recalls 0, 0.01, ..., 1 at IoU 0.5.
-      left_out: classes without an object that has to be found. They have no AP and are in
-        no mean.
-    """
-
-    values: dict[str, float]
-    ap50_by_class: dict[str, float]
-    curves: dict[str, np.ndarray]
-    left_out: tuple[str, ...]
+    values: dict[str, float]  # the numbers of the module's description, by name
+    ap50_by_class: dict[str, float]  # COCO's AP at IoU 0.5; their mean is `ap50`
+    curves: dict[
+        str, np.ndarray
+    ]  # class -> float64 [101], precision at IoU 0.5 by recall
+    left_out: tuple[str, ...]  # classes without an object to find: in no mean
 
 
 def average_precision(store: BoxStore, detections: Detections) -> Scores:
@@ -78,11 +65,7 @@ def average_precision(store: BoxStore, detections: Detections) -> Scores:
 
     Args:
       store: N images with C classes.
-      detections: in these images. Those of a low score count, too: they are how a
-        detector reaches a higher recall.
-
-    Returns:
-      See `Scores`.
+      detections: in these images; those of a low score count, too, for a higher recall.
 
     Raises:
       ValueError: a detection in an image, or of a class, that the store does not have.
@@ -106,29 +89,23 @@ def average_precision(store: BoxStore, detections: Detections) -> Scores:
     values |= {f"voc07_ap{name}": float(points[at].mean()) for name, at in _AT.items()}
     values["voc_ap50"] = float(area[0].mean())
     curves = {store.class_names[c]: precision[0, i] for i, c in enumerate(kept)}
-    return Scores(
-        values=values,
-        ap50_by_class={name: float(curve.mean()) for name, curve in curves.items()},
-        curves=curves,
-        left_out=tuple(
-            name
-            for name, count in zip(store.class_names, wanted, strict=True)
-            if not count
-        ),
-    )
+    by_class = {name: float(curve.mean()) for name, curve in curves.items()}
+    left_out = tuple(store.class_names[c] for c in np.flatnonzero(wanted == 0))
+    return Scores(values, by_class, curves, left_out)
 
 
 def _check(store: BoxStore, detections: Detections) -> None:
-    for what, found, count in [
-        ("image", detections.image, len(store.boxes)),
-        ("class", detections.classes, len(store.class_names)),
+    image, boxes, scores, classes = detections
+    for what, found, there in [
+        ("image", image, store.boxes),
+        ("class", classes, store.class_names),
     ]:
-        wrong = found[(found < 0) | (found >= count)]
+        wrong = found[(found < 0) | (found >= len(there))]
         if len(wrong):
-            raise ValueError(f"A detection has {what} {wrong[0]}; there are {count}.")
-    if not (
-        np.isfinite(detections.boxes).all() and np.isfinite(detections.scores).all()
-    ):
+            raise ValueError(
+                f"A detection has {what} {wrong[0]}; there are {len(there)}."
+            )
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise UserError("A detection is not finite: the detector has diverged.")
 
 
@@ -139,15 +116,10 @@ def _corner_size(boxes: np.ndarray) -> np.ndarray:
 
 
 class _Coco(COCOeval):
-    """pycocotools, with objects that are ignored but have the usual IoU.
-
-    Its own preparation takes "is ignored" from "is a crowd", whatever the annotation
-    says, and the IoU of a crowd is another one. So objects and detections are put into
-    its tables from outside, and it has nothing left to prepare.
-    """
+    """pycocotools, whose tables are filled from outside."""
 
     def _prepare(self) -> None:
-        pass
+        """Not its own: that takes objects to ignore for crowds, which have another IoU."""
 
 
 def _by_image_and_class(
@@ -156,10 +128,9 @@ def _by_image_and_class(
     """Boxes as the tables of pycocotools have them; `fields` are those of each box."""
     found = collections.defaultdict(list)
     columns = [x.tolist() for x in (images, classes, *fields.values())]
-    for number, (box, row, label, *values) in enumerate(
-        zip(_corner_size(boxes), *columns, strict=True),
-        start=1,  # 0 would mean "not matched"
-    ):
+    lines = zip(_corner_size(boxes), *columns, strict=True)
+    # From 1: 0 would mean "not matched".
+    for number, (box, row, label, *values) in enumerate(lines, start=1):
         one = {"id": number, "bbox": box, "area": box[2] * box[3]}
         found[row, label].append(one | dict(zip(fields, values, strict=True)))
     return found
@@ -168,14 +139,15 @@ def _by_image_and_class(
 def _coco_precision(store: BoxStore, detections: Detections) -> np.ndarray:
     """Precision at 101 recalls: float64 [10, C, 101]; -1 for classes without objects."""
     coco = _Coco(iouType="bbox")
-    coco.params.imgIds = list(range(len(store.boxes)))
+    image = np.arange(len(store.boxes))
+    coco.params.imgIds = image.tolist()
     coco.params.catIds = list(range(len(store.class_names)))
     coco.params.iouThrs = IOUS
     coco.params.areaRng = [[0, np.inf]]
     coco.params.maxDets = [100]
     difficult = np.concatenate(store.difficult)
     coco._gts = _by_image_and_class(
-        np.repeat(np.arange(len(store.boxes)), [len(boxes) for boxes in store.boxes]),
+        np.repeat(image, [len(boxes) for boxes in store.boxes]),
         np.concatenate(store.labels),
         np.concatenate(store.boxes),
         ignore=difficult.astype(int),
@@ -215,41 +187,25 @@ def _voc_precision(
 def _best_objects(
     store: BoxStore, detections: Detections
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each detection the largest IoU with an object of its class, and which it is.
-
-    Returns:
-      float64 [K], -1 where the image has no object of the class; and int64 [K], the
-      object's number over all images.
-    """
+    """Of each detection the largest IoU in its class, or -1, and that object's number."""
     overlap = np.full(len(detections.scores), -1.0)
     which = np.zeros(len(overlap), np.int64)
     order = np.argsort(detections.image, kind="stable")
-    rows = np.arange(len(store.boxes) + 1)
-    ends = np.searchsorted(detections.image[order], rows)
+    rows = np.arange(1, len(store.boxes))
+    by_image = np.split(order, np.searchsorted(detections.image[order], rows))
     first = 0  # object of the image
-    for row, boxes in enumerate(store.boxes):
-        mine = order[ends[row] : ends[row + 1]]
+    for mine, boxes, labels in zip(by_image, store.boxes, store.labels, strict=True):
         if len(mine) and len(boxes):
-            iou = mask.iou(
-                _corner_size(detections.boxes[mine]),
-                _corner_size(boxes),
-                np.zeros(len(boxes)),
-            )
-            same = detections.classes[mine][:, None] == store.labels[row]
-            iou = np.where(same, iou, -1)
-            overlap[mine] = iou.max(1)
-            which[mine] = first + iou.argmax(1)
+            found, there = map(_corner_size, (detections.boxes[mine], boxes))
+            iou = mask.iou(found, there, np.zeros(len(boxes)))
+            iou = np.where(detections.classes[mine][:, None] == labels, iou, -1)
+            overlap[mine], which[mine] = iou.max(1), first + iou.argmax(1)
         first += len(boxes)
     return overlap, which
 
 
 def _voc_ap(is_true: np.ndarray, wanted: int) -> tuple[float, float]:
-    """AP by 11 points and by area.
-
-    Args:
-      is_true: bool [n], by falling score: right, not wrong. Ignored ones are not here.
-      wanted: objects that have to be found, at least 1.
-    """
+    """AP by 11 points and by area; detections that are right bool [n], by falling score."""
     found = np.cumsum(is_true)
     precision = found / np.arange(1, len(found) + 1)
     # The best precision at this recall or a higher one; behind the last there is none.

@@ -48,15 +48,14 @@ def draw_detections(
     """
     if not images:
         raise ValueError("There is no image to draw.")
-    colours = _class_colours(detections, truth, threshold)
+    shown = [_surest(found, threshold) for found in detections]
+    colours = _class_colours(shown, [labels for _, labels in truth])
     places, height = _justify([x.shape[1] / x.shape[0] for x in images], columns)
     figure = plt.figure(figsize=(WIDTH, height))
-    for image, found, (boxes, _), (x, y, w, h) in zip(
-        images, detections, truth, places, strict=True
-    ):
+    parts = zip(images, shown, truth, places, strict=True)
+    for image, found, (boxes, _), (x, y, w, h) in parts:
         axis = figure.add_axes((x / WIDTH, 1 - (y + h) / height, w / WIDTH, h / height))
-        shown = _surest(found, threshold)
-        _draw_image(axis, image, shown, boxes, class_names, colours, 72 * w)
+        _draw_image(axis, image, found, boxes, class_names, colours, 72 * w)
     line = Line2D([], [], color="white", lw=1.2, ls=_DASHES, path_effects=_outline(2.4))
     frame = Line2D([], [], color=COLOURS[0], lw=2)
     figure.legend(
@@ -77,15 +76,7 @@ def draw_detections(
 def _justify(
     aspects: Sequence[float], columns: int
 ) -> tuple[list[tuple[float, float, float, float]], float]:
-    """Places of images in rows of the sheet's width, as in a photo album.
-
-    Args:
-      aspects: width / height of each image.
-      columns: images in a row.
-
-    Returns:
-      left, top, width and height of each image, and the height of all, in inches.
-    """
+    """Left, top, width and height of each image in full rows, and their height, in inches."""
     places, top = [], 0.0
     for start in range(0, len(aspects), columns):
         row = aspects[start : start + columns]
@@ -107,22 +98,15 @@ def _surest(found: Detections, threshold: float) -> Detections:
 
 
 def _class_colours(
-    detections: Sequence[Detections],
-    truth: Sequence[tuple[np.ndarray, np.ndarray]],
-    threshold: float,
+    shown: Sequence[Detections], labels: Sequence[np.ndarray]
 ) -> dict[int, np.ndarray]:
     """A colour for each class of the sheet, the clearest for those with most objects.
 
-    So the sheets of several detectors on the same images have the same colours, as far
-    as the classes are there.
+    So sheets of several detectors on the same images mostly have the same colours.
     """
-    there = np.concatenate([labels for _, labels in truth])
-    found = np.concatenate([_surest(x, threshold).classes for x in detections])
-    classes, counts = np.unique(there, return_counts=True)
-    order = [
-        *classes[np.argsort(-counts, kind="stable")],
-        *np.setdiff1d(found, there),
-    ]
+    classes, counts = np.unique(np.concatenate(labels), return_counts=True)
+    others = np.setdiff1d(np.concatenate([x.classes for x in shown]), classes)
+    order = [*classes[np.argsort(-counts, kind="stable")], *others]
     return {int(c): COLOURS[i % len(COLOURS)] for i, c in enumerate(order)}
 
 
@@ -140,16 +124,19 @@ def _draw_image(
     axis.imshow(image, extent=(0, w, h, 0))
     axis.set_axis_off()
     for box in boxes:
-        axis.add_patch(_frame(box, "white", 1.2, 2.4, linestyle=_DASHES))
+        axis.add_patch(_frame(box, "white", 1.2, 2.4, ls=_DASHES))
     # The surest are drawn over the others, and choose the place of their label first.
     for box, label in zip(found.boxes[::-1], found.classes[::-1], strict=True):
         axis.add_patch(_frame(box, colours[int(label)], 1.8, 2.8))
     point = w / width  # in pixels of the image
+    font = FontProperties(size=_FONT)
     covered, labels = np.concatenate([boxes, found.boxes]), np.zeros((0, 4))
     for _, box, score, label in zip(*found, strict=True):
         name, colour = drawable(class_names[label]), colours[int(label)]
         text = f"{name} {score:.2f}"
-        size = point * (_text_size(text) + 2 * _PAD)
+        length, _, _ = text_to_path.get_text_width_height_descent(text, font, False)
+        # On pixels letters are a little wider than on paper; all lines are equally high.
+        size = point * (np.array([1.04 * length, _FONT]) + 2 * _PAD)
         x, y = place_label(size, box, (w, h), covered, labels)
         labels = np.append(labels, [[x, y, x + size[0], y + size[1]]], axis=0)
         axis.add_patch(Rectangle((x, y), *size, color=colour, lw=0, zorder=3))
@@ -170,25 +157,8 @@ def _outline(width: float) -> list[patheffects.AbstractPathEffect]:
 
 
 def _frame(box: np.ndarray, colour, width: float, outline: float, **style) -> Rectangle:
-    x1, y1, x2, y2 = box
-    return Rectangle(
-        (x1, y1),
-        x2 - x1,
-        y2 - y1,
-        fill=False,
-        edgecolor=colour,
-        linewidth=width,
-        path_effects=_outline(outline),
-        **style,
-    )
-
-
-def _text_size(text: str) -> np.ndarray:
-    """Width and height of a line of text in points, the same height for any letters."""
-    font = FontProperties(size=_FONT)
-    width, _, _ = text_to_path.get_text_width_height_descent(text, font, False)
-    # On pixels letters are a little wider than on paper.
-    return np.array([1.04 * width, _FONT])
+    style |= {"edgecolor": colour, "lw": width, "path_effects": _outline(outline)}
+    return Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, **style)
 
 
 def place_label(

@@ -33,21 +33,13 @@ RANDOM = "random network"
 
 
 class Detection(NamedTuple):
-    """A finished detection.
+    """A finished detection."""
 
-    Attributes:
-      label: of its backbone.
-      protocol: what all of a table have to share but the seed.
-      text: the protocol in one line.
-      result: name -> number.
-      curves: class name -> precision at 101 recalls.
-    """
-
-    label: str
-    protocol: dict[str, Any]
-    text: str
+    label: str  # of its backbone
+    protocol: dict[str, Any]  # what all of a table have to share but the seed
+    text: str  # the protocol in one line
     result: dict[str, float]
-    curves: dict[str, np.ndarray]
+    curves: dict[str, np.ndarray]  # class name -> precision at 101 recalls
 
 
 def read_detection(folder: pathlib.Path) -> Detection:
@@ -99,31 +91,26 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
         raise UserError("Give the folders of one or more detections to compare.")
     groups: dict[str, list[Detection]] = {}
     found = [read_detection(pathlib.Path(folder)) for folder in folders]
+    first = found[0]
     for folder, one in zip(folders, found, strict=True):
         for name, value in one.protocol.items():
-            if value != found[0].protocol[name]:
+            if value != first.protocol[name]:
                 raise UserError(
                     f"{folders[0]} and {folder} differ in config.{name}: only detections "
                     "of one protocol can be compared."
                 )
         groups.setdefault(one.label, []).append(one)
-    header = [f"{label} ({len(group)})" for label, group in groups.items()]
-    table = [["measure", *header]]
-    for name in found[0].result:
-        cells = [
-            mean_text([x.result[name] for x in group]) for group in groups.values()
-        ]
+    table = [["measure", *(f"{label} ({len(own)})" for label, own in groups.items())]]
+    for name in first.result:
+        cells = [mean_text([x.result[name] for x in own]) for own in groups.values()]
         table.append([name, *cells])
     out.mkdir(parents=True, exist_ok=True)
-    curves = {label: [x.curves for x in group] for label, group in groups.items()}
-    save_figure(draw_precision(curves, by_class=True), out / "detection.png")
+    curves = {label: [x.curves for x in own] for label, own in groups.items()}
+    path = out / "detection.png"
+    save_figure(draw_precision(curves, by_class=True), path)
+    pictures = [("Precision over recall", path)]
     write_comparison(
-        out / "detection",
-        "Detection",
-        found[0].text,
-        table,
-        labels=len(groups),
-        pictures=[("Precision over recall", out / "detection.png")],
+        out / "detection", "Detection", first.text, table, len(groups), pictures
     )
     return table
 

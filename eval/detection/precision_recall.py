@@ -30,9 +30,8 @@ def draw_precision(
     figure, axes = make_panels(
         len(panels), columns, (side, 0.85 * side), sharex=True, sharey=True
     )
-    for number, (axis, (title, classes)) in enumerate(
-        zip(axes.flat, panels.items(), strict=False)
-    ):
+    for number, (title, classes) in enumerate(panels.items()):
+        axis = axes.flat[number]
         for i, group in enumerate(curves.values()):
             # [seeds, 101], a mean over the classes.
             lines = np.array([[seed[c] for c in classes] for seed in group]).mean(1)
@@ -42,14 +41,8 @@ def draw_precision(
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
         axis.tick_params(labelbottom=number + columns >= len(panels))
         # The names stand once, above all: here they would cover curves.
-        axis.legend(
-            title="AP50",
-            title_fontsize=8,
-            fontsize=8,
-            frameon=False,
-            loc="upper right",
-            borderaxespad=0,
-        )
+        small = {"title_fontsize": 8, "fontsize": 8, "frameon": False}
+        axis.legend(title="AP50", loc="upper right", borderaxespad=0, **small)
     legend_above(figure, list(curves), 2 * columns)
     figure.supxlabel("recall", fontsize=10)
     figure.supylabel("precision at IoU 0.5", fontsize=10)

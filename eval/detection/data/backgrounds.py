@@ -14,10 +14,7 @@ _CELLS = (4, 8, 16, 32, 64)  # of the noise: how many along the longer side
 
 
 class Draws:
-    """Random numbers from the raw bits of PCG64.
-
-    NumPy promises the same bits in every version; it does not promise that of its
-    distributions.
+    """Random numbers from raw bits of PCG64, which NumPy keeps the same in all versions.
 
     Args:
       seed: integers of at least 0.
@@ -48,31 +45,22 @@ def background(draws: Draws, height: int, width: int) -> np.ndarray:
     has all scales; its strength is drawn, too.
     """
     first, second = draws.bytes((2, 3)).astype(np.float64)
-    pattern = (_plain, _gradient, _stripes, _checks)[draws.integer(4)]
-    share = pattern(draws, height, width)[..., None]
+    share = _pattern(draws, height, width)[..., None]
     strength = draws.uniform(0.1, 1.0)
     mixed = first + share * (second - first) + strength * _noise(draws, height, width)
     return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
 
 
-def _plain(draws: Draws, height: int, width: int) -> np.ndarray:
-    return np.zeros((height, width))
-
-
-def _gradient(draws: Draws, height: int, width: int) -> np.ndarray:
-    plane, _ = _planes(draws, height, width)
-    return (plane - plane.min()) / (plane.max() - plane.min())
-
-
-def _stripes(draws: Draws, height: int, width: int) -> np.ndarray:
-    plane, _ = _planes(draws, height, width)
-    return _wave(draws, plane)
-
-
-def _checks(draws: Draws, height: int, width: int) -> np.ndarray:
-    return np.abs(
-        np.subtract(*(_wave(draws, plane) for plane in _planes(draws, height, width)))
-    )
+def _pattern(draws: Draws, height: int, width: int) -> np.ndarray:
+    """The share of the second colour in each pixel, [height, width]."""
+    kind = draws.integer(4)
+    if kind == 0:
+        return np.zeros((height, width))
+    along, across = _planes(draws, height, width)
+    if kind == 1:
+        return (along - along.min()) / (along.max() - along.min())
+    stripes = _wave(draws, along)
+    return stripes if kind == 2 else np.abs(stripes - _wave(draws, across))
 
 
 def _wave(draws: Draws, plane: np.ndarray) -> np.ndarray:

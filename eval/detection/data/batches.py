@@ -36,25 +36,18 @@ class Batches:
     shuffles both groups, cuts them into batches (what is left is dropped), and shuffles
     these. Images without an object are left out.
 
-    Attributes:
-      store: the images.
-      batch_size: images B of the global batch, over all processes.
-      seed: at least 0 and below 2^32.
-      sizes: heights and widths of the arrays for images that are not upright; one is
-        drawn for each batch. For upright images they are turned.
-      max_boxes: boxes M of an image; of more the largest are kept.
-      flip: mirror each image with probability 1/2.
-
     Raises:
       UserError: at construction, if a value does not fit.
     """
 
     store: BoxStore
-    batch_size: int
-    seed: int
+    batch_size: int  # images B of the global batch, over all processes
+    seed: int  # at least 0 and below 2^32
+    # Of the arrays for images that are not upright, turned for those that are; one is drawn
+    # for each batch.
     sizes: Sequence[Size]
-    max_boxes: int
-    flip: bool = True
+    max_boxes: int  # M of an image; of more the largest are kept
+    flip: bool = True  # mirror each image with probability 1/2
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -67,21 +60,19 @@ class Batches:
         if not self.sizes or min(min(size) for size in self.sizes) < 1:
             raise UserError(f"sizes must be heights and widths, not {self.sizes}.")
         if not self.steps_per_epoch:
-            counts = [len(rows) for rows in self._groups]
+            landscape, upright = map(len, self._groups)
             raise UserError(
                 f"batch_size {self.batch_size} exceeds the images with objects of "
-                f"{self.store.name} {self.store.split}: {counts[0]} landscape, "
-                f"{counts[1]} upright, and a batch has either."
+                f"{self.store.name} {self.store.split}: {landscape} landscape, "
+                f"{upright} upright, and a batch has either."
             )
 
     @functools.cached_property
-    def _groups(self) -> tuple[np.ndarray, np.ndarray]:
+    def _groups(self) -> list[np.ndarray]:
         """Rows of the images that are not upright, and of those that are."""
-        upright = is_upright(self.store)
         has_object = np.array([len(boxes) > 0 for boxes in self.store.boxes])
-        return np.flatnonzero(~upright & has_object), np.flatnonzero(
-            upright & has_object
-        )
+        upright = self.store.upright
+        return [np.flatnonzero(x & has_object) for x in (~upright, upright)]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -120,14 +111,13 @@ class Batches:
           [b, M], -1 where there is none; "index" int32 [b], rows of the store.
         """
         rows = self.rows(step)
-        size = self.sizes[
-            int(random_bits(self.seed, _SIZE, step, 1, np)[0]) % len(self.sizes)
-        ]
-        if self.store.sizes[rows[0], 0] > self.store.sizes[rows[0], 1]:
+        (bits,) = random_bits(self.seed, _SIZE, step, 1, np)
+        size = self.sizes[int(bits) % len(self.sizes)]
+        if self.store.upright[rows[0]]:
             size = size[::-1]
         flips = random_bits(self.seed, _FLIP, step, self.batch_size, np) >> 31 == 1
         rows, flips = rows[part], (flips & self.flip)[part]
-        batch = load(self.store, rows, size, flips)
+        batch = _load(self.store, rows, size, flips)
         boxes = np.zeros((len(rows), self.max_boxes, 4), np.float32)
         label = np.full((len(rows), self.max_boxes), -1, np.int32)
         for i, (row, flip) in enumerate(zip(rows, flips, strict=True)):
@@ -142,48 +132,28 @@ class Batches:
             if flip:
                 own[:, [0, 2]] = batch["size"][i, 1] - own[:, [2, 0]]
             boxes[i, : len(own)], label[i, : len(own)] = own, labels
-        return {**batch, "boxes": boxes, "label": label}
+        return batch | {"boxes": boxes, "label": label}
 
 
-def is_upright(store: BoxStore) -> np.ndarray:
-    """Which images are higher than wide, bool [N]."""
-    return store.sizes[:, 0] > store.sizes[:, 1]
-
-
-def load(store: BoxStore, rows: np.ndarray, size: Size, flips: np.ndarray) -> Batch:
-    """Read images, resize each as far as it fits, and mirror some.
-
-    Args:
-      store: the images.
-      rows: which, [b]; -1 gives an empty image of one pixel.
-      size: height and width of the arrays.
-      flips: bool [b].
-
-    Returns:
-      "image", "size" and "index" of `Batches.batch`.
-    """
+def _load(store: BoxStore, rows: np.ndarray, size: Size, flips: np.ndarray) -> Batch:
+    """Read images; a row of -1 gives an empty one of one pixel."""
     images = np.zeros((len(rows), *size, 3), np.uint8)
     sizes = np.ones((len(rows), 2), np.int32)
 
     def one(i: int) -> None:
         if rows[i] < 0:
             return
-        pixels = resize(store.read(int(rows[i])), size)
-        h, w = sizes[i] = pixels.shape[:2]
+        pixels = store.read(rows[i])
+        # Bilinear and antialiased, by the most that fits.
+        factor = min(np.divide(size, pixels.shape[:2]))
+        h, w = sizes[i] = [max(1, round(factor * n)) for n in pixels.shape[:2]]
+        pixels = np.asarray(Image.fromarray(pixels).resize((w, h), Image.BILINEAR))
         images[i, :h, :w] = pixels[:, ::-1] if flips[i] else pixels
 
     # PIL lets go of the interpreter while it decodes and resizes.
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(one, range(len(rows))))
     return {"image": images, "size": sizes, "index": np.asarray(rows, np.int32)}
-
-
-def resize(pixels: np.ndarray, size: Size) -> np.ndarray:
-    """Resize uint8 [h, w, 3], bilinear and antialiased, by the most that fits into size."""
-    height, width = pixels.shape[:2]
-    factor = min(size[0] / height, size[1] / width)
-    h, w = (max(1, round(factor * n)) for n in (height, width))
-    return np.asarray(Image.fromarray(pixels).resize((w, h), Image.BILINEAR))
 
 
 def make_dataset(
@@ -205,18 +175,15 @@ def test_batches(store: BoxStore, batch_size: int, size: Size) -> Iterator[Batch
 
     Args:
       store: the images.
-      batch_size: images of a batch. The last ones are filled up with index -1.
+      batch_size: images of a batch; the last one is filled up with index -1.
       size: height and width of the arrays, turned for upright images.
 
     Yields:
       "image", "size" and "index" as `Batches.batch` returns them.
     """
-    upright = is_upright(store)
-    for rows, shape in (
-        (np.flatnonzero(~upright), tuple(size)),
-        (np.flatnonzero(upright), tuple(size)[::-1]),
-    ):
-        for start in range(0, len(rows), batch_size):
-            own = rows[start : start + batch_size]
-            own = np.pad(own, (0, batch_size - len(own)), constant_values=-1)
-            yield load(store, own, shape, np.zeros(batch_size, bool))
+    for upright in (False, True):
+        rows = np.flatnonzero(store.upright == upright)
+        rows = np.pad(rows, (0, -len(rows) % batch_size), constant_values=-1)
+        for own in rows.reshape(-1, batch_size):
+            shape = size[::-1] if upright else size
+            yield _load(store, own, shape, np.zeros(batch_size, bool))

@@ -13,53 +13,40 @@ from sp_jax.errors import UserError
 
 
 class Annotation(NamedTuple):
-    """What is in an image.
+    """What is in an image."""
 
-    Attributes:
-      id: names the image in messages.
-      size: its height and width.
-      names: class of each object.
-      boxes: float32 [n, 4], x1, y1, x2, y2 in pixels; a box is x2 - x1 wide.
-      difficult: bool [n].
-    """
-
-    id: str
-    size: tuple[int, int]
-    names: list[str]
-    boxes: np.ndarray
-    difficult: np.ndarray
+    id: str  # names the image in messages
+    size: tuple[int, int]  # its height and width
+    names: list[str]  # class of each object
+    boxes: np.ndarray  # float32 [n, 4], x1, y1, x2, y2 in pixels; x2 - x1 wide
+    difficult: np.ndarray  # bool [n]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoxStore:
-    """N images with boxes.
+    """N images with boxes."""
 
-    Attributes:
-      name: as given to `open_boxes`.
-      split: as given to `open_boxes`.
-      class_names: of C classes.
-      ids: one an image.
-      sizes: int32 [N, 2], height and width.
-      boxes: of each image float32 [n, 4]: x1, y1, x2, y2 in its pixels, x2 > x1.
-      labels: of each image int32 [n], from 0.
-      difficult: of each image bool [n]: hard to see. They are trained on, and they need
-        not be found.
-      encoded: row to the encoded image. Several threads may call it; it raises OSError.
-    """
-
-    name: str
+    name: str  # as given to `open_boxes`, like the split
     split: str
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
-    sizes: np.ndarray
+    sizes: np.ndarray  # int32 [N, 2], height and width
+    # Of each image float32 [n, 4]: x1, y1, x2, y2 in its pixels, x2 > x1.
     boxes: Sequence[np.ndarray]
-    labels: Sequence[np.ndarray]
+    labels: Sequence[np.ndarray]  # of each image int32 [n], from 0
+    # Of each image bool [n]: hard to see, so trained on, but they need not be found.
     difficult: Sequence[np.ndarray]
+    # Row to the encoded image. Several threads may call it; it raises OSError.
     encoded: Callable[[int], bytes]
 
     def __len__(self) -> int:
         """The number of images."""
         return len(self.ids)
+
+    @functools.cached_property
+    def upright(self) -> np.ndarray:
+        """Which images are higher than wide, bool [N]."""
+        return self.sizes[:, 0] > self.sizes[:, 1]
 
     def read(self, row: int) -> np.ndarray:
         """Decode an image: uint8 [h, w, 3].
@@ -70,20 +57,15 @@ class BoxStore:
           UserError: the file is missing or damaged, or has another size than its
             annotation says.
         """
+        image_name = f"{self.name}: image {self.ids[row]}"
         try:
             image = open_rgb(self.encoded(row), upright=False)
         except (OSError, BadImage) as error:
             raise UserError(
-                f"{self.name}: image {self.ids[row]} cannot be used ({error}): restore "
-                "it, or take it out of the split."
+                f"{image_name} cannot be used ({error}): restore it, or take it out of "
+                "the split."
             ) from error
-        height, width = (int(n) for n in self.sizes[row])
-        if image.size != (width, height):
-            raise UserError(
-                f"{self.name}: image {self.ids[row]} is {image.width} x {image.height} "
-                f"pixels, but its annotation says {width} x {height}: its boxes would "
-                "be wrong, so correct one of them."
-            )
+        check_size(image_name, image.size, tuple(self.sizes[row]))
         return np.asarray(image)
 
     @functools.cached_property
@@ -91,15 +73,26 @@ class BoxStore:
         """SHA-256 hex over ids, sizes, boxes and classes; not over the pixels."""
         whole = hashlib.sha256("\0".join((*self.class_names, "", *self.ids)).encode())
         whole.update(np.asarray(self.sizes, "<i4").tobytes())
-        for parts, dtype in (
-            (self.boxes, "<f4"),
-            (self.labels, "<i4"),
-            (self.difficult, "u1"),
-        ):
+        fields = (self.boxes, "<f4"), (self.labels, "<i4"), (self.difficult, "u1")
+        for parts, dtype in fields:
             for part in parts:
                 whole.update(len(part).to_bytes(4, "little"))
                 whole.update(np.ascontiguousarray(part, dtype).tobytes())
         return whole.hexdigest()
+
+
+def check_size(image: str, size: tuple[int, int], annotated: tuple[int, int]) -> None:
+    """Check the width and height of an image against its annotation's height and width.
+
+    Raises:
+      UserError: they differ.
+    """
+    if size != annotated[::-1]:
+        raise UserError(
+            f"{image} is {size[0]} x {size[1]} pixels, but its annotation says "
+            f"{annotated[1]} x {annotated[0]}: its boxes would be wrong, so correct one of "
+            "them."
+        )
 
 
 def make_store(
@@ -117,25 +110,23 @@ def make_store(
     if not annotations:
         raise UserError(f"{name} has no images in {split}.")
     number = {class_name: i for i, class_name in enumerate(class_names)}
+    ids, sizes, names, _, difficult = zip(*annotations, strict=True)
     return BoxStore(
-        name=name,
-        split=split,
-        class_names=tuple(class_names),
-        ids=tuple(one.id for one in annotations),
-        sizes=np.array([one.size for one in annotations], np.int32).reshape(-1, 2),
-        boxes=[_inside(name, one) for one in annotations],
-        labels=[
-            np.array([number[n] for n in one.names], np.int32) for one in annotations
-        ],
-        difficult=[one.difficult for one in annotations],
-        encoded=encoded,
+        name,
+        split,
+        tuple(class_names),
+        ids,
+        np.array(sizes, np.int32),
+        [_inside(name, one) for one in annotations],
+        [np.array([number[n] for n in own], np.int32) for own in names],
+        difficult,
+        encoded,
     )
 
 
 def _inside(name: str, annotation: Annotation) -> np.ndarray:
     """The boxes, cut at the borders of the image: fractions may be rounded beyond."""
-    height, width = annotation.size
-    boxes = annotation.boxes
+    (height, width), boxes = annotation.size, annotation.boxes
     if (boxes <= -1).any() or (boxes[:, 2:] >= (width + 1, height + 1)).any():
         raise UserError(
             f"{name}: image {annotation.id} of {width} x {height} pixels has a box "

@@ -55,21 +55,13 @@ _VERSION = 1  # Raise it when scenes change.
 
 
 class Scene(NamedTuple):
-    """An image and the n objects in it.
+    """An image and the n objects in it."""
 
-    Attributes:
-      image: uint8 [height, width, 3].
-      names: n classes.
-      boxes: int64 [n, 4], x1, y1, x2, y2: pixels x1 to x2 - 1 are inside.
-      outside: float64 [n], share of an object's pixels that is outside of the image.
-      seen: float64 [n], share that is inside and not under other objects.
-    """
-
-    image: np.ndarray
-    names: list[str]
-    boxes: np.ndarray
-    outside: np.ndarray
-    seen: np.ndarray
+    image: np.ndarray  # uint8 [height, width, 3]
+    names: list[str]  # n classes
+    boxes: np.ndarray  # int64 [n, 4], x1, y1, x2, y2: pixels x1 to x2 - 1 are inside
+    outside: np.ndarray  # float64 [n], share of an object's pixels outside of the image
+    seen: np.ndarray  # float64 [n], share that is inside and not under other objects
 
 
 class Composer:
@@ -81,13 +73,13 @@ class Composer:
 
     def __init__(self):
         meta = emoji.scan().meta()
-        category = np.asarray(meta["attributes"]["category"])
-        number = {c: i for i, c in enumerate(meta["attribute_names"]["category"])}
+        category = np.asarray(meta["attribute_names"]["category"])
+        category = category[meta["attributes"]["category"]]  # of each drawing
         self.rows = {}
         for split, whole in _DRAWINGS.items():
             rows = np.asarray(meta["splits"][whole])
             self.rows[split] = {
-                name: rows[category[rows] == number[c]] for name, c in CLASSES.items()
+                n: rows[category[rows] == c] for n, c in CLASSES.items()
             }
         self._tiles = emoji.read_tiles(emoji.ARCHIVE.read_bytes())
 
@@ -101,24 +93,20 @@ class Composer:
         for _ in range(1 + draws.integer(_MOST)):
             name, drawing = self._draw(draws, self.rows[split])
             covers = drawing[..., 3] >= _OPAQUE
+            area = covers.sum()
             for _ in range(_TRIES):
                 there, here = _place(draws, owner.shape, covers.shape)
                 after = owner.copy()
                 after[there][covers[here]] = len(names)
-                if (_seen(after, [*areas, covers.sum()]) >= _SEEN).all():
+                if (_seen(after, [*areas, area]) >= _SEEN).all():
                     owner = after
                     image[there] = emoji.composite(drawing[here], image[there])
                     names.append(name)
-                    areas.append(covers.sum())
-                    outside.append(1 - covers[here].sum() / covers.sum())
+                    areas.append(area)
+                    outside.append(1 - covers[here].sum() / area)
                     break
-        return Scene(
-            image=image,
-            names=names,
-            boxes=np.asarray([_box(owner == i) for i in range(len(names))]),
-            outside=np.asarray(outside),
-            seen=_seen(owner, areas),
-        )
+        boxes = np.asarray([_box(owner == i) for i in range(len(names))])
+        return Scene(image, names, boxes, np.asarray(outside), _seen(owner, areas))
 
     def _draw(
         self, draws: Draws, rows: dict[str, np.ndarray]
@@ -165,17 +153,16 @@ def write(out: pathlib.Path, train: int, test: int, seed: int) -> None:
         ids = [f"{split}_{number:05d}" for number in range(count)]
         for number, id in enumerate(ids):
             scene = composer.scene(split, seed, number)
-            file = f"{id}.jpg"
-            Image.fromarray(scene.image).save(
-                year / "JPEGImages" / file, quality=_QUALITY
-            )
-            (year / "Annotations" / f"{id}.xml").write_bytes(_annotation(scene, file))
+            file = year / "JPEGImages" / f"{id}.jpg"
+            Image.fromarray(scene.image).save(file, quality=_QUALITY)
+            text = _annotation(scene, file.name)
+            (year / "Annotations" / f"{id}.xml").write_bytes(text)
         (year / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(ids) + "\n")
     os.replace(partial, out)
 
 
 def make_once(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """The folder of the store "scenes"; it is written where it is not there.
+    """The folder of the store "scenes" below `data_dir`, made where it is not there.
 
     Args:
       data_dir: see `prepared_images.data_root`.
@@ -229,23 +216,24 @@ def _annotation(scene: Scene, file: str) -> bytes:
     """A scene's objects as VOC writes them."""
     height, width, depth = scene.image.shape
     root = ElementTree.Element("annotation")
-    _add(root, {"folder": _YEAR, "filename": file})
+    _add(root, folder=_YEAR, filename=file)
     size = ElementTree.SubElement(root, "size")
-    _add(size, {"width": width, "height": height, "depth": depth})
+    _add(size, width=width, height=height, depth=depth)
     for name, (x1, y1, x2, y2), outside, seen in zip(*scene[1:], strict=True):
         object = ElementTree.SubElement(root, "object")
-        flags = {
-            "truncated": outside > _FLAG,
-            "occluded": 1 - outside - seen > _FLAG,
-            "difficult": seen < _DIFFICULT,
-        }
-        _add(object, {"name": name} | {k: int(v) for k, v in flags.items()})
+        _add(
+            object,
+            name=name,
+            truncated=int(outside > _FLAG),
+            occluded=int(1 - outside - seen > _FLAG),
+            difficult=int(seen < _DIFFICULT),
+        )
         box = ElementTree.SubElement(object, "bndbox")
-        _add(box, {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2})
+        _add(box, xmin=x1 + 1, ymin=y1 + 1, xmax=x2, ymax=y2)
     ElementTree.indent(root)
     return ElementTree.tostring(root)
 
 
-def _add(element: ElementTree.Element, texts: dict[str, object]) -> None:
+def _add(element: ElementTree.Element, **texts: object) -> None:
     for tag, text in texts.items():
         ElementTree.SubElement(element, tag).text = str(text)

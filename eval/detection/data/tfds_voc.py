@@ -19,9 +19,8 @@ from eval.detection.data.box_store import Annotation, BoxStore, make_store
 from input_pipeline.stores import tfds
 from sp_jax.errors import UserError
 
-_SPLITS = {"trainval": ("train", "validation")} | {
-    name: (name,) for name in ("train", "validation", "test")
-}
+_SPLITS = {"trainval": ("train", "validation")}
+_SPLITS |= {name: (name,) for name in ("train", "validation", "test")}
 _DECIMALS = 3  # float32 of TFDS holds pixels to some 0.00003.
 
 
@@ -36,17 +35,11 @@ def open_tfds(name: str, dataset: str, split: str) -> BoxStore:
     Raises:
       UserError: the split is unknown or has no boxes, or the set is not prepared.
     """
-    parts = [
-        (whole, one)
-        for text in split.split("+")
-        for whole, names in [_part(dataset, text.strip())]
-        for one in names
-    ]
+    parts = [x for text in split.split("+") for x in _parts(dataset, text.strip())]
     if len(set(parts)) < len(parts):
         raise UserError(f"{split} has images of {name} twice: name splits apart.")
     builders = {whole: tfds.open_builder(whole) for whole, _ in parts}
-    features = builders[parts[0][0]].info.features
-    classes = features["objects"]["label"].names
+    classes = builders[parts[0][0]].info.features["objects"]["label"].names
     sources, annotations = [], []
     for whole, one in parts:
         examples = tfds.encoded(builders[whole], one)
@@ -67,8 +60,8 @@ def open_tfds(name: str, dataset: str, split: str) -> BoxStore:
     return make_store(name, split, classes, annotations, encoded)
 
 
-def _part(dataset: str, text: str) -> tuple[str, tuple[str, ...]]:
-    """The data set of one part of a split, and its splits there."""
+def _parts(dataset: str, text: str) -> list[tuple[str, str]]:
+    """The data set and the splits there that one part of a split names."""
     year, slash, split = text.rpartition("/")
     if bool(slash) == ("/" in dataset) or split not in _SPLITS:
         first = "" if "/" in dataset else "2007/"
@@ -76,7 +69,8 @@ def _part(dataset: str, text: str) -> tuple[str, tuple[str, ...]]:
         raise UserError(
             f"tfds:{dataset} has no split {text!r}: choose from {known}, joined by +."
         )
-    return (f"{dataset}/{year}" if slash else dataset), _SPLITS[split]
+    whole = f"{dataset}/{year}" if slash else dataset
+    return [(whole, one) for one in _SPLITS[split]]
 
 
 def _annotation(example: dict[str, Any], year: str, classes: list[str]) -> Annotation:

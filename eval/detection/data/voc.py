@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from eval.detection.data.box_store import BoxStore, make_store
+from eval.detection.data.box_store import BoxStore, check_size, make_store
 from eval.detection.data.voc_annotation import read_annotation
 from input_pipeline.stores.decode import FORMATS
 from input_pipeline.stores.image_files import list_files
@@ -57,11 +57,12 @@ def open_folder(name: str, path: str, split: str) -> BoxStore:
     for part in split.split("+"):
         year, slash, own = part.strip().rpartition("/")
         if not slash:
-            year = min(years)
-        if not slash and len(years) > 1:
-            raise UserError(
-                f"{root} holds {', '.join(years)}: say which one, such as {year}/{part}."
-            )
+            year, *others = years
+            if others:
+                raise UserError(
+                    f"{root} holds {', '.join(years)}: say which one, such as "
+                    f"{year}/{part}."
+                )
         if year not in years:
             raise UserError(f"{root} has no {year}, but {', '.join(years)}.")
         ids = _read_split(years[year], own, list(known[year]))
@@ -70,11 +71,10 @@ def open_folder(name: str, path: str, split: str) -> BoxStore:
     if len(set(images)) < len(images):
         raise UserError(f"{split} has images of {root} twice: name splits apart.")
     for image, annotation in zip(images, annotations, strict=True):
-        _check_size(image, annotation.size)
-    names = {
-        name for year in known.values() for one in year.values() for name in one.names
-    }
-    classes = CLASSES if names <= set(CLASSES) else tuple(sorted(names))
+        _check_header(image, annotation.size)
+    everything = [one for year in known.values() for one in year.values()]
+    names = set().union(*(one.names for one in everything))
+    classes = CLASSES if names <= set(CLASSES) else sorted(names)
     return make_store(
         name, split, classes, annotations, lambda row: images[row].read_bytes()
     )
@@ -122,8 +122,7 @@ def _read_split(folder: pathlib.Path, split: str, known: Sequence[str]) -> list[
         ) from None
     find, ids = finder(known), []
     for line in map(str.strip, read_lines(content, path)):
-        place = find(line)
-        if place is not None:
+        if (place := find(line)) is not None:
             ids.append(known[place])
         elif re.fullmatch(r"\S+\s+(-1|0|1)", line):  # Those lists have all images.
             raise UserError(
@@ -141,11 +140,10 @@ def _read_split(folder: pathlib.Path, split: str, known: Sequence[str]) -> list[
 def _find_images(folder: pathlib.Path, ids: Sequence[str]) -> list[pathlib.Path]:
     """The image of each name: NAME.jpg, or the only one with another suffix."""
     files = _by_id(folder / "JPEGImages")
-    names, found = list(files), []
-    find = finder(names)
+    find, places, found = finder(files), list(files.values()), []
     for id in ids:
         place = find(id)
-        paths = [] if place is None else files[names[place]]
+        paths = [] if place is None else places[place]
         images = [p for p in paths if p.suffix.lower() in Image.registered_extensions()]
         usual = [path for path in images if path.suffix == ".jpg"]
         if len(usual or images) > 1:
@@ -157,19 +155,15 @@ def _find_images(folder: pathlib.Path, ids: Sequence[str]) -> list[pathlib.Path]
     return found
 
 
-def _check_size(path: pathlib.Path, size: tuple[int, int]) -> None:
-    """Read the header of an image: missing files and wrong ones are found early."""
+def _check_header(path: pathlib.Path, size: tuple[int, int]) -> None:
+    """Missing files and wrong ones are found early."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
+            found = image.size
     except Exception as error:  # PIL raises many types.
         missing, kinds = isinstance(error, FileNotFoundError), ", ".join(FORMATS)
         raise UserError(
             f"{path} is {'missing' if missing else f'none of {kinds}'}: restore it, or "
             "take it out of the split."
         ) from error
-    if (height, width) != size:
-        raise UserError(
-            f"{path} is {width} x {height} pixels, but its annotation says {size[1]} x "
-            f"{size[0]}: its boxes would be wrong, so correct one of them."
-        )
+    check_size(str(path), found, size)

@@ -1,7 +1,6 @@
 """Annotations of PASCAL VOC: XML with the objects of an image.
 
-A document type, and so every entity, is refused. Corners are counted from 1 and belong to the
-box, so a box of VOC is [xmin - 1, xmax] wide.
+Corners are counted from 1 and belong to the box, so a box of VOC is [xmin - 1, xmax] wide.
 
 Source: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 """
@@ -16,7 +15,7 @@ import numpy as np
 from eval.detection.data.box_store import Annotation
 from sp_jax.errors import UserError
 
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
 _FLAGS = {"1": True, "true": True, "yes": True}
 _FLAGS |= {"": False, "0": False, "false": False, "no": False}
 
@@ -28,13 +27,11 @@ def read_annotation(path: pathlib.Path) -> Annotation:
       UserError: it is missing, or not as VOC's.
     """
     try:
-        root = parse(path.read_bytes())
+        root = _parse(path.read_bytes())
         height, width = (_number(root, f"size/{side}") for side in ("height", "width"))
         objects = root.findall("object")
         names = [_text(one, "name") for one in objects]
-        corners = [
-            [_number(one, f"bndbox/{side}") for side in _CORNERS] for one in objects
-        ]
+        corners = [[_number(one, side) for side in _CORNERS] for one in objects]
         difficult = [_difficult(one) for one in objects]
     except OSError:
         raise UserError(f"{path} is missing or not readable: restore it.") from None
@@ -43,13 +40,9 @@ def read_annotation(path: pathlib.Path) -> Annotation:
             f"{path} is no annotation of VOC ({error}): correct or restore it."
         ) from error
     boxes = np.array(corners, np.float64).reshape(-1, 4) - [1, 1, 0, 0]
-    return Annotation(
-        id=f"{path.parts[-3]}/{path.stem}",
-        size=(int(height), int(width)),
-        names=names,
-        boxes=boxes.astype(np.float32),
-        difficult=np.array(difficult, bool),
-    )
+    id, size = f"{path.parts[-3]}/{path.stem}", (int(height), int(width))
+    difficult = np.array(difficult, bool)
+    return Annotation(id, size, names, boxes.astype(np.float32), difficult)
 
 
 def _text(element: ElementTree.Element, path: str) -> str:
@@ -80,21 +73,15 @@ def _number(element: ElementTree.Element, path: str) -> float:
     return number
 
 
-def parse(content: bytes) -> ElementTree.Element:
-    """Parse XML without a document type, and so without entities of its own.
-
-    Tags become lower case: <Difficult> must not be overlooked.
-
-    Raises:
-      ValueError: it has one.
-      xml.parsers.expat.ExpatError: it is no XML.
-    """
+def _parse(content: bytes) -> ElementTree.Element:
+    """XML without a document type, and so without entities of its own."""
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
 
     def refuse(*_):
         raise ValueError("it declares a document type, which is not allowed")
 
     parser.StartDoctypeDeclHandler = refuse
+    # In lower case: <Difficult> must not be overlooked.
     parser.StartElementHandler = lambda tag, all: builder.start(tag.lower(), all)
     parser.EndElementHandler = lambda tag: builder.end(tag.lower())
     parser.CharacterDataHandler = builder.data

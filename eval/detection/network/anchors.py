@@ -35,8 +35,6 @@ def make_anchors(
     w = (size / np.sqrt(ratio)).reshape(-1)
     h = w * ratio.reshape(-1)
     cell = np.stack([-w, -h, w, h], axis=1) / 2
-    y, x = np.meshgrid(
-        stride * np.arange(height), stride * np.arange(width), indexing="ij"
-    )
+    y, x = stride * np.indices((height, width))
     place = np.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
     return (place + cell).reshape(-1, 4).astype(np.float32)

@@ -55,9 +55,8 @@ def encode(
     """
     centre, side = _centred(anchors)
     new_centre, new_side = _centred(boxes)
-    deltas = jnp.concatenate(
-        [(new_centre - centre) / side, jnp.log(new_side / side)], axis=-1
-    )
+    shift, growth = (new_centre - centre) / side, jnp.log(new_side / side)
+    deltas = jnp.concatenate([shift, growth], axis=-1)
     return deltas * jnp.asarray(weights, deltas.dtype)
 
 

@@ -1,13 +1,13 @@
 """Faster R-CNN as pure functions of parameters, state and a batch.
 
 The protocol is Detectron2's R50-C4. Differences: an image with fewer boxes to sample than are
-asked for repeats some of them. They have no weight in the losses, but the head's batch
-normalisation sees them. In testing at most `Settings.candidates` pairs of box and class go
-into the last suppression.
+asked for repeats some of them, without weight in the losses, but the head's batch
+normalisation sees them; and `Settings.candidates` limits the last suppression.
 
 Source: https://arxiv.org/abs/1506.01497; Detectron2 for what the paper leaves open.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,19 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eval.detection.network import selection
 from eval.detection.network.anchors import make_anchors
 from eval.detection.network.faster_rcnn import FasterRCNN
 from eval.detection.network.losses import box_head_loss, rpn_loss
 from eval.detection.network.matching import FOREGROUND
 from eval.detection.network.roi_align import roi_align
-from eval.detection.network.selection import (
-    Settings,
-    choose_detections,
-    head_targets,
-    propose,
-    rpn_targets,
-)
-from sp_jax.methods.base import Output
+from eval.detection.network.selection import Settings
+from sp_jax.methods.base import Output, online_backbone
 
 PyTree = Any
 Colour = tuple[float, float, float]
@@ -45,28 +40,23 @@ class Detector(NamedTuple):
     "size" int32 [B, 2], its height and width; "boxes" float32 [B, M, 4] in pixels; and
     "label" int32 [B, M], -1 where there is no box.
 
-    Attributes:
-        init: `init(key, images) -> (params, state)`; of the images [B, H, W, 3] only the
-            shape matters. The state is `{"batch_stats": ...}`.
-        loss: `loss(params, state, batch, key) -> (loss, Output)`: the float32 loss
-            of the global batch, without features. All randomness comes from key.
-        detect: `detect(params, state, images, size) -> (boxes, scores, classes)`: of
-            images uint8 [B, H, W, 3] and their sizes int32 [B, 2] boxes float32
-            [B, K, 4] in pixels, scores float32 [B, K] in falling order and classes int32
-            [B, K]; where there are fewer than K, the classes are -1 and all else is 0.
     """
 
+    # `init(key, images) -> (params, state)`; of the images [B, H, W, 3] only the shape
+    # matters. The state is `{"batch_stats": ...}`.
     init: Callable[[jax.Array, jax.Array], tuple[PyTree, PyTree]]
+    # `loss(params, state, batch, key) -> (loss, Output)`: the float32 loss of the global
+    # batch, without features. All randomness comes from key.
     loss: Callable[..., tuple[jax.Array, Output]]
+    # `detect(params, state, images, size) -> (boxes, scores, classes)`: of images uint8
+    # [B, H, W, 3] and their sizes int32 [B, 2] boxes float32 [B, K, 4] in pixels, scores
+    # float32 [B, K] in falling order and classes int32 [B, K]; where there are fewer than K,
+    # the classes are -1 and all else is 0.
     detect: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 
 
 def make_detector(
-    backbone: nn.Module,
-    num_classes: int,
-    mean: Colour,
-    std: Colour,
-    settings: Settings,
+    backbone: nn.Module, num_classes: int, mean: Colour, std: Colour, settings: Settings
 ) -> Detector:
     """Make Faster R-CNN around a backbone.
 
@@ -80,26 +70,26 @@ def make_detector(
     Raises:
         ValueError: the backbone has no map.
     """
-    backbone = backbone.for_detection()
-    anchors = len(settings.anchor_sizes) * len(settings.anchor_ratios)
-    network = FasterRCNN(backbone, num_classes, anchors)
+    shapes = settings.anchor_sizes, settings.anchor_ratios
+    anchors_each = len(shapes[0]) * len(shapes[1])
+    network = FasterRCNN(backbone.for_detection(), num_classes, anchors_each)
+    scale, pool_size = 1 / network.stride, network.pool_size
+    # Parts [B, n, s, s, C] of maps [B, H, W, C] in rois [B, n, 4].
+    crop = jax.vmap(functools.partial(roi_align, scale=scale, size=pool_size))
 
     def init(key, images):
         variables = network.init(key, images[:1].astype(jnp.float32), False)
         return variables["params"], {"batch_stats": variables.get("batch_stats", {})}
 
     def anchors_of(features):
-        height, width = features.shape[1:3]
-        sizes, ratios = settings.anchor_sizes, settings.anchor_ratios
-        return jnp.asarray(make_anchors(height, width, network.stride, sizes, ratios))
+        places = *features.shape[1:3], network.stride
+        return jnp.asarray(make_anchors(*places, *shapes))
 
-    def crop(features, rois):
-        """Parts [B, n, s, s, C] of maps [B, H, W, C] in rois [B, n, 4]."""
-
-        def one(features, rois):
-            return roi_align(features, rois, 1 / network.stride, network.pool_size)
-
-        return jax.vmap(one)(features, rois)
+    def propose(logits, deltas, size, anchors, train):
+        one = functools.partial(
+            selection.propose, anchors=anchors, settings=settings, train=train
+        )
+        return jax.vmap(one)(logits, deltas, size)
 
     def loss(params, state, batch, key):
         rpn_key, head_key, drop_key = jax.random.split(key, 3)
@@ -107,14 +97,9 @@ def make_detector(
         count = len(label)
 
         def in_train_mode(stats, x, method):
-            outputs, new = network.apply(
-                {"params": params, "batch_stats": stats},
-                x,
-                True,
-                method=method,
-                mutable=["batch_stats"],
-                rngs={"drop_path": drop_key},
-            )
+            variables = {"params": params, "batch_stats": stats}
+            options = {"mutable": ["batch_stats"], "rngs": {"drop_path": drop_key}}
+            outputs, new = network.apply(variables, x, True, method=method, **options)
             return outputs, new.get("batch_stats", {})
 
         with jax.named_scope("features"):
@@ -122,44 +107,34 @@ def make_detector(
             features, stats = in_train_mode(state["batch_stats"], images, "features")
 
         with jax.named_scope("rpn"):
-            logits, deltas = network.apply(
-                {"params": params}, features, method="propose"
-            )
+            variables = {"params": params}
+            logits, deltas = network.apply(variables, features, method="propose")
             anchors = anchors_of(features)
             index, kind, targets = jax.vmap(
-                lambda *own: rpn_targets(*own, anchors, settings)
+                lambda *own: selection.rpn_targets(*own, anchors, settings)
             )(jax.random.split(rpn_key, count), boxes, label)
-            rpn_classes, rpn_boxes = rpn_loss(
-                jnp.take_along_axis(logits, index, axis=1),
-                jnp.take_along_axis(deltas, index[..., None], axis=1),
-                kind,
-                targets,
-            )
+            chosen = jnp.take_along_axis(logits, index, axis=1)
+            moves = jnp.take_along_axis(deltas, index[..., None], axis=1)
+            rpn_classes, rpn_boxes = rpn_loss(chosen, moves, kind, targets)
 
         with jax.named_scope("proposals"):
-            proposals, valid = jax.vmap(
-                lambda *own: propose(*own, anchors, settings, True)
-            )(logits, deltas, size)
-            targets = jax.vmap(lambda *own: head_targets(*own, settings))(
+            proposals, valid = propose(logits, deltas, size, anchors, True)
+            targets = jax.vmap(lambda *own: selection.head_targets(*own, settings))(
                 jax.random.split(head_key, count), proposals, valid, boxes, label
             )
 
         with jax.named_scope("head"):
             # The loop adds up the gradients of the map, so they have to be float32.
             wide = features.astype(jnp.float32)
-            crops = by_parts(
+            crops = _by_parts(
                 lambda rois: crop(wide.astype(features.dtype), rois), targets.rois
             )
             # Of all images at once: normalisation has to see the whole batch.
             crops = crops.reshape(-1, *crops.shape[2:])
             (logits, deltas), stats = in_train_mode(stats, crops, "classify")
-            head_classes, head_boxes = box_head_loss(
-                logits,
-                deltas,
-                targets.kind.reshape(-1),
-                targets.classes.reshape(-1),
-                targets.deltas.reshape(-1, 4),
-            )
+            wanted = targets.kind, targets.classes, targets.deltas
+            wanted = [x.reshape(-1, *x.shape[2:]) for x in wanted]
+            head_classes, head_boxes = box_head_loss(logits, deltas, *wanted)
 
         true = jnp.sum(label >= 0)
         metrics = {
@@ -178,21 +153,16 @@ def make_detector(
         images = normalize(images, size, mean, std)
         features = network.apply(variables, images, False, method="features")
         logits, deltas = network.apply(variables, features, method="propose")
-        anchors = anchors_of(features)
-        rois, valid = jax.vmap(lambda *own: propose(*own, anchors, settings, False))(
-            logits, deltas, size
-        )
+        rois, valid = propose(logits, deltas, size, anchors_of(features), False)
 
         def classify(rois):
             crops = crop(features, rois)
             flat = crops.reshape(-1, *crops.shape[2:])
             outputs = network.apply(variables, flat, False, method="classify")
-            return jax.tree.map(
-                lambda x: x.reshape(*rois.shape[:2], *x.shape[1:]), outputs
-            )
+            return [x.reshape(*rois.shape[:2], *x.shape[1:]) for x in outputs]
 
-        logits, deltas = by_parts(classify, rois)
-        return jax.vmap(lambda *own: choose_detections(*own, settings))(
+        logits, deltas = _by_parts(classify, rois)
+        return jax.vmap(lambda *own: selection.choose_detections(*own, settings))(
             logits, deltas, rois, valid, size
         )
 
@@ -200,16 +170,13 @@ def make_detector(
 
 
 def normalize(images: jax.Array, size: jax.Array, mean: Colour, std: Colour):
-    """Normalise padded images; the padding becomes 0, the mean colour.
+    """Normalise images uint8 [B, H, W, 3] to float32; the padding becomes 0, the mean.
 
     Args:
-        images: uint8 [B, H, W, 3].
+        images: each in the top left corner, the rest padding.
         size: height and width of what is not padding, int32 [B, 2].
         mean: of each channel of values in [0, 1].
         std: of each channel.
-
-    Returns:
-        float32 [B, H, W, 3].
     """
     height, width = images.shape[1:3]
     x = (images.astype(jnp.float32) / 255 - np.float32(mean)) / np.float32(std)
@@ -217,16 +184,8 @@ def normalize(images: jax.Array, size: jax.Array, mean: Colour, std: Colour):
     return jnp.where(inside[0][:, :, None, None] & inside[1][:, None, :, None], x, 0)
 
 
-def by_parts(function: Callable[[jax.Array], PyTree], rois: jax.Array) -> PyTree:
-    """Call a function of RoIs [B, n, 4] for a part of [B, R, 4] after the other.
-
-    Args:
-        function: gives arrays [B, n, ...].
-        rois: float32 [B, R, 4].
-
-    Returns:
-        Arrays [B, R, ...].
-    """
+def _by_parts(function: Callable[[jax.Array], PyTree], rois: jax.Array) -> PyTree:
+    """Arrays [B, R, ...] of RoIs [B, R, 4], by a function of parts [B, n, 4] of them."""
     batch, count = rois.shape[:2]
     n = min(count, ROIS_AT_ONCE)
     parts = -(-count // n)
@@ -255,8 +214,7 @@ def load_backbone(
     Raises:
         ValueError: a variable is missing, unknown or has another shape.
     """
-    stats = state["batch_stats"]
-    own = {"params": params["backbone"], "batch_stats": stats.get("backbone", {})}
+    own, stats = online_backbone(params, state), state["batch_stats"]
     new = {name: variables.get(name, {}) for name in own}
     wanted, given = (
         {

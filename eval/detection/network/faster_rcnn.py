@@ -27,24 +27,17 @@ def _normal(features: int, std: float, name: str | None) -> nn.Dense:
 
 
 class RegionProposals(nn.Module):
-    """A hidden 3x3 convolution, and a score and four deltas for each anchor.
+    """A hidden 3x3 convolution, and a score and four deltas for each anchor."""
 
-    Attributes:
-        anchors: number of anchors at each position.
-        dtype: compute dtype of the convolution.
-    """
-
-    anchors: int
-    dtype: jnp.dtype
+    anchors: int  # at each position
+    dtype: jnp.dtype  # of the convolution's arithmetic
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Map x [B, H, W, C] to logits [B, H * W * A] and deltas [B, H * W * A, 4]."""
         init = nn.initializers.normal(0.01)
-        conv = nn.Conv(
-            x.shape[-1], (3, 3), kernel_init=init, dtype=self.dtype, name="conv"
-        )
-        x = nn.relu(conv(x))
+        options = {"kernel_init": init, "dtype": self.dtype, "name": "conv"}
+        x = nn.relu(nn.Conv(x.shape[-1], (3, 3), **options)(x))
         logits = _normal(self.anchors, 0.01, "objectness")(x)
         deltas = _normal(4 * self.anchors, 0.01, "deltas")(x)
         return logits.reshape(len(x), -1), deltas.reshape(len(x), -1, 4)
@@ -56,19 +49,14 @@ class FasterRCNN(nn.Module):
     The backbone's variables stay under "backbone", with the names that they have in a
     checkpoint.
 
-    Attributes:
-        backbone: one that gives a map (`sp_jax.models.Facts`): a `ResNet`, or a `ViT` with
-            `tokens="map"`.
-        num_classes: classes of objects; the background is one more.
-        anchors: number of anchors at each position of the map.
-
     Raises:
         ValueError: at construction, if the backbone gives no map.
     """
 
+    # It gives a map (`sp_jax.models.Facts`): a `ResNet`, or a `ViT` with `tokens="map"`.
     backbone: nn.Module
-    num_classes: int
-    anchors: int
+    num_classes: int  # of objects; the background is one more
+    anchors: int  # at each position of the map
 
     def __post_init__(self):
         """Check the backbone, so that an error comes where it was chosen."""
@@ -80,11 +68,6 @@ class FasterRCNN(nn.Module):
             )
 
     @property
-    def convolutional(self) -> bool:
-        """Whether the head is the last stage of the backbone, as of a ResNet."""
-        return self.backbone.last_stage is not None
-
-    @property
     def stride(self) -> int:
         """Pixels of the image from one position of the map to the next."""
         return self.backbone.stride
@@ -92,7 +75,7 @@ class FasterRCNN(nn.Module):
     @property
     def pool_size(self) -> int:
         """Rows and columns of what the head is given of each box."""
-        return 14 if self.convolutional else 7
+        return 14 if self.backbone.last_stage else 7
 
     def setup(self):
         """Name the layers; those that are never called get no parameters."""
@@ -117,7 +100,7 @@ class FasterRCNN(nn.Module):
     def features(self, images: jax.Array, train: bool) -> jax.Array:
         """Map normalised images [B, H, W, 3] to a map [B, H/stride, W/stride, C].
 
-        Its sides are rounded up. It has the compute dtype of the backbone.
+        Its sides are rounded up, and it has the compute dtype of the backbone.
 
         Raises:
             ValueError: patches of a vision transformer do not divide the images.
@@ -125,10 +108,7 @@ class FasterRCNN(nn.Module):
         return self.backbone.trunk(images, train)
 
     def propose(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Logits [B, N] of being an object, and deltas [B, N, 4], of all anchors of a map.
-
-        Both are float32. The anchors are in the order of `anchors.make_anchors`.
-        """
+        """Float32 logits [B, N] and deltas [B, N, 4] of a map's anchors (`make_anchors`)."""
         return self.rpn(features)
 
     def classify(self, crops: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -142,7 +122,7 @@ class FasterRCNN(nn.Module):
             Logits float32 [R, num_classes + 1], of which the last is the background's, and
             deltas float32 [R, num_classes, 4].
         """
-        if self.convolutional:
+        if self.backbone.last_stage:
             x = self.extra_norm(self.backbone.last_stage(crops, train), train)
             x = jnp.mean(at_least_float32(x), axis=(1, 2))
         else:

@@ -11,10 +11,7 @@ from eval.detection.network.matching import FOREGROUND, IGNORED
 
 
 def rpn_loss(
-    logits: jax.Array,
-    deltas: jax.Array,
-    kind: jax.Array,
-    targets: jax.Array,
+    logits: jax.Array, deltas: jax.Array, kind: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Losses of the sampled anchors of all images.
 
@@ -29,9 +26,8 @@ def rpn_loss(
         sums over the number of samples, with what is ignored.
     """
     foreground = kind == FOREGROUND
-    entropy = optax.sigmoid_binary_cross_entropy(
-        logits, foreground.astype(logits.dtype)
-    )
+    is_object = foreground.astype(logits.dtype)
+    entropy = optax.sigmoid_binary_cross_entropy(logits, is_object)
     entropy = jnp.where(kind == IGNORED, 0, entropy)
     boxes = _box_loss(deltas, targets, foreground)
     return jnp.sum(entropy) / kind.size, boxes / kind.size

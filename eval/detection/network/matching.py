@@ -7,11 +7,7 @@ FOREGROUND, BACKGROUND, IGNORED = 1, 0, -1
 
 
 def match(
-    iou: jax.Array,
-    valid: jax.Array,
-    low: float,
-    high: float,
-    allow_low_quality: bool,
+    iou: jax.Array, valid: jax.Array, low: float, high: float, allow_low_quality: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Give each of N boxes the object that it overlaps most.
 

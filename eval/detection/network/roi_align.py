@@ -10,17 +10,14 @@ import jax.numpy as jnp
 
 
 def roi_align(
-    features: jax.Array,
-    boxes: jax.Array,
-    scale: float,
-    size: int,
+    features: jax.Array, boxes: jax.Array, scale: float, size: int
 ) -> jax.Array:
     """Interpolate the part of a map inside of each box.
 
     torchvision's `roi_align` with `aligned=True` and adaptive sampling: a bin has as many
     samples in a row and in a column as positions, rounded up; at most what a box as large
-    as the map needs. The intermediate array has R * size * W * C
-    numbers: for many boxes on a large map go image by image, with `jax.lax.map`.
+    as the map needs. The intermediate array has R * size * W * C numbers: for many boxes
+    on a large map go part by part, with `jax.lax.map`.
 
     Args:
         features: [H, W, C].

@@ -146,7 +146,7 @@ def test_loss_is_that_of_numpy(variables):
     params = lively(params)
     batch = make_batch([2, 2])
     loss = jax.jit(detector(settings=settings).loss)
-    _, out = loss(params, state, batch, 0, jax.random.key(0))
+    _, out = loss(params, state, batch, jax.random.key(0))
 
     features_of, propose, classify = layers({"params": params, **state}, True)
     features = features_of(normalize(batch["image"], batch["size"], MEAN, STD))
@@ -251,7 +251,7 @@ def test_losses_and_gradients_are_finite(variables):
     }
     for name, batch in batches.items():
         (loss, out), gradient = loss_and_gradient()(
-            *variables, batch, 0, jax.random.key(0)
+            *variables, batch, jax.random.key(0)
         )
         assert np.isfinite(loss), name
         leaves = jax.tree.leaves((out, gradient))
@@ -268,17 +268,17 @@ def test_losses_and_gradients_are_finite(variables):
 
 def test_eight_devices_give_the_loss_of_one(variables):
     batch, key = make_batch([1, 0, 3, 4, 2, 1, 0, 2]), jax.random.key(3)
-    (one, out_one), gradient_one = loss_and_gradient()(*variables, batch, 0, key)
+    (one, out_one), gradient_one = loss_and_gradient()(*variables, batch, key)
     mesh = make_mesh(jax.devices())
     assert mesh.size == 8
     whole = replicated(mesh)
     step = jax.jit(
         jax.value_and_grad(detector().loss, has_aux=True),
-        in_shardings=(whole, whole, by_batch(mesh), whole, whole),
+        in_shardings=(whole, whole, by_batch(mesh), whole),
         out_shardings=whole,
     )
     (many, out_many), gradient_many = step(
-        *variables, jax.device_put(batch, by_batch(mesh)), 0, key
+        *variables, jax.device_put(batch, by_batch(mesh)), key
     )
     assert many == pytest.approx(float(one), rel=1e-5)
     for name, value in out_one.metrics.items():
@@ -298,7 +298,7 @@ def test_bfloat16_is_inside_only(variables):
     own = detector(half)
     types = jax.eval_shape(
         jax.value_and_grad(own.loss, has_aux=True),
-        *(*variables, batch, 0, jax.random.key(0)),
+        *(*variables, batch, jax.random.key(0)),
     )
     assert {x.dtype for x in jax.tree.leaves(types)} == {jnp.dtype("float32")}
     boxes, scores, _ = jax.eval_shape(
@@ -323,7 +323,7 @@ def test_it_learns_two_images(variables):
     def step(params, state, opt, i):
         key = jax.random.fold_in(jax.random.key(1), i)
         gradient = jax.value_and_grad(own.loss, has_aux=True)
-        (loss, out), grads = gradient(params, state, batch, i, key)
+        (loss, out), grads = gradient(params, state, batch, key)
         updates, opt = tx.update(grads, opt)
         return optax.apply_updates(params, updates), out.state, opt, loss
 
@@ -348,7 +348,7 @@ def test_a_vision_transformer_detects():
     params, state = jax.jit(own.init)(jax.random.key(0), batch["image"])
     assert state == {"batch_stats": {}}
     loss = jax.jit(jax.value_and_grad(own.loss, has_aux=True))
-    (_, out), gradient = loss(params, state, batch, 0, jax.random.key(0))
+    (_, out), gradient = loss(params, state, batch, jax.random.key(0))
     assert out.state == state
     norms = jax.tree.map(lambda x: float(np.abs(x).max()), gradient)
     unused = norms["backbone"].pop("cls_token")
