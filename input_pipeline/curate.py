@@ -71,10 +71,8 @@ def curate() -> None:
         )
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # Not every request.
         with contextlib.suppress(KeyboardInterrupt):
-            print(
-                f"{len(table)} pairs: open http://127.0.0.1:{server.port} (Ctrl-C ends)",
-                flush=True,
-            )
+            page = f"http://127.0.0.1:{server.port}"
+            print(f"{len(table)} pairs: open {page} (Ctrl-C ends)", flush=True)
             server.serve_forever()
         print(f"\nStopped. The decisions are in {log}; the same command goes on.")
 

@@ -8,13 +8,13 @@ count. Undoing is a line, too: nothing that was decided is ever rewritten.
 
 import csv
 import dataclasses
-import io
 import os
 import pathlib
 import time
 
 import numpy as np
 
+from input_pipeline import text_files
 from input_pipeline.pairs.table import PairTable, check_table
 from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
@@ -53,9 +53,8 @@ class Curation:
         self.status = np.zeros(len(table), np.int8)
         self.second = np.array(table.second)
         self._done: list[tuple[int, int, int]] = []  # pair, status and second before
-        self._rows = {
-            name.translate(_ESCAPES): row for row, name in enumerate(store.ids)
-        }
+        names = [name.translate(_ESCAPES) for name in store.ids]
+        self._rows = {name: row for row, name in enumerate(names)}
         self._path = pathlib.Path(path)
         self.dropped = ""
         self._replay()
@@ -140,11 +139,9 @@ class Curation:
         return pair
 
     def _write(self, pair: int, action: str, second: str) -> None:
-        text = io.StringIO()
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        row = (now, pair, action, second.translate(_ESCAPES))
-        csv.writer(text, lineterminator="\n").writerow(row)
-        line = text.getvalue().encode("utf-8", "surrogateescape")
+        line = text_files.csv_line((now, pair, action, second.translate(_ESCAPES)))
+        line = line.encode("utf-8", "surrogateescape")
         try:
             # Unbuffered: what is left of a failed line must not be written later on.
             with open(self._path, "r+b", buffering=0) as file:

@@ -60,8 +60,7 @@ class DevicePixels:
         """
         per_epoch = self._sampler.steps_per_epoch
         first_epoch = first_step // per_epoch
-        # As many epochs as that many steps can touch: an order is sorted once, not
-        # once a step.
+        # As many epochs as that many steps can touch: an order is sorted once, not once a step.
         epochs = (count + 2 * per_epoch - 2) // per_epoch
         orders = jax.vmap(lambda e: self._sampler.order(e, jnp))(
             first_epoch + jnp.arange(epochs)

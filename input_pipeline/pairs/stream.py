@@ -85,8 +85,7 @@ def iterate(
       dataset: from `make_dataset`.
       start_step: first step; that of a run that resumes.
       total_steps: one past the last step.
-      prefetch: how many batches to hold ready, of each worker; 0 reads in the calling
-        thread.
+      prefetch: how many batches to hold ready, of each worker; 0 reads in the calling thread.
       workers: processes that read. None are needed for pixels in memory or in a memory
         map; they help where a single reader of ArrayRecord files is too slow.
     """

@@ -167,6 +167,6 @@ def write_table(
     numbers = {"source": table.source} | summarize(table, store) | more
     for name, value in numbers.items():
         print(f"{name.replace('_', ' ')}: {value}")
-    path = out.with_suffix(".json")
-    path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(numbers, indent=1) + "\n"
+    out.with_suffix(".json").write_text(text, encoding="utf-8")
     print(f"written to {out}; some of the pairs are in {out.with_suffix('.png')}")

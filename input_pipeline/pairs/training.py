@@ -14,14 +14,7 @@ from sp_jax.errors import UserError
 
 
 class TrainingPairs(NamedTuple):
-    """What a run is trained on.
-
-    Attributes:
-      images: the whole store.
-      table: its pairs.
-      shown: the images that the run shows.
-      sampler: draws the batches, from `shown`.
-    """
+    """What a run is trained on: a store, its pairs, and batches of the images it shows."""
 
     images: ImageStore
     table: PairTable

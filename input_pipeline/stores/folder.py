@@ -96,8 +96,7 @@ def _describe(others: list[str]) -> str:
 
 def _warn(files: Files, others: list[str], ids: list[str]) -> None:
     """Name the files that are passed over, and the folders of which nothing is used."""
-    used = {os.path.dirname(name) for name in ids}
-    lost = sorted({os.path.dirname(name) for name in others} - used)
+    lost = sorted(set(map(os.path.dirname, others)) - set(map(os.path.dirname, ids)))
     logging.warning(
         "%s: %s, are not used: convert them to JPEG or PNG, or remove them.%s",
         files.root,

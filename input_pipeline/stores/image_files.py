@@ -5,6 +5,7 @@ one folder is around everything in it, that is taken for the packed folder itsel
 count, unless its name is that of a split. Backslashes in its names are slashes.
 """
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -61,9 +62,8 @@ class Files(NamedTuple):
     Attributes:
       root: the folder or archive.
       files: its files; hidden ones are left out.
-      read: relative name, and how many bytes if not all, to content; several threads may
-        call it. It raises OSError for a file that is damaged, encrypted or larger than
-        1 GB.
+      read: relative name, and how many bytes if not all, to content; several threads may call
+        it. It raises OSError for a file that is damaged, encrypted or larger than 1 GB.
     """
 
     root: pathlib.Path
@@ -147,9 +147,8 @@ def _in_folder(root: pathlib.Path) -> tuple[File, ...]:
     try:
         walk(root, "", frozenset())
     except OSError as error:
-        raise UserError(
-            f"Cannot list {root} ({error}): check its permissions."
-        ) from error
+        said = f"Cannot list {root} ({error}): check its permissions."
+        raise UserError(said) from error
     return tuple(sorted(found))
 
 
@@ -201,10 +200,8 @@ def _name(info: zipfile.ZipInfo) -> str:
     """The name of a member, with slashes."""
     name = info.filename
     if not info.flag_bits & 0x800:  # zipfile took it for a code page of DOS.
-        try:
+        with contextlib.suppress(UnicodeError):  # It was one.
             name = name.encode("cp437").decode("utf-8")
-        except UnicodeError:  # It was one.
-            pass
     return name.replace("\\", "/")
 
 

@@ -107,7 +107,5 @@ def make_meta(
 def tell_apart(names: Iterable[str], keys: Iterable[str]) -> list[str]:
     """The names; where several are the same, with their keys."""
     times = collections.Counter(names)
-    return [
-        name if times[name] == 1 else f"{name} ({key})"
-        for name, key in zip(names, keys, strict=True)
-    ]
+    both = zip(names, keys, strict=True)
+    return [name if times[name] == 1 else f"{name} ({key})" for name, key in both]

@@ -165,8 +165,7 @@ def open_store(
       image_size: side in pixels of the stored images.
       resize: "crop": the shorter side becomes image_size, then the centre is cropped;
         "squash": both sides become image_size.
-      data_dir: where prepared images are kept; default $SP_JAX_DATA, else
-        ~/.cache/sp_jax.
+      data_dir: where prepared images are kept; default $SP_JAX_DATA, else ~/.cache/sp_jax.
       max_skipped: share of the images that may be damaged, from 0 to 1. They are left
         out, and listed in the `skipped.csv` of the prepared folder.
       verify: compare the pixels of all prepared images with their SHA-256, not only of
@@ -192,13 +191,11 @@ def open_store(
         declared = {}
     else:
         source = open_source(name)
-        prepared = memory_map.load_or_prepare(
-            source, image_size, resize, data_dir, max_skipped, verify
-        )
+        options = (image_size, resize, data_dir, max_skipped, verify)
+        prepared = memory_map.load_or_prepare(source, *options)
         declared = {"root": source.root, "read_alpha": source.read_alpha}
     report_skipped(prepared, max_skipped)
-    meta = prepared.meta
-    names = meta["attribute_names"]
+    meta, names = prepared.meta, prepared.meta["attribute_names"]
     store = ImageStore(
         name=name,
         split="all",
@@ -245,17 +242,16 @@ def open_source(name: str) -> Source:
     # The error names the forms.
     known = list(_FORMS if scheme in _FORMS else _FORMS.values())
     module = registry.find("store", scheme, __package__, known)
+    where = f"The store {name!r} ({module.__file__})"
     try:
         inspect.signature(module.scan).bind(argument)
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(
-            f"The store {name!r} ({module.__file__}) needs a function scan(argument: str) "
-            f"that gives an image_source.Source ({error})."
+            f"{where} needs a function scan(argument: str) that gives an "
+            f"image_source.Source ({error})."
         ) from error
     source = module.scan(argument)
     if not isinstance(source, Source):
-        raise UserError(
-            f"The store {name!r} ({module.__file__}): scan gives "
-            f"{type(source).__name__}, not an image_source.Source."
-        )
+        kind = type(source).__name__
+        raise UserError(f"{where}: scan gives {kind}, not an image_source.Source.")
     return source

@@ -1,8 +1,8 @@
 """Prepared images in one memory-mapped array: how a store is kept unless said otherwise.
 
 The pixels of the folder `DATA_DIR/NAME-KEY/` are in `images.npy`, uint8 [N, S, S, 3];
-`prepared_images` says what lies beside them. How far a preparation came is in
-`progress.json`. A damaged folder is prepared again.
+`prepared_images` says what lies beside them. How far a preparation came is in `progress.json`.
+A damaged folder is prepared again.
 """
 
 import contextlib

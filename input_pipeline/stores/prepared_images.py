@@ -87,7 +87,7 @@ def open_folder(
     noted = _read_note(folder)
     meta = read_json(folder / "meta.json")
     images = open_pixels(meta)
-    count, counts = images.shape[0], images.counts
+    count = images.shape[0]
     digests = _load_digests(folder / "digests.npy", count)
     if "meta.json" not in noted and not (
         describes(meta, count) and type(meta.get("skipped")) is int
@@ -95,18 +95,17 @@ def open_folder(
         raise UserError(
             f"{folder / 'meta.json'} is damaged: it does not describe {count} images"
         )
-    names, ends = list(counts), np.cumsum(list(counts.values()))
+    names = list(images.counts)
     changed = [verify or noted.get(name) != _stamp(folder / name) for name in names]
-    rows = [np.linspace(0, count - 1, _SAMPLE).astype(int)]
-    for name, end, new in zip(names, ends, changed, strict=True):
-        if new:
-            rows.append(np.arange(end - counts[name], end))
-    wrong = find_damaged(images, digests, np.unique(np.concatenate(rows)))
+    file_of = np.repeat(np.arange(len(names)), list(images.counts.values()))
+    compared = np.array(changed)[file_of]
+    compared[np.linspace(0, count - 1, _SAMPLE).astype(int)] = True
+    wrong = find_damaged(images, digests, np.flatnonzero(compared))
     if len(wrong):
-        path = folder / names[int(np.searchsorted(ends, wrong[0], side="right"))]
         raise UserError(
-            f"{path} is damaged: the pixels of {len(wrong)} of {count} images "
-            f"differ from their SHA-256 in digests.npy, first those of row {wrong[0]}"
+            f"{folder / names[file_of[wrong[0]]]} is damaged: the pixels of {len(wrong)} of "
+            f"{count} images differ from their SHA-256 in digests.npy, first those of row "
+            f"{wrong[0]}"
         )
     if any(changed):
         try:
@@ -179,16 +178,12 @@ def describes(meta: Any, count: int | None = None) -> bool:
     """Whether meta data is as `image_source.make_meta` makes it, and of so many images."""
 
     def are(values: object, kind: type, length: int | None = None) -> bool:
-        return (
-            isinstance(values, list)
-            and length in (None, len(values))
-            and set(map(type, values)) <= {kind}
-        )
+        if not isinstance(values, list) or length not in (None, len(values)):
+            return False
+        return set(map(type, values)) <= {kind}
 
     def within(values: object, first: int, end: int) -> bool:
-        return are(values, int) and (
-            not values or first <= min(values) <= max(values) < end
-        )
+        return are(values, int) and all(first <= value < end for value in values)
 
     if not isinstance(meta, dict) or not are(meta.get("ids"), str, count):
         return False

@@ -50,10 +50,7 @@ class Writer(Protocol):
         """Note that the rows before `done` need not be decoded again."""
 
     def finish(self, kept: np.ndarray) -> tuple[list[str], dict[str, Any]]:
-        """Complete the files, which hold the rows `kept` of the source.
-
-        Returns the names of those with pixels, and what `meta.json` has to say of them.
-        """
+        """Complete the files of the rows `kept`: their names, and more for `meta.json`."""
 
 
 def find_or_make(
@@ -156,14 +153,9 @@ def decode_rows(
 
     threads = min(os.cpu_count() or 1, 32)  # PIL decodes without the interpreter lock.
     ahead = max(1, min(_AHEAD, _BYTES_AHEAD // (3 * size**2)))
-    progress = tqdm.tqdm(
-        total=count,
-        initial=start,
-        desc=source.name,
-        unit="image",
-        mininterval=1.0,
-        disable=count - start <= 2000,
-    )
+    shown = {"total": count, "initial": start, "desc": source.name, "unit": "image"}
+    few = count - start <= 2000
+    progress = tqdm.tqdm(**shown, mininterval=1.0, disable=few)
     with progress, concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for first in range(start, count, ahead):
             try:

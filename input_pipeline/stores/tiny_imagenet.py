@@ -87,17 +87,15 @@ def _classes(files: Files, ids: list[str]) -> list[str | None]:
 
 def _lines(files: Files, name: str, columns: int = 1) -> list[list[str]]:
     """The tab-separated fields of each line of a table: so many or more."""
+    where = f"{files.root}:"
     try:
         content = files.read(name)
     except OSError as error:
-        raise UserError(
-            f"{files.root}: cannot read {name} ({error}): {_LAYOUT}."
-        ) from error
-    text = text_files.read_lines(content, f"{files.root}: {name}")
+        raise UserError(f"{where} cannot read {name} ({error}): {_LAYOUT}.") from error
+    text = text_files.read_lines(content, f"{where} {name}")
     lines = [line.split("\t") for line in text if line.strip()]
     for fields in lines:
         if len(fields) < columns:
-            raise UserError(
-                f"{files.root}: the line {fields[0]!r} of {name} has no tab: {_LAYOUT}."
-            )
+            line = f"the line {fields[0]!r} of {name}"
+            raise UserError(f"{where} {line} has no tab: {_LAYOUT}.")
     return lines
