@@ -77,8 +77,8 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.weight_decay = placeholder(float)
     optimizer.momentum = placeholder(float)
     optimizer.warmup_epochs = placeholder(float)
-    optimizer.final_factor = placeholder(float)  # last rate / highest rate
-    optimizer.by_epoch = placeholder(bool)  # the rate changes once an epoch
+    optimizer.final_factor = placeholder(float)  # last / highest learning rate
+    optimizer.by_epoch = placeholder(bool)  # the learning rate changes once an epoch
     optimizer.final_weight_decay = placeholder(float)  # reached by half a cosine; adamw
     optimizer.clip = placeholder(float)  # norm of each parameter's gradient; 0: none
 

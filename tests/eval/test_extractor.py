@@ -148,7 +148,7 @@ def test_moments_are_exact_far_from_zero_and_safe_for_constants():
 
 
 def test_unknown_evaluators_and_options():
-    with pytest.raises(UserError, match="choose one of .*finetune, .*retrieval"):
+    with pytest.raises(UserError, match="choose one of: .*finetune, .*retrieval"):
         evals.get("knnn")
     knn = evals.get("knn")
     with pytest.raises(UserError, match="Unknown option 'kk'"):
