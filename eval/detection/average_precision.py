@@ -54,9 +54,7 @@ class Scores(NamedTuple):
 
     values: dict[str, float]  # the numbers of the module's description, by name
     ap50_by_class: dict[str, float]  # COCO's AP at IoU 0.5; their mean is `ap50`
-    curves: dict[
-        str, np.ndarray
-    ]  # class -> float64 [101], precision at IoU 0.5 by recall
+    curves: dict[str, np.ndarray]  # class -> precision at 101 recalls, float64, IoU 0.5
     left_out: tuple[str, ...]  # classes without an object to find: in no mean
 
 
@@ -96,12 +94,9 @@ def average_precision(store: BoxStore, detections: Detections) -> Scores:
 
 def _check(store: BoxStore, detections: Detections) -> None:
     image, boxes, scores, classes = detections
-    for what, found, there in [
-        ("image", image, store.boxes),
-        ("class", classes, store.class_names),
-    ]:
-        wrong = found[(found < 0) | (found >= len(there))]
-        if len(wrong):
+    rows = ("image", image, store.boxes), ("class", classes, store.class_names)
+    for what, found, there in rows:
+        if len(wrong := found[(found < 0) | (found >= len(there))]):
             raise ValueError(
                 f"A detection has {what} {wrong[0]}; there are {len(there)}."
             )

@@ -14,15 +14,15 @@ mean and sample standard deviation in the table, mean and range in the figure.
 
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
+from matplotlib import pyplot as plt
 
-from eval.detection.precision_recall import draw_precision
 from eval.pages import write_comparison
-from eval.plots.figure import save_figure
+from eval.plots import figure as plots
 from eval.results import read_result, run_folder
 from eval.runs import format_table, label_of, mean_text
 from sp_jax import cli
@@ -107,12 +107,53 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
     out.mkdir(parents=True, exist_ok=True)
     curves = {label: [x.curves for x in own] for label, own in groups.items()}
     path = out / "detection.png"
-    save_figure(draw_precision(curves, by_class=True), path)
+    plots.save_figure(draw_precision(curves, by_class=True), path)
     pictures = [("Precision over recall", path)]
     write_comparison(
         out / "detection", "Detection", first.text, table, len(groups), pictures
     )
     return table
+
+
+def draw_precision(
+    curves: Mapping[str, Sequence[Mapping[str, np.ndarray]]], by_class: bool = False
+) -> plt.Figure:
+    """Draw precision over recall; seeds as a band.
+
+    Args:
+      curves: label -> for each seed the `Scores.curves` of its detections.
+      by_class: draws each class, too; without it only the mean over the classes.
+
+    Raises:
+      ValueError: nothing to draw.
+    """
+    if not curves:
+        raise ValueError("There is no curve to draw.")
+    names = next(iter(curves.values()))[0]
+    panels = {"mean over classes": list(names)}
+    if by_class:
+        panels |= {name: [name] for name in names}
+    columns, side = min(4, len(panels)), 4.6 if len(panels) == 1 else 2.9
+    figure, axes = plots.make_panels(
+        len(panels), columns, (side, 0.85 * side), sharex=True, sharey=True
+    )
+    for number, (title, classes) in enumerate(panels.items()):
+        axis = axes.flat[number]
+        for i, group in enumerate(curves.values()):
+            # [seeds, 101], a mean over the classes.
+            lines = np.array([[seed[c] for c in classes] for seed in group]).mean(1)
+            recall, ap = np.linspace(0, 1, lines.shape[1]), f"{lines.mean():.3f}"
+            plots.draw_band(axis, recall, lines, f"C{i}", lw=1.6, label=ap)
+        axis.set_title(plots.drawable(title), fontsize=10)
+        axis.set(xlim=(0, 1), ylim=(0, 1.02))
+        axis.tick_params(labelbottom=number + columns >= len(panels))
+        # The names stand once, above all: here they would cover curves.
+        small = {"title_fontsize": 8, "fontsize": 8, "frameon": False}
+        axis.legend(title="AP50", loc="upper right", borderaxespad=0, **small)
+    plots.legend_above(figure, list(curves), 2 * columns)
+    figure.supxlabel("recall", fontsize=10)
+    figure.supylabel("precision at IoU 0.5", fontsize=10)
+    return figure
 
 
 def main(paths: list[str]) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from eval import invariance_figure
-from eval.detection.figure import read_detection
-from eval.detection.precision_recall import draw_precision
+from eval.detection.figure import draw_precision, read_detection
 from eval.plots.figure import legend_above, make_panels, save_figure
 from eval.plots.training import Lines, draw_groups
 from eval.runs import by_label

@@ -39,10 +39,9 @@ class Draws:
 
 
 def background(draws: Draws, height: int, width: int) -> np.ndarray:
-    """A pattern of two colours, with noise on it: uint8 [height, width, 3].
+    """A pattern of two colours, with noise of all scales on it: uint8 [height, width, 3].
 
-    The pattern is plain, a gradient, stripes or a checkerboard in any direction. The noise
-    has all scales; its strength is drawn, too.
+    It is plain, a gradient, stripes or a checkerboard in any direction.
     """
     first, second = draws.bytes((2, 3)).astype(np.float64)
     share = _pattern(draws, height, width)[..., None]

@@ -81,10 +81,7 @@ def _annotation(example: dict[str, Any], year: str, classes: list[str]) -> Annot
     objects = example["objects"]
     shares = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
     corners = np.round(shares * [*size, *size], _DECIMALS)[:, [1, 0, 3, 2]]
-    return Annotation(
-        f"{year}/{stem}",
-        size,
-        [classes[label] for label in objects["label"]],
-        (corners - [1, 1, 0, 0]).astype(np.float32),
-        np.asarray(objects["is_difficult"], bool),
-    )
+    boxes = (corners - [1, 1, 0, 0]).astype(np.float32)
+    names = [classes[label] for label in objects["label"]]
+    difficult = np.asarray(objects["is_difficult"], bool)
+    return Annotation(f"{year}/{stem}", size, names, boxes, difficult)

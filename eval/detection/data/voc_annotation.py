@@ -32,7 +32,7 @@ def read_annotation(path: pathlib.Path) -> Annotation:
         objects = root.findall("object")
         names = [_text(one, "name") for one in objects]
         corners = [[_number(one, side) for side in _CORNERS] for one in objects]
-        difficult = [_difficult(one) for one in objects]
+        difficult = np.array([_difficult(one) for one in objects], bool)
     except OSError:
         raise UserError(f"{path} is missing or not readable: restore it.") from None
     except (ValueError, LookupError, expat.ExpatError) as error:
@@ -41,7 +41,6 @@ def read_annotation(path: pathlib.Path) -> Annotation:
         ) from error
     boxes = np.array(corners, np.float64).reshape(-1, 4) - [1, 1, 0, 0]
     id, size = f"{path.parts[-3]}/{path.stem}", (int(height), int(width))
-    difficult = np.array(difficult, bool)
     return Annotation(id, size, names, boxes.astype(np.float32), difficult)
 
 

@@ -1,4 +1,4 @@
-"""Boxes x1, y1, x2, y2 in pixels: areas, overlaps, and the coding of one by another.
+"""Boxes x1, y1, x2, y2 in pixels: anchors, areas, overlaps, and the coding by one another.
 
 Coordinates are continuous: a box is x2 - x1 wide.
 """
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # A box is at most 1000 / 16 times as wide as its anchor: Detectron2's bound, which keeps the
 # exponential finite.
@@ -15,6 +16,41 @@ _MOST = math.log(1000 / 16)
 _LEAST = 1e-3  # pixels; sides of degenerate boxes, so that their logarithm is finite
 
 Weights = Sequence[float]
+
+
+def make_anchors(
+    height: int,
+    width: int,
+    stride: int,
+    sizes: Sequence[float],
+    ratios: Sequence[float],
+) -> np.ndarray:
+    """Boxes of several sizes and shapes around the positions of a map.
+
+    Args:
+        height: rows of the map.
+        width: its columns.
+        stride: pixels of the image from one position to the next. The first is at 0, 0.
+        sizes: square roots of the areas, in pixels.
+        ratios: heights over widths.
+
+    Returns:
+        float32 [height * width * A, 4] with A = len(sizes) * len(ratios): by row, column,
+        size and ratio. Those at a border are partly outside of the image.
+
+    Source: Ren et al. 2015, https://arxiv.org/abs/1506.01497
+
+    Example:
+        >>> make_anchors(1, 2, 16, sizes=[32], ratios=[1.0]).tolist()
+        [[-16.0, -16.0, 16.0, 16.0], [0.0, -16.0, 32.0, 16.0]]
+    """
+    size, ratio = np.meshgrid(np.float64(sizes), np.float64(ratios), indexing="ij")
+    w = (size / np.sqrt(ratio)).reshape(-1)
+    h = w * ratio.reshape(-1)
+    cell = np.stack([-w, -h, w, h], axis=1) / 2
+    y, x = stride * np.indices((height, width))
+    place = np.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
+    return (place + cell).reshape(-1, 4).astype(np.float32)
 
 
 def area(boxes: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eval.detection.network import selection
-from eval.detection.network.anchors import make_anchors
+from eval.detection.network.boxes import make_anchors
 from eval.detection.network.faster_rcnn import FasterRCNN
 from eval.detection.network.losses import box_head_loss, rpn_loss
 from eval.detection.network.matching import FOREGROUND
@@ -73,23 +73,21 @@ def make_detector(
     shapes = settings.anchor_sizes, settings.anchor_ratios
     anchors_each = len(shapes[0]) * len(shapes[1])
     network = FasterRCNN(backbone.for_detection(), num_classes, anchors_each)
-    scale, pool_size = 1 / network.stride, network.pool_size
+    stride, bins = network.backbone.stride, network.pool_size
     # Parts [B, n, s, s, C] of maps [B, H, W, C] in rois [B, n, 4].
-    crop = jax.vmap(functools.partial(roi_align, scale=scale, size=pool_size))
+    crop = jax.vmap(functools.partial(roi_align, scale=1 / stride, size=bins))
 
     def init(key, images):
         variables = network.init(key, images[:1].astype(jnp.float32), False)
         return variables["params"], {"batch_stats": variables.get("batch_stats", {})}
 
     def anchors_of(features):
-        places = *features.shape[1:3], network.stride
-        return jnp.asarray(make_anchors(*places, *shapes))
+        return jnp.asarray(make_anchors(*features.shape[1:3], stride, *shapes))
 
     def propose(logits, deltas, size, anchors, train):
-        one = functools.partial(
-            selection.propose, anchors=anchors, settings=settings, train=train
+        return jax.vmap(lambda *own: selection.propose(*own, anchors, settings, train))(
+            logits, deltas, size
         )
-        return jax.vmap(one)(logits, deltas, size)
 
     def loss(params, state, batch, key):
         rpn_key, head_key, drop_key = jax.random.split(key, 3)

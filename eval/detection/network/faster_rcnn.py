@@ -68,11 +68,6 @@ class FasterRCNN(nn.Module):
             )
 
     @property
-    def stride(self) -> int:
-        """Pixels of the image from one position of the map to the next."""
-        return self.backbone.stride
-
-    @property
     def pool_size(self) -> int:
         """Rows and columns of what the head is given of each box."""
         return 14 if self.backbone.last_stage else 7

@@ -22,8 +22,8 @@ def rpn_loss(
         targets: float32 [..., n, 4], the deltas of the matched objects.
 
     Returns:
-        Cross-entropy of the objectness, and L1 of the foreground's deltas; both are
-        sums over the number of samples, with what is ignored.
+        Cross-entropy of the objectness, and L1 of the foreground's deltas: sums over the
+        number of samples, with what is ignored.
     """
     foreground = kind == FOREGROUND
     is_object = foreground.astype(logits.dtype)

@@ -39,14 +39,9 @@ def roi_align(
 
     def product(spec, a, b):
         # The weights in the dtype of the map, so that bfloat16 uses fast products.
-        out = jnp.einsum(
-            spec,
-            a.astype(features.dtype),
-            b,
-            precision=jax.lax.Precision.HIGHEST,
-            preferred_element_type=jnp.promote_types(features.dtype, jnp.float32),
-        )
-        return out.astype(features.dtype)
+        a, wide = a.astype(features.dtype), jnp.promote_types(b.dtype, jnp.float32)
+        options = {"precision": "highest", "preferred_element_type": wide}
+        return jnp.einsum(spec, a, b, **options).astype(features.dtype)
 
     return product("rqw,rpwc->rpqc", columns, product("rph,hwc->rpwc", rows, features))
 

@@ -11,7 +11,7 @@ from PIL import Image
 from eval.detection import draw_boxes
 from eval.detection.average_precision import Detections
 from eval.detection.draw_boxes import COLOURS, draw_detections, place_label
-from eval.detection.precision_recall import draw_precision
+from eval.detection.figure import draw_precision
 from eval.plots.figure import save_figure
 
 NAMES = ("cat", "dog", "sheep")

@@ -33,7 +33,7 @@ def test_trunk_and_last_stage_are_the_backbone(stem, stride):
         return features, last.mean((1, 2)), backbone.apply(own, x, False)
 
     features, got, expected = both(inside, own)
-    assert network.stride == stride
+    assert network.backbone.stride == stride
     assert features.shape == (2, 48 // stride, 80 // stride, 32)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from eval.detection.network.anchors import make_anchors
+from eval.detection.network.boxes import make_anchors
 from eval.detection.network.detector import make_detector, normalize
 from eval.detection.network.faster_rcnn import FasterRCNN
 from eval.detection.network.roi_align import roi_align

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.detection.network import anchors, boxes, losses, matching
+from eval.detection.network import boxes, losses, matching
 from tests.torchvision_ref import torch, torchvision
 
 reference = torchvision.models.detection._utils
@@ -77,7 +77,7 @@ def test_clip():
 
 
 def test_anchors_by_hand():
-    got = anchors.make_anchors(3, 2, 16, sizes=(32, 64), ratios=(0.5, 1, 2))
+    got = boxes.make_anchors(3, 2, 16, sizes=(32, 64), ratios=(0.5, 1, 2))
     assert got.shape == (3 * 2 * 6, 4) and got.dtype == np.float32
     got = got.reshape(3, 2, 2, 3, 4)
     centre = (got[..., :2] + got[..., 2:]) / 2
