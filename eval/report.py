@@ -18,8 +18,7 @@ from absl import flags
 import sp_jax
 from eval import figures, invariance_figure, retrieval
 from eval.pages import write_page
-from eval.plots.figure import save_figure
-from eval.plots.images import image_grid
+from eval.plots.figure import image_grid, save_figure
 from eval.plots.training import draw_metrics
 from eval.runs import (
     RunFolder,
@@ -87,12 +86,9 @@ def draw_invariances(
     """Draw each result of `eval.invariance` that all runs have: protocol and picture."""
     drawn = []
     for name, first in runs[0].results.items():
-        results: dict[str, list[dict[str, float]]] = {}
-        for run in runs:
-            result = run.results.get(name, {}).get("result", {})
-            if invariance_figure.read_curves(result, "cosine"):
-                results.setdefault(run.label, []).append(result)
-        if sum(map(len, results.values())) == len(runs):
+        found = [run.results.get(name, {}).get("result", {}) for run in runs]
+        if all(invariance_figure.read_curves(result, "cosine") for result in found):
+            results = by_label(found, [run.label for run in runs])
             path = out / f"{name}.png"
             save_figure(invariance_figure.draw_figure(results), path)
             drawn.append((first["protocol"], path))
@@ -106,8 +102,7 @@ def draw_retrieval(runs: Sequence[RunFolder], path: pathlib.Path) -> str | None:
     A green frame is a neighbour of the query's class.
 
     Returns:
-        What the sheet shows in words; None where the runs have no retrieval evaluation, and
-        so no sheet.
+        What the sheet shows in words; None, and no sheet, without a retrieval evaluation.
     """
     given = runs[0].config["evals"].get("retrieval")
     if given is None:
