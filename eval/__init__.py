@@ -26,14 +26,8 @@ from sp_jax.siblings import FOLDER
 sys.path.insert(0, FOLDER)  # the user may have a folder input_pipeline/ or configs/
 
 NAMES = (
-    "cka",
-    "few_labels",
-    "finetune",
-    "invariance",
-    "knn",
-    "linear_probe",
-    "metrics",
-    "retrieval",
+    *("cka", "few_labels", "finetune", "invariance"),
+    *("knn", "linear_probe", "metrics", "retrieval"),
 )
 
 

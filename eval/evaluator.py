@@ -34,8 +34,7 @@ class Evaluator(NamedTuple):
     Attributes:
       protocol: how it measures, in one line to print beside the numbers.
       measure: (extractor, step) -> name -> number.
-      headline: the numbers that tables show, the most important one first. The others tell
-        how these came about.
+      headline: the numbers that tables show, the most important one first.
       stores: the images that it reads.
     """
 
