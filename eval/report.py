@@ -45,7 +45,11 @@ def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
     Several runs of one label become their mean and sample standard deviation.
     """
     names = list(dict.fromkeys(name for run in runs for name in run.results))
-    baselines = _baselines(runs)
+    # Features without learning, as benchmarks/emoji_baselines.py measured them.
+    path = pathlib.Path(__file__).parents[1] / "input_pipeline/emoji/baselines.json"
+    emoji = all(run.config["data"]["store"] == "emoji" for run in runs)
+    known = emoji and path.is_file()
+    baselines = json.loads(path.read_text())["results"] if known else {}
     columns = list(dict.fromkeys(c for row in baselines.values() for c in row))
     groups = by_label(runs)
     table = [["evaluation", *groups, *columns]]
@@ -60,14 +64,6 @@ def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
         others = [mean_text([known[c]] if c in known else []) for c in columns]
         table.append([f"{name} ({key})", *means, *others])
     return table
-
-
-def _baselines(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
-    """Features without learning, as benchmarks/emoji_baselines.py measured them."""
-    if any(run.config["data"]["store"] != "emoji" for run in runs):
-        return {}
-    path = pathlib.Path(__file__).parents[1] / "input_pipeline/emoji/baselines.json"
-    return json.loads(path.read_text())["results"] if path.is_file() else {}
 
 
 def draw_curves(runs: Sequence[RunFolder], path: pathlib.Path) -> None:
