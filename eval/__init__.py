@@ -23,14 +23,8 @@ from sp_jax.errors import UserError
 from sp_jax.registry import find
 
 NAMES = (
-    "cka",
-    "few_labels",
-    "finetune",
-    "invariance",
-    "knn",
-    "linear_probe",
-    "metrics",
-    "retrieval",
+    *("cka", "few_labels", "finetune", "invariance"),
+    *("knn", "linear_probe", "metrics", "retrieval"),
 )
 
 

@@ -15,6 +15,11 @@ from sp_jax.features import Extractor
 from sp_jax.json_file import read_json, to_json
 
 flags.disclaim_key_flags()  # they are the program's: its --help lists them
+_DEFINE = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    list: flags.DEFINE_list,
+}
 
 
 def main(name: str, module: Any) -> None:
@@ -46,14 +51,9 @@ def define_flags(kind: type) -> None:
         line = re.search(rf"^ *{name}: (.+)$", explained, re.MULTILINE)
         text, default = line[1] if line else "", defaults.get(name)
         if isinstance(default, tuple):
-            # Comma-separated; parsed to the type of the default's elements.
-            flags.DEFINE_list(name, [str(one) for one in default], text)
-        elif isinstance(default, int):
-            flags.DEFINE_integer(name, default, text)
-        elif isinstance(default, float):
-            flags.DEFINE_float(name, default, text)
-        else:
-            flags.DEFINE_string(name, default, text, required=name not in defaults)
+            default = [str(one) for one in default]  # with commas between
+        define = _DEFINE.get(type(default), flags.DEFINE_string)
+        define(name, default, text, required=name not in defaults)
 
 
 def images_of(checkpoint: str) -> dict[str, Any]:

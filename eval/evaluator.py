@@ -34,8 +34,7 @@ class Evaluator(NamedTuple):
     Attributes:
       protocol: how it measures, in one line to print beside the numbers.
       measure: (extractor, step) -> name -> number.
-      headline: the numbers that tables show, the most important one first. The others tell
-        how these came about.
+      headline: the numbers that tables show, the most important one first.
       stores: the images that it reads.
     """
 
@@ -50,13 +49,12 @@ class Evaluator(NamedTuple):
 
     def fingerprints(self) -> dict[str, str]:
         """Each split that is read, and SHA-256 hex over its pixels, labels and attributes."""
-        return {f"{x.name} {x.split}": _fingerprint(x) for x in self.stores}
-
-
-def _fingerprint(store: ImageStore) -> str:
-    # That of a store is over pixels, labels and ids: tables of pairs know it as it is.
-    whole = hashlib.sha256(store.fingerprint.encode())
-    for name, values in sorted(store.attributes.items()):
-        whole.update(f"\0{name}\0".encode())
-        whole.update(np.ascontiguousarray(values, "<i4").tobytes())
-    return whole.hexdigest()
+        found = {}
+        for store in self.stores:
+            # The store's is over pixels, labels and ids: tables of pairs know it as it is.
+            whole = hashlib.sha256(store.fingerprint.encode())
+            for name, values in sorted(store.attributes.items()):
+                whole.update(f"\0{name}\0".encode())
+                whole.update(np.ascontiguousarray(values, "<i4").tobytes())
+            found[f"{store.name} {store.split}"] = whole.hexdigest()
+        return found

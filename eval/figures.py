@@ -54,8 +54,7 @@ def draw(
       store: images of the map and of the attention.
       target: what colours the points, "label" or an attribute.
       out: folder of the pictures.
-      run: folder with `config.json` and `pairs.csv`, for the neighbours of pairs; None
-        leaves these out.
+      run: folder with `config.json` and `pairs.csv`, for the neighbours of pairs, or None.
       points: images of the map, at most.
 
     Returns:

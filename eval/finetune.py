@@ -96,18 +96,14 @@ def _finetune(extractor: Extractor, task: Task, settings: Options) -> float:
     steps = len(task.train_rows) // size
     default = _ADAMW if module.is_transformer else _SGD
     peak = settings.learning_rate or default["learning_rate"]
-    schedule = optim.warmup_cosine(
-        optim.linear_scaling(peak, size),
-        settings.epochs * steps,
-        settings.warmup_epochs * steps,
-    )
-    decay = settings.weight_decay
-    tx = optim.by_rules(
-        optim.get(default["name"]),
-        layer_rules(module, settings.layer_decay or default["layer_decay"]),
-        schedule,
-        weight_decay=default["weight_decay"] if decay < 0 else decay,
-    )
+    peak = optim.linear_scaling(peak, size)
+    length, warmup = settings.epochs * steps, settings.warmup_epochs * steps
+    schedule = optim.warmup_cosine(peak, length, warmup)
+    rules = layer_rules(module, settings.layer_decay or default["layer_decay"])
+    given = settings.weight_decay
+    decay = default["weight_decay"] if given < 0 else given
+    kind = optim.get(default["name"])
+    tx = optim.by_rules(kind, rules, schedule, weight_decay=decay)
 
     def init(variables, width):
         shape = width, task.num_classes

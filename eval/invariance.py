@@ -3,7 +3,7 @@ r"""Invariance: how far controlled corruptions of an image move its features.
 The paper (https://arxiv.org/abs/2510.08722) claims that semantic pairs make
 representations robust to occlusion, background, pattern or texture, and illumination, and
 measures none of them. Here test images are corrupted in these four families, in several
-kinds and levels each (`eval.corruptions` says what a level is), and two things are measured:
+kinds and levels each (docs/evaluation.md says what a level is), and two things are measured:
 
 * `cosine`: (c - d) / (1 - d), where c is the cosine between the features of an image and
   of the same image changed, in the mean, and d the mean cosine between the features of
@@ -30,7 +30,6 @@ from sp_jax.errors import UserError
 from sp_jax.features import Extractor, normalize
 
 MEASURES = ("cosine", "accuracy")
-_PROBE = linear_probe.Options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,15 +61,9 @@ def create(**options: Any) -> Evaluator:
 
     def evaluate(extractor: Extractor, step: int) -> dict[str, float]:
         train, test = task.extract(extractor)
-        # The probe that `eval.linear_probe` fits with its defaults, standardised.
-        probe, _ = probes.fit_chosen(
-            train,
-            task.train_labels,
-            probes.hold_out(task.groups, _PROBE.validation, settings.seed),
-            _PROBE.learning_rates,
-            _PROBE.weight_decays,
-            num_classes=task.num_classes,
-            seed=settings.seed,
+        defaults, scalings = linear_probe.Options, ("standardized",)
+        probe, _ = linear_probe.fit_sweep(
+            train, task, defaults, settings.seed, scalings
         )
 
         def accuracy(features: np.ndarray) -> float:

@@ -18,7 +18,7 @@ table, mean and range in the figure.
 
 import math
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,23 +103,26 @@ def draw_figure(results: Results) -> plt.Figure:
     """Cosine and accuracy over the levels, one column a family; several seeds as a band."""
     first = next(iter(results.values()))[0]
     families = read_curves(first, "cosine")
-    figure, axes = make_panels(
-        2 * len(families), len(families), (2.9, 2.6), sharey="row"
-    )
-    for row, measure in enumerate(invariance.MEASURES):
-        for axis, (family, kinds) in zip(axes[row], families.items(), strict=True):
+    count = len(families)
+    figure, axes = make_panels(2 * count, count, (2.9, 2.6), sharey="row")
+    for column, (family, kinds) in enumerate(families.items()):
+        name, *others = kinds
+        kind = corruptions.FAMILIES[family][name]
+        ticks, title = [f"{level:g}" for level in kind.levels], f"{name}: {kind.unit}"
+        if others:  # A mean over kinds has no levels, but their numbers.
+            ticks = [str(number) for number in range(len(kind.levels))]
+            title = f"level, mean of\n{', '.join(kinds)}"
+        for axis, measure in zip(axes[:, column], invariance.MEASURES, strict=True):
             for i, group in enumerate(results.values()):
                 curves = [list(read_curves(x, measure)[family].values()) for x in group]
                 curves = np.mean(curves, axis=1)  # [seeds, levels], over the kinds
-                levels = np.arange(curves.shape[1])
-                draw_band(axis, levels, curves, f"C{i}", marker="o", ms=3.5)
-            if measure == "accuracy":
-                axis.axhline(first["chance"], color="#888888", lw=1, ls=":")
-            axis.set_xticks(levels, _describe_levels(family, kinds)[0])
-        axes[row, 0].set_ylabel(_AXES[measure], fontsize=9)
-    for column, (family, kinds) in enumerate(families.items()):
+                draw_band(axis, range(len(ticks)), curves, f"C{i}", marker="o", ms=3.5)
+            axis.set_xticks(range(len(ticks)), ticks)
+        axes[1, column].axhline(first["chance"], color="#888888", lw=1, ls=":")
         axes[0, column].set_title(family, fontsize=11)
-        axes[1, column].set_xlabel(_describe_levels(family, kinds)[1], fontsize=8)
+        axes[1, column].set_xlabel(title, fontsize=8)
+    for axis, measure in zip(axes[:, 0], invariance.MEASURES, strict=True):
+        axis.set_ylabel(_AXES[measure], fontsize=9)
     legend_above(figure, list(results))
     return figure
 
@@ -128,16 +131,6 @@ _AXES = {
     "cosine": "cosine to the unchanged image\n(0: as a different image)",
     "accuracy": "accuracy of the probe\n(dotted: most frequent class)",
 }
-
-
-def _describe_levels(family: str, kinds: Collection[str]) -> tuple[list[str], str]:
-    """Names and title: the levels of a single kind, their numbers where there are more."""
-    first, *others = kinds
-    kind = corruptions.FAMILIES[family][first]
-    if others:
-        title = f"level, mean of\n{', '.join(kinds)}"
-        return [str(number) for number in range(len(kind.levels))], title
-    return [f"{level:g}" for level in kind.levels], f"{first}: {kind.unit}"
 
 
 def draw_changes(store: ImageStore, rows: np.ndarray, seed: int) -> plt.Figure:

@@ -28,7 +28,7 @@ from eval import options as kinds
 from eval.evaluator import Evaluator
 from eval.probe_lbfgs import fit_lbfgs
 from eval.probe_paper import find_recipe, fit_paper, recipes
-from eval.probes import SCALINGS, fit_chosen, hold_out, score
+from eval.probes import SCALINGS, Choice, Probes, fit_chosen, hold_out, score
 from eval.supervised import backbone_of
 from eval.task import Task, TaskOptions, open_task
 from sp_jax.backbone import Backbone
@@ -117,20 +117,25 @@ def create(**options: Any) -> Evaluator:
     return Evaluator(_describe(settings, task), evaluate, headline, task.stores)
 
 
-def _sweep(extractor: Extractor, task: Task, settings: Options, seed: int) -> Result:
-    train, test = task.extract(extractor)
-    probe, choice = fit_chosen(
+def fit_sweep(
+    train: np.ndarray, task: Task, settings: Any, seed: int, scalings: tuple[str, ...]
+) -> tuple[Probes, Choice]:
+    """The best probe on features [n, D] of the training rows; settings as in `Options`."""
+    return fit_chosen(
         train,
         task.train_labels,
         hold_out(task.groups, settings.validation, seed),
-        settings.learning_rates,
-        settings.weight_decays,
-        settings.scalings,
+        *(settings.learning_rates, settings.weight_decays, scalings),
         num_classes=task.num_classes,
         epochs=settings.epochs or _EPOCHS,
         batch_size=settings.batch_size or _BATCH_SIZE,
         seed=seed,
     )
+
+
+def _sweep(extractor: Extractor, task: Task, settings: Options, seed: int) -> Result:
+    train, test = task.extract(extractor)
+    probe, choice = fit_sweep(train, task, settings, seed, settings.scalings)
     accuracy, _ = score(probe, test, task.test_labels)
     return {
         "accuracy": float(accuracy[0]),

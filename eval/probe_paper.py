@@ -2,25 +2,9 @@
 
 The backbone is frozen and in evaluation mode. Each epoch sees a new random resized crop (8 %
 to all of an image) and flip of every image. The recipe, from optimiser to schedule, is of the
-method's own evaluation code on ImageNet (https://arxiv.org/abs/NUMBER has the paper):
-
-| recipe | optimiser | learning rate | batch | epochs | schedule | decay | arXiv |
-|---|---|---|---|---|---|---|---|
-| simclr | Nesterov | 0.1 B/256 | 4096 | 90 | cosine | | 2002.05709 |
-| byol | Nesterov | 0.2 B/256 | 1024 | 80 | cosine | | 2006.07733 |
-| moco_v2 | SGD | 30 | 256 | 100 | /10 at 60, 80 | | 2003.04297 |
-| moco_v3 | SGD | 0.1 B/256 | 1024 | 90 | cosine | | 2104.02057 |
-| simsiam | LARC | 0.1 B/256 | 4096 | 90 | cosine | | 2011.10566 |
-| swav | SGD | 0.3 | 256 | 100 | cosine | 1e-6 | 2006.09882 |
-| deepcluster | SGD | 0.3 | 256 | 100 | cosine | 1e-6 | 2006.09882 |
-| barlow_twins | SGD | 0.3 | 256 | 100 | cosine | 1e-6 | 2103.03230 |
-| vicreg | SGD | 0.02 | 256 | 100 | cosine | 1e-6 | 2105.04906 |
-| dino | SGD | 0.001 B/256 | 1024 | 100 | cosine | | 2104.14294 |
-| dino_resnet | SGD | 0.3 | 256 | 100 | cosine | | 2104.14294 |
-| pirl | Nesterov | 0.01 B/256 | 256 | 28 | /10 at 8, 16, 24 | 5e-4 | 1912.01991 |
-
-Momentum is 0.9. A cosine falls once an epoch, that of SimCLR and BYOL every step. The layer
-starts at weights of standard deviation 0.01 and no bias; both decay.
+method's own evaluation code on ImageNet: `PROBE` in the method's file, and a table of all in
+docs/evaluation.md. Momentum is 0.9. A cosine falls once an epoch, that of SimCLR and BYOL
+every step. The layer starts at weights of standard deviation 0.01 and no bias; both decay.
 
 SupCon and NNCLR take SimCLR's recipe: SupCon's own is RMSProp with an exponential decay, and of
 NNCLR we know no code.

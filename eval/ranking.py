@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,13 +75,7 @@ def leave_one_out(
 
 @functools.partial(jax.jit, static_argnames=("k", "largest"))
 def _rank(
-    bank: tuple[jax.Array, jax.Array, jax.Array],
-    query: jax.Array,
-    rows: jax.Array,
-    group: tuple[jax.Array, jax.Array],
-    *,
-    k: int,
-    largest: int,
+    bank: Any, query: Any, rows: Any, group: Any, *, k: int, largest: int
 ) -> tuple[jax.Array, jax.Array]:
     unit, label, order = bank
     first, size = (x[:, None] for x in group)
@@ -92,16 +87,14 @@ def _rank(
 
     position = jnp.arange(largest)
     member = order[jnp.minimum(first + position, len(unit) - 1)]
-    own = jnp.where(
-        position < size, jnp.take_along_axis(cosine, member, axis=1), -jnp.inf
-    )
+    own = jnp.take_along_axis(cosine, member, axis=1)
+    own = jnp.where(position < size, own, -jnp.inf)
     ranking, own = (jnp.sort(_as_integer(x), axis=1) for x in (cosine, own))
     # The number of images, and of relevant ones, that are as near as each relevant one.
     not_below = len(unit) - jax.vmap(jnp.searchsorted)(ranking, own)
     relevant_not_below = largest - jax.vmap(jnp.searchsorted)(own, own)
-    precision = jnp.where(
-        own > _as_integer(jnp.float32(-jnp.inf)), relevant_not_below / not_below, 0.0
-    )
+    known = own > _as_integer(jnp.float32(-jnp.inf))
+    precision = jnp.where(known, relevant_not_below / not_below, 0.0)
     return relevant, precision.sum(axis=1) / (size[:, 0] - 1)
 
 

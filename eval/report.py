@@ -18,8 +18,7 @@ from absl import flags
 import sp_jax
 from eval import figures, invariance_figure, retrieval
 from eval.pages import write_page
-from eval.plots.figure import save_figure
-from eval.plots.images import image_grid
+from eval.plots.figure import image_grid, save_figure
 from eval.plots.training import draw_metrics
 from eval.runs import (
     RunFolder,
@@ -46,7 +45,11 @@ def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
     Several runs of one label become their mean and sample standard deviation.
     """
     names = list(dict.fromkeys(name for run in runs for name in run.results))
-    baselines = _baselines(runs)
+    # Features without learning, as benchmarks/emoji_baselines.py measured them.
+    path = pathlib.Path(__file__).parents[1] / "input_pipeline/emoji/baselines.json"
+    emoji = all(run.config["data"]["store"] == "emoji" for run in runs)
+    known = emoji and path.is_file()
+    baselines = json.loads(path.read_text())["results"] if known else {}
     columns = list(dict.fromkeys(c for row in baselines.values() for c in row))
     groups = by_label(runs)
     table = [["evaluation", *groups, *columns]]
@@ -61,14 +64,6 @@ def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
         others = [mean_text([known[c]] if c in known else []) for c in columns]
         table.append([f"{name} ({key})", *means, *others])
     return table
-
-
-def _baselines(runs: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
-    """Features without learning, as benchmarks/emoji_baselines.py measured them."""
-    if any(run.config["data"]["store"] != "emoji" for run in runs):
-        return {}
-    path = pathlib.Path(__file__).parents[1] / "input_pipeline/emoji/baselines.json"
-    return json.loads(path.read_text())["results"] if path.is_file() else {}
 
 
 def draw_curves(runs: Sequence[RunFolder], path: pathlib.Path) -> None:
@@ -87,12 +82,9 @@ def draw_invariances(
     """Draw each result of `eval.invariance` that all runs have: protocol and picture."""
     drawn = []
     for name, first in runs[0].results.items():
-        results: dict[str, list[dict[str, float]]] = {}
-        for run in runs:
-            result = run.results.get(name, {}).get("result", {})
-            if invariance_figure.read_curves(result, "cosine"):
-                results.setdefault(run.label, []).append(result)
-        if sum(map(len, results.values())) == len(runs):
+        found = [run.results.get(name, {}).get("result", {}) for run in runs]
+        if all(invariance_figure.read_curves(result, "cosine") for result in found):
+            results = by_label(found, [run.label for run in runs])
             path = out / f"{name}.png"
             save_figure(invariance_figure.draw_figure(results), path)
             drawn.append((first["protocol"], path))
@@ -106,8 +98,7 @@ def draw_retrieval(runs: Sequence[RunFolder], path: pathlib.Path) -> str | None:
     A green frame is a neighbour of the query's class.
 
     Returns:
-        What the sheet shows in words; None where the runs have no retrieval evaluation, and
-        so no sheet.
+        What the sheet shows in words; None, and no sheet, without a retrieval evaluation.
     """
     given = runs[0].config["evals"].get("retrieval")
     if given is None:

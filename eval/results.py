@@ -43,8 +43,7 @@ def versions() -> dict[str, str]:
 def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
     """Where results are kept: the run's folder, from itself or from a checkpoint in it.
 
-    Those of a file of weights are kept beside it, in the folder FILE.results: no run and no
-    other file has it.
+    Those of a file of weights are kept beside it, in the folder FILE.results.
     """
     path = pathlib.Path(checkpoint).absolute()
     if path.is_file():

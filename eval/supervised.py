@@ -65,8 +65,7 @@ def train_and_test(
     Args:
       extractor: of a backbone, which is not changed.
       task: images and labels.
-      init: the backbone's variables, number of its features -> (what is trained, batch
-        statistics).
+      init: (the backbone's variables, its width) -> (what is trained, batch statistics).
       apply: (what is trained, statistics, the backbone's variables, views float32
         [n, s, s, 3], whether it is training) -> (logits [n, C], statistics).
       tx: gradient transformation.

@@ -76,8 +76,7 @@ class Task(NamedTuple):
       train_rows: int64 [n], the labelled rows of `train`.
       test_rows: int64 [m], the labelled rows of `test`.
       train_labels: int32 [n] in [0, num_classes): only classes with a training image.
-      test_labels: int32 [m]; -1 where `train` has no image of the class, so such an
-        image always counts as wrong.
+      test_labels: int32 [m]; -1, always wrong, where `train` has no image of the class.
       num_classes: number of classes with a training image.
       text: all of this in words, for the protocol.
     """

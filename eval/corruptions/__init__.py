@@ -1,16 +1,6 @@
 """Controlled corruptions of images, in four families, from nothing to severe.
 
-| family | kind | level | levels |
-|---|---|---|---|
-| occlusion | patches | share of the squares of an 8 x 8 grid that turn grey | 0 to 0.75 |
-| background | colour, gradient, stripes, noise | blend of the background with it | 0 to 1 |
-| texture | shuffle | squares a side of the grid whose squares change places | 0 to 16 |
-| texture | amplitude | blend of the Fourier amplitude with another image's | 0 to 1 |
-| texture | surface | blend of the object's inside with stripes | 0 to 1 |
-| illumination | gamma | octaves of the exponent, up or down | 0 to 2 |
-| illumination | brightness | stops of light, more or less | 0 to 2 |
-| illumination | temperature | mired from daylight, warmer or colder | 0 to 96 |
-| illumination | shading | share of the light that is missing at the darkest edge | 0 to 0.9 |
+`FAMILIES` are all of them; docs/evaluation.md says what a level of each is.
 
 `background` and `surface` need to know where the object is, so they need a store with
 alpha. All randomness of an image is drawn from the seed, the kind and the image's number:

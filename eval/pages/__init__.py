@@ -1,7 +1,6 @@
 """Pages of results: templates in files, filled, each in one file that needs no network."""
 
 import base64
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +12,9 @@ from eval.runs import format_csv
 from sp_jax.files import write_text
 
 
-def _embed(path: str | os.PathLike[str]) -> str:
+def _embed(path: pathlib.Path) -> str:
     """A PNG as the address of an image."""
-    content = base64.b64encode(pathlib.Path(path).read_bytes()).decode()
-    return f"data:image/png;base64,{content}"
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 _TEMPLATES = jinja2.Environment(
@@ -64,12 +62,6 @@ def write_comparison(
       pictures: what each shows, and its file.
     """
     write_text(path.with_suffix(".csv"), format_csv(table))
-    write_page(
-        path.with_suffix(".html"),
-        "comparison.html",
-        title=title,
-        protocol=protocol,
-        table=table,
-        labels=labels,
-        pictures=pictures,
-    )
+    values = {"title": title, "protocol": protocol, "table": table, "labels": labels}
+    path = path.with_suffix(".html")
+    write_page(path, "comparison.html", pictures=pictures, **values)

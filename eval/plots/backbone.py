@@ -12,8 +12,7 @@ from matplotlib import pyplot as plt
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from eval.plots.figure import drawable
-from eval.plots.images import image_grid
+from eval.plots.figure import drawable, image_grid
 from eval.retrieval import nearest
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore

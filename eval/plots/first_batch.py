@@ -6,8 +6,7 @@ import pathlib
 import jax
 import numpy as np
 
-from eval.plots.figure import save_figure
-from eval.plots.images import image_grid
+from eval.plots.figure import image_grid, save_figure
 from input_pipeline.pairs.training import TrainingPairs
 from sp_jax.augment import make_views
 from sp_jax.recipe import Recipe

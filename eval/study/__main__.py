@@ -123,14 +123,8 @@ if __name__ == "__main__":
         "Make the runs on this host or by SLURM; or only write the page of what is there, "
         "or only show what is to do.",
     )
-    flags.DEFINE_integer(
-        "jobs", 0, "Runs at a time; 0 for one a GPU, or one a core.", 0
-    )
+    flags.DEFINE_integer("jobs", 0, "Runs at a time; 0: one a GPU, or one a core.", 0)
     flags.DEFINE_list("slurm", [], "NAME=VALUE: options of submitit.")
     flags.DEFINE_list("arms", [], "Make these arms only.")
-    app.run(
-        main,
-        flags_parser=lambda argv: program.parse_flags(
-            argv, "study", "configs/studies/transfer.py:quick"
-        ),
-    )
+    parse, example = program.parse_flags, "configs/studies/transfer.py:quick"
+    app.run(main, flags_parser=lambda argv: parse(argv, "study", example))

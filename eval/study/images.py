@@ -37,8 +37,7 @@ def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list
     names = {one["of"].partition("/")[0] for one in study["measures"].values()}
     found = []
     for job in jobs:
-        arm = study["arms"][job.arm]
-        if not arm["config"]:
+        if not (arm := study["arms"][job.arm])["config"]:
             continue
         config = config_of(study, arm)
         for name in sorted(names & set(config.evals) - set(study["evaluations"])):

@@ -1,7 +1,7 @@
 """The pictures of a study: its measures beside the paper's, and the curves of its runs."""
 
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,8 @@ COLUMNS = 3  # of pictures of measures, at most
 
 
 def draw(
-    study: Study,
-    done: Sequence[Job],
-    pool: pathlib.Path,
-    values: Values,
-    out: pathlib.Path,
-) -> list[tuple[str, pathlib.Path]]:
+    study: Study, done: Sequence[Job], pool: Path, values: Values, out: Path
+) -> list[tuple[str, Path]]:
     """Draw into the folder `out` what there are complete runs for: titles and files."""
     if not done:
         return []
@@ -36,14 +32,14 @@ def draw(
     names = [name_of(study, job.arm) for job in done]
     folders = by_label([pool / job.folder for job in done], names)
 
-    def of_arms(read: Callable[[pathlib.Path], Any]) -> dict[str, list[Any]]:
+    def of_arms(read: Callable[[Path], Any]) -> dict[str, list[Any]]:
         return {arm: [read(one) for one in some] for arm, some in folders.items()}
 
     if figure["kind"] == "invariance":
         results = of_arms(lambda one: read_result(one, figure["result"])["result"])
         made["invariance"] = "Invariances", invariance_figure.draw_figure(results)
     elif figure["kind"] == "detection":
-        name = pathlib.Path("detection", figure["result"])
+        name = Path("detection", figure["result"])
         curves = of_arms(lambda one: read_detection(one / name).curves)
         drawn = draw_precision(curves, by_class=True)
         made["detection"] = "Precision over recall", drawn
@@ -63,7 +59,7 @@ def name_of(study: Study, arm: str) -> str:
 
 
 def draw_numbers(study: Study, values: Values) -> plt.Figure:
-    """Each measure in percent: bars or lines with the deviation, hollow marks the paper's."""
+    """Each measure in percent: bars or lines, hollow marks the paper's."""
     figure = study["figure"]
     x, series = figure["x"], figure.get("series")
     titles = [title for title, m in study["measures"].items() if m["percent"]]
@@ -95,7 +91,7 @@ def draw_numbers(study: Study, values: Values) -> plt.Figure:
 
 
 def _points(arms: Mapping[int, str], study: Study, values: Values, title: str):
-    """Places, means and deviations of the arms with runs; places and numbers of the paper."""
+    """Of the arms with runs place, mean, standard deviation; of the paper place, number."""
     found, paper = [], []
     for place, arm in sorted(arms.items()):
         seeds = list(values[title][arm].values())
@@ -122,9 +118,7 @@ def _line(axis: plt.Axes, points, number: int, count: int) -> None:
     axis.plot(known, paper, "D:", ms=5, color=f"C{number}", mfc="white", lw=1)
 
 
-def draw_curves(
-    study: Study, done: Sequence[Job], pool: pathlib.Path
-) -> plt.Figure | None:
+def draw_curves(study: Study, done: Sequence[Job], pool: Path) -> plt.Figure | None:
     """Loss and rank of each run: a column for each x of the figure, colours its series."""
     figure, arms = study["figure"], study["arms"]
     groups: dict[str, list[tuple[str, Lines]]] = {}

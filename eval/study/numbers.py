@@ -84,23 +84,18 @@ def judge(claim: Mapping[str, Any], values: Values) -> Verdict:
         sum(factor * by_arm[arm][seed] for arm, factor in claim["terms"].items())
         for seed in seeds
     ]
-    if not sums:
-        return Verdict(np.nan, np.nan, np.nan, 0, 0, "no runs")
     lower = -np.inf if claim["above"] is None else claim["above"]
     upper = np.inf if claim["below"] is None else claim["below"]
     agree = sum(lower < one < upper for one in sums)
-    mean = float(np.mean(sums))
-    if len(sums) == 1:
-        return Verdict(mean, np.nan, np.nan, 1, agree, "one seed")
+    mean = float(np.mean(sums)) if sums else np.nan
+    if len(sums) < 2:
+        word = "one seed" if sums else "no runs"
+        return Verdict(mean, np.nan, np.nan, len(sums), agree, word)
     error = float(np.std(sums, ddof=1)) / len(sums) ** 0.5
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sums) - 1)) * error
     low, high = mean - half, mean + half
-    if lower < low and high < upper:
-        word = "holds"
-    elif high < lower or low > upper:
-        word = "does not hold"
-    else:
-        word = "undecided"
+    holds, fails = lower < low and high < upper, high < lower or low > upper
+    word = "holds" if holds else "does not hold" if fails else "undecided"
     return Verdict(mean, low, high, len(sums), agree, word)
 
 

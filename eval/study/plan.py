@@ -31,8 +31,7 @@ class Command(NamedTuple):
     Attributes:
         name: "train", or of a preparation or an evaluation; its log is NAME.log.
         words: module and flags, in which `PLACES` stand for a run's own.
-        images: of an evaluation each split that it reads, and its fingerprint; None where
-            that is not known.
+        images: each split that an evaluation reads, and its fingerprint; None: not known.
     """
 
     name: str

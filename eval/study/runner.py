@@ -181,8 +181,7 @@ class Worker:
                     stderr=file,
                     env={**os.environ, **environment},
                     pass_fds=(lock,),
-                    # Of its own session: Ctrl-C comes to us, and we ask it to save.
-                    start_new_session=True,
+                    start_new_session=True,  # Ctrl-C comes to us, and we ask it to save
                 )
                 self._processes.add(process)
             code = process.wait()
