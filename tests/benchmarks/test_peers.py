@@ -64,7 +64,7 @@ def test_loss_of_lightly_is_ours():
 )  # fmt: skip
 def test_same_networks(method, model, drawings):
     config = make_config(method, model, 8)
-    recipe = make_recipe(config.to_dict(), RunSize(10, 5, 8, 16))
+    recipe = make_recipe(config.to_dict(), RunSize(10, 5, 8, 16), train=False)
     views = [jnp.zeros((2, *view.shape)) for view in recipe.views]
     params, _ = jax.eval_shape(recipe.method.init, jax.random.key(0), views)
     with torch.device("meta"):
