@@ -125,8 +125,10 @@ def test_a_backbone_of_one_file_has_all_that_is_asked(folder):
     assert net.describe() == "Net"
     rules = finetune.layer_rules(net, 0.5)
     names = ["backbone/conv/kernel", "head/kernel"]
-    rates = [next(r.rate for r in rules if re.search(r.match, name)) for name in names]
-    assert rates == [0.5, 1.0]
+    factors = [
+        next(r.factor for r in rules if re.search(r.match, name)) for name in names
+    ]
+    assert factors == [0.5, 1.0]
     recipe = make_recipe(config_of().to_dict(), RUN)
     kernel = np.ones((4, 4, 3, 8), np.float32)
     backbone = recipe.freeze(
