@@ -84,7 +84,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Devices that share one copy of parameters, optimiser and buffers (docs/scaling.md).
     config.fsdp = 1
-    config.steps_per_call = 0  # one dispatch, if the pixels are on the device; 0: auto
+    # In one dispatch, if the pixels are on the device; at most `log_every`. 0: auto.
+    config.steps_per_call = 0
     config.log_every = 50  # steps
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 500  # steps

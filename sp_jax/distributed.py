@@ -42,6 +42,13 @@ class LastWords:
             self._shell.stdin.write(sentence + "\n")
             self._shell.stdin.flush()
 
+    def end(self) -> None:
+        """Say nothing, and end the shell."""
+        self.set("")
+        with contextlib.suppress(OSError):
+            self._shell.stdin.close()
+        self._shell.wait()
+
 
 def join(
     automatic: bool, coordinator: str | None, processes: int | None, process: int | None
@@ -91,7 +98,7 @@ def join(
     try:
         jax.distributed.initialize(*given)
     except (ValueError, RuntimeError) as error:
-        words.set("")
+        words.end()
         raise UserError(f"{hint} ({error})") from error
     return words
 

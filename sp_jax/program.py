@@ -122,7 +122,7 @@ def _run(train: Train, folder: Callable[[str], pathlib.Path], argv: list[str]) -
         traceback.print_exc()
         distributed.leave(1)
     if words:
-        words.set("")
+        words.end()
         if code:
             distributed.leave(code)
     return code

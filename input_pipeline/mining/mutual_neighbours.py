@@ -2,6 +2,7 @@
 
 import collections
 import os
+import zipfile
 
 import numpy as np
 
@@ -20,23 +21,22 @@ def read_features(path: str | os.PathLike[str], count: int) -> np.ndarray:
     Raises:
       UserError: it is no .npy file, damaged, has another shape, or holds other values.
     """
-    # Mapped: a header may claim more than a memory holds.
-    try:
-        given = np.load(path, mmap_mode="r")
-    except OSError as error:
-        raise UserError(
-            f"Cannot read the features {path} ({error}): give an .npy file."
-        ) from error
-    except Exception as error:  # NumPy raises many types, and zipfile more.
-        raise UserError(
-            f"{path} is no .npy file of numbers, or it is damaged: write it with numpy.save."
-        ) from error
-    if not isinstance(given, np.ndarray):
-        given.close()
+    if zipfile.is_zipfile(path):
         raise UserError(
             f"{path} is an archive of arrays: give an .npy file, with numpy.save of the one "
             "that holds the features."
         )
+    # Mapped: a header may claim more than a memory holds.
+    try:
+        given = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the features {path} ({error}): give an .npy file."
+        ) from error
+    except Exception as error:  # NumPy raises many types.
+        raise UserError(
+            f"{path} is no .npy file of numbers, or it is damaged: write it with numpy.save."
+        ) from error
     if given.ndim != 2 or len(given) != count or not given.shape[1]:
         raise UserError(
             f"{path} holds {list(given.shape)}, not a row of numbers for each of the {count} "

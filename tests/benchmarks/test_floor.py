@@ -49,6 +49,7 @@ def test_floor_of_a_step(capsys):
     assert int(row[3].replace(",", "")) > 300 and float(row[4]) > 0.1
 
 
+@pytest.mark.slow
 def test_memory_of_a_step():
     """Chunks keep less; with --run each setting has a time in each round."""
     words = ["--what=memory", "--batch_size=8", "--steps=1", "--rounds=2", "--run"]

@@ -75,9 +75,8 @@ def test_equals_torchvision_in_float32(name):
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_equals_torchvision_in_float64(name):
     """Outputs, every gradient and every running statistic, in train mode."""
     x = np.random.default_rng(1).normal(size=(8, 64, 64, 3))

@@ -55,6 +55,7 @@ def start_two():
     yield start_two
     for process in started:
         process.kill()
+        process.communicate()
 
 
 def outputs(processes):

@@ -52,7 +52,7 @@ def test_sigkill_changes_nothing(uninterrupted, tmp_path, kill_after):
     process = start(workdir)
     wait_for_step(workdir, kill_after)
     process.kill()
-    process.wait()
+    process.communicate()
     assert process.returncode == -signal.SIGKILL
     finish(workdir)
     assert record(workdir) == record(uninterrupted)
