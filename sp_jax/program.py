@@ -113,7 +113,9 @@ def _run(train: Train, folder: Callable[[str], pathlib.Path], argv: list[str]) -
         code = cli.guard(start)
     except NonFiniteError as error:
         steps = find_steps(workdir / "checkpoints")
-        kept = f"The last good checkpoint is {steps[0]}." if steps else "None is saved."
+        kept = (
+            f"The last good checkpoint is {steps[0]}." if steps else "No step is saved."
+        )
         print(f"error: {error} {kept}", file=sys.stderr)
         code = 1
     except Exception:

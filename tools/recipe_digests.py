@@ -1,6 +1,8 @@
 """SHA-256 of all parameters of each quick recipe after five steps: what a refactoring keeps.
 
-    python tools/recipe_digests.py > after.txt && diff before.txt after.txt
+    taskset -c 0 python tools/recipe_digests.py > after.txt && diff before.txt after.txt
+
+Both on one core: with another number of cores XLA adds in another order.
 
 Each recipe is trained as a user would train it; only the commands have to stay the same.
 """

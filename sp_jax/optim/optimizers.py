@@ -51,11 +51,13 @@ def sgd(
     start: int = 0,
 ) -> optax.GradientTransformation:
     """Heavy-ball momentum, as PyTorch's SGD."""
-    return _chain(
-        clip,
-        optax.add_decayed_weights(weight_decay),
-        start_after(optax.trace(momentum), start),
-        _descend(learning_rate, start),
+    return lars(
+        learning_rate,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        clip=clip,
+        start=start,
+        adapt=False,
     )
 
 
@@ -74,8 +76,7 @@ def lars(
     """
     return _chain(
         clip,
-        optax.add_decayed_weights(weight_decay),
-        *([scale_by_trust_ratio()] if adapt else []),
+        *_decayed(weight_decay, adapt),
         start_after(optax.trace(momentum), start),
         _descend(learning_rate, start),
     )
@@ -96,8 +97,7 @@ def lars_inside(
     """
     return _chain(
         clip,
-        optax.add_decayed_weights(weight_decay),
-        *([scale_by_trust_ratio()] if adapt else []),
+        *_decayed(weight_decay, adapt),
         _descend(learning_rate, start),
         start_after(optax.trace(momentum), start),
     )
@@ -144,6 +144,14 @@ def adamw(
         optax.add_decayed_weights(weight_decay),
         _descend(learning_rate, start),
     )
+
+
+def _decayed(
+    weight_decay: float | optax.Schedule, adapt: bool
+) -> list[optax.GradientTransformation]:
+    """q (g + d w) of LARS."""
+    decayed = optax.add_decayed_weights(weight_decay)
+    return [decayed, scale_by_trust_ratio()] if adapt else [decayed]
 
 
 def _chain(
