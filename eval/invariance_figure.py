@@ -12,8 +12,8 @@ and writes in the folder:
 * `changes.png`: the changes themselves, on some of the images,
 * `invariance.html`: all of it on one page, which needs no network.
 
-Runs of one label (their kind of pairs) are seeds of one thing: mean and deviation in the
-table, mean and range in the figure.
+Runs that differ in nothing but their seed are seeds of one thing: mean and sample standard
+deviation in the table, mean and range in the figure. Gray is the same network without a step.
 """
 
 import math
@@ -27,10 +27,20 @@ from matplotlib import pyplot as plt
 
 import sp_jax
 from eval import cli, corruptions, invariance
+from eval.compare import tables
+from eval.compare.runs import read_run
+from eval.compare.tables import Comparison
+from eval.evaluator import Number
 from eval.pages import write_comparison
-from eval.plots.figure import draw_band, legend_above, make_panels, save_figure
-from eval.results import evaluate_once, run_folder
-from eval.runs import by_label, format_table, label_of, mean_text
+from eval.plots.figure import (
+    UNTRAINED,
+    draw_band,
+    legend_above,
+    make_panels,
+    save_figure,
+)
+from eval.results import Result as Written
+from eval.results import evaluate_once, evaluate_untrained
 from input_pipeline.stores import ImageStore
 from sp_jax import cli as programs
 from sp_jax import xla_flags
@@ -65,18 +75,19 @@ def read_curves(result: Result, measure: str) -> dict[str, dict[str, list[float]
     return found
 
 
-def make_table(results: Results) -> list[list[str]]:
-    """Rows of text: each measure of each family, and of each kind where it has several.
+def summarize(written: Written) -> Written:
+    """A result of `eval.invariance` by its means over the levels above 0.
 
-    Each is a mean over the levels above 0. "kept" is (accuracy - chance) / (accuracy on
-    unchanged images - chance): what the change leaves of what the probe knew.
+    Its numbers are each measure of each family, and of each kind where a family has several.
+    "kept" is (accuracy - chance) / (accuracy on unchanged images - chance): what the change
+    leaves of what the probe knew.
     """
-    groups = [[_summary(result) for result in group] for group in results.values()]
-    table = [["measure", "change", *results]]
-    for name in groups[0][0]:
-        cells = [mean_text([row[name] for row in group]) for group in groups]
-        table.append([*name, *cells])
-    return table
+    numbers = {
+        " ".join(key): x for key, x in _summary(written.content["result"]).items()
+    }
+    headline = tuple(Number(name) for name in numbers)
+    content = written.content | {"result": numbers, "headline": headline}
+    return written._replace(content=content)
 
 
 def _summary(result: Result) -> dict[tuple[str, str], float]:
@@ -99,9 +110,15 @@ def _summary(result: Result) -> dict[tuple[str, str], float]:
     return rows | kept
 
 
-def draw_figure(results: Results) -> plt.Figure:
-    """Cosine and accuracy over the levels, one column a family; several seeds as a band."""
+def draw_figure(results: Results, untrained: Sequence[Result] = ()) -> plt.Figure:
+    """Cosine and accuracy over the levels, one column a family; several seeds as a band.
+
+    The network without a step is gray.
+    """
     first = next(iter(results.values()))[0]
+    colours = [f"C{i}" for i in range(len(results))]
+    groups = list(zip(results.values(), colours, strict=True))
+    groups += [(untrained, UNTRAINED)] if untrained else []
     families = read_curves(first, "cosine")
     count = len(families)
     figure, axes = make_panels(2 * count, count, (2.9, 2.6), sharey="row")
@@ -113,17 +130,17 @@ def draw_figure(results: Results) -> plt.Figure:
             ticks = [str(number) for number in range(len(kind.levels))]
             title = f"level, mean of\n{', '.join(kinds)}"
         for axis, measure in zip(axes[:, column], invariance.MEASURES, strict=True):
-            for i, group in enumerate(results.values()):
+            for group, colour in groups:
                 curves = [list(read_curves(x, measure)[family].values()) for x in group]
                 curves = np.mean(curves, axis=1)  # [seeds, levels], over the kinds
-                draw_band(axis, range(len(ticks)), curves, f"C{i}", marker="o", ms=3.5)
+                draw_band(axis, range(len(ticks)), curves, colour, marker="o", ms=3.5)
             axis.set_xticks(range(len(ticks)), ticks)
         axes[1, column].axhline(first["chance"], color="#888888", lw=1, ls=":")
         axes[0, column].set_title(family, fontsize=11)
         axes[1, column].set_xlabel(title, fontsize=8)
     for axis, measure in zip(axes[:, 0], invariance.MEASURES, strict=True):
         axis.set_ylabel(_AXES[measure], fontsize=9)
-    legend_above(figure, list(results))
+    legend_above(figure, [*results, *["untrained"] * bool(untrained)])
     return figure
 
 
@@ -171,17 +188,14 @@ def compare(
     options: Sequence[Mapping[str, Any]],
     out: pathlib.Path,
     name: str = "invariance",
-) -> list[list[str]]:
-    """Evaluate checkpoints and write the table, both pictures and the page.
+) -> Comparison:
+    """Evaluate checkpoints and write the tables, both pictures and the page.
 
     Args:
       paths: runs' folders, or checkpoints.
       options: of `eval.invariance`, for each of them.
       out: folder of what is written.
       name: of the results in the runs' folders, eval/NAME.json.
-
-    Returns:
-      The table, see `make_table`.
 
     Raises:
       UserError: nothing to compare, no checkpoint, or options that do not fit.
@@ -191,14 +205,24 @@ def compare(
     # Mistakes show before the work: all options are checked, all checkpoints opened.
     evaluators = [invariance.create(**one) for one in options]
     backbones = [sp_jax.load(path) for path in paths]
+    runs = [read_run(path) for path in paths]
     out.mkdir(parents=True, exist_ok=True)
-    done = [
-        evaluate_once(evaluate, Extractor(backbone), path, name)["result"]
-        for path, backbone, evaluate in zip(paths, backbones, evaluators, strict=True)
-    ]
-    results = by_label(done, [label_of(run_folder(path)) for path in paths])
-    table = make_table(results)
-    save_figure(draw_figure(results), out / "invariance.png")
+    found = []
+    for run, backbone, evaluate in zip(runs, backbones, evaluators, strict=True):
+        own = [evaluate_once(evaluate, Extractor(backbone), run.path, name)]
+        own += filter(None, [evaluate_untrained(evaluate, run.path, name)])
+        found.append((run, own))
+    short = [(run, list(map(summarize, own))) for run, own in found]
+    comparison = tables.compare(
+        short, headlines=len(short[0][1][0].content["headline"])
+    )
+    results = {run.path: own[0].content["result"] for run, own in found}
+    groups = {
+        label: [results[run.path] for run in some]
+        for label, some in comparison.newest.items()
+    }
+    floor = [x.content["result"] for _, own in found for x in own if x.untrained]
+    save_figure(draw_figure(groups, floor), out / "invariance.png")
     settings, task, _ = invariance.open_images(dict(options[0]))
     # Spread over the images, without the first and the last.
     places = np.linspace(0, len(task.test_rows) - 1, SHOWN + 2).astype(int)[1:-1]
@@ -206,19 +230,17 @@ def compare(
     save_figure(sheet, out / "changes.png")
     titles = {"Over the levels": "invariance.png", "The changes": "changes.png"}
     pictures = [(title, out / file) for title, file in titles.items()]
-    protocol, columns = evaluators[0].protocol, len(results)
-    path = out / "invariance"
-    write_comparison(path, "Invariances", protocol, table, columns, pictures)
-    return table
+    write_comparison(out / "invariance", "Invariances", comparison, pictures)
+    return comparison
 
 
 def main(paths: list[str]) -> None:
     """Compare the runs given as arguments."""
     out = pathlib.Path(flags.FLAGS.out)
     options = [cli.read_flags(invariance.Options, path) for path in paths]
-    table = compare(paths, options, out, flags.FLAGS.name)
-    print(invariance.create(**options[0]).protocol)
-    print(format_table(table))
+    comparison = compare(paths, options, out, flags.FLAGS.name)
+    print(next(iter(comparison.protocols.values())))
+    tables.print_comparison(tables.make_table(comparison), comparison)
     print(f"\nTable, figure, the changes and a page of them: {out}")
 
 

@@ -1,37 +1,37 @@
-"""Compare runs: a table, curves and retrieval sheets, in one page that needs no network.
+"""Compare runs: tables, curves and retrieval sheets, in one page that needs no network.
 
     python -m eval.report --out=runs/quickstart runs/quickstart/semantic \
         runs/quickstart/augmented
 
-Writes `report.html` (self-contained), `curves.png` and `retrieval.png` in the folder
---out, and prints the table. Only the runs' own files are read.
+Runs are seeds of one thing only if nothing but their seed differs; else each is a column,
+named by what differs. Writes `report.html` (self-contained), `report.csv` (every number),
+`curves.png` and `retrieval.png` in the folder --out, and prints the tables. Only the runs' own
+files are read.
 """
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
 import sp_jax
 from eval import figures, invariance_figure, retrieval
+from eval.compare import tables
+from eval.compare.runs import Run, read_config, read_run
+from eval.compare.tables import Comparison
 from eval.pages import write_page
 from eval.plots.figure import image_grid, save_figure
 from eval.plots.training import draw_metrics
-from eval.runs import (
-    RunFolder,
-    by_label,
-    format_table,
-    headline_of,
-    mean_text,
-    read_run,
-)
+from eval.results import Result, read_results, read_starts
 from eval.task import images_as
 from sp_jax import cli
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
+from sp_jax.files import write_text
 
 QUERIES = 10
 NEIGHBOURS = 5
@@ -39,59 +39,92 @@ NEIGHBOURS = 5
 _CURVES = ("loss", "effective_rank", "alignment", "uniformity")
 
 
-def make_table(runs: Sequence[RunFolder]) -> list[list[str]]:
-    """Rows of text: one an evaluation, with the baselines where they are known.
+class RunFolder(NamedTuple):
+    """What a run's folder says of itself."""
 
-    Several runs of one label become their mean and sample standard deviation.
+    run: Run
+    config: dict[str, Any]
+    lines: list[dict[str, Any]]
+    results: list[Result]
+
+
+def read_folder(workdir: str | pathlib.Path) -> RunFolder:
+    """Read what a run is, config.json, metrics.jsonl and its results.
+
+    Raises:
+        UserError: the folder holds no evaluated run, or one of its files is damaged.
     """
-    names = list(dict.fromkeys(name for run in runs for name in run.results))
-    # Features without learning, as benchmarks/emoji_baselines.py measured them.
+    from sp_jax.train.writer import read_metrics
+
+    workdir = pathlib.Path(workdir)
+    run = read_run(workdir)
+    config, lines = read_config(workdir), read_metrics(workdir)
+    results = read_results(workdir)
+    if not lines or not results:
+        raise UserError(
+            f"{workdir} holds no evaluated run: let it end first, with python -m "
+            f"sp_jax.main --config=… --workdir={workdir}."
+        )
+    return RunFolder(run, config, lines, results)
+
+
+def compare(folders: Sequence[RunFolder]) -> Comparison:
+    """What the runs' own results say beside each other."""
+    return tables.compare([(x.run, x.results) for x in folders])
+
+
+def read_baselines(folders: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
+    """Features without learning, as benchmarks/emoji_baselines.py measured the drawings'."""
     path = pathlib.Path(__file__).parents[1] / "input_pipeline/emoji/baselines.json"
-    emoji = all(run.config["data"]["store"] == "emoji" for run in runs)
-    known = emoji and path.is_file()
-    baselines = json.loads(path.read_text())["results"] if known else {}
-    columns = list(dict.fromkeys(c for row in baselines.values() for c in row))
-    groups = by_label(runs)
-    table = [["evaluation", *groups, *columns]]
-    for name in names:
-        results = [
-            [run.results[name]["result"] for run in group if name in run.results]
-            for group in groups.values()
-        ]
-        key = headline_of(name, runs)
-        means = [mean_text([r[key] for r in group if key in r]) for group in results]
-        known = baselines.get(name, {})
-        others = [mean_text([known[c]] if c in known else []) for c in columns]
-        table.append([f"{name} ({key})", *means, *others])
-    return table
+    emoji = all(one.config["data"]["store"] == "emoji" for one in folders)
+    return json.loads(path.read_text())["results"] if emoji and path.is_file() else {}
 
 
-def draw_curves(runs: Sequence[RunFolder], path: pathlib.Path) -> None:
-    """Loss, health of the representation and evaluations over epochs."""
-    probes = [f"{name}/{headline_of(name, runs)}" for name in runs[0].results]
+def draw_curves(
+    lines: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    comparison: Comparison,
+    path: pathlib.Path,
+) -> None:
+    """Loss, health of the representation and evaluations over epochs.
+
+    `lines` are label -> those of each of its runs.
+    """
+    every = [line for group in lines.values() for one in group for line in one]
+    probes = dict.fromkeys(f"{x.name}/{x.number.name}" for x in comparison.rows)
     # Of what was measured once there is no curve.
-    probes = [name for name in probes if sum(name in x for x in runs[0].lines) > 1]
+    count = sum(map(len, lines.values()))
+    probes = [x for x in probes if sum(x in line for line in every) > count]
     names = [*_CURVES[:2], *probes, *_CURVES[2:]]
-    lines = by_label([run.lines for run in runs], [run.label for run in runs])
+    names = [name for name in names if any(name in line for line in every)]
     save_figure(draw_metrics(lines, names), path)
 
 
 def draw_invariances(
-    runs: Sequence[RunFolder], out: pathlib.Path
+    comparison: Comparison, folders: Sequence[RunFolder], out: pathlib.Path
 ) -> list[tuple[str, pathlib.Path]]:
-    """Draw each result of `eval.invariance` that all runs have: protocol and picture."""
+    """Draw each result of `eval.invariance` that all columns have: protocol and picture."""
     drawn = []
-    for name, first in runs[0].results.items():
-        found = [run.results.get(name, {}).get("result", {}) for run in runs]
+    results = {(x.run.path, y.name): y for x in folders for y in x.results}
+    for row in comparison.rows:
+        groups = {
+            label: [
+                results[run.path, row.name].content["result"]
+                for run in group
+                if (run.path, row.name) in results
+            ]
+            for label, group in comparison.newest.items()
+        }
+        found = [result for group in groups.values() for result in group or [{}]]
         if all(invariance_figure.read_curves(result, "cosine") for result in found):
-            results = by_label(found, [run.label for run in runs])
-            path = out / f"{name}.png"
-            save_figure(invariance_figure.draw_figure(results), path)
-            drawn.append((first["protocol"], path))
+            path = out / f"{row.name}.png"
+            save_figure(invariance_figure.draw_figure(groups), path)
+            drawn.append((row.protocol, path))
     return drawn
 
 
-def draw_retrieval(runs: Sequence[RunFolder], path: pathlib.Path) -> str | None:
+def draw_retrieval(
+    runs: Mapping[str, Run], config: Mapping[str, Any], path: pathlib.Path
+) -> str | None:
     """Queries with their nearest neighbours, the first run of each label side by side.
 
     With the protocol "across", neighbours differ in that attribute (by other artists, say).
@@ -100,64 +133,101 @@ def draw_retrieval(runs: Sequence[RunFolder], path: pathlib.Path) -> str | None:
     Returns:
         What the sheet shows in words; None, and no sheet, without a retrieval evaluation.
     """
-    given = runs[0].config["evals"].get("retrieval")
+    given = config["evals"].get("retrieval")
     if given is None:
         return None
     names = {field.name for field in dataclasses.fields(retrieval.Options)}
     given = {k: v for k, v in given.items() if k in names}
-    given |= images_as(runs[0].config["data"])
+    given |= images_as(config["data"])
     options = retrieval.Options(**given)
-    runs = [group[0] for group in by_label(runs).values()]
     store = options.open(options.splits[-1])
     across = options.across if options.protocol == "across" else None
     # Spread over the store, and the same for every run.
     queries = np.linspace(0, len(store) - 1, QUERIES + 2).astype(int)[1:-1]
     sheet, titles, right = [[image] for image in store.read(queries)], ["query"], []
-    for run in runs:
-        features = Extractor(sp_jax.load(run.workdir)).extract(store)
+    for label, run in runs.items():
+        features = Extractor(sp_jax.load(run.path)).extract(store)
         found = retrieval.nearest(features, store, queries, NEIGHBOURS, across=across)
         for row, near in enumerate(found):
             same = store.labels[near] == store.labels[queries[row]]
             right += [(row, len(titles) + 1 + i) for i in np.flatnonzero(same)]
             sheet[row] += [None, *store.read(near)]
         titles += [None, *[""] * NEIGHBOURS]
-        titles[-1 - NEIGHBOURS // 2] = run.label  # in the middle
+        titles[-1 - NEIGHBOURS // 2] = label  # in the middle
     save_figure(image_grid(sheet, titles, side=0.75, framed=right), path)
     text = "Green: the same concept."
     return text if across is None else f"{text} Neighbours are of another {across}."
 
 
-def write_report(runs: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Path:
-    """Draw the pictures and write report.html; return its path."""
-    out.mkdir(parents=True, exist_ok=True)
-    draw_curves(runs, out / "curves.png")
-    caption = draw_retrieval(runs, out / "retrieval.png")
-    speeds = [
-        [line["images_per_sec"] for line in run.lines if "images_per_sec" in line]
-        for run in runs
+def make_runs(
+    comparison: Comparison, folders: Sequence[RunFolder]
+) -> list[list[object]]:
+    """The runs: a row for each, with how it was made."""
+    label_of = {
+        run.path: label for label, group in comparison.newest.items() for run in group
+    }
+    rows: list[list[object]] = [
+        [
+            "run",
+            "column",
+            "seed",
+            "steps",
+            "pairs/s",
+            "device",
+            "began",
+            "code",
+            "command",
+        ]
     ]
+    for run, _, lines, _ in folders:
+        speeds = [x["images_per_sec"] for x in lines if "images_per_sec" in x]
+        # Both images of a pair were counted.
+        speed = f"{np.median(speeds) / 2:.0f}" if speeds else ""
+        steps = f"{run.step} of {run.total}" if run.total else str(run.step)
+        start = (read_starts(run.folder) or [{}])[-1]
+        made = [start.get(key, "not known") for key in ("device", "date")]
+        code = start.get("versions", {}).get("sp_jax", "not known")
+        row = [run.folder.name, label_of.get(run.path, "counted already"), run.seed]
+        rows.append(
+            [*row, steps, speed, *made, code, start.get("command", "not known")]
+        )
+    return rows
+
+
+def write_report(folders: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Path:
+    """Draw the pictures and write report.html and report.csv; return the page's path."""
+    out.mkdir(parents=True, exist_ok=True)
+    comparison = compare(folders)
+    differences = tables.find_differences(comparison)
+    write_text(out / "report.csv", tables.format_csv(tables.list_values(comparison)))
+    lines = {one.run.path: one.lines for one in folders}
+    newest = comparison.newest
+    curves = {label: [lines[run.path] for run in x] for label, x in newest.items()}
+    draw_curves(curves, comparison, out / "curves.png")
+    # Of the first run of each label.
+    first = {label: group[0] for label, group in newest.items()}
+    caption = draw_retrieval(first, folders[0].config, out / "retrieval.png")
     titles = {"views.png": "The first batch: pairs and views"}
     titles |= {f"figures/{name}.png": title for name, title in figures.TITLES.items()}
     sections = []
     for name, title in titles.items():
-        # Of the first run of each label, where that has it.
-        files = {label: x[0].workdir / name for label, x in by_label(runs).items()}
+        files = {label: run.folder / name for label, run in first.items()}
         if there := [(label, path) for label, path in files.items() if path.is_file()]:
             sections.append((title, there))
     return write_page(
         out / "report.html",
         "report.html",
-        title="Semantic pairs against augmentation pairs",
-        table=make_table(runs),
-        runs=runs,
-        seeds=", ".join(dict.fromkeys(str(run.config["seed"]) for run in runs)),
-        protocols={n: r["protocol"] for n, r in runs[0].results.items()},
+        title=" against ".join(newest) if 1 < len(newest) < 4 else "Runs compared",
+        comparison=comparison,
+        table=tables.make_table(comparison, read_baselines(folders)),
+        differences=tables.make_differences(differences),
+        by_chance=tables.chance_note(differences),
         curves=out / "curves.png",
         retrieval=out / "retrieval.png",
         caption=caption,
-        invariances=draw_invariances(runs, out),
+        invariances=draw_invariances(comparison, folders, out),
         sections=sections,
-        speeds=[f"{np.median(s):.0f}" if s else "?" for s in speeds],
+        runs=make_runs(comparison, folders),
     )
 
 
@@ -165,9 +235,11 @@ def main(paths: list[str]) -> None:
     """Compare the runs given as arguments."""
     if not paths:
         raise UserError("Give the folders of one or more runs to compare.")
-    runs = [read_run(path) for path in paths]
-    path = write_report(runs, pathlib.Path(flags.FLAGS.out))
-    print(format_table(make_table(runs)))
+    folders = [read_folder(path) for path in paths]
+    path = write_report(folders, pathlib.Path(flags.FLAGS.out))
+    comparison = compare(folders)
+    table = tables.make_table(comparison, read_baselines(folders))
+    tables.print_comparison(table, comparison)
     print(f"\nReport with curves and pictures: {path}")
 
 

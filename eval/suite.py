@@ -11,12 +11,14 @@ that was stopped goes on. In --out:
 * `suite.csv`: every number,
 * `DATASET/`: the pictures.
 
-Checkpoints of one label (the kind of their pairs) are seeds of one thing: mean and sample
-standard deviation. A dataset needs the splits probe_train and probe_test, or train and
-test, val or validation.
+Checkpoints that differ in nothing but their seed are seeds of one thing: mean and sample
+standard deviation; where two things share seeds, their difference is judged. The network of
+each is measured without a step, too. A dataset needs the splits probe_train and probe_test, or
+train and test, val or validation.
 """
 
 import dataclasses
+import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -27,16 +29,19 @@ from absl import flags
 import eval as evals
 import sp_jax
 from eval import cli, figures, invariance_figure, report
+from eval.compare import tables
+from eval.compare.runs import Run, network_of, read_run
+from eval.compare.tables import Comparison
 from eval.pages import write_page
 from eval.plots.figure import save_figure
-from eval.results import evaluate_once, run_folder
-from eval.runs import by_label, format_csv, format_table, label_of, mean_text, read_run
+from eval.results import Result, evaluate_once, evaluate_untrained
 from input_pipeline.stores import ImageStore, find_splits, open_store
 from sp_jax import cli as programs
 from sp_jax import xla_flags
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.files import write_text
+from sp_jax.train.writer import read_metrics
 
 EVALUATIONS = (
     *("knn", "linear_probe", "logistic", "few_labels", "finetune"),
@@ -52,6 +57,7 @@ _TARGETS = {"emoji": ("category", "subcategory")}
 # Those of an evaluator of another name, or with options of their own.
 _EVALUATORS = {"logistic": "linear_probe"}
 _OPTIONS = {"linear_probe": {"seeds": 3}, "logistic": {"protocol": "lbfgs", "seeds": 3}}
+_ALL = 100  # an evaluator's headlines
 _OF_EACH_TARGET = ("knn", "linear_probe", "logistic", "few_labels")
 
 
@@ -74,10 +80,9 @@ class Entry(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A network to evaluate, and the label of its column."""
+    """A network to evaluate, and what it is."""
 
-    path: str
-    label: str
+    run: Run
     extractor: Extractor
 
 
@@ -134,46 +139,36 @@ def plan(
     return entries
 
 
-def make_table(
-    entries: Sequence[Entry], labels: Sequence[str], results: Sequence[Sequence[dict]]
-) -> list[list[str]]:
-    """Rows of text: the headline of each evaluation, a column a label.
-
-    Args:
-      entries: the evaluations.
-      labels: of the checkpoints.
-      results: for each checkpoint, the content of the result of each entry.
-    """
-    groups = by_label(results, labels)
-    table = [["evaluation", "target", "measure", *groups]]
-    for j, entry in enumerate(entries):
-        for key in [number.name for number in results[0][j]["headline"]]:
-            values = [[row[j]["result"][key] for row in x] for x in groups.values()]
-            cells = [entry.kind, entry.target, key.replace("_", " ")]
-            table.append(cells + [mean_text(x) for x in values])
-    return table
-
-
 def draw(
     checkpoints: Sequence[Checkpoint],
-    entries: Sequence[Entry],
-    results: Sequence[Sequence[dict]],
+    comparison: Comparison,
+    results: Sequence[Sequence[Result]],
     store: ImageStore,
     out: pathlib.Path,
 ) -> list[tuple[str, list[tuple[str, pathlib.Path]]]]:
     """Pictures of a dataset's test images: title, and for each label a file."""
     shown = []
-    kinds = [entry.kind for entry in entries]
-    if "invariance" in kinds:
-        found = [row[kinds.index("invariance")]["result"] for row in results]
-        groups = by_label(found, [checkpoint.label for checkpoint in checkpoints])
+    found = {
+        (checkpoint.run.path, result.untrained): result.content["result"]
+        for checkpoint, own in zip(checkpoints, results, strict=True)
+        for result in own
+        if invariance_figure.read_curves(result.content["result"], "cosine")
+    }
+    if found:
+        groups = {
+            label: [found[run.path, False] for run in runs]
+            for label, runs in comparison.newest.items()
+        }
+        floor = [result for (_, untrained), result in found.items() if untrained]
         path = out / "invariance.png"
-        save_figure(invariance_figure.draw_figure(groups), path)
+        save_figure(invariance_figure.draw_figure(groups, floor), path)
         shown.append(("The four invariances", [("", path)]))
     target = _TARGETS.get(store.name, ("label",))[0]
     drawn: dict[str, list[tuple[str, pathlib.Path]]] = {}
-    for label, (first, *_) in by_label(checkpoints).items():
-        for path in figures.draw(first.extractor, store, target, out / _word(label)):
+    extractors = {one.run.path: one.extractor for one in checkpoints}
+    for label, (first, *_) in comparison.newest.items():
+        folder = out / _word(label)
+        for path in figures.draw(extractors[first.path], store, target, folder):
             drawn.setdefault(path.stem, []).append((label, path))
     titles = figures.TITLES.items()
     return shown + [(title, drawn[name]) for name, title in titles if name in drawn]
@@ -186,8 +181,9 @@ def _about(checkpoint: Checkpoint) -> list[str]:
     model = config.get("model", {}).get("name")
     name = model or type(checkpoint.extractor.backbone.module).__name__
     method = config.get("method") or info.get("method") or "?"
-    path = pathlib.Path(checkpoint.path).name
-    return [path, checkpoint.label, method, name, info["step"], config.get("seed", "?")]
+    run = checkpoint.run
+    steps = run.step if run.total is None else f"{run.step} of {run.total}"
+    return [str(run.path), run.kind, method, name, steps, config.get("seed", "?")]
 
 
 def run(
@@ -195,7 +191,7 @@ def run(
     datasets: Sequence[str],
     kinds: Sequence[str],
     out: pathlib.Path,
-) -> list[list[str]]:
+) -> list[tuple[str, list[list[str]], Comparison]]:
     """Evaluate, draw and write the page.
 
     Args:
@@ -205,7 +201,7 @@ def run(
       out: folder of what is written.
 
     Returns:
-      The tables of all datasets, one under the other, with the dataset first.
+      Of each dataset its name, the table, and what it shows.
 
     Raises:
       UserError: a checkpoint, a dataset or an evaluation is not there or does not fit.
@@ -228,55 +224,96 @@ def run(
         for dataset, entries in plans.items()
     }
     checkpoints = [
-        Checkpoint(path, label_of(run_folder(path)), Extractor(sp_jax.load(path)))
-        for path in paths
+        Checkpoint(read_run(path), Extractor(sp_jax.load(path))) for path in paths
     ]
-    labels = [checkpoint.label for checkpoint in checkpoints]
     out.mkdir(parents=True, exist_ok=True)
-    sections, tables, numbers = [], [], []
+    sections, shown, numbers = [], [], []
     for dataset, entries in plans.items():
-        results: list[list[dict]] = []
-        for path, label, extractor in checkpoints:
-            results.append([])
-            for entry, evaluate in zip(entries, evaluators[dataset], strict=True):
-                content = evaluate_once(evaluate, extractor, path, entry.name)
-                results[-1].append(content)
-                result, first = content["result"], content["headline"][0].name
-                print(f"{path}: {entry.name}: {first} {result[first]:.4f}", flush=True)
-                about = [path, label, dataset, entry.name]
-                numbers += [[*about, key, value] for key, value in result.items()]
-        table = make_table(entries, labels, results)
+        pairs = list(zip(entries, evaluators[dataset], strict=True))
+        results = _measure(checkpoints, pairs)
+        comparison = tables.compare(
+            [(one.run, own) for one, own in zip(checkpoints, results, strict=True)],
+            headlines=_ALL,
+        )
+        table = tables.make_table(comparison)
         folder = out / _word(dataset)
         folder.mkdir(exist_ok=True)
         store = open_store(dataset, find_pair(dataset, prepared[0])[1], **prepared[0])
-        measured = zip(entries, results[0], strict=True)
-        section = {"name": dataset, "table": table}
-        section["protocols"] = {entry.name: one["protocol"] for entry, one in measured}
-        section["pictures"] = draw(checkpoints, entries, results, store, folder)
-        sections.append(section)
-        tables += [[dataset, *row] for row in table[1:]]
-    header = ["checkpoint", "label", "dataset", "evaluation", "measure", "value"]
-    write_text(out / "suite.csv", format_csv([header, *numbers]))
-    about = ["checkpoint", "label", "method", "backbone", "step", "seed"]
+        differences = tables.find_differences(comparison)
+        sections.append(
+            {
+                "name": dataset,
+                "table": table,
+                "comparison": comparison,
+                "differences": tables.make_differences(differences),
+                "by_chance": tables.chance_note(differences),
+                "pictures": draw(checkpoints, comparison, results, store, folder),
+            }
+        )
+        shown.append((dataset, table, comparison))
+        for one, own in zip(checkpoints, results, strict=True):
+            for result in own:
+                step = result.content["step"]
+                about = [one.run.path, one.run.seed, step, dataset, result.name]
+                numbers += [[*about, *x] for x in result.content["result"].items()]
+    header = ["checkpoint", "seed", "step", "dataset", "evaluation", "measure", "value"]
+    write_text(out / "suite.csv", tables.format_csv([header, *numbers]))
+    about = ["checkpoint", "pairs", "method", "backbone", "steps", "seed"]
     write_page(
         out / "suite.html",
         "suite.html",
         title="Evaluation of frozen features",
         checkpoints=[about, *map(_about, checkpoints)],
         datasets=sections,
-        versions=content["versions"],
-        curves=_curves(paths, out),
+        curves=_curves(checkpoints, comparison, out),
     )
-    return [["dataset", *table[0]], *tables]
+    return shown
 
 
-def _curves(paths: Sequence[str], out: pathlib.Path) -> pathlib.Path | None:
+def _measure(
+    checkpoints: Sequence[Checkpoint], evaluations: Sequence[tuple[Entry, Any]]
+) -> list[list[Result]]:
+    """For each checkpoint the result of each evaluation, and of its untrained network.
+
+    A network without a step is measured once for its seed, whatever trained it.
+    """
+    known: set[str] = set()
+    results = []
+    for run, extractor in checkpoints:
+        results.append([])
+        network = json.dumps([network_of(run), run.seed], sort_keys=True)
+        first = network not in known and run.seed is not None
+        known.add(network)
+        for entry, evaluate in evaluations:
+            own = [evaluate_once(evaluate, extractor, run.path, entry.name)]
+            if first:
+                own.append(evaluate_untrained(evaluate, run.path, entry.name))
+            for result in own:
+                number = result.content["headline"][0].name
+                value = result.content["result"][number]
+                what = f"{run.path}{', untrained' if result.untrained else ''}"
+                print(f"{what}: {entry.name}: {number} {value:.4f}", flush=True)
+            results[-1] += own
+    return results
+
+
+def _curves(
+    checkpoints: Sequence[Checkpoint], comparison: Comparison, out: pathlib.Path
+) -> pathlib.Path | None:
     """The curves of those that are runs' folders."""
-    folders = dict.fromkeys(run_folder(path) for path in paths)
-    runs = [read_run(x) for x in folders if (x / "metrics.jsonl").is_file()]
-    if not runs:
+    lines = {
+        one.run.path: read_metrics(one.run.folder)
+        for one in checkpoints
+        if (one.run.folder / "metrics.jsonl").is_file()
+    }
+    groups = {
+        label: [lines[run.path] for run in runs if run.path in lines]
+        for label, runs in comparison.newest.items()
+    }
+    if not lines:
         return None
-    report.draw_curves(runs, out / "curves.png")
+    groups = {label: group for label, group in groups.items() if group}
+    report.draw_curves(groups, comparison, out / "curves.png")
     return out / "curves.png"
 
 
@@ -284,8 +321,10 @@ def main() -> None:
     """Run the suite of the flags."""
     values = flags.FLAGS
     out = pathlib.Path(values.out)
-    table = run(values.checkpoint, values.datasets, values.evaluations, out)
-    print(format_table(table))
+    shown = run(values.checkpoint, values.datasets, values.evaluations, out)
+    for dataset, table, comparison in shown:
+        print(f"\n{dataset}")
+        tables.print_comparison(table, comparison)
     print(f"\nThe page: {out / 'suite.html'}")
 
 

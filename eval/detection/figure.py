@@ -8,8 +8,9 @@ reads what `eval.detection` has written into these folders. Prints the table and
 * `detection.png`: precision over recall at an IoU of 0.5,
 * `detection.html`: both on one page, which needs no network.
 
-Folders whose backbones have one label (their kind of pairs, or none) are seeds of one thing:
-mean and sample standard deviation in the table, mean and range in the figure.
+Detections whose backbones differ in nothing but their seed are seeds of one thing: mean and
+sample standard deviation in the table, mean and range in the figure. One without --checkpoint
+is the untrained network.
 """
 
 import pathlib
@@ -21,40 +22,38 @@ import numpy as np
 from absl import flags
 from matplotlib import pyplot as plt
 
+from eval.compare import tables
+from eval.compare.runs import Run, read_run
+from eval.compare.tables import Comparison
+from eval.evaluator import Number
 from eval.pages import write_comparison
 from eval.plots import figure as plots
-from eval.results import read_result, run_folder
-from eval.runs import format_table, label_of, mean_text
+from eval.results import Result, read_result
 from sp_jax import cli
 from sp_jax.errors import UserError
 from sp_jax.json_file import read_json
 
-RANDOM = "random network"
+RANDOM = "untrained (random network)"
 
 
 class Detection(NamedTuple):
     """A finished detection."""
 
-    label: str  # of its backbone
+    run: Run  # what its backbone is; the path is the detection's
     protocol: dict[str, Any]  # what all of a table have to share but the seed
-    text: str  # the protocol in one line
-    result: dict[str, float]
+    content: dict[str, Any]  # of its result
     curves: dict[str, np.ndarray]  # class name -> precision at 101 recalls
 
 
 def read_detection(folder: pathlib.Path) -> Detection:
-    """Read the result of a folder of `eval.detection`.
-
-    Raises:
-      UserError: there is no finished detection.
-    """
+    """Read the result of a folder of `eval.detection`; UserError if none is finished."""
     same = ("batch_size", "total_steps", "data", "optimizer", "detector")
     try:
         config = read_json(folder / "config.json")
         written = read_result(folder / "eval" / "detection.json")
         with np.load(folder / "detections.npz") as found:
             curves = dict(zip(found["names"].tolist(), found["curves"], strict=True))
-        checkpoint = config["checkpoint_of_backbone"]
+        checkpoint, seed = config["checkpoint_of_backbone"], config["seed"]
         protocol = {name: config[name] for name in same}
         protocol["test"] = config["fingerprints"]["test"]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -70,26 +69,33 @@ def read_detection(folder: pathlib.Path) -> Detection:
             f"{folder} is at step {written['step']} of {config['total_steps']}: let "
             "eval.detection end it first."
         )
-    label = label_of(run_folder(checkpoint)) if checkpoint else RANDOM
-    return Detection(label, protocol, written["protocol"], written["result"], curves)
+    run = _backbone_of(folder, checkpoint, seed)._replace(
+        step=written["step"], total=written["step"]
+    )
+    numbers = tuple(Number(name, percent=True) for name in written["result"])
+    return Detection(run, protocol, written | {"headline": numbers}, curves)
 
 
-def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
-    """Write the table, the figure and the page.
+def _backbone_of(folder: pathlib.Path, checkpoint: str, seed: int) -> Run:
+    """What a detection's backbone is; the seed is the backbone's and the detection's own."""
+    if not checkpoint or not pathlib.Path(checkpoint).exists():
+        kind = pathlib.Path(checkpoint).name if checkpoint else RANDOM
+        return Run(folder, {"kind": kind}, seed, 0, None, "")
+    run = read_run(checkpoint)
+    facts = dict(run.facts)
+    if step := facts.pop("step", None):
+        facts["backbone.step"] = step
+    return run._replace(path=folder, facts=facts, seed=(run.seed, seed))
 
-    Args:
-      folders: of finished detections.
-      out: folder of what is written.
 
-    Returns:
-      Rows of text: a column for each label, a row for each number.
+def compare(folders: Sequence[str], out: pathlib.Path) -> Comparison:
+    """Write the tables, the figure and the page of finished detections into the folder `out`.
 
     Raises:
       UserError: nothing to compare, or different protocols.
     """
     if not folders:
         raise UserError("Give the folders of one or more detections to compare.")
-    groups: dict[str, list[Detection]] = {}
     found = [read_detection(pathlib.Path(folder)) for folder in folders]
     first = found[0]
     for folder, one in zip(folders, found, strict=True):
@@ -99,33 +105,30 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
                     f"{folders[0]} and {folder} differ in config.{name}: only detections "
                     "of one protocol can be compared."
                 )
-        groups.setdefault(one.label, []).append(one)
-    table = [["measure", *(f"{label} ({len(own)})" for label, own in groups.items())]]
-    for name in first.result:
-        cells = [mean_text([x.result[name] for x in own]) for own in groups.values()]
-        table.append([name, *cells])
+    results = [
+        (x.run, [Result("detection", x.run.path, x.content, False)]) for x in found
+    ]
+    comparison = tables.compare(results, headlines=len(first.content["result"]))
     out.mkdir(parents=True, exist_ok=True)
-    curves = {label: [x.curves for x in own] for label, own in groups.items()}
+    drawn = {one.run.path: one.curves for one in found}
+    curves = {
+        label: [drawn[run.path] for run in runs]
+        for label, runs in comparison.newest.items()
+    }
     path = out / "detection.png"
     plots.save_figure(draw_precision(curves, by_class=True), path)
     pictures = [("Precision over recall", path)]
-    write_comparison(
-        out / "detection", "Detection", first.text, table, len(groups), pictures
-    )
-    return table
+    write_comparison(out / "detection", "Detection", comparison, pictures)
+    return comparison
 
 
 def draw_precision(
     curves: Mapping[str, Sequence[Mapping[str, np.ndarray]]], by_class: bool = False
 ) -> plt.Figure:
-    """Draw precision over recall; seeds as a band.
+    """Draw precision over recall; seeds as a band. ValueError if there is nothing to draw.
 
-    Args:
-      curves: label -> for each seed the `Scores.curves` of its detections.
-      by_class: draws each class, too; without it only the mean over the classes.
-
-    Raises:
-      ValueError: nothing to draw.
+    Curves are label -> for each seed the `Scores.curves` of its detections; `by_class` draws
+    each class, too, not only the mean over the classes.
     """
     if not curves:
         raise ValueError("There is no curve to draw.")
@@ -159,7 +162,8 @@ def draw_precision(
 def main(paths: list[str]) -> None:
     """Compare the folders given as arguments."""
     out = pathlib.Path(flags.FLAGS.out)
-    print(format_table(compare(paths, out)))
+    comparison = compare(paths, out)
+    tables.print_comparison(tables.make_table(comparison), comparison)
     print(f"\nTable, figure and page: {out}")
 
 

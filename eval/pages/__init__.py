@@ -1,14 +1,18 @@
 """Pages of results: templates in files, filled, each in one file that needs no network."""
 
 import base64
+import datetime
 import pathlib
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 
+from eval.compare import tables
+from eval.compare.tables import Comparison
 from eval.results import versions
-from eval.runs import format_csv
 from sp_jax.files import write_text
 
 
@@ -38,7 +42,9 @@ def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path
     Returns:
       The path.
     """
-    values = {"versions": versions(), **values}
+    made = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    command = shlex.join(["python", *sys.orig_argv[1:]])
+    values = {"versions": versions(), "made": made, "command": command, **values}
     write_text(path, _TEMPLATES.get_template(template).render(values))
     return path
 
@@ -46,22 +52,27 @@ def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path
 def write_comparison(
     path: pathlib.Path,
     title: str,
-    protocol: str,
-    table: Sequence[Sequence[str]],
-    labels: int,
+    comparison: Comparison,
     pictures: Sequence[tuple[str, pathlib.Path]],
 ) -> None:
-    """Write a table of numbers by label as CSV and, beside its pictures, as a page.
+    """Write every number as CSV and, with the pictures, tables of them as a page.
 
     Args:
       path: of both files, without their ending.
       title: of the page.
-      protocol: how the numbers were measured.
-      table: rows of text, the names of the columns first.
-      labels: how many columns hold numbers, the last ones.
+      comparison: the numbers.
       pictures: what each shows, and its file.
     """
-    write_text(path.with_suffix(".csv"), format_csv(table))
-    values = {"title": title, "protocol": protocol, "table": table, "labels": labels}
-    path = path.with_suffix(".html")
-    write_page(path, "comparison.html", pictures=pictures, **values)
+    csv = tables.format_csv(tables.list_values(comparison))
+    write_text(path.with_suffix(".csv"), csv)
+    differences = tables.find_differences(comparison)
+    write_page(
+        path.with_suffix(".html"),
+        "comparison.html",
+        title=title,
+        comparison=comparison,
+        table=tables.make_table(comparison),
+        differences=tables.make_differences(differences),
+        by_chance=tables.chance_note(differences),
+        pictures=pictures,
+    )

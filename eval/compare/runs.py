@@ -1,0 +1,272 @@
+"""What a run is, by its own files, and which runs are seeds of one thing."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from input_pipeline.pairs.info import pairs_info
+
+from eval.results import RESULTS, run_folder
+from sp_jax.errors import UserError
+from sp_jax.json_file import read_json
+from sp_jax.train.folders import explain_no_run
+
+SP, AP = "SP (semantic pairs)", "AP (augmentation pairs)"
+# Facts in the order in which they name a column; the others follow by the alphabet.
+_FIRST = ("kind", "method", "model.name", "pairs.by", "epochs", "batch_size", "step")
+# What follows from another fact is not named beside it, unless it differs where that is equal.
+_FOLLOWS = {
+    "kind": ("data.pairing", "data.semantic_fraction"),
+    "method": ("method_options.", "optimizer.", "augment."),
+    "model.name": ("model.",),
+}
+_NETWORK = ("model.", "image_size", "augment.mean", "augment.std")
+
+
+class Run(NamedTuple):
+    """A training at one of its steps, or a file of weights.
+
+    Attributes:
+      path: a run's folder, a checkpoint in it, or a file.
+      facts: all that makes it what it is but its seed.
+      seed: of the run; None for a file.
+      step: of its weights.
+      total: the steps of the whole training; None if that is not known.
+      code: the versions that trained it.
+    """
+
+    path: pathlib.Path
+    facts: dict[str, Any]
+    seed: int | None
+    step: int
+    total: int | None
+    code: str
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where its results lie."""
+        return run_folder(self.path)
+
+    @property
+    def kind(self) -> str:
+        """What its pairs are; of a file its name."""
+        return self.facts["kind"]
+
+    def at(self, step: int) -> "Run":
+        """The same training at another step, which counts unless it is the last one."""
+        facts = {name: fact for name, fact in self.facts.items() if name != "step"}
+        if step != self.total:
+            of = "" if self.total is None else f" of {self.total}"
+            facts["step"] = f"step {step}{of}"
+        return self._replace(facts=facts, step=step)
+
+
+class Column(NamedTuple):
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+      label: what sets them apart from the other columns.
+      runs: one for each seed.
+      notes: what a reader has to know of them.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_run(path: str | os.PathLike) -> Run:
+    """What was trained, as config.json, pairs.csv and the checkpoint say.
+
+    Args:
+      path: a run's folder (its newest checkpoint), one `checkpoints/STEP`, or a file.
+
+    Raises:
+      UserError: there is nothing at the path, or a file of the run is damaged.
+    """
+    # Imported late: reading the pages' other parts needs no jax.
+    from sp_jax.train import checkpoint, writer
+    from sp_jax.weights import find_file
+
+    path = pathlib.Path(path)
+    if file := find_file(path):
+        name = path.name.removesuffix(RESULTS)
+        return Run(path, {"kind": name, "file": str(file)}, None, 0, None, "")
+    folder, steps = run_folder(path), ()
+    if path.parent.name == "checkpoints" and path.name.isdecimal():
+        steps = (int(path.name),)
+    elif (folder / "checkpoints").is_dir():
+        steps = checkpoint.find_steps(folder / "checkpoints")
+    meta = (
+        checkpoint.read_meta(folder / "checkpoints" / str(steps[-1])) if steps else {}
+    )
+    if not meta and not (folder / "config.json").is_file():
+        raise UserError(explain_no_run(path))
+    # What may change in a run that goes on is told by the folder, the rest by both alike.
+    config = meta["config"] if meta else read_config(folder)
+    lines = [] if steps else writer.read_metrics(folder)
+    step = steps[-1] if steps else lines[-1]["step"] if lines else 0
+    pairs = meta.get("pairs", {})
+    if "recipe" not in pairs:
+        pairs = pairs_info(folder)
+    run = meta.get("run", {})
+    versions = meta.get("versions", {})
+    return describe(path, config, pairs, step, run.get("total_steps"), versions)
+
+
+def describe(
+    path: pathlib.Path,
+    config: Mapping[str, Any],
+    pairs: Mapping[str, Any],
+    step: int,
+    total: int | None,
+    versions: Mapping[str, str],
+) -> Run:
+    """A training, by what its files say.
+
+    Args:
+      path: where they are.
+      config: of the training, nested.
+      pairs: of its table; see `pairs_info`.
+      step: of the weights.
+      total: steps of the whole training, where that is known.
+      versions: of the code and the packages that it uses.
+    """
+    from sp_jax.train.identity import run_facts
+
+    facts = run_facts(config, pairs)
+    facts["kind"] = _kind(facts, pairs.get("same"))
+    code = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return Run(path, facts, config["seed"], step, total, code).at(step)
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """The config of a pre-training from its folder.
+
+    Raises:
+      UserError: config.json is not there, damaged, or of another program.
+    """
+    path = workdir / "config.json"
+    config = read_json(path)
+    # What the pages speak of.
+    needed = {"data": ("store", "image_size", "dir"), "model": ("name",), "evals": ()}
+    for section, keys in needed.items():
+        found = config.get(section)
+        if not isinstance(found, dict) or not set(keys) <= set(found):
+            raise UserError(
+                f"{path} is no config of sp_jax.main, or damaged: look at its {section}."
+            )
+    if "seed" not in config or "method" not in config:
+        raise UserError(f"{path} is no config of sp_jax.main: it names no method.")
+    return config
+
+
+def _kind(facts: Mapping[str, Any], same: float | None) -> str:
+    """What a run saw as pairs, by the share of its table's pairs whose two images are one."""
+    pairing = facts["data.pairing"]
+    if pairing == "both":
+        return f"{AP}, both images"
+    if pairing == "augmented" or same == 1:
+        return AP
+    share = 1.0 - (same or 0.0)
+    if pairing == "mixed":
+        share *= facts["data.semantic_fraction"]
+    return SP if share == 1 else f"{100 * share:.3g} % SP"
+
+
+def make_columns(runs: Sequence[Run]) -> list[Column]:
+    """Group runs that are seeds of one thing, and name each group by what sets it apart.
+
+    Runs are seeds of one thing if all of their facts are equal. The same seed twice counts
+    once, the first of both; that, and other versions of the code, a note says.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        facts = {name: fact for name, fact in run.facts.items() if fact is not None}
+        key = json.dumps(facts, sort_keys=True, default=str)
+        groups.setdefault(key, []).append(run)
+    labels = name_groups([group[0].facts for group in groups.values()])
+    return list(map(_column, labels, groups.values()))
+
+
+def _column(label: str, group: Sequence[Run]) -> Column:
+    by_seed: dict[int | None, Run] = {}
+    notes = []
+    for run in group:
+        if by_seed.setdefault(run.seed, run) is not run:
+            notes.append(
+                f"Seed {run.seed} is there twice: {by_seed[run.seed].path} counts, "
+                f"{run.path} does not."
+            )
+    versions = dict.fromkeys(run.code for run in by_seed.values())
+    if len(versions) > 1:
+        text = "; ".join(version or "not known" for version in versions)
+        notes.append(f"Trained by different versions of the code: {text}.")
+    return Column(label, tuple(by_seed.values()), tuple(notes))
+
+
+def network_of(run: Run) -> dict[str, Any]:
+    """The facts of a run that its network without a step has, too."""
+    return {k: v for k, v in run.facts.items() if k.startswith(_NETWORK)}
+
+
+def find_differences(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A row for each fact in which groups differ: its name, and its value in each."""
+    shown = [_spread(facts) for facts in groups]
+    names = sorted(set().union(*shown), key=_order)
+    rows = [[name, *(_text(facts.get(name)) for facts in shown)] for name in names]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def name_groups(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name each group of runs by the facts in which they differ; all names are different."""
+    rows = find_differences(groups)
+    named = [row for row in rows if not _follows(row, rows)]
+    if not named:
+        return [facts.get("kind", "") for facts in groups]
+    names = []
+    for place in range(1, len(groups) + 1):
+        parts = [_part(row[0], row[place]) for row in named]
+        names.append(", ".join(parts))
+    return names
+
+
+def _spread(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts, with those of the table of pairs one by one."""
+    facts = dict(facts)
+    recipe = json.loads(facts.pop("pairs", "{}"))
+    while recipe.get("by") == "augmented":  # that is what the kind says
+        recipe = recipe["of"]
+    names: Iterable[tuple[str, Any]] = recipe.items()
+    return facts | {f"pairs.{name}": value for name, value in names}
+
+
+def _order(name: str) -> tuple[int, str]:
+    return (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)
+
+
+def _follows(row: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a fact is the same wherever the one that it follows from is."""
+    for above, prefixes in _FOLLOWS.items():
+        others = [other for other in rows if other[0] == above]
+        if others and row[0] != above and row[0].startswith(prefixes):
+            pairs = set(zip(others[0][1:], row[1:], strict=True))
+            return len(pairs) == len(set(others[0][1:]))
+    return False
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _part(name: str, value: str) -> str:
+    """A fact in a column's name."""
+    if name == "kind":
+        return value
+    if name == "step":
+        return value or "finished"
+    return f"{name.removesuffix('.by')}={value or 'default'}"
