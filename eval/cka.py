@@ -38,7 +38,7 @@ class Options(StoreOptions):
 
 
 def create(**options: Any) -> Evaluator:
-    """An evaluator that returns {"cka": in [0, 1]}; UserError if one's features are all equal."""
+    """An evaluator: {"cka": in [0, 1]}; UserError as `linear_cka` has it."""
     settings = read_options(Options, options)
     store = settings.open(settings.split)
     # Imported late: the library of evaluators needs no trainer.

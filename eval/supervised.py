@@ -53,7 +53,7 @@ def train_and_test(
 
     The crops have the size and the colours of the pre-training, each epoch has a new order by
     the seed, and the remainder of one, which fills no batch, is dropped. `smallest_crop` is a
-    share of the image's area; `diverged` the sentence of a UserError, with {epoch}.
+    share of the image's area.
 
     `init`: (the backbone's variables, its width) -> (what is trained, batch statistics).
     `apply`: (what is trained, statistics, the backbone's variables, views float32
@@ -61,6 +61,9 @@ def train_and_test(
 
     Returns:
       The accuracy on the whole test images, in [0, 1].
+
+    Raises:
+      UserError: a loss is NaN or infinite: the sentence `diverged`, with {epoch}.
     """
     backbone, mesh = extractor.backbone, make_mesh(jax.local_devices())
     rows, whole = by_batch(mesh), replicated(mesh)

@@ -94,7 +94,7 @@ class Task(NamedTuple):
         return self.train, self.test
 
     def chance(self, rows: np.ndarray | slice = slice(None)) -> float:
-        """The accuracy of the most frequent training class on `rows`, which count in `test_rows`."""
+        """The accuracy of the most frequent training class on some of `test_rows`."""
         common = np.bincount(self.train_labels).argmax()
         return float(np.mean(self.test_labels[rows] == common))
 
