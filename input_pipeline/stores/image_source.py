@@ -53,14 +53,9 @@ def source_of_files(
     ids: Sequence[str],
     meta: Callable[[], dict[str, Any]],
 ) -> Source:
-    """The images of a folder or an archive.
+    """The images of a folder or an archive, by row `ids`; of a kind of store, which names it.
 
-    Args:
-      kind: of the store.
-      files: all files.
-      used: those whose names, sizes and times tell whether something changed.
-      ids: the names of the images, by row.
-      meta: see `Source`.
+    Names, sizes and times of the files `used` tell whether something changed.
     """
     key = hashlib.sha256(b"()")  # Prepared images of before are known by it.
     for file in used:
