@@ -38,7 +38,7 @@ class Options(StoreOptions):
 
 
 def create(**options: Any) -> Evaluator:
-    """An evaluator: {"cka": in [0, 1]}; UserError as `linear_cka` has it."""
+    """An evaluator that returns {"cka": in [0, 1]}; its errors are those of `linear_cka`."""
     settings = read_options(Options, options)
     store = settings.open(settings.split)
     # Imported late: the library of evaluators needs no trainer.

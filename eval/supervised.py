@@ -25,7 +25,10 @@ def backbone_of(extractor: Extractor, what: str) -> Backbone:
 
 
 def whole_batch(count: int, batch_size: int) -> int:
-    """Images a step: of `count` at most, as many on each local device; UserError below one."""
+    """Images a step: of `count` at most, as many on each local device.
+
+    UserError if there are fewer images than devices.
+    """
     most, devices = min(count, batch_size), jax.local_device_count()
     if most < devices:
         raise UserError(

@@ -41,10 +41,10 @@ def read_lines(content: bytes, path: str | os.PathLike[str]) -> list[str]:
 def read_csv(
     lines: Sequence[str], path: str | os.PathLike[str], start: int = 0
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file that are not empty, and from 1 the numbers of their first lines.
+    """The rows of a CSV file that are not empty: number of the first line, from 1, and values.
 
     The lines, of which `start` are skipped, have their ends: names in quotation marks may hold
-    some. UserError if a quotation mark is not closed.
+    some. The path names the file in an error: UserError if a quotation mark is not closed.
     """
     reader = csv.reader(lines[start:], strict=True)
     while True:

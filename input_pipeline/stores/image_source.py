@@ -53,9 +53,10 @@ def source_of_files(
     ids: Sequence[str],
     meta: Callable[[], dict[str, Any]],
 ) -> Source:
-    """The images of a folder or an archive, by row `ids`; of a kind of store, which names it.
+    """The images of a folder or an archive: of all its files those named `ids`, by row.
 
-    Names, sizes and times of the files `used` tell whether something changed.
+    Names, sizes and times of the files `used` tell whether something changed. `kind` is that of
+    the store.
     """
     key = hashlib.sha256(b"()")  # Prepared images of before are known by it.
     for file in used:
