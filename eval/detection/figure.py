@@ -43,11 +43,7 @@ class Detection(NamedTuple):
 
 
 def read_detection(folder: pathlib.Path) -> Detection:
-    """Read the result of a folder of `eval.detection`.
-
-    Raises:
-      UserError: there is no finished detection.
-    """
+    """Read the result of a folder of `eval.detection`; UserError if none is finished."""
     same = ("batch_size", "total_steps", "data", "optimizer", "detector")
     try:
         config = read_json(folder / "config.json")
@@ -75,11 +71,7 @@ def read_detection(folder: pathlib.Path) -> Detection:
 
 
 def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
-    """Write the table, the figure and the page.
-
-    Args:
-      folders: of finished detections.
-      out: folder of what is written.
+    """Write the table, the figure and the page of finished detections into the folder `out`.
 
     Returns:
       Rows of text: a column for each label, a row for each number.
@@ -118,14 +110,10 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> list[list[str]]:
 def draw_precision(
     curves: Mapping[str, Sequence[Mapping[str, np.ndarray]]], by_class: bool = False
 ) -> plt.Figure:
-    """Draw precision over recall; seeds as a band.
+    """Draw precision over recall; seeds as a band. ValueError if there is nothing to draw.
 
-    Args:
-      curves: label -> for each seed the `Scores.curves` of its detections.
-      by_class: draws each class, too; without it only the mean over the classes.
-
-    Raises:
-      ValueError: nothing to draw.
+    Curves are label -> for each seed the `Scores.curves` of its detections; `by_class` draws
+    each class, too, not only the mean over the classes.
     """
     if not curves:
         raise ValueError("There is no curve to draw.")
