@@ -9,10 +9,16 @@ from jaxtyping import Array, Bool, Float32
 def blur_matrix(
     sigma: Float32[Array, " n"], apply: Bool[Array, " n"], size: int, taps: int
 ) -> Float32[Array, "n {size} {size}"]:
-    """Matrices, one an image, that blur a line of `size` pixels, mirrored at its ends.
+    """Matrices that blur a line of `size` pixels, mirrored at its ends.
 
-    Each row sums to 1; where not `apply` it is the identity's. For the others see
-    `gaussian_blur`.
+    Args:
+        sigma: standard deviation in pixels.
+        apply: the identity where false.
+        size: pixels of the line.
+        taps: odd number of taps, below 2 * size.
+
+    Returns:
+        One matrix an image; each row sums to 1.
     """
     radius = taps // 2
     distance = np.arange(radius + 1, dtype=np.float32)
@@ -37,9 +43,16 @@ def gaussian_blur(
 ) -> Float32[Array, "n 3 size size"]:
     """Blurs as torchvision's `gaussian_blur` does (reflecting at the borders).
 
-    PIL's `GaussianBlur` is another filter (repeated box blurs). The standard deviation `sigma`
-    is in pixels, and the number of `taps` odd and below 2 * size. Images stay exactly as they
-    are where not `apply`.
+    PIL's `GaussianBlur` is another filter (repeated box blurs).
+
+    Args:
+        x: planar images.
+        sigma: standard deviation in pixels.
+        apply: the others stay exactly as they are.
+        taps: odd number of taps, below 2 * size.
+
+    Returns:
+        The blurred images.
     """
     n, channels, size, _ = x.shape
     matrix = blur_matrix(sigma, apply, size, taps)

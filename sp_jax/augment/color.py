@@ -79,11 +79,14 @@ def color_jitter(
     that its order has on the other side: all 24 orders, and the costly hue only once.
 
     Args:
-        x: images in [0, 1], as those that are returned.
+        x: images in [0, 1].
         order: a permutation of 0 .. 3 = `OPERATIONS`, first one first.
         factors: of brightness, contrast, saturation; the hue's shift in turns.
         apply: where false the image stays as it is.
         operations: those that are done at all.
+
+    Returns:
+        Images in [0, 1].
     """
     place = jnp.argsort(order, axis=1)  # place[:, k]: when operation k is done
     blends = [k for k in range(_HUE) if OPERATIONS[k] in operations]

@@ -24,8 +24,17 @@ def interpolation_matrix(
 
     The same weights as PIL's and torchvision's antialiased resize of the crop: the
     kernel is widened by length / size when shrinking, no pixel outside of the crop has
-    a weight, and each row sums to 1. "bicubic" has a = -0.5. A crop has at
-    least 1 pixel.
+    a weight, and each row sums to 1.
+
+    Args:
+        start: first pixel of the crop.
+        length: its number of pixels, at least 1.
+        source: side of the input.
+        size: side of the output.
+        kernel: "bilinear", or "bicubic" (a = -0.5).
+
+    Returns:
+        One matrix an image.
     """
     length, start = length[:, None, None], start[:, None, None]
     pixel = 2 * (jnp.arange(source) - start) + 1  # centres, in half pixels of the crop
@@ -58,14 +67,17 @@ def crop_resize(
     flip: Bool[Array, " n"] | None = None,
     interpolation: str = "bilinear",
 ) -> Float32[Array, "n 3 {size} {size}"]:
-    """Crops, resizes (antialiased) and flips, into planar images with values in [0, 1].
+    """Crops, resizes (antialiased) and flips, each image by its own numbers.
 
     Args:
         images: values from 0 to 255.
-        box: top, left, height, width in pixels, inside of each image.
+        box: top, left, height, width in pixels, inside of the image.
         size: side of the output in pixels.
         flip: true where left and right change places; None: nowhere.
         interpolation: "bilinear" or "bicubic".
+
+    Returns:
+        Planar images, values in [0, 1].
     """
     n, height, width, channels = images.shape
     top, left, h, w = jnp.moveaxis(box, 1, 0)

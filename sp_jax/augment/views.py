@@ -16,11 +16,18 @@ from sp_jax.augment.params import Params, sample_params
 def augment(
     key: PRNGKeyArray, images: Images, config: Augment
 ) -> Float32[Array, "n {config.size} {config.size} 3"]:
-    """Augments each image of a batch by its own random numbers, and normalises it.
+    """Augments each image of a batch by its own random numbers.
 
     Call it inside of `jax.jit`, with `config` static. The result depends on the key and
-    on an image's place in the batch only, not on the number of devices. Images may be of any
-    height and width, with values from 0 to 255.
+    on an image's place in the batch only, not on the number of devices.
+
+    Args:
+        key: a jax random key.
+        images: of any height and width, values from 0 to 255.
+        config: what to do.
+
+    Returns:
+        Normalised views.
 
     Raises:
         ValueError: the images are of another type or shape.
@@ -73,11 +80,18 @@ def recolour(
 def jigsaw(
     key: PRNGKeyArray, images: Images, config: Jigsaw
 ) -> Float32[Array, "n {config.grid**2} {config.patch} {config.patch} 3"]:
-    """Cuts a crop of each image into a grid of normalised patches in random order.
+    """Cuts a crop of each image into a grid of patches in random order.
 
     From each cell of the grid a patch is cut at a random place, so that edges do not
-    tell which patches are neighbours; colours are drawn for each patch. Images are as for
-    `augment`.
+    tell which patches are neighbours; colours are drawn for each patch.
+
+    Args:
+        key: a jax random key.
+        images: of any height and width, values from 0 to 255.
+        config: what to do.
+
+    Returns:
+        The normalised patches of each image.
 
     Raises:
         ValueError: the images are of another type or shape.
@@ -111,10 +125,14 @@ def make_views(
 ) -> tuple[list[Float32[Array, "batch ..."]], Int32[Array, "batch {len(configs)}"]]:
     """Makes one view of a pair for each config.
 
-    View i is of image i mod V of the pair's V images: one in an augmentation pair, two in a
-    semantic pair, with values from 0 to 255. Which of two images comes first is drawn: neither
-    is bound to one pipeline, or to one role in a loss whose views have different roles. Views
-    with equal configs are made together.
+    View i is of image i mod V of the pair's V images. Which of two images comes first is
+    drawn: neither is bound to one pipeline, or to one role in a loss whose views have
+    different roles. Views with equal configs are made together.
+
+    Args:
+        key: a jax random key.
+        images: values from 0 to 255; one an augmentation pair, two a semantic pair.
+        configs: one for each view.
 
     Returns:
         For each config what `augment` or `jigsaw` returns; and the place in its pair of
@@ -153,9 +171,16 @@ def preprocess(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Float32[Array, "n {size} {size} 3"]:
-    """Resizes (bilinear, antialiased) and normalises images for evaluation: nothing random.
+    """Prepares images for evaluation: nothing random.
 
-    Images have values from 0 to 255, and `mean` and `std` are for values in [0, 1].
+    Args:
+        images: values from 0 to 255.
+        size: side of the output in pixels; bilinear and antialiased from other sizes.
+        mean: of each channel of values in [0, 1].
+        std: of each channel.
+
+    Returns:
+        Normalised images.
     """
     _check(images, "[N, H, W, 3]")
     x = geometry.resize(images, size)

@@ -9,7 +9,7 @@ from sp_jax.losses.checks import same_matrix
 def barlow_twins(
     z1: jax.Array, z2: jax.Array, off_diagonal_weight: float = 0.0051, eps: float = 1e-5
 ) -> jax.Array:
-    r"""Distance of the cross-correlation of two views from the identity, a float32 scalar.
+    r"""Distance of the cross-correlation of two views from the identity.
 
     Each column is normalised over the batch (biased variance plus eps, no scale and no
     bias: the batch normalisation at the end of the official network). With the results n,
@@ -22,6 +22,9 @@ def barlow_twins(
         z2: projections of the second views, [N, D].
         off_diagonal_weight: lambda; the official code has 0.0051 for D = 8192.
         eps: added to the variance.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes differ or are not [N, D].

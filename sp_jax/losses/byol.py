@@ -8,7 +8,7 @@ from sp_jax.losses.nt_xent import l2_normalize
 
 
 def byol(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    r"""Mean squared distance of unit vectors, in one direction: a float32 scalar.
+    r"""Mean squared distance of unit vectors, in one direction.
 
         loss = mean_i |p_i / |p_i| - t_i / |t_i||^2  =  mean_i (2 - 2 cos(p_i, t_i))
 
@@ -18,6 +18,9 @@ def byol(prediction: jax.Array, target: jax.Array) -> jax.Array:
     Args:
         prediction: of the online network, [N, D], any float dtype.
         target: projections of the target network, [N, D]. No gradient flows into it.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes differ or are not [N, D].

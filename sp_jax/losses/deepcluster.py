@@ -11,7 +11,7 @@ IGNORED = -100  # the target of a row that takes no part
 def deepcluster(
     scores: jax.Array, targets: jax.Array, temperature: float = 0.1
 ) -> jax.Array:
-    r"""Cross entropy with the number of a cluster: a float32 scalar, 0 without any target.
+    r"""Cross entropy with the number of a cluster.
 
         loss = mean over rows with a target of  -log softmax(scores_i / T)_target(i)
 
@@ -19,6 +19,9 @@ def deepcluster(
         scores: similarities to the prototypes, [N, K], any float dtype.
         targets: int32 [N]; a row with -100 takes no part.
         temperature: T > 0.
+
+    Returns:
+        A float32 scalar; 0 if no row has a target.
 
     Raises:
         ValueError: the shapes do not fit.

@@ -11,7 +11,7 @@ def dino(
     student_temperature: float = 0.1,
     teacher_temperature: jax.Array | float = 0.04,
 ) -> jax.Array:
-    r"""Cross entropy, a float32 scalar, of student and teacher in pairs of different views.
+    r"""Cross entropy of the student with the teacher, over all pairs of different views.
 
     With q_g = softmax((t_g - center) / T_t) and p_v = softmax(s_v / T_s),
 
@@ -25,6 +25,9 @@ def dino(
         center: running mean of the teacher's logits, [K]. No gradient flows into it.
         student_temperature: T_s > 0.
         teacher_temperature: T_t > 0; may change with the step.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes do not fit.

@@ -12,7 +12,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 def moco_v2(
     query: jax.Array, key: jax.Array, queue: jax.Array, temperature: float = 0.2
 ) -> jax.Array:
-    r"""InfoNCE of one positive against a queue of negatives: a float32 scalar.
+    r"""InfoNCE of one positive against a queue of negatives.
 
     With unit rows q and k, and the rows b of the queue,
 
@@ -23,6 +23,9 @@ def moco_v2(
         key: projections of the key network, [N, D]. No gradient flows into it.
         queue: keys of earlier batches, unit rows [K, D]. No gradient flows into it.
         temperature: T > 0; 0.2 in MoCo v2, 0.07 in v1.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -52,7 +55,7 @@ def info_nce(
 
 
 def moco_v3(query: jax.Array, key: jax.Array, temperature: float = 1.0) -> jax.Array:
-    r"""InfoNCE against the keys of the batch, in one direction: a float32 scalar.
+    r"""InfoNCE against the keys of the batch, in one direction.
 
         loss = 2 T mean_i -log( exp(q_i.k_i / T) / sum_j exp(q_i.k_j / T) )
 
@@ -63,6 +66,9 @@ def moco_v3(query: jax.Array, key: jax.Array, temperature: float = 1.0) -> jax.A
         query: predictions of the query network, [N, D], any float dtype.
         key: projections of the key network, [N, D]. No gradient flows into it.
         temperature: T > 0; 1.0 for ResNet-50 and 0.2 for ViT in the official code.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes differ or are not [N, D].

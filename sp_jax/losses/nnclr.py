@@ -39,7 +39,7 @@ def nearest_neighbours(projection: jax.Array, queue: jax.Array) -> jax.Array:
 def nnclr(
     prediction: jax.Array, neighbour: jax.Array, temperature: float = 0.1
 ) -> jax.Array:
-    r"""InfoNCE of a neighbour against the batch's predictions, one direction: a float32 scalar.
+    r"""InfoNCE of a neighbour against the predictions of the batch, in one direction.
 
     With unit rows n and p,
 
@@ -53,6 +53,9 @@ def nnclr(
         neighbour: rows of the queue that are nearest to the projections of the other view,
             [N, D]. No gradient flows into it.
         temperature: T > 0.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes differ or are not [N, D].

@@ -7,12 +7,19 @@ from sp_jax.losses.checks import same_matrix
 
 
 def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
-    """Scale each row of x [..., D], of any float dtype, to length 1: float32 [..., D].
+    """Scale each row of x [..., D] to length 1, in float32.
 
         y = x / sqrt(max(|x|^2, eps))
 
     `eps` is the floor of the *squared* length. A zero row stays zero, and its gradient is
     finite and not NaN: that of y, times 1 / sqrt(eps).
+
+    Args:
+        x: rows, [..., D], any float dtype.
+        eps: floor of the squared length.
+
+    Returns:
+        float32 [..., D].
 
     Source: `tf.math.l2_normalize`, which SimCLR uses; BYOL's code has the same.
 
@@ -25,7 +32,7 @@ def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
 
 
 def nt_xent(z1: jax.Array, z2: jax.Array, temperature: float = 0.1) -> jax.Array:
-    r"""Normalised temperature-scaled cross entropy, both directions: a float32 scalar.
+    r"""Normalised temperature-scaled cross entropy over both directions.
 
     With the 2N unit rows u of [z1; z2], s_ij = u_i . u_j / temperature and p(i) the
     other view of row i:
@@ -39,6 +46,9 @@ def nt_xent(z1: jax.Array, z2: jax.Array, temperature: float = 0.1) -> jax.Array
         z1: projections of the first views, [N, D], any float dtype.
         z2: projections of the second views, [N, D]. Row i of both is a positive pair.
         temperature: of the similarities, > 0. Officially 0.1; 0.5 for CIFAR-10.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes differ or are not [N, D].

@@ -18,7 +18,7 @@ def nce(
     num_images: int,
     temperature: float = 0.07,
 ) -> jax.Array:
-    r"""Noise-contrastive estimation, a float32 scalar: is this my image's memory, or noise?
+    r"""Noise-contrastive estimation: is this the memory of my image, or noise?
 
     With unit rows v, the score s(m) = exp(v.m / T) / Z, M negatives drawn uniformly from
     a bank of I images, and P(m) = s(m) / (s(m) + M / I),
@@ -34,6 +34,9 @@ def nce(
         normalizer: Z, a positive scalar; see `nce_normalizer`.
         num_images: I, the rows of the bank.
         temperature: T > 0.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -64,7 +67,7 @@ def nce(
 def nce_normalizer(
     features: jax.Array, memories: jax.Array, num_images: int, temperature: float = 0.07
 ) -> jax.Array:
-    """Estimate Z of `nce`, the sum over the bank of I images: a float32 scalar, no gradient.
+    """Estimate the constant Z of `nce`, the sum over the bank of I images.
 
         Z = I mean over i and j of exp(v_i.m_j / T)
 
@@ -75,6 +78,9 @@ def nce_normalizer(
         memories: unit rows [M, D].
         num_images: I, the rows of the bank.
         temperature: as in `nce`.
+
+    Returns:
+        A float32 scalar without gradient.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -97,7 +103,7 @@ def memory_info_nce(
     negatives: jax.Array,
     temperature: float = 0.1,
 ) -> jax.Array:
-    r"""InfoNCE against a memory bank, a float32 scalar, for PIRL's variant with MLP heads.
+    r"""InfoNCE against a memory bank: the loss of PIRL's variant with MLP heads.
 
         loss = mean_i -log( exp(v_i.m_i / T) / (exp(v_i.m_i / T) + sum_j exp(v_i.m_j / T)) )
 
@@ -106,6 +112,9 @@ def memory_info_nce(
         positives: the memory of each row's image, unit rows [N, D].
         negatives: unit rows [M, D]. No gradient flows into the memories.
         temperature: T > 0.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes do not fit.

@@ -27,9 +27,13 @@ def feature_std(features: jax.Array) -> jax.Array:
 
 
 def alignment(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Mean squared distance of pairs of rows, x and y [N, D], on the unit sphere: 0 to 4.
+    """Mean squared distance of positive pairs on the unit sphere: 0 (equal) to 4.
 
         mean_i |u_i - v_i|^2, where v is a row of y scaled to length 1
+
+    Args:
+        x: features [N, D].
+        y: features [N, D]; row i of both is a pair.
 
     Source: https://arxiv.org/abs/2005.10242
 

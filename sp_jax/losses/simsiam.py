@@ -8,7 +8,7 @@ from sp_jax.losses.nt_xent import l2_normalize
 
 
 def simsiam(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    r"""Negative mean cosine, in one direction: a float32 scalar.
+    r"""Negative mean cosine, in one direction.
 
         loss = -mean_i cos(p_i, t_i)
 
@@ -18,6 +18,9 @@ def simsiam(prediction: jax.Array, target: jax.Array) -> jax.Array:
         prediction: of the predictor, [N, D], any float dtype.
         target: projections of the other view, [N, D]. No gradient flows into it: that is
             what keeps SimSiam from collapsing.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes differ or are not [N, D].

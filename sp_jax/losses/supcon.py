@@ -10,7 +10,7 @@ from sp_jax.losses.nt_xent import l2_normalize
 def supcon(
     z1: jax.Array, z2: jax.Array, label: jax.Array, temperature: float = 0.1
 ) -> jax.Array:
-    r"""NT-Xent, a float32 scalar, in which all rows of one label are positives of each other.
+    r"""NT-Xent in which all rows of the same label are positives of each other.
 
     With the 2N unit rows u of [z1; z2], s_ij = u_i . u_j / temperature, and P(i) the rows
     with the label of row i, but not i itself:
@@ -28,6 +28,9 @@ def supcon(
         label: of each pair, integers [N]. Below 0: not known; the only positive of such a
             view is the other view of its pair, and it is a negative of all others.
         temperature: scale of the similarities, > 0; 0.1 in the official code for ImageNet.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes do not fit.

@@ -44,7 +44,7 @@ def sinkhorn(
 
 
 def swav(scores: jax.Array, codes: jax.Array, temperature: float = 0.1) -> jax.Array:
-    r"""Cross entropy of one view's prediction with the codes of another: a float32 scalar.
+    r"""Cross entropy of one view's prediction with the codes of another.
 
         loss = -mean_i sum_k codes_ik log softmax(scores_i / T)_k
 
@@ -55,6 +55,9 @@ def swav(scores: jax.Array, codes: jax.Array, temperature: float = 0.1) -> jax.A
         scores: similarities of a view to the prototypes, [N, K], any float dtype.
         codes: of the other view, rows that sum to 1, [N, K]. No gradient flows into it.
         temperature: T > 0.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes differ or are not [N, K].

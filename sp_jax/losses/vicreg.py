@@ -14,7 +14,7 @@ def vicreg(
     covariance: float = 1.0,
     eps: float = 1e-4,
 ) -> jax.Array:
-    r"""Invariance, variance and covariance terms: a float32 scalar.
+    r"""Invariance, variance and covariance terms.
 
         s  = mean over N and D of (z1 - z2)^2
         v  = 1/2 sum over views of mean_d max(0, 1 - sqrt(var_d + eps))
@@ -32,6 +32,9 @@ def vicreg(
         variance: weight of v.
         covariance: weight of c.
         eps: added to the variance under the root.
+
+    Returns:
+        A float32 scalar.
 
     Raises:
         ValueError: the shapes differ or are not [N, D], or N is 1.
