@@ -39,9 +39,17 @@ def create(
     projection_dim: int = 8192,
     projection_layers: int = 3,
 ) -> base.Method:
-    """Make Barlow Twins around a backbone; its state is `{"batch_stats": ...}`.
+    """Make Barlow Twins around a backbone.
 
-    `off_diagonal_weight` is the loss's lambda; about 1 / projection_dim for narrow projections.
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's lengths; Barlow Twins does not depend on them.
+        off_diagonal_weight: lambda of the loss; about 1 / projection_dim if it is narrow.
+        projection_dim: width of the projector's layers.
+        projection_layers: dense layers of the projector.
+
+    Returns:
+        The method; its state is `{"batch_stats": ...}`.
     """
     widths = (projection_dim,) * projection_layers
     projector = MLP(widths, hidden_bias=False, last_bias=False, dtype=backbone.dtype)

@@ -215,8 +215,11 @@ def siamese(
 ) -> Method:
     """A method of one network and two views, with no state but `{"batch_stats"}`.
 
-    Its `loss(batch, one, two) -> (loss, metrics)` is of the network's outputs for each view;
-    see `forward` for `joint`.
+    Args:
+        network: what both views go through.
+        loss: `loss(batch, one, two) -> (loss, metrics)`, of its outputs for each view.
+        joint: as in `forward`.
+        needs_labels: as in `Method`.
     """
 
     def init(key, views):

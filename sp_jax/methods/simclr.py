@@ -48,7 +48,18 @@ def create(
     projection_dim: int = 128,
     projection_layers: int = 3,
 ) -> base.Method:
-    """Make SimCLR around a backbone; its state is `{"batch_stats": ...}`."""
+    """Make SimCLR around a backbone.
+
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's lengths; SimCLR does not depend on them.
+        temperature: of NT-Xent.
+        projection_dim: width of the projections.
+        projection_layers: dense layers of the projector.
+
+    Returns:
+        The method; its state is `{"batch_stats": ...}`.
+    """
     head = SimCLRHead(projection_dim, projection_layers, dtype=backbone.dtype)
 
     def loss(batch, one, two):

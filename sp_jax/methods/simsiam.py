@@ -57,12 +57,19 @@ def create(
     projection_layers: int = 3,
     predictor_dim: int = 512,
 ) -> base.Method:
-    """Make SimSiam around a backbone; its state is `{"batch_stats": ...}`.
+    """Make SimSiam around a backbone.
 
-    For CIFAR-10 `projection_layers` is 2. The predictor's hidden layer is a bottleneck.
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's lengths; SimSiam does not depend on them.
+        projection_dim: width of the projector's layers and of the predictions.
+        projection_layers: 3 for ImageNet, 2 for CIFAR-10.
+        predictor_dim: width of the predictor's hidden layer: a bottleneck.
 
-    Its metric `projection_std` is the standard deviation of the unit projections times the root
-    of their width: about 1 in a healthy run and 0 after a collapse.
+    Returns:
+        The method; its state is `{"batch_stats": ...}`. Its metric `projection_std` is
+        the standard deviation of the unit projections times the root of their width: about 1 in
+        a healthy run and 0 after a collapse.
     """
     widths, dtype = (projection_dim,) * projection_layers, backbone.dtype
     projector = MLP(

@@ -42,10 +42,18 @@ def create(
     projection_dim: int = 128,
     projection_layers: int = 3,
 ) -> base.Method:
-    """Make SupCon around a backbone; its state is `{"batch_stats": ...}`.
+    """Make SupCon around a backbone.
 
-    Its metric `positives` is the mean number of positives of a view: 1 where no two pairs share
-    a label.
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's lengths; SupCon does not depend on them.
+        temperature: of the loss.
+        projection_dim: width of the projections.
+        projection_layers: dense layers of the projector.
+
+    Returns:
+        The method; its state is `{"batch_stats": ...}`. Its metric `positives` is the mean
+        number of positives of a view: 1 where no two pairs share a label.
     """
     head = SimCLRHead(projection_dim, projection_layers, dtype=backbone.dtype)
     network = base.Network(backbone, head)

@@ -36,10 +36,20 @@ def create(
     projection_dim: int = 8192,
     projection_layers: int = 3,
 ) -> base.Method:
-    """Make VICReg around a backbone; its state is `{"batch_stats": ...}`.
+    """Make VICReg around a backbone.
 
-    The weights of the loss's terms are those of `losses.vicreg`. Its metric `projection_std` is
-    the mean standard deviation of a dimension, which the hinge pulls to 1.
+    Args:
+        backbone: a module of `sp_jax.models`.
+        run: the run's lengths; VICReg does not depend on them.
+        invariance: weight of the distance between the views.
+        variance: weight of the hinge on the standard deviations.
+        covariance: weight of the covariances.
+        projection_dim: width of the expander's layers.
+        projection_layers: dense layers of the expander.
+
+    Returns:
+        The method; its state is `{"batch_stats": ...}`. Its metric `projection_std` is
+        the mean standard deviation of a dimension, which the hinge pulls to 1.
     """
     widths = (projection_dim,) * projection_layers
     projector = MLP(widths, last_bias=False, dtype=backbone.dtype)
