@@ -29,10 +29,7 @@ NAMES = (
 
 
 def get(type: str) -> types.ModuleType:
-    """The module of an evaluator.
-
-    Args:
-      type: its name, or an import path such as "mypackage.myeval".
+    """The module of an evaluator, by its name or an import path such as "mypackage.myeval".
 
     Raises:
       UserError: there is no such evaluator, or the module is none.

@@ -38,11 +38,7 @@ class Options(StoreOptions):
 
 
 def create(**options: Any) -> Evaluator:
-    """An evaluator that returns {"cka": in [0, 1]}.
-
-    Raises:
-      UserError: when called: all features of one of the two are equal.
-    """
+    """An evaluator that returns {"cka": in [0, 1]}; its errors are those of `linear_cka`."""
     settings = read_options(Options, options)
     store = settings.open(settings.split)
     # Imported late: the library of evaluators needs no trainer.
@@ -65,8 +61,7 @@ def create(**options: Any) -> Evaluator:
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     """Linear CKA of features [N, D] and [N, E] of the same images, in [0, 1].
 
-    Raises:
-      UserError: all rows of one of them are equal.
+    UserError if all rows of one of them are equal.
 
     Example:
       >>> x = np.array([[1.0, 0], [0, 1], [2, 3]])

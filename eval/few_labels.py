@@ -108,15 +108,9 @@ def _a_class(amount: str, share: float) -> int:
 
 
 def draw(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
-    """Draw the same number of images of each class, or all of a class that has fewer.
+    """Rows of as many images of each class, or of all where it has fewer: int64, rising.
 
-    Args:
-      labels: int [n].
-      number: images a class.
-      seed: of the draw. With one seed a smaller draw is part of a larger one.
-
-    Returns:
-      int64 rows, rising.
+    With one seed a smaller draw is part of a larger one.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
@@ -132,16 +126,11 @@ def fit(
     *,
     num_classes: int,
 ) -> tuple[Probes, float]:
-    """Fit with each weight decay; choose by the accuracy on each image left out.
+    """Fit with each weight decay above 0; choose by the accuracy on each image left out.
 
     Of equal accuracies the lower squared error decides: with one image a class nothing
-    left out can be right.
-
-    Args:
-      features: float [n, D], n at least 2.
-      labels: int [n] in [0, num_classes).
-      weight_decays: L2 penalties, above 0.
-      num_classes: C.
+    left out can be right. Features are float [n, D], n at least 2, labels int [n] in
+    [0, num_classes).
 
     Returns:
       The classifier, and the weight decay that was chosen.

@@ -47,18 +47,10 @@ def draw(
     run: pathlib.Path | None = None,
     points: int = 2000,
 ) -> list[pathlib.Path]:
-    """Draw what can be drawn of a backbone.
+    """Draw what can be drawn of a backbone; the pictures that were written into `out`.
 
-    Args:
-      extractor: of a loaded backbone.
-      store: images of the map and of the attention.
-      target: what colours the points, "label" or an attribute.
-      out: folder of the pictures.
-      run: folder with `config.json` and `pairs.csv`, for the neighbours of pairs, or None.
-      points: images of the map, at most.
-
-    Returns:
-      The pictures that were written.
+    `points` images of the store are in the map, coloured by the target, and some in the
+    attention. The neighbours of pairs need a run with `config.json` and `pairs.csv`.
     """
     values, names = store.target(target)
     backbone = extractor.backbone

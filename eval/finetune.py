@@ -137,14 +137,10 @@ def _finetune(extractor: Extractor, task: Task, settings: Options) -> float:
 
 
 def layer_rules(module: Any, layer_decay: float) -> list[Rule]:
-    """Rules by which the rate of a layer is `layer_decay` times that of the next.
+    """Rules by which the rate of a layer is `layer_decay`, in (0, 1], times that of the next.
 
     A ViT's layers are its embeddings, its blocks, and the last norm with the classifier; a
     ResNet's its stem, its four stages, and the classifier.
-
-    Args:
-      module: a backbone of `sp_jax.models`.
-      layer_decay: in (0, 1]; 1 is one rate for all.
     """
     layers = [f"^backbone/({layer})" for layer in module.layers()]
     if module.is_transformer:

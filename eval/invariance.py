@@ -120,11 +120,7 @@ def create(**options: Any) -> Evaluator:
 
 
 def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
-    """Settings, task, and which of the task's test rows are changed, int64 [n].
-
-    Raises:
-      UserError: the options do not fit the data.
-    """
+    """Settings, task, and which test rows are changed, int64 [n]; UserError if unfit."""
     settings = read_options(Options, options)
     task = open_task(settings)
     count = len(task.test_rows)

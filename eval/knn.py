@@ -96,13 +96,8 @@ def predict(
 ) -> dict[int, np.ndarray]:
     """Class of each test image by the votes of its nearest training images.
 
-    Args:
-      train_features: float [n, D], of any length: the cosine is taken.
-      train_labels: int [n] in [0, num_classes).
-      test_features: float [m, D].
-      k: numbers of neighbours, each at most n.
-      temperature: weight of a vote is exp(cosine / temperature).
-      num_classes: number of classes.
+    Features float [n, D] and [m, D] may have any length: the cosine is taken. Training labels
+    are int [n] in [0, num_classes), each k at most n; a vote weighs exp(cosine / temperature).
 
     Returns:
       For each k int64 [m]; of classes with equal votes the one with the lower number.

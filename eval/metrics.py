@@ -163,13 +163,10 @@ def _entropy_rank(weights: np.ndarray) -> float:
 
 
 def distances(unit: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """What is a mean over pairs, see the module.
+    """What is a mean over pairs of rows of length 1, float32 [N, D], see the module.
 
-    All features are on the device at once, and a block of the N^2 distances.
-
-    Args:
-      unit: float32 [N, D], rows of length 1.
-      groups: int [N]; -1: in no group, so such an image counts for uniformity only.
+    All features are on the device at once, and a block of the N^2 distances. An image of the
+    group -1, of int [N], is in none, so it counts for uniformity only.
     """
     groups = groups.astype(np.int32)
     bank = jax.device_put((unit, groups))

@@ -30,11 +30,7 @@ def defaults_of(kind: type) -> dict[str, Any]:
 
 
 def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
-    """Check the options given to an evaluator and fill in the defaults.
-
-    Args:
-      kind: the evaluator's `Options`, a dataclass.
-      given: option -> value.
+    """Check the options given to an evaluator, and fill in the defaults of its `Options`.
 
     Raises:
       UserError: an option is unknown, missing, of the wrong type or outside of its domain.

@@ -23,13 +23,9 @@ MAX_ITERATIONS = 1000
 def fit_lbfgs(
     features: np.ndarray, labels: np.ndarray, weight_decays: Any, *, num_classes: int
 ) -> tuple[Probes, np.ndarray]:
-    """Fit G probes, one for each weight decay.
+    """Fit G probes to features float [n, D] with labels int [n], one for each weight decay.
 
-    Args:
-      features: float [n, D].
-      labels: int [n] in [0, num_classes).
-      weight_decays: float [G], above 0: without one the optimum may be at infinity.
-      num_classes: C.
+    These are above 0: without one the optimum may be at infinity.
 
     Returns:
       The probes, and bool [G]: whether each converged in `MAX_ITERATIONS`.

@@ -41,11 +41,7 @@ def recipes() -> dict[str, ProbeRecipe]:
 
 
 def find_recipe(name: str | None, backbone: Backbone) -> ProbeRecipe:
-    """The recipe of this name, or that of the method which trained the backbone.
-
-    Args:
-      name: one of `recipes`; None for the method's.
-      backbone: of a run, or of a file of weights that says its method.
+    """The recipe of this name, or for None that of the method which trained the backbone.
 
     Raises:
       UserError: there is no such recipe, or no method to take it from.
@@ -88,11 +84,8 @@ def fit_paper(
 ) -> tuple[float, ProbeRecipe]:
     """Train a linear layer on the features of random crops and flips, and test it.
 
-    Args:
-      extractor: of a backbone, whose variables are not changed.
-      task: images and labels.
-      recipe: with fewer images than its batch, they all are one.
-      seed: of the first weights, of the order of the images and of the crops.
+    The backbone is not changed. With fewer images than the recipe's batch, they all are one.
+    The seed is that of the first weights, of the order of the images and of the crops.
 
     Returns:
       The test accuracy in [0, 1], and the recipe with the batch that was taken.

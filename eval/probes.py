@@ -25,37 +25,23 @@ _BUDGET = 2**24
 
 
 class Probes(NamedTuple):
-    """G linear classifiers, and what is done to features before.
+    """G linear classifiers, and what is done to features before."""
 
-    Attributes:
-      mean: float32 [D], subtracted from a feature.
-      scale: float32 [D], divides it then.
-      kernel: float32 [G, D, C].
-      bias: float32 [G, C].
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-    kernel: jax.Array
-    bias: jax.Array
+    mean: np.ndarray  # float32 [D], subtracted from a feature
+    scale: np.ndarray  # float32 [D], divides it then
+    kernel: jax.Array  # float32 [G, D, C]
+    bias: jax.Array  # float32 [G, C]
 
 
 class Choice(NamedTuple):
-    """The outcome of a sweep.
+    """The outcome of a sweep."""
 
-    Attributes:
-      scaling: of `SCALINGS`.
-      learning_rate: peak of the schedule.
-      weight_decay: L2 penalty on the kernel.
-      val_accuracy: of this combination, in [0, 1].
-      grid: float [scalings, learning rates, weight decays], validation accuracy of every
-        combination; -1 where the fit diverged.
-    """
-
-    scaling: str
-    learning_rate: float
-    weight_decay: float
-    val_accuracy: float
+    scaling: str  # of `SCALINGS`
+    learning_rate: float  # peak of the schedule
+    weight_decay: float  # L2 penalty on the kernel
+    val_accuracy: float  # of this combination, in [0, 1]
+    # float [scalings, learning rates, weight decays], validation accuracy of every combination;
+    # -1 where the fit diverged.
     grid: np.ndarray
 
 
@@ -78,15 +64,9 @@ def standardize(
 
 
 def hold_out(groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Choose whole groups at random for validation.
+    """Choose a fraction of the groups, int [n], at random for validation: bool [n].
 
-    Args:
-      groups: int [n], the group of each row; at least two different ones.
-      fraction: part of the groups to hold out; at least one is, and one is not.
-      seed: of the draw.
-
-    Returns:
-      bool [n], true for a row that is held out.
+    At least one of two or more is held out, and one is not.
     """
     units = np.unique(groups)
     count = min(max(round(fraction * len(units)), 1), len(units) - 1)
@@ -103,21 +83,11 @@ def choose(
     scalings: tuple[str, ...] = ("standardized",),
     **fit: Any,
 ) -> Choice:
-    """Fit every combination on the rows not held out; choose on those held out.
+    """Fit every combination on the rows not held out; choose on those held out, bool [n].
 
-    Best is the highest accuracy, then the lowest cross-entropy.
-
-    Args:
-      features: float32 [n, D] of the training split.
-      labels: int32 [n].
-      held_out: bool [n], the validation rows.
-      learning_rates: L of them.
-      weight_decays: W of them.
-      scalings: S of `SCALINGS`.
-      **fit: num_classes, epochs, batch_size and seed of `fit_probes`.
-
-    Raises:
-      UserError: every fit diverged.
+    Best is the highest accuracy, then the lowest cross-entropy. Features float32 [n, D] and
+    labels int32 [n] are the training split's; **fit goes to `fit_probes`. UserError if every
+    fit diverged.
     """
     pairs = list(itertools.product(learning_rates, weight_decays))
     rates, decays = zip(*pairs, strict=True)
@@ -167,17 +137,10 @@ def fit_probes(
 ) -> Probes:
     """Fit G probes at once, the g-th with learning_rates[g] and weight_decays[g].
 
-    Args:
-      features: float [n, D].
-      labels: int [n] in [0, num_classes).
-      learning_rates: float [G], peaks of the cosine schedule.
-      weight_decays: float [G], L2 penalties on the kernels (not on the biases).
-      num_classes: C.
-      epochs: passes over the rows; the remainder of a pass, which fills no batch, is
-        dropped, and every pass has a new order.
-      batch_size: rows a step, at most n of them.
-      seed: of the order.
-      scaling: "standardized" by the moments of these rows, or "raw".
+    Features are float [n, D], labels int [n] in [0, num_classes). The learning rates are peaks
+    of the cosine schedule; the L2 penalties are on the kernels, not on the biases. An epoch has
+    a new order, drawn from the seed; its remainder, which fills no batch, is dropped. A batch
+    has at most n rows. The scaling "standardized" is by the moments of these rows.
     """
     mean, scale = moments(features)
     if scaling == "raw":
@@ -199,15 +162,10 @@ def fit_probes(
 def score(
     probes: Probes, features: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy and mean cross-entropy of each probe.
+    """Accuracy in [0, 1] and mean cross-entropy of each of G probes: float64 [G] each.
 
-    Args:
-      probes: G of them.
-      features: float [m, D], not yet standardised.
-      labels: int [m]; -1 counts as wrong (the cross-entropy is then meaningless).
-
-    Returns:
-      float64 [G], in [0, 1]; and float64 [G].
+    Features float [m, D] are not yet standardised. A label of -1, of int [m], counts as wrong
+    (the cross-entropy is then meaningless).
     """
     labels = np.asarray(labels, np.int32)
     rows_a_call = min(1024, max(1, _BUDGET // probes.bias.size))

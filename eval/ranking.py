@@ -17,9 +17,8 @@ _BUDGET = 2**24
 def answer_ranks(features: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """Rank of the one right answer to each query, for every ordered pair of views.
 
-    Args:
-      features: float [N, D], of any length: the cosine is taken.
-      gallery: int [A, G], row numbers: view a of thing g, such as a's drawing of it.
+    The cosine of features float [N, D] is taken; gallery int [A, G] has row numbers: view a of
+    thing g, such as a's drawing of it.
 
     Returns:
       int64 [A (A - 1), G], from 1: where the drawing of the same thing stands among the
@@ -41,12 +40,8 @@ def leave_one_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every image against all others; those of its label are relevant.
 
-    All features are on the device at once, and a block of the N^2 similarities.
-
-    Args:
-      features: float [N, D], of any length: the cosine is taken.
-      labels: int [N]. An image alone with its label is no query, but can be found.
-      k: number of neighbours to look at, below N.
+    All features float [N, D] are on the device at once, and a block of the N^2 cosines. An
+    image alone with its label is no query, but can be found. k is below N.
 
     Returns:
       For the Q queries, in the order of the rows: bool [Q, k], whether each neighbour is

@@ -155,9 +155,8 @@ def _targets(stores: list[ImageStore], name: str) -> np.ndarray:
 def find_gallery(match: np.ndarray, across: np.ndarray) -> np.ndarray:
     """The images of all things that exist for every value of `across`.
 
-    Args:
-      match: int [N], which thing an image shows; -1: unknown, left out.
-      across: int [N], e.g. its artist; -1: unknown, left out.
+    `match` int [N] is which thing an image shows, `across` int [N] e.g. its artist; what is
+    unknown, -1, is left out.
 
     Returns:
       int64 [A, G]: row number of each value's image of each thing, things in the same
@@ -185,18 +184,10 @@ def nearest(
     *,
     across: str | None = None,
 ) -> np.ndarray:
-    """The images nearest to some images of a store, for a sheet of pictures.
+    """The n images nearest to each query, a row of the store: int32 [q, n], nearest first.
 
-    Args:
-      features: float [len(store), D].
-      store: where the images are from.
-      queries: int [q], row numbers of the images to look up.
-      n: number of neighbours.
-      across: an attribute, e.g. "artist": leave out all images that share the query's
-        value of it. None: leave out the query only.
-
-    Returns:
-      int32 [q, n] row numbers, nearest first.
+    Features are float [len(store), D]. All images are left out that share the query's value of
+    the attribute `across`, e.g. "artist"; without one the query only.
 
     Raises:
       UserError: no such attribute, or a query has fewer than n images to choose from.

@@ -18,21 +18,16 @@ from sp_jax.sharding import by_batch, local_copy, make_mesh, replicated
 
 
 def backbone_of(extractor: Extractor, what: str) -> Backbone:
-    """The backbone of an extractor.
-
-    Raises:
-      UserError: `what` needs one, and the extractor has a mere function of images.
-    """
+    """The backbone of an extractor; UserError if that is a mere function of images."""
     if not isinstance(extractor.backbone, Backbone):
         raise UserError(f"{what} needs a backbone, not a function of images.")
     return extractor.backbone
 
 
 def whole_batch(count: int, batch_size: int) -> int:
-    """Images a step: of `count` at most, and the same number on each local device.
+    """Images a step: of `count` at most, as many on each local device.
 
-    Raises:
-      UserError: there are fewer images than devices.
+    UserError if there are fewer images than devices.
     """
     most, devices = min(count, batch_size), jax.local_device_count()
     if most < devices:
@@ -59,28 +54,19 @@ def train_and_test(
 ) -> float:
     """Train a classifier on random crops and flips, on all local devices, and test it.
 
-    The crops have the size and the colours of the pre-training, each epoch has a new order,
-    and the remainder of one, which fills no batch, is dropped.
+    The crops have the size and the colours of the pre-training, each epoch has a new order by
+    the seed, and the remainder of one, which fills no batch, is dropped. `smallest_crop` is a
+    share of the image's area.
 
-    Args:
-      extractor: of a backbone, which is not changed.
-      task: images and labels.
-      init: (the backbone's variables, its width) -> (what is trained, batch statistics).
-      apply: (what is trained, statistics, the backbone's variables, views float32
-        [n, s, s, 3], whether it is training) -> (logits [n, C], statistics).
-      tx: gradient transformation.
-      smallest_crop: its area, as a share of the image's.
-      key: of the crops and flips.
-      epochs: passes over the images.
-      batch_size: images a step; see `whole_batch`.
-      seed: of the order.
-      diverged: the error's sentence, with {epoch}.
+    `init`: (the backbone's variables, its width) -> (what is trained, batch statistics).
+    `apply`: (what is trained, statistics, the backbone's variables, views float32
+    [n, s, s, 3], whether it is training) -> (logits [n, C], statistics).
 
     Returns:
       The accuracy on the whole test images, in [0, 1].
 
     Raises:
-      UserError: a loss is NaN or infinite.
+      UserError: a loss is NaN or infinite: the sentence `diverged`, with {epoch}.
     """
     backbone, mesh = extractor.backbone, make_mesh(jax.local_devices())
     rows, whole = by_batch(mesh), replicated(mesh)

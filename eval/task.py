@@ -32,11 +32,7 @@ class StoreOptions:
     data_dir: str | None = None
 
     def open(self, split: str) -> ImageStore:
-        """A split of the dataset.
-
-        Raises:
-          UserError: there is no such store or split.
-        """
+        """A split of the dataset; UserError if there is no such store or split."""
         names = ("image_size", "resize", "max_skipped", "data_dir")
         prepared = {name: getattr(self, name) for name in names}
         return open_store(self.dataset, split, **prepared)
@@ -68,27 +64,18 @@ class TaskOptions(StoreOptions):
 
 
 class Task(NamedTuple):
-    """A classification task: which rows to fit on, which to test on.
+    """A classification task: which rows to fit on, which to test on."""
 
-    Attributes:
-      train: the store to fit on.
-      test: the store to test on.
-      train_rows: int64 [n], the labelled rows of `train`.
-      test_rows: int64 [m], the labelled rows of `test`.
-      train_labels: int32 [n] in [0, num_classes): only classes with a training image.
-      test_labels: int32 [m]; -1, always wrong, where `train` has no image of the class.
-      num_classes: number of classes with a training image.
-      text: all of this in words, for the protocol.
-    """
-
-    train: ImageStore
-    test: ImageStore
-    train_rows: np.ndarray
-    test_rows: np.ndarray
+    train: ImageStore  # the store to fit on
+    test: ImageStore  # the store to test on
+    train_rows: np.ndarray  # int64 [n], the labelled rows of `train`
+    test_rows: np.ndarray  # int64 [m], the labelled rows of `test`
+    # int32 [n] in [0, num_classes): only classes with a training image.
     train_labels: np.ndarray
+    # int32 [m]; -1, always wrong, where `train` has no image of the class.
     test_labels: np.ndarray
-    num_classes: int
-    text: str
+    num_classes: int  # number of classes with a training image
+    text: str  # all of this in words, for the protocol
 
     @property
     def groups(self) -> np.ndarray:
@@ -107,11 +94,7 @@ class Task(NamedTuple):
         return self.train, self.test
 
     def chance(self, rows: np.ndarray | slice = slice(None)) -> float:
-        """The accuracy of the most frequent training class as the answer to each of `rows`.
-
-        Args:
-          rows: of `test_rows`.
-        """
+        """The accuracy of the most frequent training class on some of `test_rows`."""
         common = np.bincount(self.train_labels).argmax()
         return float(np.mean(self.test_labels[rows] == common))
 

@@ -13,13 +13,8 @@ from sp_jax.errors import UserError
 def decode(content: bytes, path: str | os.PathLike[str], errors: str = "strict") -> str:
     """The text of a file, with its line ends: UTF-8, or UTF-16 with a byte order mark.
 
-    Args:
-      content: of the file.
-      path: names the file in an error.
-      errors: what becomes of bytes that are not UTF-8, as in `bytes.decode`.
-
-    Raises:
-      UserError: it has another encoding, or is no text.
+    The path names it in an error; `errors` are those of `bytes.decode`, for what is not UTF-8.
+    UserError if it has another encoding, or is no text.
     """
     try:
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -46,18 +41,10 @@ def read_lines(content: bytes, path: str | os.PathLike[str]) -> list[str]:
 def read_csv(
     lines: Sequence[str], path: str | os.PathLike[str], start: int = 0
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file that are not empty.
+    """The rows of a CSV file that are not empty: number of the first line, from 1, and values.
 
-    Args:
-      lines: of the file, with their ends: names in quotation marks may hold some.
-      path: names the file in an error.
-      start: how many lines to skip.
-
-    Yields:
-      The number of a row's first line, from 1, and its values.
-
-    Raises:
-      UserError: a quotation mark is not closed.
+    The lines, of which `start` are skipped, have their ends: names in quotation marks may hold
+    some. The path names the file in an error: UserError if a quotation mark is not closed.
     """
     reader = csv.reader(lines[start:], strict=True)
     while True:

@@ -39,15 +39,7 @@ class Backbone:
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def apply(self, variables: PyTree, images: jax.Array) -> jax.Array:
-        """Features of images, as a pure function of the variables too.
-
-        Args:
-            variables: like `self.variables`.
-            images: uint8 [n, S, S, 3].
-
-        Returns:
-            float32 [n, D], in evaluation mode.
-        """
+        """Features float32 [n, D] of images uint8 [n, S, S, 3], as a pure function."""
         return self.module.apply(variables, self.preprocess(images), False)
 
     def preprocess(self, images: jax.Array) -> jax.Array:

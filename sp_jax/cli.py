@@ -31,12 +31,10 @@ _ADVICE = {
 
 
 def run(program: Callable[..., int | None], positional: bool = False) -> None:
-    """Parse the flags and run a program; does not return.
+    """Parse the flags and run a program, which returns the exit code or None; does not return.
 
-    Args:
-        program: what to run; it returns the exit code, or None for 0.
-        positional: whether it is called with the list of the words that are no flags;
-            otherwise such a word is a mistake.
+    With `positional` it is called with the list of the words that are no flags; otherwise such
+    a word is a mistake.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -60,9 +58,7 @@ def read_paths(argv: list[str]) -> list[str]:
     """A command line with the user's folder in the place of each ~, as in --out=~/a.
 
     Shells replace it only at the beginning of a word, and a folder "~" would be made.
-
-    Raises:
-        UserError: a path is in a cloud bucket.
+    A path in a cloud bucket raises UserError.
     """
     check_paths(argv[1:])
     home = os.path.expanduser("~")
@@ -70,14 +66,7 @@ def read_paths(argv: list[str]) -> list[str]:
 
 
 def check_paths(words: Iterable[str]) -> None:
-    """Refuse paths in a cloud bucket, which would become folders such as "gs:".
-
-    Args:
-        words: of a command line, or other strings that may be paths.
-
-    Raises:
-        UserError: a word has one.
-    """
+    """Raise UserError for a path in a cloud bucket: it would become a folder such as "gs:"."""
     for word in words:
         if found := re.search(r"(?:^|[=:,])([a-z][a-z0-9+.-]*)://", word):
             raise UserError(

@@ -103,11 +103,7 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def is_quick(variant: str) -> bool:
-    """Whether `--config=FILE:quick` was asked for.
-
-    Raises:
-        UserError: another variant was.
-    """
+    """Whether `--config=FILE:quick` was asked for; UserError if another variant was."""
     if variant not in ("", "quick"):
         raise UserError(f"There is no variant {variant!r}: use :quick, or none.")
     return variant == "quick"
@@ -155,10 +151,7 @@ def quick(
 
 
 def load_config(text: str) -> ml_collections.ConfigDict:
-    """The config of a file, by its path.
-
-    Args:
-        text: FILE or FILE:VARIANT; the variant is the argument of `get_config`.
+    """The config of FILE or FILE:VARIANT; the variant is the argument of `get_config`.
 
     Raises:
         UserError: there is no such file, it has a mistake, or it gives no config.

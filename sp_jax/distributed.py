@@ -55,11 +55,8 @@ def join(
 ) -> LastWords:
     """Make this process one of several. It waits up to five minutes for the others.
 
-    Args:
-        automatic: SLURM, MPI, Kubernetes or a TPU tells what follows.
-        coordinator: HOST:PORT of process 0.
-        processes: their number.
-        process: the number of this one.
+    With `automatic` SLURM, MPI, Kubernetes or a TPU tells what follows. The coordinator is
+    HOST:PORT of process 0.
 
     Returns:
         What is said if this process ends before its last words are replaced.
@@ -104,13 +101,9 @@ def join(
 
 
 def check_equal(facts: dict[str, Any]) -> None:
-    """Check that all processes have as many devices, and the same facts.
+    """Raise UserError unless all processes have as many devices, and the same facts.
 
-    Args:
-        facts: what JSON can tell, by the name that an error gives it.
-
-    Raises:
-        UserError: they differ.
+    Facts are what JSON can tell, by the names that an error gives them.
     """
     if jax.process_count() == 1:
         return

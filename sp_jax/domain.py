@@ -5,15 +5,7 @@ from typing import Any, NamedTuple
 
 
 class Domain(NamedTuple):
-    """The finite numbers from `low` to `high`.
-
-    Attributes:
-        low: the least one.
-        high: the largest one.
-        whole: whether they are whole numbers.
-        above: whether `low` itself is left out.
-        below: whether `high` itself is left out.
-    """
+    """The finite numbers from `low` to `high`, without `low` if `above`, `high` if `below`."""
 
     low: float
     high: float

@@ -113,12 +113,9 @@ DETECTION = LOOP | {
 def find_domain(
     name: str, domains: Mapping[str, Domain], method: str = ""
 ) -> Domain | None:
-    """The domain of a key.
+    """The domain of a key, if it has one; its "method_options" are those of `method`.
 
-    Args:
-        name: of the key, with dots.
-        domains: by name, in which a star stands for the name of an evaluator.
-        method: whose options the "method_options" are.
+    In the names of domains a star stands for the name of an evaluator.
     """
     words = name.split(".")
     names = (name, f"{words[0]}.*.{words[-1]}")
@@ -128,14 +125,9 @@ def find_domain(
 
 
 def check_domains(config: Mapping[str, Any], domains: Mapping[str, Domain]) -> None:
-    """Check every number of a config; one without a domain has to be finite.
+    """Raise UserError if a number of a config, or one in a list, is outside of its domain.
 
-    Args:
-        config: nested dicts. None stands for a default that is not known here.
-        domains: as `find_domain` takes them.
-
-    Raises:
-        UserError: a number, or one in a list, is outside of its domain.
+    One without a domain has to be finite. None stands for a default that is not known here.
     """
     for name, value in flatten(config).items():
         domain = find_domain(name, domains, config.get("method", ""))

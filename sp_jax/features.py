@@ -15,18 +15,12 @@ FeaturesFn = Callable[[np.ndarray], Any]
 
 
 def map_rows(fn: Callable[[np.ndarray], Any], count: int, batch_size: int) -> Any:
-    """Call a function on blocks of row numbers of one size; join what it returns.
+    """Call a function on row numbers, int64 [batch_size], at a time; join what it returns.
+
+    That is one or several arrays with the leading axis batch_size, and count when joined.
 
     The last block is filled up with its last row, so a jitted function compiles once;
     the filling is cut off again. A block is fetched while the next one is computed.
-
-    Args:
-      fn: int64 [batch_size] row numbers -> array(s) with leading axis batch_size.
-      count: number of rows, at least 1.
-      batch_size: rows a call.
-
-    Returns:
-      NumPy array(s) with leading axis count.
     """
     blocks, waiting = [], None
     # A training loop may forbid implicit transfers; here they are meant.
@@ -83,9 +77,6 @@ class Extractor:
 
     def of_tokens(self, tokens: str) -> "Extractor":
         """The extractor of other features of a vision transformer, see `sp_jax.tokens`.
-
-        Args:
-          tokens: "cls", which gives this one, "cls4" or "mean".
 
         Raises:
           UserError: there are no such tokens, or the backbone does not have them.

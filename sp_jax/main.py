@@ -37,10 +37,6 @@ from sp_jax.train.workdir import claim_workdir
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Check everything, then train. See `sp_jax/config.py` for the config.
 
-    Args:
-        config: a complete config.
-        workdir: the run's folder; a run in it goes on from its newest checkpoint.
-
     Raises:
         UserError: the config, the data or the folder does not fit.
         NonFiniteError: the loss became infinite or not a number.

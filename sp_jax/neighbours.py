@@ -126,16 +126,9 @@ def _merge(
 def nearest_others(
     features: np.ndarray, k: int, groups: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k most similar other rows of each row; see `nearest` for the memory.
+    """The k most similar other rows of each row of features [N, D], as `nearest` gives them.
 
-    Args:
-      features: float [N, D], of any length: the cosine is taken.
-      k: number of neighbours, below N.
-      groups: int [N]; only rows of the same group are neighbours. None: all are.
-
-    Returns:
-      Row numbers int32 [N, k] and cosines float32 [N, k], the most similar first. Where a
-      group has too few rows the row is -1 and the cosine -inf.
+    With groups, int [N], only rows of the same group are neighbours.
 
     Raises:
       ValueError: k is not in [1, N - 1].
@@ -163,16 +156,9 @@ def _is_peer(query: Any, other: Any) -> jax.Array:
 def fit_k(
     given: tuple[int, ...], default: tuple[int, ...], count: int, what: str
 ) -> tuple[tuple[int, ...], str]:
-    """The numbers of neighbours that a set has; of the default those that fit.
+    """The numbers of neighbours that a set has, without repeats; of the default those that fit.
 
-    Args:
-      given: what the user chose, or the default.
-      default: of the option.
-      count: size of the set.
-      what: name of the set, plural.
-
-    Returns:
-      The numbers without repeats, and what was left out in words, or "".
+    Also what was left out in words, or "".
 
     Raises:
       UserError: one of them is below 1 or above count and not of the default.

@@ -32,12 +32,8 @@ def main(
     """Define the flags, read them, and train; does not return.
 
     The exit code is 0, 2 for a mistake of the user or a limit of the system, 1 for a
-    diverged run, or 130 after Ctrl-C.
-
-    Args:
-        train: `train(config, workdir)`.
-        example: a config file, to name in an error.
-        folder: name of the config file to the workdir, if no flag says it.
+    diverged run, or 130 after Ctrl-C. An error names the config file `example`; `folder` makes
+    the workdir of the config file's name, if no flag says it.
     """
     _define_flags()
     # Compiled programs are kept between runs: a resumed run starts in seconds.
@@ -131,17 +127,14 @@ def _run(train: Train, folder: Callable[[str], pathlib.Path], argv: list[str]) -
 
 
 def _quiet_threads() -> None:
-    """One line, not a traceback, of what ends a thread.
-
-    Orbax saves in threads; what goes wrong there is raised again by the next call, in the
-    program itself. Of a save that failed, its store of arrays prints more to come.
-    """
+    """Give one line to what ends a thread, no traceback: Orbax raises it at its next call."""
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
         words = str(args.exc_value).split("\n")[0][:200]
         logging.warning("A thread ended by %s: %s", args.exc_type.__name__, words)
 
     def elsewhere(kind: type, error: BaseException, trace: Any) -> None:
+        # Of a save that failed, Orbax's store of arrays prints more to come.
         if "Event loop is closed" not in str(error):
             sys.__excepthook__(kind, error, trace)
 
@@ -157,13 +150,7 @@ def _how_to_go_on(workdir: pathlib.Path) -> str:
 
 
 def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
-    """Parse the command line; one sentence and exit code 2 where it is wrong.
-
-    Args:
-        argv: the command line.
-        name: of the flag with the config file.
-        example: a config file, to name in an error.
-    """
+    """Parse the flags (`name`: the config file); a mistake is a sentence and exit code 2."""
     try:
         argv = cli.read_paths(argv)
         if not re.search(r"^--?(h|help\w*)$", "\n".join(argv[1:]), re.MULTILINE):
@@ -178,11 +165,7 @@ def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
 
 
 def _check_config(argv: list[str], flag: str, example: str) -> None:
-    """Load the config file once before ml_collections does, and check the sections.
-
-    A mistake in the file, or a value for a section, is reported late there, and with a
-    traceback.
-    """
+    """Refuse a wrong file or a value for a section: ml_collections would give a traceback."""
     given = []
     for arg, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = arg.lstrip("-").partition("=")

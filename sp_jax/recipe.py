@@ -44,13 +44,7 @@ class Recipe(NamedTuple):
         )
 
     def freeze(self, params: Any, state: Any, **info: Any) -> Backbone:
-        """The backbone of a run as it is evaluated: size and colours of the first view.
-
-        Args:
-            params: of the method.
-            state: its buffers.
-            **info: where they come from.
-        """
+        """The backbone of a run as it is evaluated: size and colours of the first view."""
         view = self.views[0]
         variables = self.method.backbone_variables(params, state)
         return Backbone(self.backbone, variables, view.size, view.mean, view.std, info)
@@ -64,11 +58,6 @@ def make_recipe(
     config: Mapping[str, Any], run: methods.RunSize, *, train: bool = True
 ) -> Recipe:
     """Build all that is trained from a config (see `sp_jax/config.py`).
-
-    Args:
-        config: nested dicts of plain values.
-        run: the lengths of the run.
-        train: with an optimiser; a checkpoint that is evaluated needs none.
 
     Raises:
         ValueError: a name, an option or a value is wrong.

@@ -18,15 +18,10 @@ class ImportFailed(UserError):
 
 
 def find(kind: str, name: str, package: str, known: Sequence[str]) -> ModuleType:
-    """Import the module of a method, a backbone, an evaluator or a store.
+    """Import the module of a method, a backbone, an evaluator or a store: what `kind` says.
 
-    Args:
-        kind: what it is, for messages: "method".
-        name: one of `known`, or with a dot the import path of a module outside of the
-            project, such as "mypackage.mymethod". Python finds it in the current folder
-            or in one of PYTHONPATH.
-        package: the package that holds the known modules.
-        known: names of modules in it.
+    The name is one of the `known` in a package, or has a dot: the import path of a module
+    outside of the project, which Python finds in the current folder or in one of PYTHONPATH.
 
     Raises:
         UserError: the name is unknown.
@@ -91,17 +86,7 @@ def check_options(
     known: Mapping[str, inspect.Parameter],
     section: str,
 ) -> None:
-    """Compare the options of a config with the arguments of what they are given to.
-
-    Args:
-        name: of the method or the backbone.
-        options: by name.
-        known: the arguments; one with a default is given a value of the same kind.
-        section: of the config, for messages.
-
-    Raises:
-        ValueError: an option is unknown or of another kind.
-    """
+    """Raise ValueError if an option is unknown, or of another kind than its default."""
     kinds = [argument.kind for argument in known.values()]
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         if unknown := sorted(options.keys() - known.keys()):

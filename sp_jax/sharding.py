@@ -17,15 +17,12 @@ MIN_SIZE = 2**16
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mesh:
-    """All devices of all processes, as rows that each hold one copy of the state.
-
-    Args:
-        devices: those to use; None for all.
-        fsdp: devices in a row, which share the copy. 1: each has its own.
+    """All devices of all processes, or those given, as rows that hold a copy of the state each.
 
     Returns:
-        Axes "data" [n / fsdp] and "fsdp" [fsdp]. The devices of a process are beside each
-        other, so that its rows of a batch are, and a row stays in a host if it can.
+        Axes "data" [n / fsdp], and "fsdp" [fsdp], the devices that share a copy. Those of a
+        process are beside each other, so that its rows of a batch are, and a row stays in a
+        host if it can.
 
     Raises:
         ValueError: the devices do not make whole rows.
@@ -48,19 +45,12 @@ def by_batch(mesh: Mesh) -> NamedSharding:
 
 
 def by_size(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The sharding of each array of a state: one rule for parameters and buffers.
+    """The sharding of each array, or shape, of a state: one rule for parameters and buffers.
 
     An array of at least `MIN_SIZE` numbers is split over a row of the mesh, along its
     longest axis that can be (the last of equal ones); all else is whole on each device.
     This is ZeRO's third stage, or "fully sharded data parallel"
     (https://arxiv.org/abs/1910.02054).
-
-    Args:
-        tree: arrays, or their shapes.
-        mesh: from `make_mesh`.
-
-    Returns:
-        A tree of `NamedSharding`.
     """
     fsdp = mesh.shape["fsdp"]
 

@@ -20,17 +20,7 @@ def check_keys(
     prefix: str = "config",
     base: str = "configs.common",
 ) -> None:
-    """Compare a config's keys with those of the one that all start from.
-
-    Args:
-        config: to be checked.
-        schema: the other one.
-        prefix: what an error message puts before a key.
-        base: the module that made the schema.
-
-    Raises:
-        UserError: a key is unknown or missing.
-    """
+    """Raise UserError if a key is unknown or missing, by the schema of the module `base`."""
     for name in config:
         if name not in schema:
             known = ", ".join(sorted(schema))
@@ -56,13 +46,7 @@ def check_keys(
 
 
 def nearest_key(wrong: str, schema: Mapping[str, Any], prefix: str) -> str | None:
-    """The key that a wrong one most likely stands for.
-
-    Args:
-        wrong: with dots, as "config.lr".
-        schema: the section that it was looked for in.
-        prefix: the name of that section.
-    """
+    """The key of a section that a wrong one, such as "config.lr", most likely stands for."""
     keys = [f"{prefix}.{key}" for key in flatten(schema)]
     word = wrong.rpartition(".")[2]
     last = {key: key.rpartition(".")[2] for key in keys}
@@ -75,12 +59,7 @@ def nearest_key(wrong: str, schema: Mapping[str, Any], prefix: str) -> str | Non
 
 
 def check_training(config: Mapping[str, Any]) -> None:
-    """Check the keys and the numbers of a pre-training's config.
-
-    Raises:
-        UserError: a key is unknown or missing, a number is outside of its domain, or a path
-            is in a cloud bucket.
-    """
+    """Raise UserError for wrong keys, numbers outside of their domains, paths in buckets."""
     check_keys(config, get_config().to_dict())
     check_domains(config, TRAINING)
     values = flatten(config).values()
@@ -93,11 +72,7 @@ def check_training(config: Mapping[str, Any]) -> None:
 
 
 def or_user_error(make: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Call the library, whose errors about a value are the config's fault here.
-
-    Raises:
-        UserError: it raised ValueError or TypeError.
-    """
+    """Call the library; its ValueError or TypeError becomes a UserError about the config."""
     try:
         return make(*args, **kwargs)
     except (ValueError, TypeError) as error:
@@ -107,11 +82,7 @@ def or_user_error(make: Callable, *args: Any, **kwargs: Any) -> Any:
 def check_devices(
     batch_size: int, devices: int, chunks: int = 1, fsdp: int = 1
 ) -> None:
-    """Check that batch, chunks and state can be split evenly over the devices.
-
-    Raises:
-        UserError: one cannot.
-    """
+    """Raise UserError unless batch, chunks and state can be split evenly over the devices."""
     if fsdp < 1 or devices % fsdp:
         raise UserError(
             f"config.fsdp is {fsdp}, but there are {devices} devices: use a divisor of "

@@ -54,22 +54,14 @@ def warn_of_idle_gpu() -> None:
 def runs_on_cpu(platforms: str | None, accelerator: bool) -> bool:
     """Whether jax will choose the CPU; asking jax itself would start it.
 
-    Args:
-        platforms: JAX_PLATFORMS, names with commas between them, the preferred one first.
-        accelerator: whether support for another platform is installed. Without
-            `platforms`, jax prefers that, and the CPU gets no flags even if it then
-            finds no such device.
+    Without `platforms` (JAX_PLATFORMS) jax prefers an accelerator whose support is installed,
+    and the CPU gets no flags even if it then finds no such device.
     """
     return platforms.split(",")[0] == "cpu" if platforms else not accelerator
 
 
 def add_cpu_flags(flags: str, version: tuple[int, ...]) -> str:
-    """Give the value of XLA_FLAGS with those `CPU_FLAGS` that it lacks.
-
-    Args:
-        flags: the value so far. What it says of a flag stays as it is.
-        version: of jaxlib.
-    """
+    """Add those `CPU_FLAGS` of a version of jaxlib that a value of XLA_FLAGS does not set."""
     taken = {flag.partition("=")[0] for flag in flags.split()}
     new = [
         flag

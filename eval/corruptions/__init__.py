@@ -33,20 +33,14 @@ _BATCH = 256
 
 
 class Kind(NamedTuple):
-    """One way to corrupt an image.
+    """One way to corrupt an image."""
 
-    Attributes:
-      change: (key, scene of one image in float32, level) -> float32 [S, S, 3] in [0, 255],
-        not yet rounded or cut.
-      levels: its levels; the first is 0, where nothing changes.
-      unit: what a level counts, for axes and tables.
-      needs_alpha: whether it must know where the object is.
-    """
-
+    # (key, scene of one image in float32, level) -> float32 [S, S, 3] in [0, 255], not yet
+    # rounded or cut.
     change: Callable[[jax.Array, Scene, jax.Array], jax.Array]
-    levels: tuple[float, ...]
-    unit: str
-    needs_alpha: bool = False
+    levels: tuple[float, ...]  # its levels; the first is 0, where nothing changes
+    unit: str  # what a level counts, for axes and tables
+    needs_alpha: bool = False  # whether it must know where the object is
 
 
 _BLEND = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -85,21 +79,11 @@ def families_of(has_alpha: bool) -> dict[str, dict[str, Kind]]:
 
 
 def apply(family: str, kind: str, scene: Scene, level: float, seed: int) -> np.ndarray:
-    """The images of a scene, changed.
+    """The images of a scene, changed by a kind of a family: uint8 [n, S, S, 3].
 
-    Args:
-      family: of `FAMILIES`.
-      kind: of the family.
-      scene: images [n, S, S, 3] and what is known of them, see `make_scene`.
-      level: any number from 0, where the images come back bit for bit, to the last of
-        the kind's levels; `shuffle` takes whole numbers.
-      seed: with the kind and an image's number, all of its randomness.
-
-    Returns:
-      uint8 [n, S, S, 3].
-
-    Raises:
-      ValueError: the kind needs alpha, and the scene has none.
+    The level is any number from 0, where the images come back bit for bit, to the last of the
+    kind's levels; `shuffle` takes whole numbers. With the kind and an image's number, the seed
+    is all of its randomness. ValueError if the kind needs alpha, and the scene has none.
     """
     change = FAMILIES[family][kind]
     if change.needs_alpha and scene.alpha is None:

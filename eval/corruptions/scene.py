@@ -14,34 +14,23 @@ Array = np.ndarray | jax.Array
 
 
 class Scene(NamedTuple):
-    """Images, or one image where a change is written (then without the first axis).
+    """Images, or one image where a change is written (then without the first axis)."""
 
-    Attributes:
-      images: uint8 [n, S, S, 3].
-      numbers: int64 [n], the number of each image, from which its randomness is drawn.
-      others: uint8 [n, S, S, 3], for each image another one of its store.
-      alpha: uint8 [n, S, S], 255 where only the object is seen, 0 where only the
-        background is; None where that is not known.
-      behind: uint8 [n, 3], the plain colour of the background; None like alpha.
-    """
-
-    images: Array
+    images: Array  # uint8 [n, S, S, 3]
+    # int64 [n], the number of each image, from which its randomness is drawn.
     numbers: Array
-    others: Array
+    others: Array  # uint8 [n, S, S, 3], for each image another one of its store
+    # uint8 [n, S, S], 255 where only the object is seen, 0 where only the background is; None
+    # where that is not known.
     alpha: Array | None = None
+    # uint8 [n, 3], the plain colour of the background; None like alpha.
     behind: Array | None = None
 
 
 def make_scene(store: ImageStore, rows: np.ndarray, seed: int) -> Scene:
-    """Read images of a store.
+    """Read images of a store by rows int [n], which are their numbers, too.
 
-    Args:
-      store: some know where their objects are, such as "emoji".
-      rows: int [n], the images; an image's number is its row.
-      seed: chooses the other image that each image has beside it.
-
-    Raises:
-      UserError: see `check_images`.
+    The seed chooses the other image that each has beside it. Errors: see `check_images`.
     """
     check_images(store)
     rows = np.asarray(rows, np.int64)

@@ -59,16 +59,11 @@ class Scores(NamedTuple):
 
 
 def average_precision(store: BoxStore, detections: Detections) -> Scores:
-    """Compare what was found with what is there.
-
-    Args:
-      store: N images with C classes.
-      detections: in these images; those of a low score count, too, for a higher recall.
+    """Compare what was found with what is there; a low score counts, too, for a higher recall.
 
     Raises:
       ValueError: a detection in an image, or of a class, that the store does not have.
-      UserError: no image has an object that has to be found, or a detection that is not
-        finite.
+      UserError: no image has an object that has to be found, or a detection is not finite.
     """
     _check(store, detections)
     # Objects of each class that have to be found: int64 [C].

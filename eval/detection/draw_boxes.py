@@ -35,16 +35,9 @@ def draw_detections(
 ) -> plt.Figure:
     """Draw what was found in some images, and what is there.
 
-    Args:
-      images: uint8 [h, w, 3] each; of any sizes, drawn equally high in a row.
-      detections: of each image; `Detections.of_image` selects them.
-      truth: of each image the boxes float32 [n, 4] and the labels int32 [n].
-      class_names: of all classes.
-      threshold: detections with a lower score are not drawn.
-      columns: images in a row.
-
-    Raises:
-      ValueError: no image, or not as many detections or objects as images.
+    Images uint8 [h, w, 3] of any sizes are drawn equally high, `columns` in a row. The truth of
+    each is boxes float32 [n, 4] and labels int32 [n]; `Detections.of_image` selects what was
+    found. ValueError without images, or with fewer detections or objects than images.
     """
     if not images:
         raise ValueError("There is no image to draw.")
@@ -100,10 +93,7 @@ def _surest(found: Detections, threshold: float) -> Detections:
 def _class_colours(
     shown: Sequence[Detections], labels: Sequence[np.ndarray]
 ) -> dict[int, np.ndarray]:
-    """A colour for each class of the sheet, the clearest for those with most objects.
-
-    So sheets of several detectors on the same images mostly have the same colours.
-    """
+    """A colour for each class, the clearest for most objects: so sheets mostly agree."""
     classes, counts = np.unique(np.concatenate(labels), return_counts=True)
     others = np.setdiff1d(np.concatenate([x.classes for x in shown]), classes)
     order = [*classes[np.argsort(-counts, kind="stable")], *others]
@@ -168,17 +158,10 @@ def place_label(
     boxes: np.ndarray,
     labels: np.ndarray,
 ) -> tuple[float, float]:
-    """Where the label of a box covers least: around it, or else inside.
+    """Where the label of a box covers least, around it or else inside: its left and top.
 
-    Args:
-      size: width and height of the label, in pixels of the image.
-      box: float [4], x1, y1, x2, y2, whose label it is.
-      image_size: width and height.
-      boxes: float [n, 4] of what should stay visible.
-      labels: float [m, 4], that are there already. Covering these is worse.
-
-    Returns:
-      Left and top of the label.
+    All is in pixels of the image; sizes are width and height. `boxes` float [n, 4] should stay
+    visible; covering `labels` float [m, 4], which are there already, is worse.
     """
     w, h = size
     x1, y1, x2, y2 = box

@@ -48,11 +48,9 @@ PICTURES = 12  # test images in detections.png
 def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None:
     """Check everything, train, and write the average precision.
 
-    Args:
-      config: as `configs/eval/voc_faster_rcnn_c4.py` makes it.
-      workdir: the run's folder; a run in it goes on from its newest checkpoint.
-      checkpoint: a run of a pre-training, a checkpoint or a file of weights; "" for a
-        random network.
+    The config is as `configs/eval/voc_faster_rcnn_c4.py` makes it. A run in the folder goes on
+    from its newest checkpoint. `checkpoint` is that of a pre-training (or its run, or a file of
+    weights); "" is a random network.
 
     Raises:
       UserError: the config, the data, the backbone or the folder does not fit.
@@ -159,11 +157,7 @@ def open_backbone(config: ConfigDict, checkpoint: str) -> Backbone:
 def make_recipe(
     config: ConfigDict, backbone: Backbone, classes: int
 ) -> tuple[Detector, Recipe]:
-    """Faster R-CNN around a backbone, and how it is trained: on batches that come ready.
-
-    Raises:
-      UserError: a value of the config does not fit.
-    """
+    """Faster R-CNN around a backbone, and its training; UserError if a value does not fit."""
     options, checked = config.optimizer, validate.or_user_error
     settings = checked(Settings, **config.detector.to_dict())
     colours = backbone.mean, backbone.std

@@ -25,15 +25,7 @@ COLOURED = 20
 
 
 def map_points(features: np.ndarray, seed: int) -> np.ndarray:
-    """Places of images in the plane, by t-SNE of the cosines.
-
-    Args:
-      features: float [N, D].
-      seed: t-SNE begins with the first two principal components and has some chance.
-
-    Returns:
-      float32 [N, 2].
-    """
+    """Places of images in the plane, float32 [N, 2], by t-SNE of cosines of features [N, D]."""
     unit = normalize(features)
     # As its authors do: noise goes, and most of the work.
     components = min(50, *unit.shape)
@@ -79,16 +71,8 @@ def draw_map(
 def attention(backbone: Backbone, images: np.ndarray) -> np.ndarray:
     """How much the class token of each head looks at each patch, in the last block.
 
-    Args:
-      backbone: a vision transformer.
-      images: uint8 [n, S, S, 3].
-
-    Returns:
-      float32 [n, heads, rows, columns]; with the share of the class token itself, those
-      of a head sum to 1.
-
-    Raises:
-      UserError: the backbone is no vision transformer.
+    Of images uint8 [n, S, S, 3] float32 [n, heads, rows, columns]; with the share of the class
+    token itself, those of a head sum to 1. UserError if it is no vision transformer.
     """
     module = backbone.module
     if not module.class_attention:
@@ -146,15 +130,9 @@ def draw_neighbours(
     n: int = 6,
     seed: int = 0,
 ) -> plt.Figure:
-    """Some pairs: the first image with its neighbours, then the second with its own.
+    """Some pairs: the first image with its n neighbours, then the second with its own.
 
-    Args:
-      features: float [len(store), D].
-      store: of the run's training images.
-      table: the run's pairs.
-      count: how many pairs.
-      n: neighbours of each image.
-      seed: which pairs.
+    Features are float [len(store), D]; the seed chooses `count` pairs of the table.
     """
     rng, count = np.random.default_rng(seed), min(count, len(table))
     rows = rng.choice(len(table), count, replace=False)

@@ -14,16 +14,9 @@ from sp_jax.files import write_bytes
 def make_panels(
     count: int, columns: int, size: tuple[float, float], **options
 ) -> tuple[plt.Figure, np.ndarray]:
-    """A figure of panels in rows.
+    """A figure of so many panels in rows, each of a size in inches; its axes [rows, columns].
 
-    Args:
-      count: of panels; the rest of the last row stays empty.
-      columns: panels in a row.
-      size: width and height of a panel, in inches.
-      **options: of `plt.subplots`.
-
-    Returns:
-      The figure, and its axes [rows, columns].
+    The rest of the last row stays empty. The options are those of `plt.subplots`.
     """
     rows = -(-count // columns)
     figure, axes = plt.subplots(
@@ -49,13 +42,10 @@ def image_grid(
     side: float = 0.9,
     framed: Collection[tuple[int, int]] = (),
 ) -> plt.Figure:
-    """A sheet of images [S, S, 3] in rows, with a title over each column.
+    """A sheet of images [S, S, 3] in rows, with a title over each column; a side is in inches.
 
-    Args:
-      rows: of images; the last one may be shorter. None stays empty.
-      titles: of the columns; None makes a narrow one, a gap.
-      side: of an image, in inches.
-      framed: rows and columns of images with a green frame.
+    None instead of an image stays empty, as the end of a shorter last row does; instead of a
+    title it makes a narrow column, a gap. `framed` are rows and columns of green frames.
     """
     widths = [0.3 if title is None else 1.0 for title in titles]
     figure, axes = plt.subplots(

@@ -62,9 +62,8 @@ class Curation:
     def decide(self, pair: int, action: str) -> None:
         """Accept or reject a pair, or swap its second image for another of its class.
 
-        Raises:
-          UserError: there is no such pair or action, nothing to swap with, or the log
-            cannot be written; then nothing has changed.
+        UserError if there is no such pair or action, nothing to swap with, or the log cannot be
+        written; then nothing has changed.
         """
         self._check(pair, action)
         second = int(self.second[pair])
@@ -74,11 +73,7 @@ class Curation:
         self._apply(pair, action, second)
 
     def undo(self) -> int | None:
-        """Take back the last decision; its pair, or None if there is none.
-
-        Raises:
-          UserError: the log cannot be written; then nothing has changed.
-        """
+        """Take back the last decision: its pair, or None without one. Errors as `decide`."""
         if not self._done:
             return None
         self._write(self._done[-1][0], "undo", "")
@@ -92,11 +87,7 @@ class Curation:
         return int(found[0]) if len(found) else None
 
     def accepted(self) -> PairTable:
-        """The accepted pairs with the partners that they were given.
-
-        Raises:
-          UserError: none was accepted.
-        """
+        """The accepted pairs with their partners as swapped; UserError if there are none."""
         which = self.status == ACCEPTED
         if not which.any():
             raise UserError("No pair has been accepted yet.")

@@ -158,10 +158,7 @@ def make_app(
 
 
 def _progress(curation: Curation, pair: int) -> dict[str, Any]:
-    """How far the classes around that of a pair are, in the order of the table.
-
-    There can be tens of thousands, too many to be sent and drawn at every key.
-    """
+    """How far the classes near that of a pair are: all may be too many to send and draw."""
     classes, first, place = np.unique(
         curation.table.label, return_index=True, return_inverse=True
     )

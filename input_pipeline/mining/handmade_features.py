@@ -10,10 +10,7 @@ _CELLS, _BINS, _COLOURS = 8, 9, 4
 
 
 def hog_and_colour(images: np.ndarray) -> np.ndarray:
-    """Shapes and colours of images.
-
-    Args:
-      images: uint8 [N, S, S, 3], S at least 16.
+    """Shapes and colours of images uint8 [N, S, S, 3], S at least 16.
 
     Returns:
       float32 [N, 2020] of length 1: gradients of 7 x 7 blocks of 2 x 2 cells, and with half

@@ -69,11 +69,9 @@ def mutual_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of images each of which is among the nearest of the other, the best first.
 
-    Args:
-      neighbours: int [N, k], the nearest others of each image.
-      similarity: float [N, k], e.g. their cosines.
-      band: least and largest similarity of a pair, both allowed. A top below 1 leaves out
-        near-duplicates, which teach no more than an augmentation does.
+    Of each image there are the nearest others, int [N, k], and their similarity, e.g. cosines.
+    The band is the least and the largest similarity of a pair, both allowed. A top below 1
+    leaves out near-duplicates, which teach no more than an augmentation does.
 
     Returns:
       first, second: int64 [P], first < second; score: float32 [P], falling.
@@ -107,13 +105,7 @@ def mutual_pairs(
 def limit_uses(first: np.ndarray, second: np.ndarray, max_uses: int) -> np.ndarray:
     """Choose pairs so that no image stands in too many: some are near to all ("hubs").
 
-    Args:
-      first: int [P], the better pairs first.
-      second: int [P].
-      max_uses: pairs that an image may stand in.
-
-    Returns:
-      bool [P]: a pair is taken if both of its images are still free.
+    A pair is taken, bool [P], if both of its images are still free; the better ones come first.
 
     Example:
       >>> limit_uses(np.array([0, 0, 2]), np.array([1, 2, 3]), 1).tolist()

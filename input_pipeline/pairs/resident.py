@@ -31,13 +31,7 @@ class DevicePixels:
     def __init__(
         self, store: ImageStore, sampler: Sampler, sharding: jax.sharding.Sharding
     ):
-        """Copy the pixels to the devices.
-
-        Args:
-          store: the images that the sampler's table points into.
-          sampler: draws the batches.
-          sharding: replicates an array over the devices of all processes.
-        """
+        """Copy the pixels to the devices of a sharding that replicates over all processes."""
         images = store.images[np.arange(len(store))]
         self.arrays = {
             name: jax.make_array_from_process_local_data(sharding, x)
@@ -50,13 +44,7 @@ class DevicePixels:
     ) -> dict[str, jax.Array]:
         """The batches of `count` steps without pixels; call it inside of `jax.jit`.
 
-        Args:
-          arrays: of this object.
-          first_step: int32 scalar.
-          count: how many steps.
-
-        Returns:
-          "index" int32 [count, B, V] and "label" int32 [count, B].
+        From this object's arrays "index" int32 [count, B, V] and "label" int32 [count, B].
         """
         per_epoch = self._sampler.steps_per_epoch
         first_epoch = first_step // per_epoch
@@ -82,17 +70,11 @@ class DevicePixels:
 def place(
     asked: Literal["auto", "device", "stream"], store: ImageStore
 ) -> tuple[Literal["device", "stream"], str]:
-    """Decide where the pixels of a run live.
+    """Decide where the pixels of a run live, and give the reason in words.
 
-    "auto" is the device if it is an accelerator and the pixels take at most a quarter of
-    its free memory.
-
-    Returns:
-      The place, and the reason in words.
-
-    Raises:
-      UserError: an unknown placement, or pixels that do not fit into the device that was
-        asked for.
+    "auto" is the device if it is an accelerator and the pixels take at most a quarter of its
+    free memory. UserError for an unknown placement, and for pixels that do not fit into the
+    device that was asked for.
     """
     if asked not in PLACEMENTS:
         raise UserError(

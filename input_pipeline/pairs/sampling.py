@@ -26,26 +26,18 @@ class Sampler:
     """Draws the batch of a step without its pixels.
 
     The order of epoch e is a permutation drawn from (seed, e), cut into batches; what is
-    left of it is dropped. The choices of mixed pairs are drawn from (seed, step).
-
-    Attributes:
-      table: P pairs.
-      batch_size: pairs B of the global batch, over all processes.
-      seed: at least 0 and below 2^32.
-      pairing: "semantic": both images of each pair, V = 2. "augmented": the first image
-        only, V = 1. "mixed": a choice for each pair of each step; where it is augmented, the
-        second image is the first again, V = 2.
-      semantic_fraction: probability that "mixed" keeps a pair semantic.
-
-    Raises:
-      UserError: at construction, if a value is out of range.
+    left of it is dropped. The choices of mixed pairs are drawn from (seed, step). A value that
+    is out of range raises UserError.
     """
 
-    table: PairTable
-    batch_size: int
-    seed: int
+    table: PairTable  # P pairs
+    batch_size: int  # pairs B of the global batch, over all processes
+    seed: int  # at least 0 and below 2^32
+    # "semantic": both images of each pair, V = 2. "augmented": the first image only, V = 1.
+    # "mixed": a choice for each pair of each step; where it is augmented, the second image is
+    # the first again, V = 2.
     pairing: Pairing = "semantic"
-    semantic_fraction: float = 0.5
+    semantic_fraction: float = 0.5  # probability that "mixed" keeps a pair semantic
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -81,26 +73,14 @@ class Sampler:
         return self.rows(self.table.columns, step, order, np)
 
     def order(self, epoch: Any, xp: ModuleType) -> Any:
-        """The permutation of the pairs in an epoch: integers [P].
-
-        Args:
-          epoch: a number; on a device, also a traced one.
-          xp: numpy or jax.numpy.
-        """
+        """The permutation of the pairs in an epoch, by numpy or jax.numpy: integers [P]."""
         bits = random_bits(self.seed, _ORDER, epoch, len(self.table), xp)
         return xp.argsort(bits, stable=True)
 
     def rows(self, columns: dict[str, Any], step: Any, order: Any, xp: ModuleType):
-        """The batch of a step, given the order of its epoch.
+        """The `batch` of a step, given the order of its epoch and the columns of the table.
 
-        Args:
-          columns: those of the table; on a device, copies of them.
-          step: a number; on a device, also a traced one.
-          order: of the epoch of this step.
-          xp: numpy or jax.numpy.
-
-        Returns:
-          As `batch`.
+        On a device, where `xp` is jax.numpy, the step may be traced; columns are copies.
         """
         start = step % self.steps_per_epoch * self.batch_size
         pairs = order[start + xp.arange(self.batch_size)]
@@ -129,14 +109,10 @@ def check_seed(seed: int) -> None:
 
 
 def random_bits(seed: int, use: int, number: Any, count: int, xp: ModuleType) -> Any:
-    """uint32 [count] from (seed, use, number).
+    """uint32 [count] from (seed, use, number), by numpy or jax.numpy.
 
-    Args:
-      seed: below 2^32.
-      use: keeps different uses of one seed apart.
-      number: of the epoch or step, below 2^31; on a device, also a traced one.
-      count: how many.
-      xp: numpy or jax.numpy.
+    `use` keeps different uses of one seed, below 2^32, apart. The number, of an epoch or step,
+    is below 2^31; on a device it may be traced.
     """
     words = functools.partial(xp.asarray, dtype=xp.uint32)
     key = threefry(words([0]), words([seed]), words([use]), words(number).reshape(1))

@@ -25,11 +25,7 @@ def make_dataset(
 ) -> grain.MapDataset:
     """The stream of batches: `dataset[step]` is this process's share of that step.
 
-    Args:
-      store: the images that the sampler's table points into.
-      sampler: draws the batches, of B pairs with V images.
-      process_index: this process p of n: rows [p B/n, (p+1) B/n) of the global batch.
-      process_count: n.
+    That of process p of n is the rows [p B/n, (p+1) B/n) of the B pairs of the global batch.
 
     Returns:
       An endless dataset of {"image": uint8 [B/n, V, S, S, 3], "index": int32 [B/n, V],
@@ -53,11 +49,7 @@ def make_dataset(
 
 
 def share_of(batch_size: int, process_index: int, process_count: int) -> slice:
-    """The rows of a global batch that a process reads.
-
-    Raises:
-      UserError: there is no such process, or the processes cannot share the batch.
-    """
+    """The rows of a global batch that a process reads; UserError if it cannot be shared."""
     if not 0 <= process_index < process_count:
         raise UserError(f"There is no process {process_index} of {process_count}.")
     if batch_size % process_count:
@@ -79,15 +71,9 @@ def iterate(
     """Batches of steps start_step .. total_steps - 1, read ahead.
 
     One thread reads, or several processes do; the batches are the same. They end when the
-    iterator is used up, closed or collected.
-
-    Args:
-      dataset: from `make_dataset`.
-      start_step: first step; that of a run that resumes.
-      total_steps: one past the last step.
-      prefetch: how many batches to hold ready, of each worker; 0 reads in the calling thread.
-      workers: processes that read. None are needed for pixels in memory or in a memory
-        map; they help where a single reader of ArrayRecord files is too slow.
+    iterator is used up, closed or collected. Each worker holds `prefetch` batches ready; 0
+    reads in the calling thread. No workers are needed for pixels in memory or in a memory
+    map; they help where a single reader of ArrayRecord files is too slow.
     """
     options = grain.ReadOptions(
         num_threads=1 if prefetch else 0, prefetch_buffer_size=prefetch

@@ -24,7 +24,7 @@ NEAR = 0.95
 
 
 def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
-    """Count what can go wrong with pairs.
+    """Count what can go wrong with pairs; UserError if the table is of another store.
 
     Returns:
       pairs: P.
@@ -39,9 +39,6 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
       near_duplicate_pairs: semantic pairs, not identical, see `near_duplicates`.
       repeated_pairs: pairs that stand in the table before, in either order.
       pairs_across_classes: those whose images and whose own label are not all the same.
-
-    Raises:
-      UserError: the table was made for another store.
     """
     check_table(table, store)
     semantic = table.first != table.second

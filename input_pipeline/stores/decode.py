@@ -57,11 +57,7 @@ def decode(content: bytes, size: int, resize: Resize = "crop") -> np.ndarray:
 
 
 def open_rgb(content: bytes, upright: bool = True) -> Image.Image:
-    """Decode an encoded image at its own size, as 8-bit RGB.
-
-    Args:
-      content: the file.
-      upright: turn it as its EXIF orientation says; else pixels stay where they are stored.
+    """Decode an encoded image at its own size, as 8-bit RGB; upright as its EXIF says, or not.
 
     Raises:
       BadImage: the file is empty, damaged, no image, too large, or has floating point or

@@ -40,11 +40,7 @@ _LAYOUT = (
 
 
 def scan(directory: str) -> Source:
-    """The images of a folder.
-
-    Raises:
-      UserError: the folder is missing, empty or ambiguous.
-    """
+    """The images of a folder; UserError if it is missing, empty or ambiguous."""
     files = image_files.list_files(directory, _LAYOUT)
     images, others = _find_images(files)
     if not images:

@@ -43,31 +43,20 @@ _MAX_BYTES = 10**9
 
 
 class File(NamedTuple):
-    """A file that is not hidden, and what changes when its content does.
+    """A file that is not hidden, and what changes when its content does."""
 
-    Attributes:
-      name: relative to the root, with "/" on every system.
-      size: bytes.
-      stamp: the time of its last change in ns; in an archive its checksum.
-    """
-
-    name: str
-    size: int
-    stamp: int
+    name: str  # relative to the root, with "/" on every system
+    size: int  # bytes
+    stamp: int  # the time of its last change in ns; in an archive its checksum
 
 
 class Files(NamedTuple):
-    """All files below a root, sorted by name, and how to read one.
+    """All files below a root, sorted by name, and how to read one."""
 
-    Attributes:
-      root: the folder or archive.
-      files: its files; hidden ones are left out.
-      read: relative name, and how many bytes if not all, to content; several threads may call
-        it. It raises OSError for a file that is damaged, encrypted or larger than 1 GB.
-    """
-
-    root: pathlib.Path
-    files: tuple[File, ...]
+    root: pathlib.Path  # the folder or archive
+    files: tuple[File, ...]  # its files; hidden ones are left out
+    # Relative name, and how many bytes if not all, to content; several threads may call it. It
+    # raises OSError for a file that is damaged, encrypted or larger than 1 GB.
     read: Callable[..., bytes]
 
 
@@ -96,11 +85,8 @@ def split_of(folder: str) -> str | None:
 def list_files(path: str | os.PathLike[str], layout: str) -> Files:
     """List a folder or a zip archive; see the top of this file.
 
-    Links are followed, but not those that lead nowhere or back to a folder above.
-
-    Args:
-      path: of the folder or the archive.
-      layout: what belongs there, for the error: "put images into ...".
+    Links are followed, but not those that lead nowhere or back to a folder above. `layout` says
+    what belongs there, for the error: "put images into ...".
 
     Raises:
       UserError: there is nothing at the path, it cannot be read, or the archive has

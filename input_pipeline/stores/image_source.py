@@ -53,14 +53,10 @@ def source_of_files(
     ids: Sequence[str],
     meta: Callable[[], dict[str, Any]],
 ) -> Source:
-    """The images of a folder or an archive.
+    """The images of a folder or an archive: of all its files those named `ids`, by row.
 
-    Args:
-      kind: of the store.
-      files: all files.
-      used: those whose names, sizes and times tell whether something changed.
-      ids: the names of the images, by row.
-      meta: see `Source`.
+    Names, sizes and times of the files `used` tell whether something changed. `kind` is that of
+    the store.
     """
     key = hashlib.sha256(b"()")  # Prepared images of before are known by it.
     for file in used:

@@ -89,8 +89,7 @@ class ImageStore:
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Pixels of some images: a new uint8 [..., S, S, 3] for indices [...] in [0, N).
 
-        Raises:
-          IndexError: an index is negative or too large.
+        IndexError if one is negative or too large.
         """
         indices = np.asarray(indices)
         if indices.size and indices.min() < 0:
@@ -115,8 +114,7 @@ class ImageStore:
     def target(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """Labels to predict, "label" or an attribute: int32 [N], and the names of its values.
 
-        Raises:
-          UserError: the store has no such attribute.
+        UserError if the store has no such attribute.
         """
         if name == "label":
             return self.labels, self.class_names

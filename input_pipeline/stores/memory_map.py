@@ -38,9 +38,7 @@ _HINT = "Another folder for prepared images is chosen by data_dir or $SP_JAX_DAT
 class NpyPixels:
     """The rows of an .npy file; sent to another process, it is opened there.
 
-    Raises:
-      ValueError: at construction; it is truncated, or does not hold images.
-      OSError: it is missing.
+    ValueError at construction if it is truncated or holds no images, OSError without one.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -69,10 +67,7 @@ def load_or_prepare(
     max_skipped: float,
     verify: bool,
 ) -> Prepared:
-    """Open the prepared images of a source, and prepare them first where needed.
-
-    Arguments and errors are those of `open_store`.
-    """
+    """Open the prepared images of a source, prepared first if need be; as in `open_store`."""
     key = f"{FORMAT} {image_size} {resize} {decode.VERSION} {source.key}"
     key = hashlib.sha256(key.encode()).hexdigest()[:16]
     # A name may have 255 bytes on most disks.

@@ -36,15 +36,10 @@ _AGAIN = "prepare the images again"
 
 
 class RecordPixels:
-    """The records of several ArrayRecord files, one behind the other.
+    """The records of several ArrayRecord files, one behind the other: images of one side.
 
     A record is the bytes of one image. A file is opened when it is first read from, in each
-    process that gets these pixels.
-
-    Args:
-      folder: of the files.
-      counts: the number of records of each file, by its name.
-      size: the side of an image.
+    process that gets these pixels. `counts` is the number of records of each, by its name.
     """
 
     def __init__(self, folder: pathlib.Path, counts: dict[str, int], size: int):

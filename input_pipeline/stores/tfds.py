@@ -40,8 +40,7 @@ def scan(name: str) -> Source:
 def open_builder(name: str) -> Any:
     """A prepared set: its tfds.core.DatasetBuilder.
 
-    Raises:
-      UserError: the set is unknown, not prepared, or has no images.
+    UserError if the set is unknown, not prepared, or has no images.
     """
     builder = find_builder(name)
     if not builder.is_prepared() or not is_readable(builder):
@@ -58,11 +57,7 @@ def open_builder(name: str) -> Any:
 
 
 def find_builder(name: str) -> Any:
-    """A set, prepared or not: its tfds.core.DatasetBuilder.
-
-    Raises:
-      UserError: the set is unknown.
-    """
+    """A set, prepared or not: its tfds.core.DatasetBuilder; UserError if it is unknown."""
     import tensorflow_datasets as tfds  # Takes a second.
 
     unknown = tfds.core.registered.DatasetNotFoundError
@@ -102,11 +97,7 @@ def is_readable(builder: Any) -> bool:
 
 
 def read_examples(examples: Any) -> Iterator[dict[str, Any]]:
-    """All examples that `encoded` gives, in order.
-
-    Raises:
-      UserError: a file of the set is damaged.
-    """
+    """All examples that `encoded` gives, in order; UserError if the files are damaged."""
     for start in range(0, len(examples), _ROWS):
         rows = range(start, min(start + _ROWS, len(examples)))
         with _reading(examples):

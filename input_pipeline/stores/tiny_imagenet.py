@@ -28,11 +28,7 @@ _LAYOUT = (
 
 
 def scan(directory: str) -> Source:
-    """The images of Tiny-ImageNet.
-
-    Raises:
-      UserError: the folder or the archive is missing, or has another layout.
-    """
+    """The images of Tiny-ImageNet; UserError if they are missing, or in another layout."""
     files = list_files(directory, _LAYOUT)
     images = [
         file

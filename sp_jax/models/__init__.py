@@ -67,11 +67,7 @@ def get(name: str, **options: Any) -> nn.Module:
 
 
 def find(name: str) -> Callable[..., nn.Module]:
-    """What makes a backbone from options.
-
-    Raises:
-        UserError: there is no such backbone, or its module cannot be used.
-    """
+    """What makes a backbone from options; UserError if there is none, or it cannot be used."""
     if name in VARIANTS:
         return VARIANTS[name]
     module = registry.find("backbone", name, __name__, tuple(VARIANTS))

@@ -26,14 +26,11 @@ def compute_dtype(name: str) -> jnp.dtype:
 def make_backbone(
     options: Mapping[str, Any], dtype: str, sides: Sequence[int]
 ) -> nn.Module:
-    """Make the backbone of a config, and check that it fits the views.
+    """Make the backbone of a config, and check that it fits the views' sides in pixels.
 
-    Args:
-        options: the config's `model`, without chunks. One outside of the project need not
-            have a ResNet's: `sp_jax/config.py` has these in all configs, and no command line
-            can take them away.
-        dtype: see `compute_dtype`.
-        sides: of the views, in pixels; the first is that of the images.
+    The options are the config's `model` without chunks. A backbone outside of the project need
+    not have a ResNet's: `sp_jax/config.py` has these in all configs, and no command line can
+    take them away.
 
     Raises:
         ValueError: a value is wrong, or does not fit the views.

@@ -57,12 +57,7 @@ def xavier(parts: int = 1) -> nn.initializers.Initializer:
 def _dense(
     module: nn.Module, x: Tokens, features: int, name: str, parts: int = 1
 ) -> Float[Array, "n tokens {features}"]:
-    """A dense layer for each token.
-
-    As rows of one matrix: for the gradient of the weights of a product with more axes, XLA
-    on a CPU copies transposed, and computes the sum along all later shortcuts anew in each
-    of the copies.
-    """
+    """A dense layer for each token, as rows of one matrix: `layers.Conv` says why."""
     init = xavier(parts) if module.xavier else normal
     layer = nn.Dense(features, kernel_init=init, dtype=module.dtype, name=name)
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], features)
@@ -159,7 +154,6 @@ class Block(nn.Module):
     """Attention and two dense layers, each normalised before and with a shortcut.
 
     Attributes:
-        heads: number of heads.
         hidden: width between the two dense layers.
         drop_path: probability that a sample skips a branch, drawn for each of the two.
         xavier: draw the kernels as MoCo v3 does; otherwise as DINO.
@@ -395,14 +389,9 @@ def sincos_position(
 def resize_position(
     position: Float[Any, "1 tokens dim"], grid: tuple[int, int]
 ) -> Float[Any, "1 {1+grid[0]*grid[1]} dim"]:
-    """Fit a learned position embedding to another grid of patches, as DINO does.
+    """Fit a learned position embedding of a square grid to another grid, as DINO does.
 
-    Args:
-        position: embedding of a square grid; the class token's comes first and stays.
-        grid: rows and columns wanted.
-
-    Returns:
-        The embedding of the new grid.
+    The class token's comes first and stays. A grid is its rows and columns.
     """
     dim = position.shape[-1]
     side = math.isqrt(position.shape[1] - 1)

@@ -5,6 +5,7 @@ All take a learning rate, which is a function of the step, and the same options:
     weight_decay: d; a number, or but for LARC a function of the step.
     momentum: share of the buffer that is kept; AdamW's beta 1.
     clip: largest norm of each parameter's gradient; 0 for none.
+    adapt: of lars and lars_inside only; without it q, below, is 1.
     start: the first step with an update. Before it nothing changes, the optimiser's buffers
         included, as if there were no gradient.
 
@@ -31,34 +32,10 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import optax
 
+from sp_jax.optim import transforms
 from sp_jax.optim.rules import Rule, assign
-from sp_jax.optim.transforms import (
-    clip_each,
-    scale_by_larc,
-    scale_by_trust_ratio,
-    start_after,
-)
 
 Optimizer = Callable[..., optax.GradientTransformation]
-
-
-def sgd(
-    learning_rate: optax.Schedule,
-    *,
-    weight_decay: float | optax.Schedule = 0.0,
-    momentum: float = 0.9,
-    clip: float = 0.0,
-    start: int = 0,
-) -> optax.GradientTransformation:
-    """Heavy-ball momentum, as PyTorch's SGD."""
-    return lars(
-        learning_rate,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        clip=clip,
-        start=start,
-        adapt=False,
-    )
 
 
 def lars(
@@ -70,14 +47,11 @@ def lars(
     start: int = 0,
     adapt: bool = True,
 ) -> optax.GradientTransformation:
-    """LARS with the learning rate outside of the momentum buffer; see above.
-
-    Without `adapt` q is 1.
-    """
+    """LARS with the learning rate outside of the momentum buffer; see above."""
     return _chain(
         clip,
         *_decayed(weight_decay, adapt),
-        start_after(optax.trace(momentum), start),
+        transforms.start_after(optax.trace(momentum), start),
         _descend(learning_rate, start),
     )
 
@@ -91,15 +65,12 @@ def lars_inside(
     start: int = 0,
     adapt: bool = True,
 ) -> optax.GradientTransformation:
-    """LARS with the learning rate inside of the momentum buffer; see above.
-
-    Without `adapt` q is 1.
-    """
+    """LARS with the learning rate inside of the momentum buffer; see above."""
     return _chain(
         clip,
         *_decayed(weight_decay, adapt),
         _descend(learning_rate, start),
-        start_after(optax.trace(momentum), start),
+        transforms.start_after(optax.trace(momentum), start),
     )
 
 
@@ -123,8 +94,8 @@ def larc(
         raise ValueError("A schedule of the weight decay is not for LARC.")
     return _chain(
         clip,
-        scale_by_larc(weight_decay),
-        start_after(optax.trace(momentum), start),
+        transforms.scale_by_larc(weight_decay),
+        transforms.start_after(optax.trace(momentum), start),
         _descend(learning_rate, start),
     )
 
@@ -140,7 +111,7 @@ def adamw(
     """AdamW (https://arxiv.org/abs/1711.05101): `d w` is added after the adaptation."""
     return _chain(
         clip,
-        start_after(optax.scale_by_adam(b1=momentum), start),
+        transforms.start_after(optax.scale_by_adam(b1=momentum), start),
         optax.add_decayed_weights(weight_decay),
         _descend(learning_rate, start),
     )
@@ -151,13 +122,13 @@ def _decayed(
 ) -> list[optax.GradientTransformation]:
     """q (g + d w) of LARS."""
     decayed = optax.add_decayed_weights(weight_decay)
-    return [decayed, scale_by_trust_ratio()] if adapt else [decayed]
+    return [decayed, transforms.scale_by_trust_ratio()] if adapt else [decayed]
 
 
 def _chain(
-    clip: float, *transforms: optax.GradientTransformation
+    clip: float, *parts: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    return optax.chain(*([clip_each(clip)] if clip else []), *transforms)
+    return optax.chain(*([transforms.clip_each(clip)] if clip else []), *parts)
 
 
 def _descend(learning_rate: optax.Schedule, start: int) -> optax.GradientTransformation:
@@ -166,9 +137,12 @@ def _descend(learning_rate: optax.Schedule, start: int) -> optax.GradientTransfo
     )
 
 
-OPTIMIZERS: dict[str, Optimizer] = {
-    f.__name__: f for f in (lars, lars_inside, larc, sgd, adamw)
-}
+# Heavy-ball momentum, as PyTorch's SGD.
+sgd: Optimizer = functools.partial(lars, adapt=False)
+
+OPTIMIZERS: dict[str, Optimizer] = dict(
+    lars=lars, lars_inside=lars_inside, larc=larc, sgd=sgd, adamw=adamw
+)
 
 
 def get(name: str) -> Optimizer:
@@ -236,5 +210,5 @@ def by_rules(
             start=round(rule.frozen_epochs * steps_per_epoch),
         )
 
-    transforms = {number: of_rule(rule) for number, rule in enumerate(rules)}
-    return optax.partition(transforms, lambda params: assign(rules, params))
+    by_number = {number: of_rule(rule) for number, rule in enumerate(rules)}
+    return optax.partition(by_number, lambda params: assign(rules, params))

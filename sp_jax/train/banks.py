@@ -40,9 +40,7 @@ def fill_banks(
 def make_fill_banks(recipe: Recipe, mesh: Mesh) -> FillBanks | None:
     """Jit what fills the method's banks before step 0; None if it has none.
 
-    Returns:
-        `fill_banks(state, batch, number) -> state`, for the batches of the first epoch,
-        numbered from 0. The old state is donated.
+    It takes the batches of the first epoch, numbered from 0. The old state is donated.
     """
     if recipe.method.fill_banks is None:
         return None

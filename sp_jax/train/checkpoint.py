@@ -86,11 +86,7 @@ def newest_sound_step(directory: pathlib.Path) -> int | None:
 
 
 def read_meta(step_dir: pathlib.Path) -> dict[str, Any]:
-    """What was saved with the arrays of a step: "config", "run", "versions" …
-
-    Raises:
-        UserError: it is not what a run of this project saves.
-    """
+    """What a run saved with the arrays of a step, as "config"; UserError if no run of ours."""
     path = step_dir / "meta" / "metadata"
     meta = read_json(path)
     if not isinstance(meta.get("config"), dict):
@@ -99,11 +95,7 @@ def read_meta(step_dir: pathlib.Path) -> dict[str, Any]:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Leaves it to the loop to ask JAX whether the processes shall stop.
-
-    They agree on the number of a question. A second voice that asks with numbers of steps
-    would make them agree on one that the loop never reaches.
-    """
+    """Never asks JAX whether to stop: the loop would miss an answer that is a step's number."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
@@ -175,12 +167,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                     pass  # removed meanwhile, as an old one
 
     def check_space(self, state: PyTree) -> None:
-        """Check that a state can be saved: Orbax's threads would fail in tracebacks.
-
-        Raises:
-            OSError: there is not enough space on the disk, files may not become as large, or
-                the folder is not ours to write.
-        """
+        """Raise OSError if a state cannot be saved: threads of Orbax would give tracebacks."""
         folder = str(self.directory)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
@@ -195,13 +182,9 @@ class Checkpoints(contextlib.AbstractContextManager):
                 raise OSError(code, text, folder)
 
     def restore(self, state: PyTree) -> tuple[PyTree, dict] | None:
-        """Load the newest sound checkpoint.
+        """Load the newest sound checkpoint, with its meta data; None if there is none.
 
-        Args:
-            state: one whose structure, shapes, dtypes and shardings the restored one gets.
-
-        Returns:
-            The state and the meta data saved with it; None if there is none.
+        The arrays get the shapes, dtypes and shardings of those of `state`.
 
         Raises:
             UserError: the checkpoint holds other arrays.
@@ -244,11 +227,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             self.close()
 
     def close(self) -> None:
-        """Wait until all is written.
-
-        Raises:
-            OSError: the last checkpoint cannot be written.
-        """
+        """Wait until all is written; OSError if the last checkpoint cannot be."""
         with self._as_os_error():
             self._manager.wait_until_finished()
             self._write_manifests()

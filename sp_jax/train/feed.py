@@ -27,10 +27,8 @@ class Advance(NamedTuple):
     """What a feed returns.
 
     Attributes:
-        state: the new state.
         metrics: float32 scalars, or [count] where several steps were made.
         features: of the last step, float32 [B, 2, D]; None without pairs.
-        count: number of steps made.
         program: tells the compiled programs of a feed from each other.
     """
 
@@ -62,13 +60,7 @@ class StreamedFeed:
     def __init__(
         self, step: Step, batches: Callable[[int], Iterator[RawBatch]], mesh: Mesh
     ):
-        """Jit the step; it is compiled at the first `advance`.
-
-        Args:
-            step: from `make_step`.
-            batches: `batches(step)` iterates over this process's batches from a step on.
-            mesh: the devices.
-        """
+        """Jit the step; `batches(step)` iterates over this process's batches from a step on."""
         self._batches, self._mesh = batches, mesh
         self._stream: Iterator[RawBatch] = iter(())
         self._next: RawBatch | None = None
@@ -85,7 +77,6 @@ class StreamedFeed:
 
     def advance(self, state: TrainState, most: int) -> Advance:
         """Make one step; `most` is at least 1."""
-        del most
         shapes = tuple(x.shape for x in jax.tree.leaves(self._next))
         with jax.transfer_guard("disallow"):
             state, metrics, features = self._step(state, self._next)
@@ -94,7 +85,6 @@ class StreamedFeed:
 
     def lower(self, state: TrainState, most: int) -> jax.stages.Lowered:
         """The program of `advance`, to be compiled and looked at."""
-        del most
         return self._step.lower(state, self._next)
 
     def first_epoch(self, steps: int) -> Iterator[RawBatch]:

@@ -40,16 +40,7 @@ class RunLog:
         window: list[dict[str, Any]],
         mesh: Mesh,
     ):
-        """Begin, or go on after a checkpoint.
-
-        Args:
-            workdir: the run's folder.
-            run_size: its lengths.
-            images_per_step: views in a global batch.
-            resume_step: the step that the run goes on from.
-            window: what `fetch_window` gave when that step was saved.
-            mesh: the devices.
-        """
+        """Begin, or go on with the `window` that `fetch_window` gave at `resume_step`."""
         self._run_size, self._images_per_step = run_size, images_per_step
         # Steps since the last line: on the device, or numbers of a checkpoint.
         self._window: list[Mapping[str, Any]] = [from_json(line) for line in window]
@@ -97,12 +88,7 @@ class RunLog:
         return [to_json(line) for line in self._window]
 
     def write_line(self, step: int, features: jax.Array | None) -> None:
-        """Write the means of the window, and begin a new one.
-
-        Args:
-            step: number of finished steps.
-            features: of the last step, for the health of the representation.
-        """
+        """Write the window's means and the health of the last features; begin a new window."""
         self.fetch_window(step)
         steps, self._window = self._window, []
         line = {k: math.fsum(s[k] for s in steps) / len(steps) for k in steps[-1]}

@@ -37,16 +37,7 @@ def fit(
 ) -> None:
     """Train to the end, from the newest checkpoint of workdir if there is one.
 
-    Args:
-        config: of which `log_every`, `checkpoint` and `profile` are read.
-        workdir: the run's folder.
-        run_size: its lengths.
-        recipe: what is trained.
-        state: the state of step 0.
-        feed: the compiled step and its data.
-        evaluations: what to measure when.
-        mesh: the devices.
-        meta: saved with each checkpoint: config, fingerprints, versions.
+    Of the config `log_every`, `checkpoint` and `profile` are read. Each checkpoint gets `meta`.
 
     Raises:
         NonFiniteError: a loss was not finite. The last good checkpoint remains.

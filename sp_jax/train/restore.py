@@ -27,8 +27,7 @@ _PARTS = re.compile(r"depth|num_heads|\w+_layers|local_crops")
 def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
     """The folder of one step: path itself, or the newest sound step of a run.
 
-    Args:
-        path: a run's folder, its `checkpoints` folder, or one step in it.
+    The run is given by its folder, or by the folder `checkpoints` in it.
 
     Raises:
         UserError: there is no checkpoint, or the one asked for is damaged.
@@ -62,14 +61,9 @@ def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
 
 
 def load_backbone(path: str | os.PathLike) -> Backbone:
-    """Load the frozen backbone of a checkpoint; nothing but its path is needed.
+    """Load the frozen backbone of a run's newest checkpoint, or of one `checkpoints/STEP`.
 
-    Args:
-        path: a run's folder (its newest checkpoint), or one `checkpoints/STEP`.
-
-    Returns:
-        The backbone; its info is what was saved with the checkpoint, among it "config",
-        and "step".
+    Its info is what was saved with the checkpoint, among it "config", and "step".
 
     Raises:
         UserError: there is no checkpoint, or it is damaged, no pre-training's, or of a

@@ -25,9 +25,6 @@ class TrainState:
 
     Attributes:
         step: number of finished steps, int32 scalar.
-        params: float32 parameters.
-        method_state: the method's buffers.
-        opt_state: the optimiser's state.
         key: raw data of the run's random key, uint32 [2]. It never changes: the key of
             a step is `fold_in(key, step)`.
     """
@@ -52,11 +49,6 @@ def init_state(recipe: Recipe, seed: int, mesh: Mesh) -> TrainState:
     """Make the state of step 0, split over the devices as `sharding.by_size` says.
 
     A function of the seed, on one kind of device: `rbg` may give other bits on another.
-
-    Args:
-        recipe: what is trained.
-        seed: of all randomness of the run.
-        mesh: the devices.
     """
 
     def begin(key):
@@ -77,9 +69,7 @@ def init_state(recipe: Recipe, seed: int, mesh: Mesh) -> TrainState:
 def make_step(recipe: Recipe, mesh: Mesh) -> Step:
     """Put augmentation, loss, gradient and update into one pure function.
 
-    Args:
-        recipe: what is trained. Without views the method gets the batches as they come.
-        mesh: the devices, and how the state is split over them.
+    Without views the method gets the batches as they come.
 
     Returns:
         `step(state, batch) -> (state, metrics, features)`, to be compiled: see `feed`.

@@ -20,15 +20,7 @@ class Trace:
     def __init__(
         self, workdir: pathlib.Path, first: int, steps: int, resume_step: int, last: int
     ):
-        """Plan which steps.
-
-        Args:
-            workdir: the run's folder.
-            first: the first step to trace; a run that is resumed later begins at once.
-            steps: how many; 0 for none.
-            resume_step: the step that the run goes on from.
-            last: the end of the run.
-        """
+        """Plan the steps: from `first` on, or from `resume_step` if that is later."""
         self._folder = workdir / "profile"
         self._begins = max(first, resume_step)
         self._ends = min(self._begins + steps, last)

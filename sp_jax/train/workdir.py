@@ -39,10 +39,6 @@ def claim_workdir(
     Writes config.json, or checks that the folder holds the run of this config: that of its
     config.json, or of its newest checkpoint where config.json was lost.
 
-    Args:
-        workdir: the folder.
-        config: nested dicts; what JSON can tell.
-
     Yields:
         What was saved with the newest sound checkpoint; None if there is none.
 
@@ -104,11 +100,7 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
 def check_same_run(
     before: Mapping[str, Any], after: Mapping[str, Any], workdir: pathlib.Path
 ) -> None:
-    """Compare the config that a run began with to the one that it shall go on with.
-
-    Raises:
-        UserError: something else than `FREE_TO_CHANGE` differs.
-    """
+    """Raise UserError if a run's config has changed beyond what is `FREE_TO_CHANGE`."""
     before, after = flatten(before), flatten(after)
     for name in sorted(before | after):
         free = f"{name}.".startswith(tuple(f"{free}." for free in FREE_TO_CHANGE))

@@ -50,13 +50,9 @@ def _json_line(line: Mapping[str, float]) -> str:
 class MetricsWriter:
     """Append one line a log step; the file never has a gap or a repeat.
 
-    A killed run may have written lines after its last checkpoint. They go to
-    metrics.cut.jsonl when it resumes, because the resumed run makes them again. The
+    A killed run may have written lines after its last checkpoint, that of `resume_step`. They
+    go to metrics.cut.jsonl when it resumes, because the resumed run makes them again. The
     TensorBoard events are written anew from the remaining lines.
-
-    Args:
-        workdir: the run's folder.
-        resume_step: the step that the run goes on from; later lines are cut off.
     """
 
     def __init__(self, workdir: str | os.PathLike, resume_step: int):

@@ -17,11 +17,7 @@ FAMILIES = (resnet, vit)  # that are recognised in a file
 
 
 def family(module: nn.Module) -> ModuleType:
-    """The file of a backbone's kind.
-
-    Raises:
-        UserError: no library has such a network.
-    """
+    """The file of a backbone's kind; UserError if no library has such a network."""
     if module.weights is None:
         raise UserError(
             f"No other library is known to have a {module.describe()}, so its weights are "

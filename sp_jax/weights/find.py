@@ -47,12 +47,10 @@ INNER = re.compile(
 
 
 def find_network(shapes: Shapes, wanted: str | None = None) -> Network:
-    """Where a backbone is among the arrays of a file.
+    """Where a backbone is among the arrays of a file, by their shapes.
 
-    Args:
-        shapes: of all arrays, by name.
-        wanted: which of several networks: how its names begin, or a part of that between
-            dots. By default the one that its authors evaluate.
+    Of several networks it is the `wanted` one: how its names begin, or a part of that between
+    dots. By default the one that its authors evaluate.
 
     Raises:
         ValueError: there is no backbone, or it is not clear which one is meant.

@@ -16,11 +16,7 @@ _OURS = {
 
 
 def find_file(path: str | os.PathLike) -> pathlib.Path | None:
-    """The file of weights that a path names: itself, or the one in a folder of transformers.
-
-    Returns:
-        None for a run's folder, and where there is nothing.
-    """
+    """A file of weights, or the one in a folder of transformers; None where there is none."""
     path = pathlib.Path(path)
     if path.is_file():
         return path

@@ -33,10 +33,6 @@ _LEAVES = {
 def to_torch(module: nn.Module, variables: PyTree) -> State:
     """A state dict with the names and layouts of torchvision (ResNet) or timm (ViT).
 
-    Args:
-        module: the backbone, of a kind that these libraries have.
-        variables: its "params" and "batch_stats".
-
     Returns:
         Arrays by name, float32; a ResNet's counters of batches are int64 zeros. A fixed
         position embedding is written as the parameter that timm has in its place.
@@ -58,14 +54,7 @@ def to_torch(module: nn.Module, variables: PyTree) -> State:
 
 
 def names_of(module: nn.Module, naming: str | None = None) -> tuple[str, Table]:
-    """How a library calls the parameters of a backbone.
-
-    Args:
-        module: the backbone.
-        naming: one of `NAMINGS`; by default the library whose names ours follow.
-
-    Returns:
-        The naming and its names.
+    """A naming, by default that of the library whose names ours follow, and its names.
 
     Raises:
         UserError: the naming is unknown, or the library has no such network.
@@ -83,13 +72,10 @@ def names_of(module: nn.Module, naming: str | None = None) -> tuple[str, Table]:
 
 
 def rename(module: nn.Module, state: State, naming: str) -> State:
-    """A state dict of `to_torch` in the names of another library.
+    """A state dict of `to_torch` in the names of another library, one of `NAMINGS`.
 
-    Args:
-        module: the backbone.
-        state: from `to_torch`.
-        naming: one of `NAMINGS`: "huggingface" is `ResNetModel` or `ViTModel` of
-            transformers, "detectron2" its ResNet backbone (as MoCo's converter writes).
+    "huggingface" is `ResNetModel` or `ViTModel` of transformers, "detectron2" its ResNet
+    backbone (as MoCo's converter writes).
 
     Raises:
         UserError: the naming is unknown, or the library has no such network.
@@ -106,14 +92,9 @@ def rename(module: nn.Module, state: State, naming: str) -> State:
 
 
 def from_torch(module: nn.Module, state: Mapping[str, np.ndarray]) -> PyTree:
-    """The variables of a backbone from such a state dict.
+    """The variables of a backbone, float32 of NumPy, from such a state dict.
 
-    Args:
-        module: the backbone that they are for.
-        state: arrays by torchvision's or timm's names; further names are ignored.
-
-    Returns:
-        "params" and "batch_stats", float32 NumPy arrays.
+    Names that the backbone has not are ignored.
 
     Raises:
         ValueError: names are missing, shapes differ, or a number is not finite.

@@ -142,11 +142,7 @@ def _parse(text: Any) -> dict[str, Any]:
 
 
 def import_torch():
-    """PyTorch, which only its own files need.
-
-    Raises:
-        UserError: it is not installed, or too old.
-    """
+    """PyTorch, which only its own files need; UserError if it is missing or too old."""
     try:
         import torch
 

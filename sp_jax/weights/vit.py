@@ -57,14 +57,11 @@ def fixed(module: ViT) -> State:
 
 
 def simplify(state: State) -> State:
-    """The same features by weights that a ViT here has, too.
+    """The same features by weights that a ViT here has, too; all by timm's names.
 
     - LayerScale (DINOv2, DeiT III): a branch's output times gamma is the output of its last
       layer with scaled weights.
     - Positions of the patches alone (DeiT III): that of the class token is zero.
-
-    Args:
-        state: arrays by timm's names.
     """
     simple = dict(state)
     for name in state:

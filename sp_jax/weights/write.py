@@ -64,9 +64,6 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
             `model.safetensors`, `config.json` and `preprocessor_config.json` are written.
         naming: one of `NAMINGS`.
 
-    Returns:
-        The path.
-
     Raises:
         UserError: the suffix or the naming does not fit, or PyTorch is missing.
         OSError: it cannot be written; what was there before is untouched.

@@ -14,13 +14,9 @@ _CELLS = (4, 8, 16, 32, 64)  # of the noise: how many along the longer side
 
 
 class Draws:
-    """Random numbers from raw bits of PCG64, which NumPy keeps the same in all versions.
+    """Random numbers from raw bits of PCG64, which NumPy keeps the same in all versions."""
 
-    Args:
-      seed: integers of at least 0.
-    """
-
-    def __init__(self, *seed: int):
+    def __init__(self, *seed: int):  # of at least 0
         self._bits = np.random.PCG64(list(seed))
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
@@ -39,10 +35,7 @@ class Draws:
 
 
 def background(draws: Draws, height: int, width: int) -> np.ndarray:
-    """A pattern of two colours, with noise of all scales on it: uint8 [height, width, 3].
-
-    It is plain, a gradient, stripes or a checkerboard in any direction.
-    """
+    """A plain colour, a gradient, stripes or a checkerboard, in noise: uint8 [h, w, 3]."""
     first, second = draws.bytes((2, 3)).astype(np.float64)
     share = _pattern(draws, height, width)[..., None]
     strength = draws.uniform(0.1, 1.0)

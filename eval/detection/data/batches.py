@@ -34,10 +34,7 @@ class Batches:
 
     The images of a batch are all upright or all not, as Detectron2 groups them. An epoch
     shuffles both groups, cuts them into batches (what is left is dropped), and shuffles
-    these. Images without an object are left out.
-
-    Raises:
-      UserError: at construction, if a value does not fit.
+    these. Images without an object are left out. A wrong value raises UserError.
     """
 
     store: BoxStore
@@ -99,11 +96,7 @@ class Batches:
         return self._order(epoch)[place]
 
     def batch(self, step: int, part: slice = slice(None)) -> Batch:
-        """The batch of a step >= 0, without end.
-
-        Args:
-          step: number of the step.
-          part: which of the B images.
+        """The batch of a step >= 0, without end; `part` chooses b of its B images.
 
         Returns:
           "image" uint8 [b, H, W, 3]; "size" int32 [b, 2], height and width of the image in
@@ -159,11 +152,7 @@ def _load(store: BoxStore, rows: np.ndarray, size: Size, flips: np.ndarray) -> B
 def make_dataset(
     batches: Batches, process_index: int = 0, process_count: int = 1
 ) -> grain.MapDataset:
-    """Batches as `stream.make_dataset` makes them: `dataset[step]` is a process's share.
-
-    Raises:
-      UserError: the processes cannot share the batch.
-    """
+    """Batches as `stream.make_dataset` makes them, with its errors: shares of each step."""
     mine = share_of(batches.batch_size, process_index, process_count)
     return grain.MapDataset.range(sys.maxsize).map(
         lambda step: batches.batch(int(step), mine)
@@ -171,15 +160,10 @@ def make_dataset(
 
 
 def test_batches(store: BoxStore, batch_size: int, size: Size) -> Iterator[Batch]:
-    """All images once, those that are upright last; batches of one shape each.
+    """All images once, those that are upright last: "image", "size", "index" as in `Batches`.
 
-    Args:
-      store: the images.
-      batch_size: images of a batch; the last one is filled up with index -1.
-      size: height and width of the arrays, turned for upright images.
-
-    Yields:
-      "image", "size" and "index" as `Batches.batch` returns them.
+    A batch has one shape, `size` (height and width), turned for upright images. The last one
+    is filled up with index -1.
     """
     for upright in (False, True):
         rows = np.flatnonzero(store.upright == upright)

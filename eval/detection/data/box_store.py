@@ -49,13 +49,10 @@ class BoxStore:
         return self.sizes[:, 0] > self.sizes[:, 1]
 
     def read(self, row: int) -> np.ndarray:
-        """Decode an image: uint8 [h, w, 3].
-
-        It is not turned as EXIF says: boxes are those of the pixels as they are stored.
+        """Decode an image: uint8 [h, w, 3], not turned as EXIF says, for its boxes are not.
 
         Raises:
-          UserError: the file is missing or damaged, or has another size than its
-            annotation says.
+          UserError: it is missing or damaged, or has another size than its annotation says.
         """
         image_name = f"{self.name}: image {self.ids[row]}"
         try:
@@ -82,11 +79,7 @@ class BoxStore:
 
 
 def check_size(image: str, size: tuple[int, int], annotated: tuple[int, int]) -> None:
-    """Check the width and height of an image against its annotation's height and width.
-
-    Raises:
-      UserError: they differ.
-    """
+    """UserError unless an image's width and height are its annotation's height and width."""
     if size != annotated[::-1]:
         raise UserError(
             f"{image} is {size[0]} x {size[1]} pixels, but its annotation says "
@@ -102,11 +95,7 @@ def make_store(
     annotations: Sequence[Annotation],
     encoded: Callable[[int], bytes],
 ) -> BoxStore:
-    """Put annotations together.
-
-    Raises:
-      UserError: there is no image, or a box is empty or outside of its image.
-    """
+    """Put annotations together; UserError without any, or if a box is empty or outside."""
     if not annotations:
         raise UserError(f"{name} has no images in {split}.")
     number = {class_name: i for i, class_name in enumerate(class_names)}

@@ -65,17 +65,13 @@ class Scene(NamedTuple):
 
 
 class Composer:
-    """Composes scenes.
-
-    Attributes:
-      rows: for "train" and "test", class to the rows of its drawings.
-    """
+    """Composes scenes."""
 
     def __init__(self):
         meta = emoji.scan().meta()
         category = np.asarray(meta["attribute_names"]["category"])
         category = category[meta["attributes"]["category"]]  # of each drawing
-        self.rows = {}
+        self.rows = {}  # for "train" and "test", class to the rows of its drawings
         for split, whole in _DRAWINGS.items():
             rows = np.asarray(meta["splits"][whole])
             self.rows[split] = {
@@ -126,16 +122,10 @@ class Composer:
 
 
 def write(out: pathlib.Path, train: int, test: int, seed: int) -> None:
-    """Write scenes in the layout that `voc` describes; the folder is whole or absent.
-
-    Args:
-      out: the folder, new or empty.
-      train: number of training scenes.
-      test: number of test scenes.
-      seed: at least 0.
+    """Write so many scenes in the layout that `voc` describes; the folder is whole or absent.
 
     Raises:
-      UserError: a value is out of range, or the folder holds something.
+      UserError: a number or the seed is out of range, or the folder holds something.
     """
     if min(train, test) < 1:
         raise UserError("There must be at least one scene for training and for test.")
@@ -162,14 +152,7 @@ def write(out: pathlib.Path, train: int, test: int, seed: int) -> None:
 
 
 def make_once(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """The folder of the store "scenes" below `data_dir`, made where it is not there.
-
-    Args:
-      data_dir: see `prepared_images.data_root`.
-
-    Raises:
-      UserError: the disk cannot hold it.
-    """
+    """The folder of the store "scenes", made if it is missing; UserError on a full disk."""
     drawings = hashlib.sha256(emoji.ARCHIVE.read_bytes()).hexdigest()
     key = f"{_VERSION} {drawings} {TRAIN} {TEST} {SEED}"
     key = hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -25,12 +25,7 @@ _DECIMALS = 3  # float32 of TFDS holds pixels to some 0.00003.
 
 
 def open_tfds(name: str, dataset: str, split: str) -> BoxStore:
-    """The images of splits of VOC.
-
-    Args:
-      name: of the store.
-      dataset: "voc", "voc/2007" or "voc/2012".
-      split: see the top of this file.
+    """The images of splits of VOC; `dataset` is "voc", "voc/2007" or "voc/2012".
 
     Raises:
       UserError: the split is unknown or has no boxes, or the set is not prepared.

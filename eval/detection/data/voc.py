@@ -29,15 +29,11 @@ _LAYOUT = "it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt"
 
 
 def open_folder(name: str, path: str, split: str) -> BoxStore:
-    """Open splits of a folder in VOC's layout.
+    """Open splits of VOCdevkit, with folders of years in it, or of one of these.
 
-    The classes are VOC's twenty; where any annotation of the folder has another one, those
-    of all annotations, in alphabetical order. So they are the same in every split.
-
-    Args:
-      name: of the store.
-      path: VOCdevkit, with folders of years in it; or one of these.
-      split: YEAR/SPLIT, or SPLIT where there is one year; several with + between.
+    A split is YEAR/SPLIT, or SPLIT where there is one year; several have + between. The classes
+    are VOC's twenty; where any annotation of the folder has another one, those of all
+    annotations, in alphabetical order. So they are the same in every split.
 
     Raises:
       UserError: a file is missing or wrong.

@@ -21,11 +21,7 @@ _FLAGS |= {"": False, "0": False, "false": False, "no": False}
 
 
 def read_annotation(path: pathlib.Path) -> Annotation:
-    """Read one file of annotations.
-
-    Raises:
-      UserError: it is missing, or not as VOC's.
-    """
+    """Read one file of annotations; UserError if it is missing, or not as VOC's."""
     try:
         root = _parse(path.read_bytes())
         height, width = (_number(root, f"size/{side}") for side in ("height", "width"))

@@ -25,14 +25,10 @@ def make_anchors(
     sizes: Sequence[float],
     ratios: Sequence[float],
 ) -> np.ndarray:
-    """Boxes of several sizes and shapes around the positions of a map.
+    """Boxes of several sizes and shapes around the positions of a map [height, width].
 
-    Args:
-        height: rows of the map.
-        width: its columns.
-        stride: pixels of the image from one position to the next. The first is at 0, 0.
-        sizes: square roots of the areas, in pixels.
-        ratios: heights over widths.
+    The first position is at 0, 0, the next one `stride` pixels of the image from it. Sizes are
+    square roots of the areas, in pixels; ratios are heights over widths.
 
     Returns:
         float32 [height * width * A, 4] with A = len(sizes) * len(ratios): by row, column,
@@ -80,12 +76,9 @@ def iou(a: jax.Array, b: jax.Array) -> jax.Array:
 def encode(
     boxes: jax.Array, anchors: jax.Array, weights: Weights = (1, 1, 1, 1)
 ) -> jax.Array:
-    """What `decode` needs to make the boxes of the anchors: deltas [..., 4].
+    """What `decode` needs to make boxes [..., 4] of anchors [..., 4]: deltas [..., 4].
 
-    Args:
-        boxes: [..., 4].
-        anchors: [..., 4].
-        weights: the deltas of x, y, width and height are multiplied by these.
+    Those of x, y, width and height are multiplied by the weights.
 
     Source: Girshick et al. 2014, appendix C, https://arxiv.org/abs/1311.2524
     """

@@ -39,7 +39,6 @@ class Detector(NamedTuple):
     A training batch has "image" uint8 [B, H, W, 3], each image in the top left corner;
     "size" int32 [B, 2], its height and width; "boxes" float32 [B, M, 4] in pixels; and
     "label" int32 [B, M], -1 where there is no box.
-
     """
 
     # `init(key, images) -> (params, state)`; of the images [B, H, W, 3] only the shape
@@ -58,17 +57,10 @@ class Detector(NamedTuple):
 def make_detector(
     backbone: nn.Module, num_classes: int, mean: Colour, std: Colour, settings: Settings
 ) -> Detector:
-    """Make Faster R-CNN around a backbone.
+    """Make Faster R-CNN around a backbone that has a map (`sp_jax.models.Facts.stride`).
 
-    Args:
-        backbone: one of `sp_jax.models` that has a map (`Facts.stride`).
-        num_classes: classes of objects, without the background.
-        mean: of each channel of values in [0, 1], subtracted from the images.
-        std: of each channel, divided by.
-        settings: what is matched, sampled and kept.
-
-    Raises:
-        ValueError: the backbone has no map.
+    `num_classes` does without the background. Mean and standard deviation of each channel are
+    those of values in [0, 1]. ValueError if the backbone has no map.
     """
     shapes = settings.anchor_sizes, settings.anchor_ratios
     anchors_each = len(shapes[0]) * len(shapes[1])
@@ -170,11 +162,8 @@ def make_detector(
 def normalize(images: jax.Array, size: jax.Array, mean: Colour, std: Colour):
     """Normalise images uint8 [B, H, W, 3] to float32; the padding becomes 0, the mean.
 
-    Args:
-        images: each in the top left corner, the rest padding.
-        size: height and width of what is not padding, int32 [B, 2].
-        mean: of each channel of values in [0, 1].
-        std: of each channel.
+    `size` int32 [B, 2] is the height and width of what is in the top left corner; mean and
+    standard deviation of each channel are those of values in [0, 1].
     """
     height, width = images.shape[1:3]
     x = (images.astype(jnp.float32) / 255 - np.float32(mean)) / np.float32(std)
@@ -199,15 +188,7 @@ def _by_parts(function: Callable[[jax.Array], PyTree], rois: jax.Array) -> PyTre
 def load_backbone(
     params: PyTree, state: PyTree, variables: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """Put a trained backbone into a new detector.
-
-    Args:
-        params: from `Detector.init`.
-        state: from `Detector.init`.
-        variables: "params" and "batch_stats" of the backbone of a checkpoint.
-
-    Returns:
-        The parameters and the state with the backbone's variables.
+    """Put "params" and "batch_stats" of a trained backbone into what `Detector.init` gave.
 
     Raises:
         ValueError: a variable is missing, unknown or has another shape.

@@ -47,10 +47,7 @@ class FasterRCNN(nn.Module):
     """Backbone, region proposals and box head; `make_detector` puts them together.
 
     The backbone's variables stay under "backbone", with the names that they have in a
-    checkpoint.
-
-    Raises:
-        ValueError: at construction, if the backbone gives no map.
+    checkpoint. ValueError at construction if it gives no map.
     """
 
     # It gives a map (`sp_jax.models.Facts`): a `ResNet`, or a `ViT` with `tokens="map"`.
@@ -95,10 +92,8 @@ class FasterRCNN(nn.Module):
     def features(self, images: jax.Array, train: bool) -> jax.Array:
         """Map normalised images [B, H, W, 3] to a map [B, H/stride, W/stride, C].
 
-        Its sides are rounded up, and it has the compute dtype of the backbone.
-
-        Raises:
-            ValueError: patches of a vision transformer do not divide the images.
+        Its sides are rounded up, and it has the compute dtype of the backbone. ValueError if
+        patches of a vision transformer do not divide the images.
         """
         return self.backbone.trunk(images, train)
 
@@ -107,11 +102,9 @@ class FasterRCNN(nn.Module):
         return self.rpn(features)
 
     def classify(self, crops: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Scores and deltas of boxes, from their parts of the map.
+        """Scores and deltas of boxes, from parts [R, pool_size, pool_size, C] of the map.
 
-        Args:
-            crops: [R, pool_size, pool_size, C].
-            train: normalise by the statistics of all crops, and update the running ones.
+        In training it normalises by the statistics of all crops, and updates the running ones.
 
         Returns:
             Logits float32 [R, num_classes + 1], of which the last is the background's, and

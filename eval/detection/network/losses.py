@@ -13,13 +13,10 @@ from eval.detection.network.matching import FOREGROUND, IGNORED
 def rpn_loss(
     logits: jax.Array, deltas: jax.Array, kind: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Losses of the sampled anchors of all images.
+    """Losses of the sampled anchors of all images, from logits [..., n] of being an object.
 
-    Args:
-        logits: float32 [..., n], of being an object.
-        deltas: float32 [..., n, 4].
-        kind: int32 [..., n], of `matching`; ignored ones count only in the denominator.
-        targets: float32 [..., n, 4], the deltas of the matched objects.
+    `kind` int32 [..., n] is that of `matching`; the float32 deltas, and as targets those of the
+    matched objects, are [..., n, 4].
 
     Returns:
         Cross-entropy of the objectness, and L1 of the foreground's deltas: sums over the
@@ -42,12 +39,9 @@ def box_head_loss(
 ) -> tuple[jax.Array, jax.Array]:
     """Losses of the sampled proposals of all images.
 
-    Args:
-        logits: float32 [R, K + 1], of K classes and the background.
-        deltas: float32 [R, K, 4], of each class.
-        kind: int32 [R], of `matching`.
-        classes: int32 [R], of the matched objects; only those of the foreground count.
-        targets: float32 [R, 4], the deltas of the matched objects.
+    Float32 logits [R, K + 1] are of K classes and the background, deltas [R, K, 4] of each
+    class; `kind` int32 [R] is that of `matching`; classes int32 [R] and targets float32 [R, 4],
+    which are deltas, are the matched objects', and count for the foreground only.
 
     Returns:
         Cross-entropy of the classes, and L1 of the deltas of the foreground's class.

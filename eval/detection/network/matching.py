@@ -9,16 +9,12 @@ FOREGROUND, BACKGROUND, IGNORED = 1, 0, -1
 def match(
     iou: jax.Array, valid: jax.Array, low: float, high: float, allow_low_quality: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Give each of N boxes the object that it overlaps most.
+    """Give each of N boxes the object that it overlaps most, by its IoU [G, N] with G objects.
 
-    Args:
-        iou: [G, N], of G objects with the boxes.
-        valid: bool [G]; the others are padding.
-        low: a smaller IoU makes a box background.
-        high: this IoU makes it foreground; what is between is ignored.
-        allow_low_quality: the boxes that overlap an object more than all others do are
-            foreground, too, however little that is. They keep the object that they
-            themselves overlap most.
+    Those not `valid`, bool [G], are padding. An IoU below `low` makes a box background,
+    `high` makes it foreground; what is between is ignored. With `allow_low_quality` boxes that
+    overlap an object more than all others do are foreground, too, however little that is. They
+    keep the object that they themselves overlap most.
 
     Returns:
         int32 [N], the object; and int32 [N], 1 for foreground, 0 for background, -1 for
@@ -37,13 +33,9 @@ def match(
 def sample(
     key: jax.Array, kind: jax.Array, count: int, fraction: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw boxes for a loss, without replacement.
+    """Draw boxes for a loss, without replacement, by their kind int32 [N] from `match`.
 
-    Args:
-        key: of the draw.
-        kind: int32 [N], from `match`.
-        count: how many.
-        fraction: share of them that is foreground at most; background fills up.
+    `fraction` of them at most is foreground; background fills up.
 
     Returns:
         int32 [count], numbers of boxes, foreground first; and int32 [count], their kind.

@@ -17,17 +17,13 @@ def nms(
 ) -> tuple[jax.Array, jax.Array]:
     """Keep boxes by falling score, without those that overlap a kept one too much.
 
+    Of boxes float32 [N, 4] with scores float32 [N] and classes int32 [N] those of one class
+    suppress each other, by an IoU above the threshold. Of equal scores the first counts as
+    higher; boxes with -inf are never kept.
+
     The boxes are decided in blocks; those of a block are compared with all that were kept
     before, and then with each other until nothing changes. It ends as soon as `count` are
     kept. The largest array has N x 256 numbers.
-
-    Args:
-        boxes: float32 [N, 4].
-        scores: float32 [N]; boxes with -inf are never kept. Of equal scores the first
-            counts as higher.
-        classes: int32 [N]; only boxes of one class suppress each other.
-        threshold: a larger IoU suppresses.
-        count: how many to keep.
 
     Returns:
         int32 [count], numbers of the kept boxes by falling score, and bool [count], false

@@ -12,21 +12,15 @@ import jax.numpy as jnp
 def roi_align(
     features: jax.Array, boxes: jax.Array, scale: float, size: int
 ) -> jax.Array:
-    """Interpolate the part of a map inside of each box.
+    """Interpolate the part of a map [H, W, C] inside of each box: [R, size, size, C].
 
     torchvision's `roi_align` with `aligned=True` and adaptive sampling: a bin has as many
     samples in a row and in a column as positions, rounded up; at most what a box as large
     as the map needs. The intermediate array has R * size * W * C numbers: for many boxes
-    on a large map go part by part, with `jax.lax.map`.
+    on a large map go part by part, with `jax.lax.map`. The dtype is that of the features.
 
-    Args:
-        features: [H, W, C].
-        boxes: [R, 4] in pixels of the image. They get no gradient.
-        scale: positions of the map a pixel, such as 1 / 16.
-        size: bins in a row and in a column.
-
-    Returns:
-        [R, size, size, C] in the dtype of the features.
+    Boxes [R, 4] are in pixels of the image and get no gradient; `scale` is how many positions
+    of the map a pixel is, such as 1 / 16.
 
     Source: He et al. 2017, https://arxiv.org/abs/1703.06870
     """

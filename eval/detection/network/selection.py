@@ -26,17 +26,11 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 class Settings:
     """What is matched, sampled and kept. The defaults are Detectron2's for R50-C4.
 
-    Raises:
-        ValueError: a number cannot be what its name says.
+    A number that cannot be what its name says raises ValueError.
     """
 
-    anchor_sizes: tuple[float, ...] = (
-        32,
-        64,
-        128,
-        256,
-        512,
-    )  # roots of areas, in pixels
+    # Square roots of areas, in pixels.
+    anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height over width
     # An anchor whose largest IoU with a box is below the first is background, one from the
     # second on foreground; it is ignored between them.
@@ -53,9 +47,7 @@ class Settings:
     head_samples: int = 512
     head_foreground: float = 0.25  # largest share of foreground among them
     min_score: float = 0.05  # detections have a larger one
-    nms_iou: float = (
-        0.5  # of two of a class that overlap by more, the better one is kept
-    )
+    nms_iou: float = 0.5  # as `rpn_nms_iou`, of two of a class
     # Best pairs of box and class of each image that go into this suppression. Detectron2 has
     # no limit, but here sizes are fixed. With four for each proposal it is exact unless more
     # have a score above `min_score`; the worst ones are then lost, and they matter only
