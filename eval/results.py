@@ -8,7 +8,7 @@ import pathlib
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.evaluator import Evaluator, Number
 from sp_jax.errors import UserError
@@ -177,3 +177,10 @@ def evaluate_once(
                 return written
     result = evaluate(extractor, step)
     return read_result(write_result(folder, name, result, **about))
+
+
+class Result(NamedTuple):
+    name: str
+    path: pathlib.Path
+    content: dict
+    untrained: bool

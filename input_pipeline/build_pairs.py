@@ -77,7 +77,7 @@ def semantic_table(store: ImageStore) -> PairTable:
     else:
         table = pairing.folder_pairs(store)
     if classes is not None:
-        table = pairing.of_classes(table, classes)
+        table = pairing.of_classes(table, classes, store)
     if _PER_CLASS.value:
         table = pairing.subset(table, _PER_CLASS.value, **small)
     return table

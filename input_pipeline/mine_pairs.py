@@ -12,12 +12,14 @@ where the store has labels, they are compared with them: OUT-precision.png. The 
 column `score`, the best pair first. Train with --config.data.pairs=OUT.
 """
 
+import hashlib
 import pathlib
+from typing import Any
 
 import numpy as np
 from absl import flags
 
-from input_pipeline.mining import handmade_features, mutual_neighbours
+from input_pipeline.mining import encoder, handmade_features, mutual_neighbours
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore
@@ -50,7 +52,7 @@ def mine() -> None:
     if _WITHIN.value:
         groups += store.target(_WITHIN.value)[0]
     blank = summary.blank(store, np.arange(len(store)))
-    features = find_features(store)
+    features, made_by = find_features(store)
     blank |= ~features.any(axis=1)  # To a row of zeros there is no cosine.
     if len(store) - blank.sum() < 2:
         raise UserError(
@@ -76,9 +78,18 @@ def mine() -> None:
     first, second, score = first[~copies], second[~copies], score[~copies]
     taken = mutual_neighbours.limit_uses(first, second, _USES.value)
     first, second, score = first[taken], second[taken], score[taken]
-    encoder = _CHECKPOINT.value or _FEATURES.value or "shapes and colours"
-    source = f"mutual {_NEIGHBOURS.value} nearest neighbours by {encoder}"
-    table = PairTable.of(store, first, second, source)
+    named = _CHECKPOINT.value or _FEATURES.value or "shapes and colours"
+    source = f"mutual {_NEIGHBOURS.value} nearest neighbours by {named}"
+    recipe = {
+        "by": "mined",
+        "neighbours": _NEIGHBOURS.value,
+        "min_similarity": _LEAST.value,
+        "max_similarity": _MOST.value,
+        "max_uses": _USES.value,
+        "within": _WITHIN.value,
+        "encoder": made_by,
+    }
+    table = PairTable.of(store, first, second, source, recipe)
     numbers = {
         "blank_images_left_out": int(blank.sum()),
         "near_duplicates_left_out": int(copies.sum()),
@@ -94,8 +105,8 @@ def mine() -> None:
     summary.write_table(out, table, store, score, **numbers)
 
 
-def find_features(store: ImageStore) -> np.ndarray:
-    """Features of every image of the store."""
+def find_features(store: ImageStore) -> tuple[np.ndarray, dict[str, Any]]:
+    """Features of every image of the store, and what made them, as JSON."""
     if _CHECKPOINT.value and _FEATURES.value:
         raise UserError("Give --checkpoint or --features, not both.")
     if _CHECKPOINT.value:
@@ -103,7 +114,9 @@ def find_features(store: ImageStore) -> np.ndarray:
         import sp_jax
         from sp_jax.features import Extractor
 
-        return Extractor(sp_jax.load(_CHECKPOINT.value)).extract(store)
+        backbone = sp_jax.load(_CHECKPOINT.value)
+        features = Extractor(backbone).extract(store)
+        return features, encoder.describe(backbone, _CHECKPOINT.value)
     if not _FEATURES.value:
         if store.images.shape[1] < 16:
             raise UserError(
@@ -111,8 +124,10 @@ def find_features(store: ImageStore) -> np.ndarray:
             )
         parts = np.array_split(np.arange(len(store)), len(store) // _CHUNK + 1)
         describe = handmade_features.hog_and_colour
-        return np.concatenate([describe(store.read(rows)) for rows in parts])
-    return mutual_neighbours.read_features(_FEATURES.value, len(store))
+        features = np.concatenate([describe(store.read(rows)) for rows in parts])
+        return features, {"descriptor": describe.__name__}
+    features = mutual_neighbours.read_features(_FEATURES.value, len(store))
+    return features, {"features": hashlib.sha256(features).hexdigest()}
 
 
 def draw_precision(

@@ -14,6 +14,10 @@ from ml_collections.config_dict import placeholder
 from sp_jax.errors import UserError
 from sp_jax.registry import describe_mistake
 
+# Sections whose keys are not fixed: a method's options, a backbone's, the evaluators, a
+# detector's.
+OPEN_SECTIONS = ("method_options", "model", "evals", "detector")
+
 
 def get_config() -> ml_collections.ConfigDict:
     """The paper's frame: ResNet-50, 64 px, batch 256, 200 epochs."""

@@ -67,7 +67,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     meta = {
         "config": plain,
         "run": run_size._asdict(),
-        "pairs": {"digest": pairs.table.digest, "store": pairs.table.fingerprint},
+        "pairs": pairs.table.info(),
         "versions": versions(),
         "modules": registry.folders([config.method, config.model.name]),
     }

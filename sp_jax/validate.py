@@ -5,13 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sp_jax import cli
-from sp_jax.config import flatten, get_config
+from sp_jax.config import OPEN_SECTIONS, flatten, get_config
 from sp_jax.domains import TRAINING, check_domains
 from sp_jax.errors import UserError
-
-# Sections whose keys are not fixed: a method's options, a backbone's, the evaluators, a
-# detector's.
-OPEN_SECTIONS = ("method_options", "model", "evals", "detector")
 
 
 def check_keys(

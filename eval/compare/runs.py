@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from input_pipeline.pairs.info import pairs_info
+from input_pipeline.pairs.training import pairs_info
 
 from eval.results import RESULTS, run_folder
 from sp_jax.errors import UserError
@@ -108,9 +108,7 @@ def read_run(path: str | os.PathLike) -> Run:
     config = meta["config"] if meta else read_config(folder)
     lines = [] if steps else writer.read_metrics(folder)
     step = steps[-1] if steps else lines[-1]["step"] if lines else 0
-    pairs = meta.get("pairs", {})
-    if "recipe" not in pairs:
-        pairs = pairs_info(folder)
+    pairs = pairs_info(folder, meta.get("pairs"))
     run = meta.get("run", {})
     versions = meta.get("versions", {})
     return describe(path, config, pairs, step, run.get("total_steps"), versions)

@@ -92,7 +92,10 @@ class Curation:
         if not which.any():
             raise UserError("No pair has been accepted yet.")
         table = dataclasses.replace(self.table, second=self.second)
-        return table.take(which, f"curated ({which.sum()} of {len(which)} accepted)")
+        how = f"curated ({which.sum()} of {len(which)} accepted)"
+        table = table.take(which, how)
+        recipe = {"by": "curated", "digest": table.digest}
+        return dataclasses.replace(table, recipe=recipe)
 
     def class_name(self, label: int) -> str:
         """The name of a class id, as the page shows it."""

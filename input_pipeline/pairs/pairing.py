@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from input_pipeline import text_files
+from input_pipeline.pairs.origin import digest_names
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
@@ -53,19 +54,22 @@ def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTabl
     source = f"semantic pairs, rounds={rounds}, seed={seed}"
     if alone:
         source += f"; {alone} images alone in their class left out"
-    return PairTable.of(store, *np.concatenate(parts, axis=1), source)
+    recipe = {"by": "labels", "rounds": rounds}
+    return PairTable.of(store, *np.concatenate(parts, axis=1), source, recipe)
 
 
 def own_pairs(store: ImageStore) -> PairTable:
     """Pair each image with itself: augmentation pairs of a store without labels."""
     rows = np.arange(len(store))
-    return PairTable.of(store, rows, rows, "each image with itself")
+    source = "each image with itself"
+    return PairTable.of(store, rows, rows, source, {"by": "images"})
 
 
 def augmented_pairs(table: PairTable) -> PairTable:
     """As many pairs of each first image with itself: what to compare a semantic table with."""
     source = f"augmentation pairs matched to: {table.source}"
-    return dataclasses.replace(table, second=table.first, source=source)
+    recipe = {"by": "augmented", "match": "first", "of": table.recipe}
+    return dataclasses.replace(table, second=table.first, source=source, recipe=recipe)
 
 
 def only_shown(
@@ -123,8 +127,9 @@ def class_pairs(
     if pairs_per_class < 0:
         raise UserError(f"pairs_per_class must not be negative: {pairs_per_class}.")
     circles = _circles(store.labels, seed)
+    chosen = None if classes is None else [int(c) for c in classes]
     parts, small = [], 0
-    for c in circles if classes is None else map(int, classes):
+    for c in circles if chosen is None else chosen:
         circle = circles.get(c, np.zeros(0, int))
         count = len(circle)
         wanted = pairs_per_class or count // 2
@@ -144,7 +149,10 @@ def class_pairs(
     source = f"{wanted} a class, {len(parts)} classes, seed={seed}"
     if small:
         source += f"; {small} classes have fewer"
-    return PairTable.of(store, *np.concatenate(parts, axis=1), source)
+    recipe = {"by": "labels", "pairs_per_class": pairs_per_class, "classes": None}
+    if chosen is not None:
+        recipe["classes"] = digest_names(store.class_names[c] for c in chosen)
+    return PairTable.of(store, *np.concatenate(parts, axis=1), source, recipe)
 
 
 def _circles(labels: np.ndarray, seed: int) -> dict[int, np.ndarray]:
@@ -201,13 +209,18 @@ def folder_pairs(store: ImageStore) -> PairTable:
                 "2: put the two images of each pair into a folder of their own."
             )
     first, second = np.array(list(groups.values())).T
-    return PairTable.of(store, first, second, "two images a folder")
+    return PairTable.of(store, first, second, "two images a folder", {"by": "folders"})
 
 
-def of_classes(table: PairTable, classes: Iterable[int]) -> PairTable:
+def of_classes(
+    table: PairTable, classes: Iterable[int], store: ImageStore
+) -> PairTable:
     """The pairs of some classes."""
-    which = np.isin(table.label, list(classes))
-    return table.take(which, "the pairs of chosen classes of")
+    classes = list(classes)
+    names = digest_names(store.class_names[c] for c in classes)
+    recipe = {"by": "classes", "classes": names, "of": table.recipe}
+    which = np.isin(table.label, classes)
+    return table.take(which, "the pairs of chosen classes of", recipe)
 
 
 def subset(
@@ -228,7 +241,9 @@ def subset(
             )
         kept.append(rows[:pairs_per_class])
     how = f"the first {pairs_per_class} pairs a class of"
-    return table.take(np.sort(np.concatenate(kept)), how)
+    recipe = {"by": "first pairs", "pairs_per_class": pairs_per_class}
+    recipe |= {"of": table.recipe}
+    return table.take(np.sort(np.concatenate(kept)), how, recipe)
 
 
 def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> PairTable:
@@ -254,7 +269,9 @@ def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> Pai
         kept = members[: round(semantic_fraction * len(members))]
         second[kept] = table.second[kept]
     source = f"{semantic_fraction:g} semantic, seed={seed}, of: {table.source}"
-    return dataclasses.replace(table, second=second, source=source)
+    recipe = {"by": "mixed", "semantic_fraction": semantic_fraction}
+    recipe |= {"of": table.recipe}
+    return dataclasses.replace(table, second=second, source=source, recipe=recipe)
 
 
 def read_classes(path: str, store: ImageStore) -> list[int]:

@@ -8,13 +8,16 @@ and loaded again. `second == first` is an augmentation pair (two views of one im
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from input_pipeline import text_files
+from input_pipeline.pairs.origin import Recipe, read_origin
 from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -36,6 +39,8 @@ class PairTable:
       split: its split.
       fingerprint: its fingerprint.
       source: how the table was made, in words.
+      recipe: the same as JSON, see `origin`; a table of which none is given is known by its
+        digest.
 
     Raises:
       UserError: the columns differ in length, are empty, or hold negative rows.
@@ -48,6 +53,7 @@ class PairTable:
     split: str
     fingerprint: str
     source: str
+    recipe: Recipe = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the columns and make them int32, read-only."""
@@ -68,6 +74,8 @@ class PairTable:
             raise UserError(f"The pair table ({self.source}) holds no pairs.")
         if min(self.first.min(), self.second.min()) < 0:
             raise UserError("A pair table must not hold negative image indices.")
+        if not self.recipe:
+            object.__setattr__(self, "recipe", {"by": "file", "digest": self.digest})
 
     def __len__(self) -> int:
         """The number of pairs P."""
@@ -75,21 +83,44 @@ class PairTable:
 
     @classmethod
     def of(
-        cls, store: ImageStore, first: np.ndarray, second: np.ndarray, source: str
+        cls,
+        store: ImageStore,
+        first: np.ndarray,
+        second: np.ndarray,
+        source: str,
+        recipe: Recipe,
     ) -> "PairTable":
         """The table of pairs of a store, which have the labels of their first images."""
         made_for = store.name, store.split, store.fingerprint
-        return cls(first, second, store.labels[first], *made_for, source)
+        return cls(first, second, store.labels[first], *made_for, source, recipe)
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
         """The columns by name, int32 [P]."""
         return {name: getattr(self, name) for name in _COLUMNS}
 
-    def take(self, pairs: np.ndarray, how: str) -> "PairTable":
+    def take(
+        self, pairs: np.ndarray, how: str, recipe: Recipe | None = None
+    ) -> "PairTable":
         """The table of some pairs; `how` they were chosen begins its source."""
-        columns = {name: column[pairs] for name, column in self.columns.items()}
-        return dataclasses.replace(self, source=f"{how}: {self.source}", **columns)
+        new: dict[str, Any] = {name: x[pairs] for name, x in self.columns.items()}
+        new |= {"source": f"{how}: {self.source}", "recipe": recipe or {}}
+        return dataclasses.replace(self, **new)
+
+    def info(self) -> dict[str, Any]:
+        """What a checkpoint says of its pairs, as plain JSON.
+
+        Returns:
+          source and recipe; same, the share of pairs whose two images are one; digest; store,
+          the fingerprint of the images.
+        """
+        return {
+            "source": self.source,
+            "recipe": dict(self.recipe),
+            "same": float((self.first == self.second).mean()),
+            "digest": self.digest,
+            "store": self.fingerprint,
+        }
 
     @property
     def digest(self) -> str:
@@ -138,6 +169,7 @@ def save_table(
     text = io.StringIO()
     for key in _HEADER:
         text.write(f"# {key}={' '.join(str(getattr(table, key)).split())}\n")
+    text.write(f"# recipe={json.dumps(table.recipe)}\n# digest={table.digest}\n")
     text.write(text_files.csv_line(_COLUMNS if score is None else (*_COLUMNS, "score")))
     columns = zip(*table.columns.values(), strict=True)
     for row, (first, second, label) in enumerate(columns):
@@ -167,7 +199,7 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
             f"Cannot read the pair table {path} ({error}): give a CSV file with "
             f"the columns {', '.join(_COLUMNS)}."
         ) from error
-    header, rows = _read_rows(path, text_files.decode(content, path, "surrogateescape"))
+    header, rows = read_rows(path, content)
     made_for = header.get("fingerprint", store.fingerprint)
     if made_for != store.fingerprint:
         raise UserError(
@@ -214,16 +246,19 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
                 f"{where}: {store.name!r} has no class {class_name[:_SHOWN]!r}: "
                 f"{_advice(class_name)}, or leave the label empty."
             )
-    source = header.get("source", f"file {path.name}")
-    first, second = np.asarray(first, np.int32), np.asarray(second, np.int32)
-    table = PairTable.of(store, first, second, source)
-    return dataclasses.replace(table, label=label)
+    header.setdefault("source", f"file {path.name}")
+    columns = (np.asarray(column, np.int32) for column in (first, second, label))
+    made_for = store.name, store.split, store.fingerprint
+    table = PairTable(*columns, *made_for, header["source"])
+    source, recipe = read_origin(header, table.digest)
+    return dataclasses.replace(table, source=source, recipe=recipe)
 
 
-def _read_rows(
-    path: pathlib.Path, text: str
+def read_rows(
+    path: pathlib.Path, content: bytes
 ) -> tuple[dict[str, str], Iterator[tuple[int, list[str]]]]:
     """The comment lines at the top, and the rows behind them, each with its line number."""
+    text = text_files.decode(content, path, "surrogateescape")
     # Line ends stay as they are: names in quotation marks may hold some.
     lines = list(io.StringIO(text, newline=""))
     header, start = {}, 0

@@ -15,16 +15,9 @@ from sp_jax.errors import UserError
 from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 from sp_jax.train.checkpoint import newest_sound_step, read_meta
+from sp_jax.train.identity import is_free
 from sp_jax.train.writer import read_metrics
 
-# What may change between the start of a run and its resumption: nothing that touches
-# the parameters. Where the images and the table of pairs lie is told by `data.store` and
-# `data.pairs`; that they are the same is proved by their fingerprints.
-FREE_TO_CHANGE = tuple(
-    "profile evals checkpoint fsdp steps_per_call test_batch_size test_every "
-    "checkpoint_of_backbone data.dir data.store data.pairs data.placement data.prefetch "
-    "data.workers".split()
-)
 # What a file system says that knows none.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _FOLDERS = ("checkpoints", "damaged", "eval", "profile", "tensorboard")
@@ -103,8 +96,7 @@ def check_same_run(
     """Raise UserError if a run's config has changed beyond what is `FREE_TO_CHANGE`."""
     before, after = flatten(before), flatten(after)
     for name in sorted(before | after):
-        free = f"{name}.".startswith(tuple(f"{free}." for free in FREE_TO_CHANGE))
-        if free or before.get(name) == after.get(name):
+        if is_free(name) or before.get(name) == after.get(name):
             continue
         raise UserError(
             f"{workdir} holds a run with config.{name} = {before.get(name)!r}, but "

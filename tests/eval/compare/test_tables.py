@@ -3,7 +3,7 @@
 import pathlib
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.compare import tables
@@ -31,11 +31,12 @@ def a_result(name, value, protocol="k=10", images="cifar10", step=900, untrained
         "headline": ACCURACY,
         "step": 0 if untrained else step,
         "images": {images: "1a2b"},
-        "evaluator": "knn",
+        "evaluator": name,
     }
     return Result(name, PATH, content, untrained)
 
 
+@settings(deadline=None)
 @given(st.lists(CASES, min_size=1, max_size=12, unique=True))
 def test_each_number_stands_once_where_it_belongs(cases):
     runs, results = {}, {}

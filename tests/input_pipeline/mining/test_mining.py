@@ -195,6 +195,15 @@ def test_the_program(pictures, tmp_path):
     assert done.returncode == 0, done.stderr
     store = open_store(f"folder:{pictures}", image_size=32, data_dir=tmp_path / "data")
     table = pairs.load_table(out, store)
+    assert table.recipe == {
+        "by": "mined",
+        "neighbours": 4,
+        "min_similarity": -1.0,
+        "max_similarity": 1.0,
+        "max_uses": 3,
+        "within": None,
+        "encoder": {"descriptor": "hog_and_colour"},
+    }
     numbers = json.loads((tmp_path / "mined.json").read_text())
     assert numbers["near_duplicates_left_out"] == 1
     copy = store.ids.index("dog/copy.jpg"), store.ids.index("dog/5.png")

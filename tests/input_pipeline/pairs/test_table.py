@@ -238,17 +238,17 @@ def test_csv_errors(saved, make_store):
     with pytest.raises(UserError, match="lacks the column first, second, label"):
         load_table(path, store)
     lines = text.splitlines()
-    lines[6] = lines[6].replace("class0/", "class9/", 1)
+    lines[8] = lines[8].replace("class0/", "class9/", 1)
     path.write_text("\n".join(lines))
-    with pytest.raises(UserError, match=r"line 7: .*no image 'class9/\d.png'"):
+    with pytest.raises(UserError, match=r"line 9: .*no image 'class9/\d.png'"):
         load_table(path, store)
     lines = text.splitlines()
-    lines[6] = lines[6].split(",")[0]
+    lines[8] = lines[8].split(",")[0]
     path.write_text("\n".join(lines))
-    with pytest.raises(UserError, match=r"line 7: .*column second"):
+    with pytest.raises(UserError, match=r"line 9: .*column second"):
         load_table(path, store)
     lines = text.splitlines()
-    lines[6] = '"' + lines[6] + "x" * 140_000
+    lines[8] = '"' + lines[8] + "x" * 140_000
     path.write_text("\n".join(lines))
     with pytest.raises(UserError, match="quotation mark"):
         load_table(path, store)
@@ -258,7 +258,7 @@ def test_csv_errors(saved, make_store):
         load_table(path, other)
     with pytest.raises(UserError, match="made for store 'tiny'"):
         save_table(path, table, other)
-    header = "\n".join(text.splitlines()[:5])
+    header = "\n".join(text.splitlines()[:7])
     path.write_text(header)
     with pytest.raises(UserError, match="no pairs"):
         load_table(path, store)
