@@ -19,10 +19,10 @@ from absl import flags
 
 import sp_jax
 from eval import cli
+from eval.compare.runs import read_config
 from eval.plots import backbone as plots
 from eval.plots.figure import save_figure
 from eval.results import run_folder
-from eval.compare.runs import read_config
 from input_pipeline import pairs
 from input_pipeline.stores import ImageStore, open_data, open_store
 from sp_jax import cli as programs

@@ -209,8 +209,11 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for run, backbone, evaluate in zip(runs, backbones, evaluators, strict=True):
-        own = [evaluate_once(evaluate, Extractor(backbone), run.path, name)]
-        own += filter(None, [evaluate_untrained(evaluate, run.path, name)])
+        content = evaluate_once(evaluate, Extractor(backbone), run.path, name)
+        own = [Written(name, run.folder, content, False)]
+        if run.seed is not None:
+            floor = evaluate_untrained(run.path, {name: evaluate})[name]
+            own.append(Written(name, run.folder, floor, True))
         found.append((run, own))
     short = [(run, list(map(summarize, own))) for run, own in found]
     comparison = tables.compare(

@@ -285,15 +285,15 @@ def _measure(
         first = network not in known and run.seed is not None
         known.add(network)
         for entry, evaluate in evaluations:
-            own = [evaluate_once(evaluate, extractor, run.path, entry.name)]
+            name = entry.name
+            content = evaluate_once(evaluate, extractor, run.path, name)
+            results[-1].append(Result(name, run.folder, content, False))
             if first:
-                own.append(evaluate_untrained(evaluate, run.path, entry.name))
-            for result in own:
-                number = result.content["headline"][0].name
-                value = result.content["result"][number]
-                what = f"{run.path}{', untrained' if result.untrained else ''}"
-                print(f"{what}: {entry.name}: {number} {value:.4f}", flush=True)
-            results[-1] += own
+                floor = evaluate_untrained(run.path, {name: evaluate})[name]
+                results[-1].append(Result(name, run.folder, floor, True))
+            number = content["headline"][0].name
+            text = f"{run.path}: {name}: {number} {content['result'][number]:.4f}"
+            print(text, flush=True)
     return results
 
 

@@ -6,9 +6,8 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from input_pipeline.pairs.training import pairs_info
-
 from eval.results import RESULTS, run_folder
+from input_pipeline.pairs.training import pairs_info
 from sp_jax.errors import UserError
 from sp_jax.json_file import read_json
 from sp_jax.train.folders import explain_no_run
@@ -57,7 +56,7 @@ class Run(NamedTuple):
     def at(self, step: int) -> "Run":
         """The same training at another step, which counts unless it is the last one."""
         facts = {name: fact for name, fact in self.facts.items() if name != "step"}
-        if step != self.total:
+        if step != self.total and self.seed is not None:
             of = "" if self.total is None else f" of {self.total}"
             facts["step"] = f"step {step}{of}"
         return self._replace(facts=facts, step=step)

@@ -2,16 +2,24 @@
 
 import csv
 import json
+import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import eval as evals
+import sp_jax
+from configs import common
 from eval import corruptions, invariance, invariance_figure, linear_probe, report
-from eval.runs import RunFolder
+from eval.compare import tables
+from eval.compare.runs import AP, SP
+from eval.evaluator import Number
+from eval.results import Result
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor, normalize
+from tests.eval.compare.test_runs import a_run, changed
+from tests.eval.fake_run import write_run
 
 OPTIONS = dict(dataset="tiny", train_split="train", test_split="test")
 
@@ -137,6 +145,13 @@ def fake_result(offset):
     return numbers
 
 
+def a_result(numbers, name="robust", protocol="as tested"):
+    headline = (Number("occlusion/cosine"),)
+    content = {"result": numbers, "protocol": protocol, "headline": headline}
+    content |= {"step": 7, "images": {}, "evaluator": "invariance"}
+    return Result(name, pathlib.Path(), content, False)
+
+
 def test_curves_and_table():
     results = {"SP": [fake_result(0.0), fake_result(0.1)], "AP": [fake_result(-0.1)]}
     curves = invariance_figure.read_curves(results["SP"][0], "accuracy")
@@ -145,20 +160,20 @@ def test_curves_and_table():
     assert curves["texture"]["shuffle"] == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.4])
     curves = invariance_figure.read_curves(results["SP"][0], "cosine")
     assert curves["occlusion"]["patches"] == pytest.approx([1, 0.7, 0.6, 0.5, 0.4])
-    table = invariance_figure.make_table(results)
-    assert table[0] == ["measure", "change", "SP", "AP"]
-    assert len({len(row) for row in table}) == 1
-    rows = {tuple(row[:2]): row[2:] for row in table}
-    assert rows["accuracy", "none"] == ["0.850 ± 0.071", "0.700"]
-    assert rows["cosine", "texture"] == ["0.600 ± 0.071", "0.450"]
-    assert rows["cosine", "texture/shuffle"] == rows["cosine", "texture"]
+    written = [a_result(result) for result in results["SP"]]
+    first, second = (invariance_figure.summarize(x).content["result"] for x in written)
+    assert first["accuracy none"] == pytest.approx(0.8)
+    assert first["cosine texture"] == pytest.approx(0.55)
+    assert first["cosine texture/shuffle"] == first["cosine texture"]
     # (0.55 - 0.2) / (0.8 - 0.2) and (0.65 - 0.2) / (0.9 - 0.2).
-    assert rows["kept", "occlusion"][0].startswith("0.613")
-    assert ("cosine", "occlusion/patches") not in rows
+    assert first["kept occlusion"] == pytest.approx(0.5833, abs=1e-4)
+    assert second["kept occlusion"] == pytest.approx(0.6429, abs=1e-4)
+    assert "cosine occlusion/patches" not in first
     results["_$a^{$"] = [fake_result(-0.2)]
-    figure = invariance_figure.draw_figure(results)
+    figure = invariance_figure.draw_figure(results, [fake_result(-0.3)])
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == list(results)
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == [*results, "untrained"]
     assert [axis.get_title() for axis in figure.axes[:4]] == list(corruptions.FAMILIES)
     (band,) = [x for x in figure.axes[0].collections if len(x.get_paths()[0]) > 12][:1]
     heights = band.get_paths()[0].vertices[:, 1]
@@ -177,30 +192,31 @@ def test_one_command(photographs, tmp_path, monkeypatch):
             Backbone.images += len(images)
             return histogram(images)
 
-    monkeypatch.setattr(invariance_figure.sp_jax, "load", lambda path: Backbone())
+    monkeypatch.setattr(sp_jax, "load", lambda path, **options: Backbone())
     given = OPTIONS | {"images": 20}
+    config = common.get_config().to_dict()
+    runs = []
     for pairing in ("semantic", "augmented"):
-        (tmp_path / pairing).mkdir()
-        config = {"data": {"pairing": pairing}}
-        (tmp_path / pairing / "config.json").write_text(json.dumps(config))
+        config["data"]["pairing"] = pairing
+        runs.append(str(write_run(tmp_path / pairing, config)))
     out = tmp_path / "out"
-    runs = [str(tmp_path / "semantic"), str(tmp_path / "augmented")]
-    table = invariance_figure.compare(runs, [given] * 2, out)
+    comparison = invariance_figure.compare(runs, [given] * 2, out)
+    table = tables.make_table(comparison)
     with open(out / "invariance.csv") as file:
-        assert list(csv.reader(file)) == table
-    assert table[0][2:] == ["SP (semantic pairs)", "AP (augmentation pairs)"]
+        assert len(list(csv.reader(file))) == 1 + 3 * len(table[1:])
+    assert table[0][3:] == ["untrained", SP, AP]
     for name in ("invariance", "changes"):
         pixels = np.asarray(Image.open(out / f"{name}.png"))[..., :3]
         assert pixels.std() > 5
     page = (out / "invariance.html").read_text()
-    assert page.count("data:image/png;base64,") == 2 and table[1][2] in page
+    assert page.count("data:image/png;base64,") == 2 and table[1][4] in page
     written = json.loads((tmp_path / "semantic/eval/invariance.json").read_text())
     assert written["step"] == 7
-    row = next(r for r in table if r[:2] == ["cosine", "occlusion"])
-    assert row[2] == f"{written['result']['occlusion/cosine']:.3f}"
+    row = next(r for r in table if r[1] == "cosine occlusion")
+    assert row[4] == f"{written['result']['occlusion/cosine']:.3f}"
     # What is known is not measured again; another protocol is.
     seen, Backbone.images = Backbone.images, 0
-    assert invariance_figure.compare(runs, [given] * 2, out) == table
+    assert tables.make_table(invariance_figure.compare(runs, [given] * 2, out)) == table
     assert seen and Backbone.images == 0
     invariance_figure.compare(runs[:1], [given | {"seed": 1}], out)
     assert Backbone.images == seen // 2
@@ -209,16 +225,20 @@ def test_one_command(photographs, tmp_path, monkeypatch):
 
 
 def test_the_report_shows_the_figure(tmp_path):
-    def run(label, offset, **others):
-        written = {"result": fake_result(offset), "protocol": "as tested"}
-        knn = {"result": {"accuracy": 0.5}, "protocol": ""}
-        results = {"knn": knn, "robust": written} | others
-        return RunFolder(tmp_path, label, {}, [], results)
+    def run(pairing, offset, **others):
+        config = changed(set())
+        config["data"]["pairing"] = pairing
+        numbers = {"robust": fake_result(offset), "knn": {"accuracy": 0.5}} | others
+        results = [a_result(x, name, f"as {name}") for name, x in numbers.items()]
+        return report.RunFolder(a_run(pairing, config, step=7), config, [], results)
 
-    runs = [run("SP", 0.0), run("AP", 0.1)]
-    ((protocol, picture),) = report.draw_invariances(runs, tmp_path)
-    assert protocol == "as tested" and picture == tmp_path / "robust.png"
+    def draw(folders):
+        return report.draw_invariances(report.compare(folders), folders, tmp_path)
+
+    runs = [run("semantic", 0.0), run("augmented", 0.1)]
+    ((protocol, picture),) = draw(runs)
+    assert protocol == "as robust" and picture == tmp_path / "robust.png"
     assert picture.is_file()
     # A run without the evaluation has no curve to show beside the others.
-    runs.append(run("AP", 0.1, robust={"result": {"top1": 0.1}, "protocol": ""}))
-    assert report.draw_invariances(runs, tmp_path) == []
+    runs[1] = run("augmented", 0.1, robust={"top1": 0.1})
+    assert draw(runs) == []

@@ -12,7 +12,7 @@ import pytest
 
 import eval as evals
 from eval import report, suite
-from eval.runs import read_run
+from eval.compare import tables
 from eval.study import plan
 from sp_jax import main
 from sp_jax.errors import UserError
@@ -56,12 +56,13 @@ def run(folder, tmp_path_factory):
 
 
 def test_a_run_and_its_report(run):
-    read = read_run(run)
-    (number,) = read.results["mean"]["headline"]
+    read = report.read_folder(run)
+    comparison = report.compare([read])
+    number = next(row.number for row in comparison.rows if row.name == "mean")
     assert (number.name, number.better, number.percent) == ("hits", "higher", True)
     assert 0 < number.chance < 1
-    row = report.make_table([read])[1]
-    assert row[0] == "mean (hits)" and 0.05 < float(row[1]) < 1
+    row = next(row for row in tables.make_table(comparison) if row[0] == "mean")
+    assert row[1] == "hits" and all(0 < float(cell) < 1 for cell in row[2:])
     names = {name for line in read.lines for name in line}
     assert "mean/hits" in names
 
@@ -69,8 +70,9 @@ def test_a_run_and_its_report(run):
 def test_the_suite(run, tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "draw", lambda *args: [])
     kinds = ["knn", "mine.nearest_mean"]
-    table = suite.run([str(run)], ["emoji"], kinds, tmp_path)
-    assert ["emoji", "mine.nearest_mean", "category", "hits"] in [x[:4] for x in table]
+    ((dataset, table, _),) = suite.run([str(run)], ["emoji"], kinds, tmp_path)
+    assert dataset == "emoji"
+    assert ["mine_nearest_mean_emoji_category", "hits"] in [x[:2] for x in table]
     assert "nearest mean, emoji category" in (tmp_path / "suite.html").read_text()
     with pytest.raises(UserError, match="evaluator 'mine.no'"):
         suite.run([str(run)], ["emoji"], ["mine.no"], tmp_path)

@@ -13,7 +13,8 @@ from PIL import Image
 
 import sp_jax
 from eval import cka, figures, report
-from eval.runs import LABELS, read_run
+from eval.compare import tables
+from eval.compare.runs import AP, SP
 from input_pipeline.stores import open_store
 from sp_jax import main
 from sp_jax.errors import UserError
@@ -41,17 +42,23 @@ def runs(tmp_path_factory):
 
 
 def test_report(runs, tmp_path):
-    read = [read_run(workdir) for workdir in runs]
-    table = report.make_table(read)
-    assert table[0][:3] == ["evaluation", *list(LABELS.values())[:2]]
+    read = [report.read_folder(workdir) for workdir in runs]
+    comparison = report.compare(read)
+    table = tables.make_table(comparison)
+    assert table[0][2:] == ["chance", "untrained", f"{SP} (n = 2)", AP]
     numbers = [
         json.loads((workdir / "eval/knn.json").read_text())["result"]["accuracy"]
         for workdir in runs
     ]
-    row = next(row for row in table if row[0].startswith("knn"))
+    row = next(row for row in table if row[0] == "knn")
     spread = np.std(numbers[:2], ddof=1)
-    assert row[1] == f"{np.mean(numbers[:2]):.3f} ± {spread:.3f}"
-    assert row[2] == f"{numbers[2]:.3f}"
+    assert row[4] == f"{np.mean(numbers[:2]):.3f} ± {spread:.3f}"
+    assert row[5] == f"{numbers[2]:.3f}"
+    # Both seeds of the network without a step, of which one is AP's, too.
+    assert "±" in row[3]
+    difference = tables.find_differences(comparison)[0]
+    assert difference.interval.mean == pytest.approx(numbers[0] - numbers[2])
+    assert difference.word == "one seed"
     figures.draw(
         Extractor(sp_jax.load(runs[0])),
         open_store("emoji", "probe_test"),
@@ -68,11 +75,12 @@ def test_report(runs, tmp_path):
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
         assert pixels[..., :3].std() > 5
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # needs no network
+    assert "pytest" in page and "cpu" in page  # how the runs and the page were made
 
 
 def test_report_of_nothing(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
-        read_run(tmp_path)
+        report.read_folder(tmp_path)
 
 
 def test_a_checkpoint_alone_gives_the_same_number(runs):

@@ -6,13 +6,15 @@ import os
 import numpy as np
 import pytest
 
-from eval import report, suite
+from eval import report
+from eval.compare import tables
+from eval.compare.runs import read_run
 from eval.detection import figure as detection_figure
 from eval.evaluator import Number
 from eval.results import write_result
-from eval.runs import label_of, read_run
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
+from tests.eval.fake_run import write_run
 from tests.train import tiny
 
 HEADLINE = (Number("accuracy"),)
@@ -23,21 +25,14 @@ ABOUT |= {"headline": HEADLINE}
 @pytest.fixture
 def run(tmp_path):
     """A run whose accuracy could not be told."""
-    folder = tmp_path / "runs/one"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(tiny.get_config().to_dict()))
-    line = {"step": 7, "epoch": 0.1, "time": 0.0, "loss": 1.0}
-    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    folder = write_run(tmp_path / "runs/one", tiny.get_config().to_dict())
     write_result(folder, "knn", {"accuracy": np.nan}, **ABOUT)
     return folder
 
 
 def test_what_is_not_known_is_shown_as_nan(run):
-    read = read_run(run)
-    assert report.make_table([read])[1][:2] == ["knn (accuracy)", "nan"]
-    entry = suite.Entry("knn", "knn", "label", None, {})
-    results = [[{"result": {"accuracy": np.nan}, "headline": HEADLINE}]]
-    assert suite.make_table([entry], ["one"], results)[1][-1] == "nan"
+    table = tables.make_table(report.compare([report.read_folder(run)]))
+    assert table[1][0] == "knn" and table[1][-1] == "nan"
 
 
 DAMAGED = {
@@ -51,32 +46,33 @@ def test_a_damaged_file_is_named(run, name):
     for text in DAMAGED[name]:
         (run / name).write_text(text)
         with pytest.raises(UserError, match=f"one/{name}") as error:
-            read_run(run)
+            report.read_folder(run)
         assert "\n" not in str(error.value)
 
 
 def test_what_is_no_run_is_said(run, tmp_path):
     with pytest.raises(UserError, match="There is no folder .*/nothere"):
-        read_run(tmp_path / "nothere")
+        report.read_folder(tmp_path / "nothere")
     with pytest.raises(UserError, match="but a folder of runs: give one of .*runs/one"):
-        read_run(tmp_path / "runs")
+        report.read_folder(tmp_path / "runs")
     os.remove(run / "eval/knn.json")
     with pytest.raises(UserError, match="one holds no evaluated run"):
-        read_run(run)
+        report.read_folder(run)
     (run / "config.json").write_text("[]")
     with pytest.raises(UserError, match="one/config.json"):
-        label_of(run)
+        read_run(run)
 
 
 @pytest.mark.parametrize("name", ["config.json", "eval/detection.json"])
 def test_a_damaged_detection_is_named(tmp_path, name):
-    config = {"checkpoint_of_backbone": "", "fingerprints": {"test": ""}}
+    config = {"checkpoint_of_backbone": "", "seed": 0, "fingerprints": {"test": ""}}
     config |= {"batch_size": 2, "total_steps": 7, "data": {}, "optimizer": {}}
     (tmp_path / "config.json").write_text(json.dumps(config | {"detector": {}}))
     write_result(tmp_path, "detection", {"ap": np.nan}, **ABOUT)
     found = {"names": np.array(["cat"]), "curves": np.zeros((1, 101))}
     np.savez(tmp_path / "detections.npz", **found)
-    assert np.isnan(detection_figure.read_detection(tmp_path).result["ap"])
+    read = detection_figure.read_detection(tmp_path)
+    assert np.isnan(read.content["result"]["ap"])
     for text in ('{"half', "[]", "{}"):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=f"no finished detection .*{name}"):
@@ -85,7 +81,7 @@ def test_a_damaged_detection_is_named(tmp_path, name):
 
 def test_an_earlier_page_stays_where_a_new_one_fails(run, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "draw_retrieval", lambda *args: None)
-    page = report.write_report([read_run(run)], tmp_path / "out")
+    page = report.write_report([report.read_folder(run)], tmp_path / "out")
     before = page.read_text()
 
     def full(*args):

@@ -79,17 +79,21 @@ def test_everything_on_one_page(folder, networks, tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "plan", shorter)
     out = tmp_path / "suite"
     name = f"folder:{folder}"
-    table = suite.run(networks, [name], suite.EVALUATIONS, out)
-    kinds = list(dict.fromkeys(row[1] for row in table[1:]))
-    assert kinds == list(suite.EVALUATIONS)
+    ((dataset, table, comparison),) = suite.run(
+        networks, [name], suite.EVALUATIONS, out
+    )
+    entries = suite.plan(name, suite.EVALUATIONS, {})
+    assert dataset == name
+    assert list(comparison.protocols) == [entry.name for entry in entries]
     files = ["net0.safetensors", "net1.safetensors"]
-    assert table[0] == ["dataset", "evaluation", "target", "measure", *files]
-    knn_row = next(row for row in table if row[1] == "knn" and row[3] == "accuracy")
+    assert table[0][:3] + table[0][-2:] == ["evaluation", "measure", "chance", *files]
     entry = next(e for e in shorter(name, ["knn"], {}) if e.kind == "knn")
     written = json.loads(
         (run_folder(networks[0]) / "eval" / f"{entry.name}.json").read_text()
     )
-    assert knn_row[4] == f"{written['result']['accuracy']:.3f}" and written["step"] == 5
+    row = next(row for row in table if row[0] == entry.name)
+    number = row[1].replace(" ", "_")
+    assert row[-2] == f"{written['result'][number]:.3f}" and written["step"] == 5
 
     page = (out / "suite.html").read_text()
     shown = re.findall(r'src="data:image/png;base64,([^"]+)"', page)

@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.eval import scenes_faster_rcnn_c4, voc_faster_rcnn_c4
+from eval.compare import tables
 from eval.detection import figure, train
 from eval.detection.data import scenes
 from sp_jax.errors import UserError
@@ -110,13 +111,13 @@ def test_stopped_is_uninterrupted(folder, tmp_path, monkeypatch):
 
 def check_comparison(trained, tmp_path):
     folders = [str(trained)] * 2
-    table = figure.compare(folders, tmp_path / "out")
-    assert table[0] == ["measure", "random network (2)"]
+    table = tables.make_table(figure.compare(folders, tmp_path / "out"))
+    assert table[0][3:] == [figure.RANDOM]
     ap = json.loads((trained / "eval/detection.json").read_text())["result"]["ap"]
-    assert table[1] == ["ap", f"{ap:.3f} ± 0.000"]
+    assert table[1][1:] == ["ap", "", f"{ap:.3f}"]  # the same one twice counts once
     assert (tmp_path / "out/detection.png").stat().st_size > 0
     assert "Faster R-CNN" in (tmp_path / "out/detection.html").read_text()
-    assert (tmp_path / "out/detection.csv").read_text().startswith("measure,random")
+    assert f"ap,{figure.RANDOM},0," in (tmp_path / "out/detection.csv").read_text()
 
     shutil.copytree(trained, tmp_path / "other")
     path = tmp_path / "other/config.json"
