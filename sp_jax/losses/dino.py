@@ -11,13 +11,13 @@ def dino(
     student_temperature: float = 0.1,
     teacher_temperature: jax.Array | float = 0.04,
 ) -> jax.Array:
-    r"""Cross entropy, a float32 scalar, of student and teacher in pairs of different views.
+    r"""Cross entropy of the student with the teacher, over all pairs of different views.
 
     With q_g = softmax((t_g - center) / T_t) and p_v = softmax(s_v / T_s),
 
         loss = mean over (g, v), v != g, of  -mean_i sum_k q_gik log p_vik
 
-    About ln K at the start.
+    A float32 scalar, about ln K at the start.
 
     Args:
         student: logits of V views, [V, N, K], any float dtype; the global views first.

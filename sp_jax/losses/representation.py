@@ -27,7 +27,7 @@ def feature_std(features: jax.Array) -> jax.Array:
 
 
 def alignment(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Mean squared distance of pairs of rows, x and y [N, D], on the unit sphere: 0 to 4.
+    """Mean squared distance of pairs, rows of x and y [N, D], on the unit sphere: 0 to 4.
 
         mean_i |u_i - v_i|^2, where v is a row of y scaled to length 1
 

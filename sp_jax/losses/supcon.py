@@ -10,7 +10,7 @@ from sp_jax.losses.nt_xent import l2_normalize
 def supcon(
     z1: jax.Array, z2: jax.Array, label: jax.Array, temperature: float = 0.1
 ) -> jax.Array:
-    r"""NT-Xent, a float32 scalar, in which all rows of one label are positives of each other.
+    r"""NT-Xent in which all rows of the same label are positives of each other.
 
     With the 2N unit rows u of [z1; z2], s_ij = u_i . u_j / temperature, and P(i) the rows
     with the label of row i, but not i itself:
@@ -18,9 +18,9 @@ def supcon(
         loss = 1 / 2N  sum_i  1 / |P(i)|  sum_{p in P(i)}
                    -log( exp(s_ip) / sum_{j != i} exp(s_ij) )
 
-    This is L_out: the sum over the positives is outside of the logarithm. Where no two
-    pairs share a label it is `nt_xent`. The official TensorFlow code multiplies it by the
-    temperature, the official PyTorch code by temperature / 0.07; here it is plain.
+    This float32 scalar is L_out: the sum over the positives is outside of the logarithm. Where
+    no two pairs share a label it is `nt_xent`. The official TensorFlow code multiplies it by
+    the temperature, the official PyTorch code by temperature / 0.07; here it is plain.
 
     Args:
         z1: projections of the first views, [N, D], any float dtype.
