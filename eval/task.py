@@ -1,14 +1,14 @@
 """Labelled images on which features are judged, and the options that choose them."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from eval.evaluator import Number
 from eval.options import Count, Fraction
 from input_pipeline.stores import ImageStore, open_store
+from input_pipeline.stores import images_as as images_as
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
@@ -36,16 +36,6 @@ class StoreOptions:
         names = ("image_size", "resize", "max_skipped", "data_dir")
         prepared = {name: getattr(self, name) for name in names}
         return open_store(self.dataset, split, **prepared)
-
-
-def images_as(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with which images are prepared as the section `data` of a config says."""
-    return {
-        "image_size": data["image_size"],
-        "resize": data.get("resize", "crop"),
-        "max_skipped": data.get("max_skipped", 0.01),
-        "data_dir": data["dir"] or None,
-    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -158,7 +158,7 @@ def fit_k(
 ) -> tuple[tuple[int, ...], str]:
     """The numbers of neighbours that a set has, without repeats; of the default those that fit.
 
-    Also what was left out in words, or "".
+    With them comes what was left out, in words, or "".
 
     Raises:
       UserError: one of them is below 1 or above count and not of the default.

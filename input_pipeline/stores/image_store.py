@@ -126,16 +126,19 @@ class ImageStore:
         return self.attributes[name], self.attribute_names[name]
 
 
+def images_as(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with which images are prepared as the section `data` of a config says."""
+    return {
+        "image_size": data["image_size"],
+        "resize": data.get("resize", "crop"),
+        "max_skipped": data.get("max_skipped", 0.01),
+        "data_dir": data["dir"] or None,
+    }
+
+
 def open_data(data: Mapping[str, Any]) -> ImageStore:
     """Open the images that the section `data` of a config names; see `open_store`."""
-    return open_store(
-        data["store"],
-        data["split"],
-        image_size=data["image_size"],
-        resize=data["resize"],
-        data_dir=data["dir"] or None,
-        max_skipped=data["max_skipped"],
-    )
+    return open_store(data["store"], data["split"], **images_as(data))
 
 
 def open_store(

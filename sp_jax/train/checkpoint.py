@@ -86,7 +86,7 @@ def newest_sound_step(directory: pathlib.Path) -> int | None:
 
 
 def read_meta(step_dir: pathlib.Path) -> dict[str, Any]:
-    """What a run saved with the arrays of a step, as "config"; UserError if no run of ours."""
+    """What a run saved with a step's arrays, as "config"; UserError if no run of ours did."""
     path = step_dir / "meta" / "metadata"
     meta = read_json(path)
     if not isinstance(meta.get("config"), dict):
