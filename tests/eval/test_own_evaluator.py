@@ -63,8 +63,12 @@ def test_a_run_and_its_report(run):
     assert 0 < number.chance < 1
     row = next(row for row in tables.make_table(comparison) if row[0] == "mean")
     assert row[1] == "hits" and all(0 < float(cell) < 1 for cell in row[2:])
-    names = {name for line in read.lines for name in line}
-    assert "mean/hits" in names
+    # It is measured at the end: the floor, which is measured before, is no curve.
+    assert [line["step"] for line in read.lines if "mean/hits" in line] == [7]
+    own, floor = (one for one in read.results if one.name == "mean")
+    assert own.content["evaluator"] == "mine.nearest_mean" and not own.untrained
+    assert floor.untrained and floor.content["step"] == 0
+    assert floor.content["options"]["power"] == 2.0
 
 
 def test_the_suite(run, tmp_path, monkeypatch):
