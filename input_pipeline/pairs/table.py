@@ -88,11 +88,11 @@ class PairTable:
         first: np.ndarray,
         second: np.ndarray,
         source: str,
-        recipe: Recipe,
+        recipe: Recipe | None = None,
     ) -> "PairTable":
         """The table of pairs of a store, which have the labels of their first images."""
         made_for = store.name, store.split, store.fingerprint
-        return cls(first, second, store.labels[first], *made_for, source, recipe)
+        return cls(first, second, store.labels[first], *made_for, source, recipe or {})
 
     @property
     def columns(self) -> dict[str, np.ndarray]:

@@ -134,7 +134,7 @@ def test_tables_of_before(store, saved, source, recipe):
 def test_what_a_folder_says_of_its_pairs(store, saved, tmp_path):
     table, path = saved
     mixed = PairTable.of(
-        store, table.first, np.where(table.first < 6, table.first, table.second), "", {}
+        store, table.first, np.where(table.first < 6, table.first, table.second), ""
     )
     for one in (table, mixed):
         save_table(path, one, store)
