@@ -5,7 +5,8 @@ import signal
 import orbax.checkpoint as ocp
 import pytest
 
-from sp_jax.train.checkpoint import find_damage
+from input_pipeline.pairs.training import pairs_info
+from sp_jax.train.checkpoint import find_damage, read_meta
 from tests.train.processes import STEPS, finish, record, start, wait_for_step
 
 
@@ -37,6 +38,9 @@ def test_the_record_is_complete(uninterrupted):
     for name in files:
         assert (uninterrupted / name).stat().st_size > 0
     assert list((uninterrupted / "tensorboard").iterdir())
+    pairs = read_meta(uninterrupted / "checkpoints" / str(STEPS))["pairs"]
+    assert pairs["recipe"] == {"by": "labels", "rounds": 1} and pairs["same"] == 0
+    assert pairs == pairs_info(uninterrupted)
 
 
 @pytest.mark.parametrize(
