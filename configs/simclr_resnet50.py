@@ -5,7 +5,8 @@
 
 The folder holds one folder of images a class; pairs are drawn within a class (each image
 once first and once second), or read from a curated table with --config.data.pairs=FILE.
-The matched augmentation-pair run: --config.data.pairing=augmented.
+The matched augmentation-pair run: --config.data.pairing=augmented (of a table in which each
+image occurs once it shows the first images alone; "both" shows all: docs/data.md).
 
 Of the paper (arXiv 2510.08722) are the data, the size of the images, the batch, the epochs
 and the backbone. It leaves open the stem, the optimiser, the temperature and the head: here

@@ -6,6 +6,7 @@
     python -m input_pipeline.build_pairs --store=folder:/data/imagenet --split=train \
         --pairs=sp.csv --kind=augmented --out=ap.csv
 
+    --kind=augmented --match=both           both images of each pair, not the first alone
     --pairs=sp.csv --pairs_per_class=50     the small-sample ablation: the first 50 a class
     --pairs=sp.csv --kind=mixed             half semantic, half augmentation pairs
     --pairs=curated.csv                     a list of one's own: first,second,label
@@ -42,6 +43,12 @@ _SMALL = flags.DEFINE_bool(
 _KIND = flags.DEFINE_enum(
     "kind", "semantic", ("semantic", "augmented", "mixed"), "Kind of the pairs."
 )
+_MATCH = flags.DEFINE_enum(
+    "match",
+    "first",
+    ("first", "both"),
+    "Images of a pair that are paired, if augmented.",
+)
 _FRACTION = flags.DEFINE_float("semantic_fraction", 0.5, "Semantic pairs, if mixed.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of every choice.", 0)
 
@@ -56,7 +63,7 @@ def build() -> None:
     store = open_from_flags()
     table = semantic_table(store)
     if _KIND.value == "augmented":
-        table = pairing.augmented_pairs(table)
+        table = pairing.augmented_pairs(table, _MATCH.value)
     elif _KIND.value == "mixed":
         table = pairing.mixed_pairs(table, _FRACTION.value, seed=_SEED.value)
     summary.write_table(out, table, store)

@@ -17,6 +17,7 @@ from sp_jax.registry import describe_mistake
 # Sections whose keys are not fixed: a method's options, a backbone's, the evaluators, a
 # detector's.
 OPEN_SECTIONS = ("method_options", "model", "evals", "detector")
+PAIRINGS = ("semantic", "augmented", "both", "mixed")  # how a run shows its pairs
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -47,7 +48,10 @@ def get_config() -> ml_collections.ConfigDict:
     data.resize = "crop"  # the centre of the image; or "squash" the whole of it
     data.max_skipped = 0.01  # share of the images that may be damaged and left out
     data.dir = ""  # prepared images; "" is $SP_JAX_DATA, else ~/.cache/sp_jax
-    data.pairing = "semantic"  # | augmented | mixed
+    # Or augmented: two views of the first image of each pair; both: of the first and of the
+    # second, 2N augmentation pairs of a table of N, so that half as many epochs (warm-up, too)
+    # are as many steps; mixed.
+    data.pairing = "semantic"
     data.semantic_fraction = 0.5  # of the pairs, if mixed
     data.pairs = ""  # CSV of a pair table; "" makes one from the labels
     data.rounds = 1  # pairs an image in the table that is made

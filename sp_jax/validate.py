@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sp_jax import cli
-from sp_jax.config import OPEN_SECTIONS, flatten, get_config
+from sp_jax.config import OPEN_SECTIONS, PAIRINGS, flatten, get_config
 from sp_jax.domains import TRAINING, check_domains
 from sp_jax.errors import UserError
 
@@ -58,6 +58,11 @@ def check_training(config: Mapping[str, Any]) -> None:
     """Raise UserError for wrong keys, numbers outside of their domains, paths in buckets."""
     check_keys(config, get_config().to_dict())
     check_domains(config, TRAINING)
+    if config["data"]["pairing"] not in PAIRINGS:
+        raise UserError(
+            f"config.data.pairing is {config['data']['pairing']!r}: use one of "
+            f"{', '.join(PAIRINGS)}."
+        )
     values = flatten(config).values()
     cli.check_paths(value for value in values if isinstance(value, str))
     for name, options in config["evals"].items():

@@ -92,6 +92,10 @@ CASES = {
     "unknown evaluator": (lambda p, f: ("evals.knn.type", "knnn"), "config.evals.knn"),
     "evaluator option": (lambda p, f: ("evals.knn.neighbours", 3), "neighbours"),
     "evaluator target": (lambda p, f: ("evals.knn.target", "kind"), "kind"),
+    "pairing": (
+        lambda p, f: ("data.pairing", "all"),
+        "config.data.pairing is 'all': .* semantic, augmented, both, mixed",
+    ),
     "missing pair table": (lambda p, f: ("data.pairs", f"{p}/no.csv"), "no.csv"),
     "pair table of unknown images": (
         lambda p, f: (

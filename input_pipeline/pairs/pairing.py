@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import pathlib
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 
@@ -65,11 +66,27 @@ def own_pairs(store: ImageStore) -> PairTable:
     return PairTable.of(store, rows, rows, source, {"by": "images"})
 
 
-def augmented_pairs(table: PairTable) -> PairTable:
-    """As many pairs of each first image with itself: what to compare a semantic table with."""
-    source = f"augmentation pairs matched to: {table.source}"
-    recipe = {"by": "augmented", "match": "first", "of": table.recipe}
-    return dataclasses.replace(table, second=table.first, source=source, recipe=recipe)
+def augmented_pairs(
+    table: PairTable, match: Literal["first", "both"] = "first"
+) -> PairTable:
+    """Pairs of an image with itself: what to compare a semantic table with.
+
+    Args:
+      table: P semantic pairs.
+      match: "first": P pairs of the first images, as in the paper: as many pairs, of half of
+        the images where each stands in one pair. "both": 2 P pairs, of the first images and
+        then of the second: the same images, each as often as it stands in the table.
+    """
+    columns = table.columns
+    images = table.first
+    if match == "both":
+        columns = {name: np.concatenate([x, x]) for name, x in columns.items()}
+        images = np.concatenate([table.first, table.second])
+    columns |= {"first": images, "second": images}
+    matched = "matched to" if match == "first" else "of both images of"
+    source = f"augmentation pairs {matched}: {table.source}"
+    recipe = {"by": "augmented", "match": match, "of": table.recipe}
+    return dataclasses.replace(table, source=source, recipe=recipe, **columns)
 
 
 def only_shown(
@@ -83,7 +100,7 @@ def only_shown(
     Args:
       store: the images of the table.
       table: pairs of the store.
-      pairing: as in `sampling.Sampler`; "augmented" shows the first images only.
+      pairing: as in `sampling.Sampler`; "augmented" alone shows the first images only.
     """
     second = table.first if pairing == "augmented" else table.second
     shown, rows = np.unique(np.stack([table.first, second]), return_inverse=True)

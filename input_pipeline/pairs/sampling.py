@@ -8,14 +8,13 @@ which draws the same batches on an accelerator.
 import dataclasses
 import functools
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from input_pipeline.pairs.table import PairTable
+from sp_jax.config import PAIRINGS
 from sp_jax.errors import UserError
-
-Pairing = Literal["semantic", "augmented", "mixed"]
 
 _ORDER, _CHOICE = 0, 1  # Keep the two uses of a seed apart.
 _CHOICE_BITS = 24
@@ -33,10 +32,11 @@ class Sampler:
     table: PairTable  # P pairs
     batch_size: int  # pairs B of the global batch, over all processes
     seed: int  # at least 0 and below 2^32
-    # "semantic": both images of each pair, V = 2. "augmented": the first image only, V = 1.
-    # "mixed": a choice for each pair of each step; where it is augmented, the second image is
-    # the first again, V = 2.
-    pairing: Pairing = "semantic"
+    # One of `PAIRINGS`. "semantic": both images of each pair, V = 2. "augmented": the first
+    # image only, V = 1. "both": each of the two images by itself, V = 1, so 2 P pairs. "mixed":
+    # a choice for each pair of each step; where it is augmented, the second image is the first
+    # again, V = 2.
+    pairing: str = "semantic"
     semantic_fraction: float = 0.5  # probability that "mixed" keeps a pair semantic
 
     def __post_init__(self) -> None:
@@ -48,9 +48,9 @@ class Sampler:
                 f"batch_size {self.batch_size} exceeds the {len(self.table)} pairs of "
                 "the table: choose a smaller batch, or make more pairs (rounds)."
             )
-        if self.pairing not in ("semantic", "augmented", "mixed"):
+        if self.pairing not in PAIRINGS:
             raise UserError(
-                f"pairing must be semantic, augmented or mixed, not {self.pairing!r}."
+                f"pairing is {self.pairing!r}: use one of {', '.join(PAIRINGS)}."
             )
         if not 0.0 <= self.semantic_fraction <= 1.0:
             raise UserError(
@@ -60,8 +60,13 @@ class Sampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """P // B."""
-        return len(self.table) // self.batch_size
+        """P // B; of both images twice that, so that half the epochs are as many steps."""
+        return self._turns * (len(self.table) // self.batch_size)
+
+    @property
+    def _turns(self) -> int:
+        """How often an epoch shows a pair."""
+        return 2 if self.pairing == "both" else 1
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """The global batch of a step >= 0, without end.
@@ -73,8 +78,12 @@ class Sampler:
         return self.rows(self.table.columns, step, order, np)
 
     def order(self, epoch: Any, xp: ModuleType) -> Any:
-        """The permutation of the pairs in an epoch, by numpy or jax.numpy: integers [P]."""
-        bits = random_bits(self.seed, _ORDER, epoch, len(self.table), xp)
+        """The permutation of the pairs in an epoch, by numpy or jax.numpy: integers [P].
+
+        Of both images [2 P]: below P the first image of a pair, from P on the second.
+        """
+        count = self._turns * len(self.table)
+        bits = random_bits(self.seed, _ORDER, epoch, count, xp)
         return xp.argsort(bits, stable=True)
 
     def rows(self, columns: dict[str, Any], step: Any, order: Any, xp: ModuleType):
@@ -83,10 +92,13 @@ class Sampler:
         On a device, where `xp` is jax.numpy, the step may be traced; columns are copies.
         """
         start = step % self.steps_per_epoch * self.batch_size
-        pairs = order[start + xp.arange(self.batch_size)]
+        order = order[start + xp.arange(self.batch_size)]
+        pairs = order % len(self.table)
         first, second = columns["first"][pairs], columns["second"][pairs]
         if self.pairing == "augmented":
             index = first[:, None]
+        elif self.pairing == "both":
+            index = xp.where(order < len(self.table), first, second)[:, None]
         else:
             if self.pairing == "mixed":
                 bits = random_bits(self.seed, _CHOICE, step, self.batch_size, xp)

@@ -8,7 +8,8 @@ import pytest
 import eval as evals
 import sp_jax
 from eval.results import evaluate_untrained, read_results, read_starts
-from sp_jax.train.checkpoint import find_damage
+from input_pipeline.pairs.training import pairs_info
+from sp_jax.train.checkpoint import find_damage, read_meta
 from tests.train.processes import STEPS, finish, record, start, wait_for_step
 
 
@@ -59,6 +60,9 @@ def test_the_untrained_network_can_be_made_again(uninterrupted):
     known = evaluate._replace(measure=refuse)
     again = evaluate_untrained(uninterrupted, {"other name": known})
     assert again["other name"] == content
+    pairs = read_meta(uninterrupted / "checkpoints" / str(STEPS))["pairs"]
+    assert pairs["recipe"] == {"by": "labels", "rounds": 1} and pairs["same"] == 0
+    assert pairs == pairs_info(uninterrupted)
 
 
 @pytest.mark.parametrize(

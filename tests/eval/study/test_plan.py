@@ -3,12 +3,16 @@
 import importlib
 import pathlib
 
+import numpy as np
 import pytest
 
-from configs.studies import common
+from configs.studies import common, samples
 from eval import linear_probe, results
 from eval.study import images, plan
+from input_pipeline.pairs import PairTable
+from input_pipeline.pairs.sampling import Sampler
 from sp_jax.errors import UserError
+from sp_jax.methods import simclr
 
 ROOT = pathlib.Path(__file__).parents[3]
 NAMES = sorted(
@@ -24,7 +28,7 @@ SIZES = {
     "invariance": (6, 1),
     "pair_sources": (27, 4),
     "pairs_per_image": (12, 3),
-    "samples": (18, 4),
+    "samples": (27, 4),
     "tiny_imagenet": (6, 3),
     "transfer": (66, 3),
     "vit": (6, 3),
@@ -80,6 +84,26 @@ def test_every_study_expands(name, variant, monkeypatch):
             if one["of"].startswith("run/")
         }
         plan.check(study)
+
+
+@pytest.mark.parametrize("variant", common.VARIANTS)
+def test_both_matches_of_ap_have_the_steps_of_sp(variant):
+    """The whole run and its warm-up, however many batches the pairs do not fill."""
+    study = plan.read_study(study_of("samples", variant))
+    classes = 824 if variant == "quick" else 187
+    for count in samples.COUNTS[variant]:
+        rows, lengths = np.arange(classes * count), set()
+        table = PairTable(rows, rows + len(rows), rows, "x", "all", "f", "test")
+        for pairs in ("SP", "AP", "AP_both"):
+            config = plan.config_of(study, study["arms"][f"{pairs}_{count}"])
+            size, pairing = config.batch_size, config.data.pairing
+            per_epoch = Sampler(table, size, 0, pairing).steps_per_epoch
+            warmup = config.optimizer.warmup_epochs
+            if warmup is None:
+                warmup = simclr.OPTIMIZER["warmup_epochs"]
+            lengths.add((config.epochs * per_epoch, warmup * per_epoch))
+        ((total, warmup),) = lengths
+        assert total == round(total) > warmup == round(warmup) > 0
 
 
 def test_all_are_in_the_docs():

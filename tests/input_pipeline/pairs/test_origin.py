@@ -39,6 +39,7 @@ def tables(store, seed, folder):
         "others": pairing.class_pairs(store, 3, seed=seed, classes=[1, 2]),
         "of classes": pairing.of_classes(three, [0, 1], store),
         "matched": pairing.augmented_pairs(three),
+        "matched both": pairing.augmented_pairs(three, "both"),
         "matched two": pairing.augmented_pairs(pairing.subset(three, 2)),
         "half": pairing.mixed_pairs(three, 0.5, seed=seed),
         "third": pairing.mixed_pairs(three, 1 / 3, seed=seed),

@@ -181,6 +181,12 @@ def test_folders_of_two_and_the_program(curated, tmp_path):
     matched = pairs.load_table(tmp_path / "ap.csv", store)
     assert np.array_equal(matched.first, table.first)
     assert np.array_equal(matched.second, table.first)
+    both = tmp_path / "both.csv"
+    words = f"--pairs={out}", "--kind=augmented", "--match=both", f"--out={both}"
+    done = build(*common, *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(both.with_suffix(".json").read_text())["images"] == 12
+    assert pairs.load_table(both, store).recipe["match"] == "both"
     before = out.read_text()
     done = build(*common, f"--pairs={out}", "--kind=augmented", f"--out={out}")
     assert done.returncode == 2 and "would replace the table" in done.stderr
@@ -277,7 +283,12 @@ def test_only_shown(make_store):
     """Rows of what training shows, the same pictures; all of them: nothing changes."""
     store = make_store(np.repeat(np.arange(3), 6))
     table = pairing.class_pairs(store, 2, seed=1)
-    for kind, count in (("semantic", 12), ("mixed", 12), ("augmented", 6)):
+    for kind, count in (
+        ("semantic", 12),
+        ("mixed", 12),
+        ("both", 12),
+        ("augmented", 6),
+    ):
         few, pairs_of = pairing.only_shown(store, table, kind)
         assert len(few) == count
         pairs.check_table(pairs_of, few)

@@ -9,6 +9,7 @@ from input_pipeline.pairs import resident
 from input_pipeline.pairs.pairing import semantic_pairs
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.pairs.stream import make_dataset
+from sp_jax.config import PAIRINGS
 from sp_jax.errors import UserError
 
 
@@ -17,7 +18,7 @@ def store(make_store):
     return make_store(np.repeat(np.arange(10), 7))
 
 
-@pytest.mark.parametrize("pairing", ["semantic", "augmented", "mixed"])
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_bit_identical_to_the_stream(store, pairing):
     """From any step on, in calls shorter and longer than an epoch (4 steps)."""
     sampler = Sampler(semantic_pairs(store, rounds=2, seed=0), 32, 5, pairing, 0.4)

@@ -6,10 +6,16 @@ import grain
 import numpy as np
 import pytest
 
-from input_pipeline.pairs.pairing import augmented_pairs, own_pairs, semantic_pairs
+from input_pipeline.pairs.pairing import (
+    augmented_pairs,
+    class_pairs,
+    own_pairs,
+    semantic_pairs,
+)
 from input_pipeline.pairs.sampling import Sampler, threefry
 from input_pipeline.pairs.stream import iterate
 from input_pipeline.pairs.stream import make_dataset as make_stream
+from sp_jax.config import PAIRINGS
 from sp_jax.errors import UserError
 
 
@@ -80,10 +86,30 @@ def test_augmented_reads_each_image_once(store, table):
     _same(augmented, matched)
 
 
+def test_both_images_in_half_the_epochs(store):
+    """Each image as often as with the pairs themselves, in as many steps, exactly."""
+    table = class_pairs(store, 3, seed=2)  # 30 pairs, each image once
+    semantic, both = Sampler(table, 8, 5), Sampler(table, 8, 5, "both")
+    assert (semantic.steps_per_epoch, both.steps_per_epoch) == (3, 6)  # not 60 // 8
+    images = np.concatenate([table.first, table.second])
+    shown = np.concatenate([both.batch(step)["index"] for step in range(6)])
+    assert shown.shape == (48, 1) and len(set(shown[:, 0])) == 48
+    assert set(shown[:, 0]) <= set(images)
+    whole = Sampler(table, 30, 5, "both")
+    steps = [whole.batch(step)["index"][:, 0] for step in range(4)]
+    for epoch in (steps[:2], steps[2:]):
+        assert sorted(np.concatenate(epoch)) == sorted(images)
+    assert steps[0].tolist() != steps[2].tolist()
+    # The table of these pairs shows the same images.
+    table = augmented_pairs(table, "both")
+    assert np.array_equal(table.first, images) and np.array_equal(table.second, images)
+    assert np.array_equal(table.label, store.labels[images])
+
+
 def test_the_label_is_that_of_both_images(make_store, store, table):
     """In each kind of pairs; -1 where an image has none."""
     partly = make_store(np.array([2, -1, 0, 2, -1, 1, -1, -1]))
-    cases = [(store, table, pairing) for pairing in ("semantic", "augmented", "mixed")]
+    cases = [(store, table, pairing) for pairing in PAIRINGS]
     cases.append((partly, own_pairs(partly), "augmented"))
     for images, pairs, pairing in cases:
         batch = make_dataset(images, pairs, batch_size=8, seed=1, pairing=pairing)[0]
@@ -120,7 +146,7 @@ def test_mixed_choices(table):
     assert less < more
 
 
-@pytest.mark.parametrize("pairing", ["semantic", "augmented", "mixed"])
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_processes_share_the_global_batch(store, table, pairing):
     options = {"batch_size": 24, "seed": 5, "pairing": pairing}
     whole = make_dataset(store, table, **options)
@@ -198,7 +224,7 @@ def test_errors(store, table, make_store):
     for options, message in [
         ({"batch_size": 141}, "141 exceeds the 140 pairs"),
         ({"batch_size": 0}, "at least 1"),
-        ({"pairing": "both"}, "semantic, augmented or mixed"),
+        ({"pairing": "all"}, "semantic, augmented, both, mixed"),
         ({"pairing": "mixed", "semantic_fraction": 1.5}, "between 0 and 1"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),

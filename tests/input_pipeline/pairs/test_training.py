@@ -1,0 +1,29 @@
+"""What a run's config opens: its table, how it is shown, and the images that are shown."""
+
+import numpy as np
+import pytest
+
+from input_pipeline.pairs import pairing, save_table
+from input_pipeline.pairs.training import open_pairs
+from input_pipeline.stores import open_store
+from sp_jax.config import get_config
+
+
+@pytest.mark.parametrize(
+    "kind, images, epoch", [("augmented", 824, 51), ("both", 1648, 102)]
+)
+def test_images_that_ap_shows(kind, images, epoch, emoji_dir, tmp_path):
+    """Of a table of single use the first alone, as in the paper, or all in twice the steps."""
+    store = open_store("emoji", "pretrain", data_dir=emoji_dir)
+    save_table(tmp_path / "sp.csv", pairing.class_pairs(store, 1, seed=0), store)
+    config = get_config()
+    config.batch_size = 16
+    config.data.update(split="pretrain", dir=str(emoji_dir), pairing=kind)
+    config.data.pairs = str(tmp_path / "sp.csv")
+    pairs = open_pairs(config)
+    assert (len(pairs.table), len(pairs.shown)) == (824, images)
+    assert pairs.sampler.steps_per_epoch == epoch
+    batches = [pairs.sampler.batch(step)["index"] for step in range(epoch)]
+    assert len(np.unique(batches)) == epoch * 16
+    config.data.pairs = ""  # A table that is drawn shows all images either way.
+    assert len(open_pairs(config).shown) == len(store)
