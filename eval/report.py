@@ -5,8 +5,8 @@
 
 Runs are seeds of one thing only if nothing but their seed differs; else each is a column,
 named by what differs. Writes `report.html` (self-contained), `report.csv` (every number),
-`curves.png` and `retrieval.png` in the folder --out, and prints the tables. Only the runs' own
-files are read.
+`curves/*.png` and `retrieval.png` in the folder --out, and prints the tables. Only the files of
+the runs are read.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from eval.compare.runs import Run, read_config, read_run
 from eval.compare.tables import Comparison
 from eval.pages import write_page
 from eval.plots.figure import image_grid, save_figure
-from eval.plots.training import draw_metrics
+from eval.plots.training import draw_metric
 from eval.results import Result, read_results, read_starts
 from eval.task import images_as
 from sp_jax import cli
@@ -77,17 +77,20 @@ def read_baselines(folders: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
     """Features without learning, as benchmarks/emoji_baselines.py measured the drawings'."""
     path = pathlib.Path(__file__).parents[1] / "input_pipeline/emoji/baselines.json"
     emoji = all(one.config["data"]["store"] == "emoji" for one in folders)
-    return json.loads(path.read_text())["results"] if emoji and path.is_file() else {}
+    if not emoji or not path.is_file():
+        return {}
+    rows = json.loads(path.read_text())["results"].items()
+    return {name: {k: v for k, v in x.items() if k != "chance"} for name, x in rows}
 
 
 def draw_curves(
     lines: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
     comparison: Comparison,
-    path: pathlib.Path,
-) -> None:
-    """Loss, health of the representation and evaluations over epochs.
+    out: pathlib.Path,
+) -> list[pathlib.Path]:
+    """Draw loss, health of the representation and evaluations over epochs: a file each.
 
-    `lines` are label -> those of each of its runs.
+    `lines` are label -> those of each of its runs; the files go into the folder `out`.
     """
     every = [line for group in lines.values() for one in group for line in one]
     probes = dict.fromkeys(f"{x.name}/{x.number.name}" for x in comparison.rows)
@@ -96,7 +99,11 @@ def draw_curves(
     probes = [x for x in probes if sum(x in line for line in every) > count]
     names = [*_CURVES[:2], *probes, *_CURVES[2:]]
     names = [name for name in names if any(name in line for line in every)]
-    save_figure(draw_metrics(lines, names), path)
+    out.mkdir(exist_ok=True)
+    paths = [out / f"{name.replace('/', '_')}.png" for name in names]
+    for name, path in zip(names, paths, strict=True):
+        save_figure(draw_metric(lines, name), path)
+    return paths
 
 
 def draw_invariances(
@@ -203,7 +210,7 @@ def write_report(folders: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Pat
     lines = {one.run.path: one.lines for one in folders}
     newest = comparison.newest
     curves = {label: [lines[run.path] for run in x] for label, x in newest.items()}
-    draw_curves(curves, comparison, out / "curves.png")
+    curves = draw_curves(curves, comparison, out / "curves")
     # Of the first run of each label.
     first = {label: group[0] for label, group in newest.items()}
     caption = draw_retrieval(first, folders[0].config, out / "retrieval.png")
@@ -222,7 +229,7 @@ def write_report(folders: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Pat
         table=tables.make_table(comparison, read_baselines(folders)),
         differences=tables.make_differences(differences),
         by_chance=tables.chance_note(differences),
-        curves=out / "curves.png",
+        curves=curves,
         retrieval=out / "retrieval.png",
         caption=caption,
         invariances=draw_invariances(comparison, folders, out),

@@ -299,7 +299,7 @@ def _measure(
 
 def _curves(
     checkpoints: Sequence[Checkpoint], comparison: Comparison, out: pathlib.Path
-) -> pathlib.Path | None:
+) -> list[pathlib.Path]:
     """The curves of those that are runs' folders."""
     lines = {
         one.run.path: read_metrics(one.run.folder)
@@ -311,10 +311,9 @@ def _curves(
         for label, runs in comparison.newest.items()
     }
     if not lines:
-        return None
+        return []
     groups = {label: group for label, group in groups.items() if group}
-    report.draw_curves(groups, comparison, out / "curves.png")
-    return out / "curves.png"
+    return report.draw_curves(groups, comparison, out / "curves")
 
 
 def main() -> None:

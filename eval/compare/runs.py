@@ -12,7 +12,7 @@ from sp_jax.errors import UserError
 from sp_jax.json_file import read_json
 from sp_jax.train.folders import explain_no_run
 
-SP, AP = "SP (semantic pairs)", "AP (augmentation pairs)"
+SP, AP = "SP", "AP"  # semantic pairs, augmentation pairs
 # Facts in the order in which they name a column; the others follow by the alphabet.
 _FIRST = ("kind", "method", "model.name", "pairs.by", "epochs", "batch_size", "step")
 # What follows from another fact is not named beside it, unless it differs where that is equal.

@@ -65,7 +65,7 @@ def by_chance(count: int) -> str:
     """Say how many of some differences an interval calls different by chance alone."""
     return (
         f"{count} differences are judged, each by its own 95 % interval: if there were none at "
-        f"all, about {(1 - CONFIDENCE) * count:.1f} of them would still be called different."
+        f"all, about {(1 - CONFIDENCE) * count:.2g} of them would still be called different."
     )
 
 

@@ -13,24 +13,19 @@ COLUMNS = 6  # of curves beside each other, at most
 METRICS = {"loss": "loss", "effective_rank": "effective rank"}
 
 
-def draw_metrics(
-    runs: Mapping[str, Sequence[Lines]], names: Sequence[str]
-) -> plt.Figure:
-    """A panel for each metric; results of evaluators have a dot where they were measured.
+def draw_metric(runs: Mapping[str, Sequence[Lines]], name: str) -> plt.Figure:
+    """A metric over epochs; results of evaluators have a dot where they were measured.
 
-    Args:
-      runs: label -> lines of each of its runs, which have one colour.
-      names: of the metrics.
+    Runs are label -> lines of each of its runs, which have one colour.
     """
-    figure, axes = make_panels(len(names), 4, (3.4, 2.4))
-    for axis, name in zip(axes.flat, names, strict=False):
-        for number, group in enumerate(runs.values()):
-            for lines in group:
-                marker = "o" if "/" in name else None
-                _draw(axis, lines, name, color=f"C{number}", marker=marker, ms=3)
-        axis.set_title(drawable(name.replace("_", " ")), fontsize=10)
-    figure.supxlabel("epoch", fontsize=9)
-    legend_above(figure, list(runs))
+    figure, ((axis,),) = make_panels(1, 1, (3.6, 2.8))
+    for number, group in enumerate(runs.values()):
+        for lines in group:
+            marker = "o" if "/" in name else None
+            _draw(axis, lines, name, color=f"C{number}", marker=marker, ms=3)
+    axis.set_title(drawable(name.replace("_", " ")), fontsize=10)
+    axis.set_xlabel("epoch", fontsize=9)
+    legend_above(figure, list(runs), 2)
     return figure
 
 

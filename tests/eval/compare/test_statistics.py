@@ -51,7 +51,7 @@ def test_five_of_a_hundred_differences_that_are_none_are_called_different():
     assert np.mean([word != "undecided" for word in words]) == pytest.approx(
         0.05, abs=0.01
     )
-    assert "about 5.0 of them" in by_chance(100)
+    assert "about 5 of them" in by_chance(100)
 
 
 def test_texts():
