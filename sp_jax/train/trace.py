@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from sp_jax.errors import UserError
+
 
 def trace_options() -> dict[str, jax.profiler.ProfileOptions]:
     """Arguments of `jax.profiler.start_trace` and `trace`."""
@@ -28,7 +30,15 @@ class Trace:
             steps: how many; 0 for none.
             resume_step: the step that the run goes on from.
             last: the end of the run.
+
+        Raises:
+            UserError: the run ends before the first of them.
         """
+        if steps and first >= last:
+            raise UserError(
+                f"config.profile.first_step={first} would trace nothing, because the run has "
+                f"{last} steps: choose an earlier one."
+            )
         self._folder = workdir / "profile"
         self._begins = max(first, resume_step)
         self._ends = min(self._begins + steps, last)
