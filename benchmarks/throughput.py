@@ -44,7 +44,7 @@ from benchmarks.training import (
 from sp_jax.augment import make_views
 from sp_jax.sharding import make_mesh
 from sp_jax.train.feed import steps_per_call
-from sp_jax.train.loop import trace_options
+from sp_jax.train.trace import trace_options
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Path of a config file.")
 _METHODS = flags.DEFINE_list("methods", [], "Methods of a table, instead of --config.")

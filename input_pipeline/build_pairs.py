@@ -1,4 +1,4 @@
-"""Make a pair table, and show what is in it.
+r"""Make a pair table, and show what is in it.
 
     # Semantic pairs, as in the paper; then the augmentation pairs to compare with.
     python -m input_pipeline.build_pairs --store=folder:/data/imagenet --split=train \
@@ -24,10 +24,11 @@ from input_pipeline import pairs
 from input_pipeline.pairs import pairing, summary
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore
-from input_pipeline.stores.flags import open_from_flags
+from input_pipeline.stores import flags as given
 from sp_jax import cli
 from sp_jax.errors import UserError
 
+flags.adopt_module_key_flags(given)  # --help lists them
 _OUT = flags.DEFINE_string("out", None, "CSV file to write.", required=True)
 _PAIRS = flags.DEFINE_string("pairs", None, "CSV of pairs to start from.")
 _PAIR_FOLDERS = flags.DEFINE_bool(
@@ -60,7 +61,7 @@ def build() -> None:
         raise UserError(
             "--out would replace the table of --pairs: choose another name."
         )
-    store = open_from_flags()
+    store = given.open_from_flags()
     table = semantic_table(store)
     if _KIND.value == "augmented":
         table = pairing.augmented_pairs(table, _MATCH.value)

@@ -22,10 +22,11 @@ from werkzeug import serving
 from input_pipeline import pairs
 from input_pipeline.curation.decisions import Curation
 from input_pipeline.curation.page import make_app, original_pictures
-from input_pipeline.stores.flags import open_from_flags
+from input_pipeline.stores import flags as given
 from sp_jax import cli
 from sp_jax.errors import UserError
 
+flags.adopt_module_key_flags(given)  # --help lists them
 _PAIRS = flags.DEFINE_string("pairs", None, "CSV of pairs to look at.", required=True)
 _PORT = flags.DEFINE_integer(
     "port", 8000, "Port on 127.0.0.1; 0 for a free one.", 0, 65535
@@ -35,7 +36,7 @@ _PORT = flags.DEFINE_integer(
 def curate() -> None:
     """Serve the page until it is interrupted."""
     path = pathlib.Path(_PAIRS.value).expanduser()
-    store = open_from_flags()
+    store = given.open_from_flags()
     table = pairs.load_table(path, store)
     log = path.with_name(f"{path.stem}.decisions.csv")
     try:

@@ -1,4 +1,4 @@
-"""Find semantic pairs without labels: mutual nearest neighbours of an encoder's features.
+r"""Find semantic pairs without labels: mutual nearest neighbours of an encoder's features.
 
     python -m input_pipeline.mine_pairs --store=folder:/data/images \
         --checkpoint=runs/ap --out=mined.csv
@@ -23,10 +23,11 @@ from input_pipeline.mining import encoder, handmade_features, mutual_neighbours
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore
-from input_pipeline.stores.flags import open_from_flags
+from input_pipeline.stores import flags as given
 from sp_jax import cli
 from sp_jax.errors import UserError
 
+flags.adopt_module_key_flags(given)  # --help lists them
 _CHUNK = 1024  # Images that are described at a time.
 _OUT = flags.DEFINE_string("out", None, "CSV file to write.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or checkpoint: the encoder.")
@@ -46,7 +47,7 @@ _TARGET = flags.DEFINE_string("target", "label", "What to compare the pairs with
 def mine() -> None:
     """Find the pairs and write what there is to see."""
     out = summary.csv_path(_OUT.value)
-    store = open_from_flags()
+    store = given.open_from_flags()
     target = store.target(_TARGET.value)[0]
     groups = np.zeros(len(store), int)
     if _WITHIN.value:

@@ -18,6 +18,7 @@ from input_pipeline.stores import flags as given
 from input_pipeline.stores import open_source, records, tfds_build
 from sp_jax import cli
 
+flags.adopt_module_key_flags(given)  # --help lists them
 _OUT = flags.DEFINE_string("out", None, "Folder for ArrayRecord files, instead.")
 _SHARD_IMAGES = flags.DEFINE_integer(
     "shard_images", 16384, "Images a file of --out.", 1

@@ -2,6 +2,8 @@
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -12,11 +14,12 @@ from sp_jax.config import get_config
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 RECIPES = [ROOT / "Makefile", *(ROOT / "configs").rglob("*.py")]
-CODE = "\n".join(
-    path.read_text()
+PROGRAMS = [
+    path
     for folder in ("benchmarks", "eval", "input_pipeline", "sp_jax")
     for path in (ROOT / folder).rglob("*.py")
-)
+]
+CODE = "\n".join(path.read_text() for path in PROGRAMS)
 # Defined by name, or fields of the options of an evaluator.
 FLAGS = set(re.findall(r'"(?:--)?([a-z_]+)"', CODE))
 FLAGS |= set(re.findall(r"^ {2,4}([a-z_]+): ", CODE, re.MULTILINE))
@@ -33,6 +36,22 @@ FOREIGN = {
     *("venv", "pip", "pytest", "http", "slow"),
     *("quiet", "logdir", "nodes", "signal", "requeue", "dist", "fix", "check"),
 }
+
+
+# A process for each program, made where what most of them import is there.
+SHOW_HELP = """
+import contextlib, os, runpy, sys
+import eval.plots, input_pipeline.stores, scipy.stats, sp_jax.train.loop
+
+for program in sys.argv[2:]:
+    if not os.fork():
+        with open(f"{sys.argv[1]}/{program}", "w") as sys.stdout:
+            sys.argv, sys.stderr = [program, "--help"], sys.stdout
+            with contextlib.suppress(SystemExit):
+                runpy.run_module(program, run_name="__main__", alter_sys=True)
+        os._exit(0)
+    os.wait()
+"""
 
 
 def name(path):
@@ -78,6 +97,24 @@ def test_programs_flags_and_keys_are_there(page):
         assert found, key
         if rest and group not in OPEN_GROUPS:
             assert any(rest[0] in keys for keys in found), key
+
+
+def test_help_of_a_program_lists_the_flags_that_are_named(tmp_path):
+    """Also in the docstrings of the code; a program that cannot start lists none."""
+    named = {}
+    for page in [*PAGES, *ROOT.glob("docs/**/*.py"), *RECIPES, *PROGRAMS]:
+        text = re.sub(r"\\\n\s*", " ", page.read_text())
+        for program, words in re.findall(
+            r"-m ((?:benchmarks|eval|input_pipeline|sp_jax)\.[a-z_.]*[a-z_])\b([^\n`#]*)",
+            text,
+        ):
+            named.setdefault(program, set()).update(re.findall(r"--([a-z_]+)", words))
+    command = [sys.executable, "-c", SHOW_HELP, tmp_path, *named]
+    subprocess.run(command, cwd=ROOT, check=True)
+    for program, flags in named.items():
+        shown = (tmp_path / program).read_text()
+        listed = set(re.findall(r"^ +--(?:\[no\])?([a-z_]+)", shown, re.MULTILINE))
+        assert flags <= listed, f"{program}: {flags - listed}\n{shown[-2000:]}"
 
 
 def test_tables_are_whole():

@@ -26,7 +26,7 @@ METHODS = {
 def get_config(variant: str = ""):
     """ResNet-50, 64 px, 200 epochs; linear probes of the frozen features."""
     study = common.get_study()
-    study.title = "Ten methods on semantic and on augmentation pairs"
+    study.title = "Eleven methods on semantic and on augmentation pairs"
     study.about = (
         "Each method is trained twice with everything alike but the pairs: two images of "
         "one class (SP), or two augmentations of one image (AP). The paper reports SimCLR, "

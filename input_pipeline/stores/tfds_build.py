@@ -35,7 +35,9 @@ def build(name: str) -> None:
                 file_format="array_record", download_dir=root / "downloads"
             )
     except Exception as error:  # Builders raise many types.
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = (
+            (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(":")
+        )
         files = tfds.files_of(builder)
         raise UserError(
             f"tfds:{name} cannot be prepared in {root} ({reason})"

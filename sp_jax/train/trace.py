@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from sp_jax.errors import UserError
+
 
 def trace_options() -> dict[str, jax.profiler.ProfileOptions]:
     """Arguments of `jax.profiler.start_trace` and `trace`."""
@@ -20,7 +22,15 @@ class Trace:
     def __init__(
         self, workdir: pathlib.Path, first: int, steps: int, resume_step: int, last: int
     ):
-        """Plan the steps: from `first` on, or from `resume_step` if that is later."""
+        """Plan the steps: from `first` on, or from `resume_step` if that is later.
+
+        A run whose `last` step comes before is a UserError.
+        """
+        if steps and first >= last:
+            raise UserError(
+                f"config.profile.first_step={first} would trace nothing, because the run has "
+                f"{last} steps: choose an earlier one."
+            )
         self._folder = workdir / "profile"
         self._begins = max(first, resume_step)
         self._ends = min(self._begins + steps, last)

@@ -9,7 +9,9 @@ import eval as evals
 import sp_jax
 from eval.results import evaluate_untrained, read_results, read_starts
 from input_pipeline.pairs.training import pairs_info
+from sp_jax.errors import UserError
 from sp_jax.train.checkpoint import find_damage, read_meta
+from sp_jax.train.trace import Trace
 from tests.train.processes import STEPS, finish, record, start, wait_for_step
 
 
@@ -123,6 +125,12 @@ def test_profile_is_written_and_readable(tmp_path):
     data = jax.profiler.ProfileData.from_file(str(trace))
     names = {e.name for p in data.planes for line in p.lines for e in line.events}
     assert "train" in names
+
+
+def test_a_profile_beyond_the_end_is_refused(tmp_path):
+    with pytest.raises(UserError, match="first_step=3 would trace nothing.* 3 steps"):
+        Trace(tmp_path, first=3, steps=2, resume_step=0, last=3)
+    Trace(tmp_path, first=2, steps=2, resume_step=3, last=3)  # is over
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
