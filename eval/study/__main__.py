@@ -16,7 +16,6 @@ of a SLURM array: --slurm=slurm_partition=gpu,gpus_per_node=1,timeout_min=600.
 
 import collections
 import pathlib
-import re
 import shlex
 import sys
 
@@ -25,41 +24,35 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from eval.study import page, plan, runner
+from eval.study import changes, page, plan, runner
 from eval.study.images import add_images, find_outdated
 from sp_jax import cli, program
-from sp_jax.errors import UserError
 
 
 def run() -> int:
     """Make and show the study of the flags; its exit code."""
     values = flags.FLAGS
     study = plan.read_study(values.study)
-    jobs = plan.make_jobs(study)
-    if unknown := sorted(set(values.arms) - set(study["arms"])):
-        known = ", ".join(sorted(study["arms"]))
-        raise UserError(f"There is no arm {unknown[0]!r}: {known}.")
+    every = set(study["arms"])
+    study = plan.choose_arms(study, values.arms or every)
+    arms = [] if set(study["arms"]) == every else list(study["arms"])
+    file = values["study"].config_filename
+    changed = changes.find_changes(values.study, file, arms)
+    study, warning = changes.place_in_frame(study, file, changed)
     workdir = pathlib.Path(values.workdir).absolute()
-    pool = workdir / "runs"
-    file = pathlib.Path(values["study"].config_filename).name
-    name = re.sub(r"\W+", "_", file.replace(".py", ""))
-    protocols = None
-    if values.launcher != "show":
-        protocols = plan.check(study)
-        jobs = add_images(study, jobs)
-    chosen = [job for job in jobs if not values.arms or job.arm in values.arms]
-    if protocols is None:
-        return show(chosen, pool)
-    for sentence in find_outdated(study, chosen, pool):
+    pool, out = workdir / "runs", workdir / changes.name_page(file, changed)
+    protocols = plan.check(study)
+    jobs = add_images(study, plan.make_jobs(study))
+    if values.launcher == "show":
+        return show(jobs, pool)
+    for sentence in [*filter(None, [warning]), *find_outdated(study, jobs, pool)]:
         print(f"warning: {sentence}", file=sys.stderr)
-    todo = [job for job in chosen if runner.missing(job, pool)]
-    print(
-        f"{study['title']}: {len(chosen)} runs, {len(todo)} of them to do.", flush=True
-    )
+    todo = [job for job in jobs if runner.missing(job, pool)]
+    print(f"{study['title']}: {len(jobs)} runs, {len(todo)} of them to do.", flush=True)
     failed, complete = [], True
 
     def show_page() -> pathlib.Path:
-        return page.write(study, jobs, pool, workdir / name, protocols)
+        return page.write(study, jobs, pool, out, protocols, changed, warning)
 
     if values.launcher == "local":
         bar = tqdm(total=len(todo), unit="run", disable=None)
@@ -83,7 +76,13 @@ def run() -> int:
             "command with --launcher=report writes the page."
         )
         return 0
-    print(f"The page: {show_page()}")
+    written = show_page()
+    print(f"The page: {written}")
+    if written.parent != out:
+        print(
+            f"{out / written.name} stays as it is: it has more runs than there are now, whose "
+            "images or results have become others or are gone."
+        )
     if not complete:
         print("Stopped; the same command goes on.")
         return 130

@@ -1,22 +1,19 @@
 """What the runs of a study measured, and what that says of its claims."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from eval import results
-from eval.runs import format_csv
+from eval.compare.statistics import Interval, interval
 from eval.study.plan import Job, Study
 from eval.study.runner import missing
-from sp_jax.files import write_text
 from sp_jax.train.writer import read_metrics
 
 # title of a measure -> arm -> seed -> number
 Values = dict[str, dict[str, dict[int, float]]]
-CONFIDENCE = 0.95
 
 
 def collect(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
@@ -59,19 +56,13 @@ class Verdict(NamedTuple):
     """A claim, judged.
 
     Attributes:
-        mean: of the sum of its terms, over the seeds that all of its arms have.
-        low: end of its 95 % confidence interval (Student's t); NaN for one seed.
-        high: the other end.
-        seeds: number of seeds.
+        sum: of its terms, over the seeds that all of its arms have.
         agree: how many of them are on the claim's side, each by itself.
         word: "holds", "does not hold" (the whole interval is on that side), "undecided",
             "one seed", or "no runs".
     """
 
-    mean: float
-    low: float
-    high: float
-    seeds: int
+    sum: Interval
     agree: int
     word: str
 
@@ -79,28 +70,24 @@ class Verdict(NamedTuple):
 def judge(claim: Mapping[str, Any], values: Values) -> Verdict:
     """Compare the sum of a claim's terms with its bound, seed by seed."""
     by_arm = {arm: values[claim["measure"]][arm] for arm in claim["terms"]}
-    seeds = sorted(set.intersection(*map(set, by_arm.values())))
     sums = [
         sum(factor * by_arm[arm][seed] for arm, factor in claim["terms"].items())
-        for seed in seeds
+        for seed in sorted(set.intersection(*map(set, by_arm.values())))
     ]
     lower = -np.inf if claim["above"] is None else claim["above"]
     upper = np.inf if claim["below"] is None else claim["below"]
     agree = sum(lower < one < upper for one in sums)
-    mean = float(np.mean(sums)) if sums else np.nan
-    if len(sums) < 2:
-        word = "one seed" if sums else "no runs"
-        return Verdict(mean, np.nan, np.nan, len(sums), agree, word)
-    error = float(np.std(sums, ddof=1)) / len(sums) ** 0.5
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sums) - 1)) * error
-    low, high = mean - half, mean + half
-    holds, fails = lower < low and high < upper, high < lower or low > upper
+    found = interval(sums)
+    if found.seeds < 2:
+        return Verdict(found, agree, "one seed" if sums else "no runs")
+    holds = lower < found.low and found.high < upper
+    fails = found.high < lower or found.low > upper
     word = "holds" if holds else "does not hold" if fails else "undecided"
-    return Verdict(mean, low, high, len(sums), agree, word)
+    return Verdict(found, agree, word)
 
 
-def write_csv(path: pathlib.Path, study: Study, values: Values) -> None:
-    """A line for each run and measure, and the paper's numbers beside."""
+def make_csv(study: Study, values: Values) -> list[list[Any]]:
+    """study.csv: a line for each run and measure, and the paper's numbers beside."""
     factors = list(next(iter(study["arms"].values()))["factors"])
     rows = [["arm", *factors, "seed", "measure", "value", "paper"]]
     for title, arms in values.items():
@@ -111,4 +98,11 @@ def write_csv(path: pathlib.Path, study: Study, values: Values) -> None:
                 [arm, *known, seed, title, round(value, 6), paper]
                 for seed, value in sorted(seeds.items())
             ]
-    write_text(path, format_csv(rows))
+    return rows
+
+
+def count_runs(rows: Iterable[Sequence[Any]]) -> int:
+    """How many runs have numbers in a study.csv."""
+    names, *lines = rows
+    arm, seed = names.index("arm"), names.index("seed")
+    return len({(line[arm], line[seed]) for line in lines})

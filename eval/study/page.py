@@ -4,18 +4,22 @@ Cells of the tables are texts, or texts with small print and a kind, as the temp
 `eval.pages` take them.
 """
 
+import csv
+import itertools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from eval.compare.statistics import by_chance, difference_text, mean_text
 from eval.pages import write_page
-from eval.runs import mean_text
+from eval.runs import format_csv
 from eval.study import measure_plots, numbers
 from eval.study.numbers import Values
 from eval.study.plan import Job, Study
 from eval.study.runner import last_words, missing, read_record
+from sp_jax.files import write_text
 
 Rows = list[list[Any]]
 
@@ -48,16 +52,14 @@ def make_rows(study: Study, values: Values) -> Rows:
     return rows
 
 
-def make_claims(study: Study, values: Values) -> Rows:
-    """The claims, judged: a row for each, with the paper's number if any claim has one."""
+def make_claims(study: Study, verdicts: Sequence[numbers.Verdict]) -> Rows:
+    """A row for each claim and its verdict, with the paper's number if any claim has one."""
     known = any(claim["paper"] is not None for claim in study["claims"].values())
     rows = [["claim", "measure", "here", *["paper"] * known, "verdict"]]
-    for claim in study["claims"].values():
-        verdict = numbers.judge(claim, values)
-        here = f"{verdict.mean:+.2f}" if verdict.seeds else ""
-        if verdict.seeds > 1:
-            here += f" [{verdict.low:+.2f}, {verdict.high:+.2f}]"
-            here += f", {verdict.agree} of {verdict.seeds} seeds"
+    for claim, verdict in zip(study["claims"].values(), verdicts, strict=True):
+        here, seeds = difference_text(verdict.sum, 2), verdict.sum.seeds
+        if seeds > 1:
+            here += f", {verdict.agree} of {seeds} seeds"
         terms = " ".join(
             f"{'−' if f < 0 else '+'} {'' if abs(f) == 1 else f'{abs(f):g} × '}"
             f"({measure_plots.name_of(study, arm)})"
@@ -97,20 +99,52 @@ def make_runs(
     return rows
 
 
+def choose_folder(out: pathlib.Path, complete: int) -> pathlib.Path:
+    """Where a page goes that does not replace one of more runs: `out`, or `out`.2, …
+
+    Args:
+        out: where it should go.
+        complete: how many runs with numbers it has.
+    """
+    for number in itertools.count(1):
+        folder = out.with_name(f"{out.name}.{number}") if number > 1 else out
+        table = folder / "study.csv"
+        if not table.is_file():
+            return folder
+        with open(table, encoding="utf-8", newline="") as file:
+            if numbers.count_runs(csv.reader(file)) <= complete:
+                return folder
+    raise AssertionError
+
+
 def write(
     study: Study,
     jobs: Sequence[Job],
     pool: pathlib.Path,
     out: pathlib.Path,
     protocols: Mapping[str, str],
+    changes: Mapping[str, Any] | None = None,
+    warning: str = "",
 ) -> pathlib.Path:
     """Write study.html, study.md, study.csv and the pictures of what is there so far.
 
-    The folder is `out`; `protocols` are those of the evaluations. Returns the page.
+    Args:
+        study: what is shown.
+        jobs: its runs.
+        pool: folder of all runs.
+        out: the page's folder; another one where that would lose runs (`choose_folder`).
+        protocols: of the evaluations.
+        changes: what the command line changed, by flag.
+        warning: of what the numbers are not.
+
+    Returns:
+        The page.
     """
-    out.mkdir(parents=True, exist_ok=True)
     values = numbers.collect(study, jobs, pool)
-    numbers.write_csv(out / "study.csv", study, values)
+    table = numbers.make_csv(study, values)
+    out = choose_folder(out, numbers.count_runs(table))
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "study.csv", format_csv(table))
     done = [job for job in jobs if not missing(job, pool)]
     shown = dict(protocols)
     for measure in study["measures"].values():
@@ -118,11 +152,16 @@ def write(
         if done and name not in shown and name != "run":
             result = numbers.read_result(pool / done[0].folder, name)
             shown |= {name: result["protocol"]} if result else {}
+    verdicts = [numbers.judge(claim, values) for claim in study["claims"].values()]
+    judged = sum(verdict.sum.seeds > 1 for verdict in verdicts)
     filled = dict(
         title=study["title"],
         about=study["about"],
+        changes=[f"--{name}={value}" for name, value in (changes or {}).items()],
+        warning=warning,
         state=f"{len(done)} of {len(jobs)} runs are complete.",
-        claims=make_claims(study, values),
+        claims=make_claims(study, verdicts),
+        by_chance=by_chance(judged) if judged > 1 else "",
         rows=make_rows(study, values),
         factors=len(next(iter(study["arms"].values()))["factors"]),
         pictures=measure_plots.draw(study, done, pool, values, out),

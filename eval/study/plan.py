@@ -5,7 +5,7 @@ import json
 import pathlib
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -113,6 +113,28 @@ def _check_readings(plain: Mapping[str, Any]) -> None:
     check("figure", axes, next(iter(arms.values()))["factors"])
     if plain["figure"].get("kind") not in FIGURES:
         raise UserError(f"study.figure.kind must be one of {', '.join(FIGURES)}.")
+
+
+def choose_arms(study: Study, names: Collection[str]) -> dict[str, Any]:
+    """The study with these arms alone, those that they wait for, and what is said of them.
+
+    Raises:
+        UserError: there is no such arm.
+    """
+    arms = study["arms"]
+    if unknown := sorted(set(names) - set(arms)):
+        known = ", ".join(sorted(arms))
+        raise UserError(f"There is no arm {unknown[0]!r}: {known}.")
+    kept = {one for name in names for one in _chain(arms, name)}
+    return dict(study) | {
+        "arms": {name: arm for name, arm in arms.items() if name in kept},
+        "paper": {name: row for name, row in study["paper"].items() if name in kept},
+        "claims": {
+            name: claim
+            for name, claim in study["claims"].items()
+            if set(claim["terms"]) <= kept
+        },
+    }
 
 
 def _fill(value: Any, stores: Mapping[str, str]) -> Any:

@@ -85,6 +85,31 @@ def test_page(made, tmp_path):
     assert {r["value"] for r in rows if r["measure"] == "images/s"} == {"300.0"}
 
 
+def test_a_page_is_never_replaced_by_one_of_fewer_runs(made, tmp_path, monkeypatch):
+    study, jobs, pool = made
+    monkeypatch.setattr(page.measure_plots, "draw", lambda *args: [])
+    out = tmp_path / "out"
+
+    def write():
+        return page.write(study, jobs, pool, out, {}, {"study.seeds": (0,)}, "Beware.")
+
+    first = write()
+    text = first.read_text()
+    assert "<b>Beware.</b>" in text and "<code>--study.seeds=(0,)</code>." in text
+    assert "**Beware.**" in (out / "study.md").read_text()
+    records = {job: pool / job.folder / runner.RECORD for job in jobs[:3]}
+    kept = {path: path.read_text() for path in records.values()}
+    for path in kept:
+        path.unlink()
+    second = write()  # of two runs
+    assert second == tmp_path / "out.2/study.html"
+    assert first.read_text() == text and "2 of 6 runs" in second.read_text()
+    # It grows, and takes the place of the first one as soon as it has as many.
+    for count, (path, content) in enumerate(kept.items(), start=3):
+        path.write_text(content)
+        assert write() == (first if count == 5 else second)
+
+
 @pytest.mark.parametrize(
     ("sums", "bounds", "word"),
     [
@@ -107,10 +132,10 @@ def test_verdicts(sums, bounds, word):
     for seed, value in zip(seeds, sums, strict=True):
         values["m"]["a"][seed], values["m"]["b"][seed] = value + 4 * seed, 2.0 * seed
     verdict = numbers.judge(claim, values)
-    assert (verdict.word, verdict.seeds) == (word, len(sums))
+    assert (verdict.word, verdict.sum.seeds) == (word, len(sums))
     low = -np.inf if bounds[0] is None else bounds[0]
     high = np.inf if bounds[1] is None else bounds[1]
     assert verdict.agree == sum(low < value < high for value in sums)
     if len(sums) > 1:
         want = stats.ttest_1samp(sums, 0).confidence_interval(0.95)
-        np.testing.assert_allclose(verdict[1:3], want, rtol=1e-9)
+        np.testing.assert_allclose(verdict.sum[1:3], want, rtol=1e-9)
