@@ -18,13 +18,16 @@ import collections
 import pathlib
 import shlex
 import sys
+from collections.abc import Mapping
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
 from eval.study import changes, page, plan, runner
+from eval.study.checks import check_study
 from eval.study.images import add_images, find_outdated
 from sp_jax import cli, program
 
@@ -32,6 +35,8 @@ from sp_jax import cli, program
 def run() -> int:
     """Make and show the study of the flags; its exit code."""
     values = flags.FLAGS
+    # Only the runs, which are processes of their own, take memory of a GPU.
+    jax.config.update("jax_platforms", "cpu")
     study = plan.read_study(values.study)
     every = set(study["arms"])
     study = plan.choose_arms(study, values.arms or every)
@@ -41,8 +46,13 @@ def run() -> int:
     study, warning = changes.place_in_frame(study, file, changed)
     workdir = pathlib.Path(values.workdir).absolute()
     pool, out = workdir / "runs", workdir / changes.name_page(file, changed)
-    protocols = plan.check(study)
-    jobs = add_images(study, plan.make_jobs(study))
+    jobs = plan.make_jobs(study)
+    environments, devices = [], 1  # of another launcher's runs nobody knows them
+    if values.launcher in ("local", "show"):
+        environments = runner.find_devices(values.jobs)
+        devices = _count_devices(environments[0])
+    protocols = check_study(study, jobs, pool, devices)
+    jobs = add_images(study, jobs)
     if values.launcher == "show":
         return show(jobs, pool)
     for sentence in [*filter(None, [warning]), *find_outdated(study, jobs, pool)]:
@@ -64,8 +74,7 @@ def run() -> int:
             bar.write(f"{job.arm}, seed {job.seed}: {error or 'complete'}")
             show_page()  # it grows with the study
 
-        devices = runner.find_devices(values.jobs)
-        complete = runner.make_all(todo, jobs, pool, devices, report)
+        complete = runner.make_all(todo, jobs, pool, environments, report)
         bar.close()
     elif values.launcher == "slurm" and todo:
         from eval.study import slurm
@@ -87,6 +96,12 @@ def run() -> int:
         print("Stopped; the same command goes on.")
         return 130
     return 1 if failed else 0
+
+
+def _count_devices(environment: Mapping[str, str]) -> int:
+    """How many devices a run with this environment will have."""
+    gpus = environment.get("CUDA_VISIBLE_DEVICES")
+    return len(gpus.split(",")) if gpus else jax.device_count()
 
 
 def show(jobs: list[plan.Job], pool: pathlib.Path) -> int:
