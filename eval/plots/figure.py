@@ -85,11 +85,20 @@ def draw_band(
     axis.plot(x, seeds.mean(0), color=color, **style)
 
 
+UNTRAINED = "#888888"  # the colour of a network without a step
+
+
 def legend_above(figure: plt.Figure, names: Sequence[str], columns: int = 8) -> None:
-    """Name the colours C0, C1 and so on above all panels, where it covers nothing."""
+    """Name the colours C0, C1 and so on above all panels, where it covers nothing.
+
+    The untrained network's is gray.
+    """
+    colours = [
+        UNTRAINED if x.startswith("untrained") else f"C{i}" for i, x in enumerate(names)
+    ]
     figure.legend(
         # Given apart: matplotlib leaves labels out that begin with an underscore.
-        [Line2D([], [], color=f"C{i}", lw=2) for i in range(len(names))],
+        [Line2D([], [], color=colour, lw=2) for colour in colours],
         [drawable(name) for name in names],
         loc="outside upper center",
         ncols=min(len(names), columns),

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from eval.study import changes, page, plan, runner
 from eval.study.checks import check_study
 from eval.study.images import add_images, find_outdated
+from eval.study.untrained import add_floors
 from sp_jax import cli, program
 
 
@@ -52,13 +53,15 @@ def run() -> int:
         environments = runner.find_devices(values.jobs)
         devices = _count_devices(environments[0])
     protocols = check_study(study, jobs, pool, devices)
-    jobs = add_images(study, jobs)
+    jobs = add_images(study, add_floors(study, jobs))
     if values.launcher == "show":
         return show(jobs, pool)
     for sentence in [*filter(None, [warning]), *find_outdated(study, jobs, pool)]:
         print(f"warning: {sentence}", file=sys.stderr)
     todo = [job for job in jobs if runner.missing(job, pool)]
-    print(f"{study['title']}: {len(jobs)} runs, {len(todo)} of them to do.", flush=True)
+    runs = sum(not job.label for job in jobs)
+    to_do = sum(not job.label for job in todo)
+    print(f"{study['title']}: {runs} runs, {to_do} of them to do.", flush=True)
     failed, complete = [], True
 
     def show_page() -> pathlib.Path:
@@ -71,7 +74,7 @@ def run() -> int:
             if error:
                 failed.append(job)
             bar.update()
-            bar.write(f"{job.arm}, seed {job.seed}: {error or 'complete'}")
+            bar.write(f"{job.title}: {error or 'complete'}")
             show_page()  # it grows with the study
 
         complete = runner.make_all(todo, jobs, pool, environments, report)
@@ -110,7 +113,7 @@ def show(jobs: list[plan.Job], pool: pathlib.Path) -> int:
     for job in jobs:
         todo = runner.missing(job, pool)
         counts["to do" if todo else "complete"] += 1
-        print(f"# {job.arm}, seed {job.seed}: {len(todo)} of {len(job.commands)} to do")
+        print(f"# {job.title}: {len(todo)} of {len(job.commands)} to do")
         for command in todo:
             print(f"python -m {shlex.join(job.words(command, pool))}")
     print("# " + ", ".join(f"{count} {what}" for what, count in counts.items()))

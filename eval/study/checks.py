@@ -48,7 +48,7 @@ def check_study(
         prepare = functools.cache(functools.partial(_prepare, pathlib.Path(scratch)))
         for job in jobs:
             arm = study["arms"][job.arm]
-            if job.seed != study["seeds"][0] or not arm["config"]:
+            if job.label or job.seed != study["seeds"][0] or not arm["config"]:
                 continue
             with _naming(f"arms.{job.arm}"):
                 config = config_of(study, arm)

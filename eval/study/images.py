@@ -38,7 +38,7 @@ def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list
     names = {one["of"].partition("/")[0] for one in study["measures"].values()}
     found = []
     for job in jobs:
-        if not (arm := study["arms"][job.arm])["config"]:
+        if job.label or not (arm := study["arms"][job.arm])["config"]:
             continue
         config = config_of(study, arm)
         for name in sorted(names & set(config.evals) - set(study["evaluations"])):
@@ -76,7 +76,7 @@ def _key(config: Any, options: Mapping[str, Any]) -> tuple[str, str]:
 
 @functools.cache
 def _open(kind: str, options: str) -> Evaluator:
-    return evaluators.get(kind).create(**json.loads(options))
+    return evaluators.make(kind, json.loads(options))
 
 
 @functools.cache

@@ -18,31 +18,43 @@ Values = dict[str, dict[str, dict[int, float]]]
 
 def collect(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
     """Read the measures of all runs that are complete; of no other one."""
-    complete = [job for job in jobs if not missing(job, pool)]
-    values: Values = {}
-    for title, measure in study["measures"].items():
-        values[title] = {arm: {} for arm in study["arms"]}
-        scale = 100 if measure["percent"] else 1
-        for job in complete:
-            number = _read(pool / job.folder, measure["of"])
+    values: Values = {
+        title: {arm: {} for arm in study["arms"]} for title in study["measures"]
+    }
+    for job in jobs:
+        if job.label or missing(job, pool):
+            continue
+        for title, measure in study["measures"].items():
+            number = read_number(pool / job.folder, measure)
             if number is not None:
-                values[title][job.arm][job.seed] = scale * number
+                values[title][job.arm][job.seed] = number
     return values
 
 
-def read_result(folder: pathlib.Path, name: str) -> dict[str, Any] | None:
+def read_result(
+    folder: pathlib.Path, name: str, untrained: bool = False
+) -> dict[str, Any] | None:
     """The newest result NAME of a run, or that of its detection NAME; None: there is none."""
-    detection = folder / "detection" / name
-    return results.read_newest(folder, name) or results.read_newest(
-        detection, "detection"
-    )
+    found = results.read_newest(folder, name, untrained=untrained)
+    if found is None and not untrained:
+        return results.read_newest(folder / "detection" / name, "detection")
+    return found
 
 
-def _read(folder: pathlib.Path, of: str) -> float | None:
-    name, _, key = of.partition("/")
-    if name != "run":
-        result = read_result(folder, name)
-        return None if result is None else result["result"].get(key)
+def read_number(
+    folder: pathlib.Path, measure: Mapping[str, Any], untrained: bool = False
+) -> float | None:
+    """What a measure reads in a run's folder; of the untrained network, if asked."""
+    name, _, key = measure["of"].partition("/")
+    if name == "run":
+        number = None if untrained else _read_cost(folder, key)
+    else:
+        result = read_result(folder, name, untrained)
+        number = result["result"].get(key) if result else None
+    return 100 * number if number is not None and measure["percent"] else number
+
+
+def _read_cost(folder: pathlib.Path, key: str) -> float | None:
     lines = [line for line in read_metrics(folder) if "step_ms" in line]
     if not lines:
         return None
@@ -50,6 +62,15 @@ def _read(folder: pathlib.Path, of: str) -> float | None:
         return float(np.median([line[key] for line in lines]))
     minutes = np.mean([line["step_ms"] for line in lines]) * lines[-1]["step"] / 6e4
     return float(minutes / 60 if key == "hours" else minutes)
+
+
+def chance_of(measure: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
+    """What a measure is for features that say nothing, as a result says; None: it does not."""
+    _, _, key = measure["of"].partition("/")
+    for number in result["headline"]:
+        if number.name == key and number.chance is not None:
+            return number.chance * (100 if measure["percent"] else 1)
+    return None
 
 
 class Verdict(NamedTuple):
@@ -86,23 +107,29 @@ def judge(claim: Mapping[str, Any], values: Values) -> Verdict:
     return Verdict(found, agree, word)
 
 
-def make_csv(study: Study, values: Values) -> list[list[Any]]:
-    """study.csv: a line for each run and measure, and the paper's numbers beside."""
+def make_csv(study: Study, values: Values, floors: Values) -> list[list[Any]]:
+    """study.csv: a line for each run and measure, and the paper's numbers beside.
+
+    Those of untrained networks come last; they have no factors.
+    """
     factors = list(next(iter(study["arms"].values()))["factors"])
     rows = [["arm", *factors, "seed", "measure", "value", "paper"]]
-    for title, arms in values.items():
-        for arm, seeds in arms.items():
-            known = list(study["arms"][arm]["factors"].values())
-            paper = study["paper"].get(arm, {}).get(title, "")
-            rows += [
-                [arm, *known, seed, title, round(value, 6), paper]
-                for seed, value in sorted(seeds.items())
-            ]
+    for found in (values, floors):
+        for title, arms in found.items():
+            for name, seeds in arms.items():
+                arm = study["arms"].get(name, {"factors": dict.fromkeys(factors, "")})
+                known = list(arm["factors"].values())
+                paper = study["paper"].get(name, {}).get(title, "")
+                rows += [
+                    [name, *known, seed, title, round(value, 6), paper]
+                    for seed, value in sorted(seeds.items())
+                ]
     return rows
 
 
 def count_runs(rows: Iterable[Sequence[Any]]) -> int:
-    """How many runs have numbers in a study.csv."""
+    """How many runs have numbers in a study.csv, untrained networks left out."""
     names, *lines = rows
     arm, seed = names.index("arm"), names.index("seed")
-    return len({(line[arm], line[seed]) for line in lines})
+    runs = {(line[arm], line[seed]) for line in lines}
+    return len([name for name, _ in runs if not name.startswith("untrained")])

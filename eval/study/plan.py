@@ -46,6 +46,7 @@ class Job(NamedTuple):
         folder: of the run, below the folder of all runs.
         after: folder of the run that has to be there before; "" for none.
         commands: that make it, in order.
+        label: "" for a run; else that of its untrained network, which is measured.
     """
 
     arm: str
@@ -53,6 +54,12 @@ class Job(NamedTuple):
     folder: str
     after: str
     commands: tuple[Command, ...]
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is in words."""
+        return f"{self.label or self.arm}, seed {self.seed}"
 
     def words(self, command: Command, pool: pathlib.Path) -> list[str]:
         """Those of a command of this run, complete."""
@@ -162,7 +169,7 @@ def _changes(study: Study, arm: Mapping[str, Any]) -> dict[str, Any]:
     return given_in(study["changes"]) | given_in(arm["changes"])
 
 
-def _flags(values: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
+def flags_of(values: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
     """Flags of a config, or of a program (whose lists have commas)."""
     words = []
     for name, value in values.items():
@@ -194,7 +201,7 @@ def _make_job(study: Study, name: str, seed: int) -> Job:
 
     def train(config: str, changes: Mapping[str, Any], workdir: str) -> tuple[str, ...]:
         words = (f"--config={config}", f"--config.seed={seed}")
-        return (*words, *_flags(changes, "config."), f"--workdir={workdir}")
+        return (*words, *flags_of(changes, "config."), f"--workdir={workdir}")
 
     prepare = [tuple(words) for words in arm["prepare"]]
     commands = [Command(words[0].rpartition(".")[2], words) for words in prepare]
@@ -209,7 +216,7 @@ def _make_job(study: Study, name: str, seed: int) -> Job:
             config, workdir = own.pop("config"), f"{{folder}}/detection/{title}"
             words = train(config, given_in(own), workdir)
         elif checkpoint:
-            words = (f"--name={title}", *_flags(own))
+            words = (f"--name={title}", *flags_of(own))
         else:
             continue
         program = evaluators.program_of(kind)

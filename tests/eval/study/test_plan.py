@@ -7,7 +7,7 @@ import pytest
 
 from configs.studies import common
 from eval import linear_probe, results
-from eval.study import checks, images, plan
+from eval.study import checks, images, plan, untrained
 from sp_jax import validate
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -114,6 +114,33 @@ def test_commands_are_those_one_would_type():
     assert {"--name=probe_images", "--dataset=emoji"} <= set(probe.words)
     pool = pathlib.Path("/runs")
     assert ap.words(train, pool)[-1] == f"--workdir=/runs/{ap.folder}"
+
+
+def test_each_network_and_seed_has_a_floor():
+    study = tiny()
+    study.seeds = (7, 8)
+    read = plan.read_study(study)
+    runs = plan.make_jobs(read)
+    jobs = untrained.add_floors(read, runs)
+    titles = ["SP, seed 7", "AP, seed 7", "untrained, seed 7"]
+    assert [job.title for job in jobs[:3]] == titles and len(jobs) == 6
+    floor = jobs[2]
+    assert floor.after == jobs[0].folder and floor.folder not in {
+        x.folder for x in runs
+    }
+    (probe,) = floor.commands
+    assert probe.words[:2] == ("eval.linear_probe", "--checkpoint={after}")
+    assert "--untrained" in probe.words
+    assert probe.words[3:] == runs[0].commands[1].words[2:]  # measured in the same way
+    # Another network is another floor.
+    study.arms.AP.changes.model = {"width": 8}
+    read = plan.read_study(study)
+    jobs = untrained.add_floors(read, plan.make_jobs(read))
+    assert [job.label for job in jobs[2:4]] == ["untrained as SP", "untrained as AP"]
+    # An arm of this name is the floor.
+    study.arms.untrained = study.arms.AP
+    read = plan.read_study(study)
+    assert untrained.add_floors(read, runs) == runs
 
 
 def test_evaluations_know_the_images_that_they_read():
