@@ -184,7 +184,7 @@ def write(
         by_chance=by_chance(judged) if judged > 1 else "",
         rows=make_rows(study, values, floors, chances),
         factors=len(next(iter(study["arms"].values()))["factors"]),
-        floors=any(job.label for job in jobs),
+        floors=any(floors.values()),
         pictures=measure_plots.draw(study, done, pool, values, floors, out),
         protocols=shown,
         runs=make_runs(study, jobs, pool, values),

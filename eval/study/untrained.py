@@ -17,7 +17,7 @@ NAME = "untrained"
 
 
 def add_floors(study: Study, jobs: Sequence[Job]) -> list[Job]:
-    """The runs, and behind those of each seed what measures their untrained networks.
+    """The runs, and behind them what measures their untrained networks.
 
     Arms with one architecture and images of one size have one: the first of them stands for
     all. A study that has an arm of this name has its floor.
@@ -32,12 +32,8 @@ def add_floors(study: Study, jobs: Sequence[Job]) -> list[Job]:
             sizes = config.image_size, data.image_size, data.resize
             network = json.dumps([config.model.to_dict(), config.dtype, sizes])
             networks.setdefault(network, name)
-    found = []
-    for seed in study["seeds"]:
-        runs = [job for job in jobs if job.seed == seed]
-        hosts = [job for job in runs if job.arm in networks.values()]
-        found += runs + [_make_floor(study, job, len(hosts) > 1) for job in hosts]
-    return found
+    hosts = [job for job in jobs if job.arm in networks.values()]
+    return [*jobs, *(_make_floor(study, job, len(networks) > 1) for job in hosts)]
 
 
 def _make_floor(study: Study, run: Job, several: bool) -> Job:
@@ -55,14 +51,20 @@ def _make_floor(study: Study, run: Job, several: bool) -> Job:
 
 
 def collect_floors(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
-    """The measures of all untrained networks: title -> label -> seed -> number."""
-    values: Values = {title: {} for title in study["measures"]}
+    """The measures of all untrained networks: title -> label -> seed -> number.
+
+    Only of networks of which anything is measured.
+    """
+    found: dict[str, dict[str, dict[int, float]]] = {}  # label first
     for job in jobs:
         if not job.label or missing(job, pool):
             continue
         for title, measure in study["measures"].items():
             number = read_number(pool / job.after, measure, untrained=True)
-            seeds = values[title].setdefault(job.label, {})
             if number is not None:
-                seeds[job.seed] = number
-    return values
+                of_label = found.setdefault(job.label, {})
+                of_label.setdefault(title, {})[job.seed] = number
+    return {
+        title: {label: one.get(title, {}) for label, one in found.items()}
+        for title in study["measures"]
+    }

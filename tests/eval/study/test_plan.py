@@ -122,9 +122,10 @@ def test_each_network_and_seed_has_a_floor():
     read = plan.read_study(study)
     runs = plan.make_jobs(read)
     jobs = untrained.add_floors(read, runs)
-    titles = ["SP, seed 7", "AP, seed 7", "untrained, seed 7"]
-    assert [job.title for job in jobs[:3]] == titles and len(jobs) == 6
-    floor = jobs[2]
+    assert jobs[:4] == runs
+    titles = [job.title for job in jobs[4:]]
+    assert titles == ["untrained, seed 7", "untrained, seed 8"]
+    floor = jobs[4]
     assert floor.after == jobs[0].folder and floor.folder not in {
         x.folder for x in runs
     }
@@ -136,7 +137,7 @@ def test_each_network_and_seed_has_a_floor():
     study.arms.AP.changes.model = {"width": 8}
     read = plan.read_study(study)
     jobs = untrained.add_floors(read, plan.make_jobs(read))
-    assert [job.label for job in jobs[2:4]] == ["untrained as SP", "untrained as AP"]
+    assert [job.label for job in jobs[4:6]] == ["untrained as SP", "untrained as AP"]
     # An arm of this name is the floor.
     study.arms.untrained = study.arms.AP
     read = plan.read_study(study)
