@@ -39,6 +39,11 @@ def main(name: str, module: Any) -> None:
     )
     text = "Name of the result file, eval/NAME.json; the default is "
     flags.DEFINE_string("name", None, f"{text}{name}_DATASET_TARGET.")
+    flags.DEFINE_bool(
+        "untrained",
+        False,
+        "Evaluate the same network and seed without a step, into eval/untrained/.",
+    )
     define_flags(module.Options)
     xla_flags.set_cpu_flags()
     cli.run(lambda: _evaluate(name, module))
@@ -118,7 +123,7 @@ def _evaluate(name: str, module: Any) -> None:
     # options show without loading it.
     import sp_jax
 
-    backbone = sp_jax.load(values.checkpoint)
+    backbone = sp_jax.load(values.checkpoint, untrained=values.untrained)
     step = backbone.info["step"]
     extractor = Extractor(backbone)
     about = identify(evaluate, extractor, step)
@@ -128,7 +133,7 @@ def _evaluate(name: str, module: Any) -> None:
     print(json.dumps(to_json(result), allow_nan=False))
     folder = run_folder(values.checkpoint)
     name = values.name or default_name(name, options)
-    path = write_result(folder, name, result, **about)
+    path = write_result(folder, name, result, untrained=values.untrained, **about)
     if backbone.info.get("guessed"):
         from sp_jax import weights
 

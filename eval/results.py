@@ -289,13 +289,15 @@ def read_results(workdir: str | os.PathLike[str]) -> list[Result]:
     ]
 
 
-def read_newest(workdir: str | os.PathLike[str], name: str) -> dict[str, Any] | None:
+def read_newest(
+    workdir: str | os.PathLike[str], name: str, *, untrained: bool = False
+) -> dict[str, Any] | None:
     """The result that was written last under a name, see `read_result`; None: none was.
 
     Raises:
       UserError: see `read_result`.
     """
-    paths = sorted(_folder(workdir, False).glob("*.json"))
+    paths = sorted(_folder(workdir, untrained).glob("*.json"))
     named = re.compile(re.escape(name) + "(_[0-9a-f]{8})?")
     found = [read_result(path) for path in paths if named.fullmatch(path.stem)]
     return max(found, key=lambda content: content["date"], default=None)

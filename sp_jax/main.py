@@ -11,22 +11,20 @@ import logging
 import pathlib
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sp_jax import siblings as siblings  # the user may have an eval.py
 
 # isort: split
-from eval.during import make_evaluations
 from eval.plots.first_batch import draw_first_batch
 from eval.results import versions
+from eval.training import open_training
 from input_pipeline.pairs import resident, stream
-from input_pipeline.pairs.training import TrainingPairs, keep_pairs, open_pairs
-from sp_jax import distributed, program, registry, validate
-from sp_jax.errors import UserError
+from input_pipeline.pairs.training import TrainingPairs, keep_pairs
+from sp_jax import distributed, program, registry
 from sp_jax.methods import RunSize
-from sp_jax.recipe import Recipe, make_recipe
+from sp_jax.recipe import Recipe
 from sp_jax.sharding import make_mesh, replicated
 from sp_jax.train.feed import ResidentFeed, StreamedFeed, steps_per_call
 from sp_jax.train.loop import fit
@@ -41,28 +39,11 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         UserError: the config, the data or the folder does not fit.
         NonFiniteError: the loss became infinite or not a number.
     """
-    # Is the config sound, and are its images there?
     plain = config.to_dict()
-    validate.check_training(plain)
-    validate.check_devices(
-        config.batch_size,
-        jax.device_count(),
-        config.model.get("chunks", 1),
-        config.fsdp,
-    )
-    pairs = open_pairs(config)
-    run_size = _run_size(config, pairs)
+    opened = open_training(config, workdir, jax.device_count())
+    pairs, run_size, recipe, evaluations = opened
     # Asked now, while all of the device's memory is free.
     placement, reason = resident.place(config.data.placement, pairs.shown)
-
-    # What is trained, and what is measured meanwhile?
-    recipe = validate.or_user_error(make_recipe, plain, run_size)
-    if recipe.method.needs_labels and np.all(pairs.table.label < 0):
-        raise UserError(
-            f"{config.method} learns from labels, and no pair has one: use another method, "
-            "or images whose classes are known (docs/data.md)."
-        )
-    evaluations = make_evaluations(config, recipe, workdir, run_size.steps_per_epoch)
     distributed.check_equal({"config": plain, "pairs": pairs.table.digest})
     meta = {
         "config": plain,
@@ -93,18 +74,6 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
             run_size.batch_size,
         )
         fit(config, workdir, run_size, recipe, state, feed, evaluations, mesh, meta)
-
-
-def _run_size(config: ConfigDict, pairs: TrainingPairs) -> RunSize:
-    """How long the run is, in steps."""
-    per_epoch = pairs.sampler.steps_per_epoch
-    total_steps = max(1, round(config.epochs * per_epoch))
-    if total_steps >= 2**31:
-        raise UserError(
-            f"config.epochs={config.epochs:g} are {total_steps} steps, too many to count: "
-            "use fewer."
-        )
-    return RunSize(total_steps, per_epoch, config.batch_size, len(pairs.shown))
 
 
 def _make_feed(

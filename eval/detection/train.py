@@ -57,19 +57,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
       NonFiniteError: the loss became infinite or not a number.
     """
     plain, own = config.to_dict(), config.data
-    schema = voc_faster_rcnn_c4.get_config().to_dict()
-    validate.check_keys(plain, schema, base="configs.eval.voc_faster_rcnn_c4")
-    check_domains(plain, DETECTION)
-    validate.check_devices(config.batch_size, jax.device_count())
-
-    train, test = (
-        data.open_boxes(own.store, split, data_dir=own.dir or None)
-        for split in (own.train_split, own.test_split)
-    )
-    if train.class_names != test.class_names:
-        raise UserError(
-            f"The splits {own.train_split} and {own.test_split} have different classes."
-        )
+    train, test = open_images(config, jax.device_count())
     batches = data.Batches(
         train, config.batch_size, config.seed, own.sizes, own.max_boxes
     )
@@ -130,6 +118,31 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
             config.total_steps, batches.steps_per_epoch, config.batch_size, len(train)
         )
         fit(config, workdir, size, recipe, state, feed, evaluations, mesh, meta)
+
+
+def open_images(
+    config: ConfigDict, devices: int
+) -> tuple[data.BoxStore, data.BoxStore]:
+    """Check a config, and open the images to train and to test on.
+
+    Raises:
+      UserError: a key, a number, a store or a split is wrong.
+    """
+    plain, own = config.to_dict(), config.data
+    schema = voc_faster_rcnn_c4.get_config().to_dict()
+    validate.check_keys(plain, schema, base="configs.eval.voc_faster_rcnn_c4")
+    check_domains(plain, DETECTION)
+    validate.check_devices(config.batch_size, devices)
+
+    train, test = (
+        data.open_boxes(own.store, split, data_dir=own.dir or None)
+        for split in (own.train_split, own.test_split)
+    )
+    if train.class_names != test.class_names:
+        raise UserError(
+            f"The splits {own.train_split} and {own.test_split} have different classes."
+        )
+    return train, test
 
 
 def _describe(config: ConfigDict, train: data.BoxStore, test: data.BoxStore) -> str:

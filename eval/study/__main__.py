@@ -16,50 +16,56 @@ of a SLURM array: --slurm=slurm_partition=gpu,gpus_per_node=1,timeout_min=600.
 
 import collections
 import pathlib
-import re
 import shlex
 import sys
+from collections.abc import Mapping
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from eval.study import page, plan, runner
+from eval.study import changes, page, plan, runner
+from eval.study.checks import check_study
 from eval.study.images import add_images, find_outdated
+from eval.study.untrained import add_floors
 from sp_jax import cli, program
-from sp_jax.errors import UserError
 
 
 def run() -> int:
     """Make and show the study of the flags; its exit code."""
     values = flags.FLAGS
+    # Only the runs, which are processes of their own, take memory of a GPU.
+    jax.config.update("jax_platforms", "cpu")
     study = plan.read_study(values.study)
-    jobs = plan.make_jobs(study)
-    if unknown := sorted(set(values.arms) - set(study["arms"])):
-        known = ", ".join(sorted(study["arms"]))
-        raise UserError(f"There is no arm {unknown[0]!r}: {known}.")
+    every = set(study["arms"])
+    study = plan.choose_arms(study, values.arms or every)
+    arms = [] if set(study["arms"]) == every else list(study["arms"])
+    file = values["study"].config_filename
+    changed = changes.find_changes(values.study, file, arms)
+    study, warning = changes.place_in_frame(study, file, changed)
     workdir = pathlib.Path(values.workdir).absolute()
-    pool = workdir / "runs"
-    file = pathlib.Path(values["study"].config_filename).name
-    name = re.sub(r"\W+", "_", file.replace(".py", ""))
-    protocols = None
-    if values.launcher != "show":
-        protocols = plan.check(study)
-        jobs = add_images(study, jobs)
-    chosen = [job for job in jobs if not values.arms or job.arm in values.arms]
-    if protocols is None:
-        return show(chosen, pool)
-    for sentence in find_outdated(study, chosen, pool):
+    pool, out = workdir / "runs", workdir / changes.name_page(file, changed)
+    jobs = plan.make_jobs(study)
+    environments, devices = [], 1  # of another launcher's runs nobody knows them
+    if values.launcher in ("local", "show"):
+        environments = runner.find_devices(values.jobs)
+        devices = _count_devices(environments[0])
+    protocols = check_study(study, jobs, pool, devices)
+    jobs = add_images(study, add_floors(study, jobs))
+    if values.launcher == "show":
+        return show(jobs, pool)
+    for sentence in [*filter(None, [warning]), *find_outdated(study, jobs, pool)]:
         print(f"warning: {sentence}", file=sys.stderr)
-    todo = [job for job in chosen if runner.missing(job, pool)]
-    print(
-        f"{study['title']}: {len(chosen)} runs, {len(todo)} of them to do.", flush=True
-    )
+    todo = [job for job in jobs if runner.missing(job, pool)]
+    runs = sum(not job.label for job in jobs)
+    to_do = sum(not job.label for job in todo)
+    print(f"{study['title']}: {runs} runs, {to_do} of them to do.", flush=True)
     failed, complete = [], True
 
     def show_page() -> pathlib.Path:
-        return page.write(study, jobs, pool, workdir / name, protocols)
+        return page.write(study, jobs, pool, out, protocols, changed, warning)
 
     if values.launcher == "local":
         bar = tqdm(total=len(todo), unit="run", disable=None)
@@ -68,11 +74,10 @@ def run() -> int:
             if error:
                 failed.append(job)
             bar.update()
-            bar.write(f"{job.arm}, seed {job.seed}: {error or 'complete'}")
+            bar.write(f"{job.title}: {error or 'complete'}")
             show_page()  # it grows with the study
 
-        devices = runner.find_devices(values.jobs)
-        complete = runner.make_all(todo, jobs, pool, devices, report)
+        complete = runner.make_all(todo, jobs, pool, environments, report)
         bar.close()
     elif values.launcher == "slurm" and todo:
         from eval.study import slurm
@@ -83,11 +88,23 @@ def run() -> int:
             "command with --launcher=report writes the page."
         )
         return 0
-    print(f"The page: {show_page()}")
+    written = show_page()
+    print(f"The page: {written}")
+    if written.parent != out:
+        print(
+            f"{out / written.name} stays as it is: it has more runs than there are now, whose "
+            "images or results have become others or are gone."
+        )
     if not complete:
         print("Stopped; the same command goes on.")
         return 130
     return 1 if failed else 0
+
+
+def _count_devices(environment: Mapping[str, str]) -> int:
+    """How many devices a run with this environment will have."""
+    gpus = environment.get("CUDA_VISIBLE_DEVICES")
+    return len(gpus.split(",")) if gpus else jax.device_count()
 
 
 def show(jobs: list[plan.Job], pool: pathlib.Path) -> int:
@@ -96,7 +113,7 @@ def show(jobs: list[plan.Job], pool: pathlib.Path) -> int:
     for job in jobs:
         todo = runner.missing(job, pool)
         counts["to do" if todo else "complete"] += 1
-        print(f"# {job.arm}, seed {job.seed}: {len(todo)} of {len(job.commands)} to do")
+        print(f"# {job.title}: {len(todo)} of {len(job.commands)} to do")
         for command in todo:
             print(f"python -m {shlex.join(job.words(command, pool))}")
     print("# " + ", ".join(f"{count} {what}" for what, count in counts.items()))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import eval as evaluators
+from eval.evaluator import Evaluator
 from eval.study.numbers import read_result
 from eval.study.plan import DETECTION, Command, Job, Study, config_of
 from eval.task import images_as
@@ -37,7 +38,7 @@ def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list
     names = {one["of"].partition("/")[0] for one in study["measures"].values()}
     found = []
     for job in jobs:
-        if not (arm := study["arms"][job.arm])["config"]:
+        if job.label or not (arm := study["arms"][job.arm])["config"]:
             continue
         config = config_of(study, arm)
         for name in sorted(names & set(config.evals) - set(study["evaluations"])):
@@ -52,14 +53,32 @@ def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list
     return found
 
 
+def open_evaluator(config: Any, options: Mapping[str, Any]) -> Evaluator:
+    """An evaluation of a run's config, of images that are prepared as the run's.
+
+    Raises:
+        UserError: its type, its options or its images are wrong.
+    """
+    return _open(*_key(config, options))
+
+
 def _read_by(config: Any, options: Mapping[str, Any]) -> dict[str, str]:
-    """The splits of an evaluation, with images prepared as a run's."""
+    """The splits of an evaluation."""
+    return _fingerprints(*_key(config, options))
+
+
+def _key(config: Any, options: Mapping[str, Any]) -> tuple[str, str]:
     data = config.data
     options = {"image_size": data.image_size, "resize": data.resize, **options}
     options.pop("every_epochs", None)
-    return _fingerprints(options.pop("type"), json.dumps(options, sort_keys=True))
+    return options.pop("type"), json.dumps(options, sort_keys=True)
+
+
+@functools.cache
+def _open(kind: str, options: str) -> Evaluator:
+    return evaluators.make(kind, json.loads(options))
 
 
 @functools.cache
 def _fingerprints(kind: str, options: str) -> dict[str, str]:
-    return evaluators.get(kind).create(**json.loads(options)).fingerprints()
+    return _open(kind, options).fingerprints()

@@ -1,56 +1,122 @@
-"""The pictures of a study: its measures beside the paper's, and the curves of its runs."""
+"""The pictures of a study: its measures beside the paper's, and the curves of its runs.
+
+Each panel is a file of its own, so that a page can put as many beside each other as are
+readable; all in one are kept, too.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import pyplot as plt
 
 from eval import invariance_figure
 from eval.detection.figure import draw_precision, read_detection
-from eval.plots.figure import legend_above, make_panels, save_figure
-from eval.plots.training import Lines, draw_groups
-from eval.runs import by_label
+from eval.plots.figure import (
+    UNTRAINED,
+    drawable,
+    legend_above,
+    make_panels,
+    save_figure,
+)
+from eval.plots.training import METRICS, Lines, draw_groups
 from eval.study.numbers import Values, read_result
 from eval.study.plan import Job, Study
 from sp_jax.train.writer import read_metrics
 
-# Pages are about this wide, in inches; what is wider would be shrunk until nobody can read it.
-WIDTH = 16.0
-COLUMNS = 3  # of pictures of measures, at most
+WIDTH = 4.0  # of a panel, in inches: a small screen shows it almost as it is
+COLUMNS = 3  # of panels in the picture of all
+
+
+class Picture(NamedTuple):
+    """A picture of the page.
+
+    Attributes:
+        title: above it.
+        caption: below it: what is drawn, of how many seeds.
+        panels: what is shown side by side where there is room.
+        wide: whether it is one picture that has to be scrolled on a small screen.
+    """
+
+    title: str
+    caption: str
+    panels: list[Path]
+    wide: bool = False
 
 
 def draw(
-    study: Study, done: Sequence[Job], pool: Path, values: Values, out: Path
-) -> list[tuple[str, Path]]:
-    """Draw into the folder `out` what there are complete runs for: titles and files."""
+    study: Study,
+    done: Sequence[Job],
+    pool: Path,
+    values: Values,
+    floors: Values,
+    out: Path,
+) -> list[Picture]:
+    """Draw into the folder `out` what there are complete runs for."""
     if not done:
         return []
-    figure = study["figure"]
-    made: dict[str, tuple[str, plt.Figure]] = {}
-    names = [name_of(study, job.arm) for job in done]
-    folders = by_label([pool / job.folder for job in done], names)
+    figure, made = study["figure"], []
+    folders: dict[str, list[Path]] = {}
+    for job in done:
+        folders.setdefault(name_of(study, job.arm), []).append(pool / job.folder)
+    seeds = count_text(list(map(len, folders.values())))
 
     def of_arms(read: Callable[[Path], Any]) -> dict[str, list[Any]]:
         return {arm: [read(one) for one in some] for arm, some in folders.items()}
 
+    def save(name: str, drawn: plt.Figure) -> Path:
+        save_figure(drawn, out / f"{name}.png")
+        return out / f"{name}.png"
+
     if figure["kind"] == "invariance":
         results = of_arms(lambda one: read_result(one, figure["result"])["result"])
-        made["invariance"] = "Invariances", invariance_figure.draw_figure(results)
+        path = save("invariance", invariance_figure.draw_figure(results))
+        caption = f"Mean and range of {seeds}; dotted: chance."
+        made.append(Picture("Invariances", caption, [path], wide=True))
     elif figure["kind"] == "detection":
         name = Path("detection", figure["result"])
         curves = of_arms(lambda one: read_detection(one / name).curves)
-        drawn = draw_precision(curves, by_class=True)
-        made["detection"] = "Precision over recall", drawn
-    if "x" in figure:
+        path = save("detection", draw_precision(curves, by_class=True))
+        caption = f"Mean and range of {seeds}."
+        made.append(Picture("Precision over recall", caption, [path], wide=True))
+    titles = [title for title, m in study["measures"].items() if m["percent"]]
+    if "x" in figure and titles:
+        save("numbers", draw_numbers(study, values, floors, titles))
+        panels = [
+            save(f"numbers_{number}", draw_numbers(study, values, floors, [title]))
+            for number, title in enumerate(titles, start=1)
+        ]
         title = "As a figure" + (", with the paper's" if study["paper"] else "")
-        made["numbers"] = title, draw_numbers(study, values)
-    if drawn := draw_curves(study, done, pool):
-        made["curves"] = "Training", drawn
-    for name, (_, drawn) in made.items():
-        save_figure(drawn, out / f"{name}.png")
-    return [(title, out / f"{name}.png") for name, (title, _) in made.items()]
+        made.append(Picture(title, caption_numbers(study, seeds, floors), panels))
+    if groups := read_curves(study, done, pool):
+        # One scale for all, but not for the losses of different methods.
+        recipes = {study["arms"][job.arm]["config"] for job in done}
+        shared = {"effective_rank"} | ({"loss"} if len(recipes) == 1 else set())
+        save("curves", draw_groups(groups, shared))
+        panels = [
+            save(f"curves_{number}", drawn)
+            for number, drawn in enumerate(draw_each(groups, shared), start=1)
+        ]
+        caption = f"Each run is a line: {seeds}."
+        made.append(Picture("Training", caption, panels))
+    return made
+
+
+def count_text(counts: Sequence[int]) -> str:
+    """How many seeds of each arm there are, in words."""
+    few, many = min(counts), max(counts)
+    number = f"{few}" if few == many else f"{few} to {many}"
+    return f"n = {number} seed{'s' if many > 1 else ''} of each arm"
+
+
+def caption_numbers(study: Study, seeds: str, floors: Values) -> str:
+    """What bars, whiskers and marks are."""
+    marks = "points" if study["figure"]["kind"] == "lines" else "bars"
+    said = f"{seeds}: {marks} are means, whiskers ± the sample standard deviation"
+    if counts := [len(x) for one in floors.values() for x in one.values() if x]:
+        said += f"; gray: untrained, the mean of n = {max(counts)}"
+    return said + ("; hollow: the paper's." if study["paper"] else ".")
 
 
 def name_of(study: Study, arm: str) -> str:
@@ -58,18 +124,19 @@ def name_of(study: Study, arm: str) -> str:
     return ", ".join(study["arms"][arm]["factors"].values())
 
 
-def draw_numbers(study: Study, values: Values) -> plt.Figure:
-    """Each measure in percent: bars or lines, hollow marks the paper's."""
+def draw_numbers(
+    study: Study, values: Values, floors: Values, titles: Sequence[str]
+) -> plt.Figure:
+    """Measures in percent: bars or lines, hollow marks the paper's, gray untrained."""
     figure = study["figure"]
     x, series = figure["x"], figure.get("series")
-    titles = [title for title, m in study["measures"].items() if m["percent"]]
     factors = {name: arm["factors"] for name, arm in study["arms"].items()}
     places = list(dict.fromkeys(one[x] for one in factors.values()))
     kinds = list(dict.fromkeys(one.get(series, "") for one in factors.values()))
-    width = max(4.0, 0.75 * len(places) + 1.2)
-    columns = max(1, min(COLUMNS, len(titles), int(WIDTH // width)))
-    size = (width, 2.5 if columns == 1 else 3.3)
-    made, axes = make_panels(len(titles), columns, size, sharex=columns == 1)
+    lines = figure["kind"] == "lines"
+    rows = len(places) * len(kinds)
+    height = 2.9 if lines else 1.0 + 0.22 * rows + 0.12 * len(places)
+    made, axes = make_panels(len(titles), min(COLUMNS, len(titles)), (WIDTH, height))
     for axis, title in zip(axes.flat, titles, strict=False):
         for number, kind in enumerate(kinds):
             arms = {
@@ -77,16 +144,26 @@ def draw_numbers(study: Study, values: Values) -> plt.Figure:
                 for name, one in factors.items()
                 if one.get(series, "") == kind
             }
-            draw_one = _line if figure["kind"] == "lines" else _bars
+            draw_one = _line if lines else _bars
             draw_one(axis, _points(arms, study, values, title), number, len(kinds))
-        turn = {"rotation": 30, "ha": "right"} if len(places) > 5 else {}
-        axis.set_xticks(range(len(places)), places, fontsize=8, **turn)
-        axis.set_title(title, fontsize=10)
-        axis.grid(axis="x", visible=False)
-    if any(kinds):
-        legend_above(made, kinds)
-    made.supxlabel(x, fontsize=9)
-    made.supylabel("%", fontsize=9)
+        floor = [np.mean(list(x.values())) for x in floors[title].values() if x]
+        for value in floor:
+            draw_floor = axis.axhline if lines else axis.axvline
+            draw_floor(value, color=UNTRAINED, lw=1.2, ls="--")
+        axis.set_title(drawable(title), fontsize=10)
+        names = list(map(drawable, places))
+        if lines:
+            axis.set_xticks(range(len(places)), names, fontsize=8)
+            axis.set_xlabel(drawable(x), fontsize=9)
+            axis.set_ylabel(f"{drawable(title)}, %", fontsize=9)
+        else:
+            axis.set_yticks(range(len(places)), names, fontsize=8)
+            axis.set_ylim(len(places) - 0.4, -0.6)  # the first one above
+            axis.set_xlabel(f"{drawable(title)}, %", fontsize=9)
+        axis.grid(axis="x" if lines else "y", visible=False)
+    untrained = ["untrained"] if any(floors[title] for title in titles) else []
+    if any(kinds) or untrained:
+        legend_above(made, [*filter(None, kinds), *untrained])
     return made
 
 
@@ -108,8 +185,8 @@ def _bars(axis: plt.Axes, points, number: int, count: int) -> None:
     width = 0.8 / count
     shift = (number - (count - 1) / 2) * width
     style = {"color": f"C{number}", "alpha": 0.8, "error_kw": {"lw": 1, "capsize": 2}}
-    axis.bar(place + shift, mean, 0.92 * width, yerr=spread, **style)
-    axis.plot(known + shift, paper, "D", ms=5, mfc="white", mec="black")
+    axis.barh(place + shift, mean, 0.92 * width, xerr=spread, **style)
+    axis.plot(paper, known + shift, "D", ms=5, mfc="white", mec="black")
 
 
 def _line(axis: plt.Axes, points, number: int, count: int) -> None:
@@ -118,20 +195,31 @@ def _line(axis: plt.Axes, points, number: int, count: int) -> None:
     axis.plot(known, paper, "D:", ms=5, color=f"C{number}", mfc="white", lw=1)
 
 
-def draw_curves(study: Study, done: Sequence[Job], pool: Path) -> plt.Figure | None:
-    """Loss and rank of each run: a column for each x of the figure, colours its series."""
-    figure, arms = study["figure"], study["arms"]
+def read_curves(
+    study: Study, done: Sequence[Job], pool: Path
+) -> dict[str, list[tuple[str, Lines]]]:
+    """What the runs logged: x of the figure -> (its series, lines) of each run."""
+    figure = study["figure"]
+    factors = [study["arms"][job.arm]["factors"] for job in done]
+    kinds = list(dict.fromkeys(one.get(figure.get("series"), "") for one in factors))
     groups: dict[str, list[tuple[str, Lines]]] = {}
-    recipes = set()
-    for job in done:
+    for job, own in zip(done, factors, strict=True):
         if lines := read_metrics(pool / job.folder):
-            factors = arms[job.arm]["factors"]
-            title = factors.get(figure.get("x"), "")
+            title = own.get(figure.get("x"), "")
             if figure["kind"] == "lines":  # x is a quantity: alone it says nothing
                 title = f"{figure['x']}: {title}"
-            kind = factors.get(figure.get("series"), "")
-            groups.setdefault(title, []).append((kind, lines))
-            recipes.add(arms[job.arm]["config"])
-    # One scale for all, but not for the losses of different methods.
-    shared = {"effective_rank"} | ({"loss"} if len(recipes) == 1 else set())
-    return draw_groups(groups, shared) if groups else None
+            # Every kind is in every group, so that it has one colour.
+            runs = groups.setdefault(title, [(kind, []) for kind in kinds])
+            runs.append((own.get(figure.get("series"), ""), lines))
+    return groups
+
+
+def draw_each(groups: Mapping[str, Any], shared: set[str]) -> list[plt.Figure]:
+    """A picture of each group; metrics in `shared` have one scale."""
+    drawn = [draw_groups({title: runs}, ()) for title, runs in groups.items()]
+    for row, name in enumerate(METRICS):
+        if name in shared:
+            limits = np.array([one.axes[row].get_ylim() for one in drawn])
+            for one in drawn:
+                one.axes[row].set_ylim(limits[:, 0].min(), limits[:, 1].max())
+    return drawn

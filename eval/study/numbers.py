@@ -1,51 +1,60 @@
 """What the runs of a study measured, and what that says of its claims."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from eval import results
-from eval.runs import format_csv
+from eval.compare.statistics import Interval, interval
 from eval.study.plan import Job, Study
 from eval.study.runner import missing
-from sp_jax.files import write_text
 from sp_jax.train.writer import read_metrics
 
 # title of a measure -> arm -> seed -> number
 Values = dict[str, dict[str, dict[int, float]]]
-CONFIDENCE = 0.95
 
 
 def collect(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
     """Read the measures of all runs that are complete; of no other one."""
-    complete = [job for job in jobs if not missing(job, pool)]
-    values: Values = {}
-    for title, measure in study["measures"].items():
-        values[title] = {arm: {} for arm in study["arms"]}
-        scale = 100 if measure["percent"] else 1
-        for job in complete:
-            number = _read(pool / job.folder, measure["of"])
+    values: Values = {
+        title: {arm: {} for arm in study["arms"]} for title in study["measures"]
+    }
+    for job in jobs:
+        if job.label or missing(job, pool):
+            continue
+        for title, measure in study["measures"].items():
+            number = read_number(pool / job.folder, measure)
             if number is not None:
-                values[title][job.arm][job.seed] = scale * number
+                values[title][job.arm][job.seed] = number
     return values
 
 
-def read_result(folder: pathlib.Path, name: str) -> dict[str, Any] | None:
+def read_result(
+    folder: pathlib.Path, name: str, untrained: bool = False
+) -> dict[str, Any] | None:
     """The newest result NAME of a run, or that of its detection NAME; None: there is none."""
-    detection = folder / "detection" / name
-    return results.read_newest(folder, name) or results.read_newest(
-        detection, "detection"
-    )
+    found = results.read_newest(folder, name, untrained=untrained)
+    if found is None and not untrained:
+        return results.read_newest(folder / "detection" / name, "detection")
+    return found
 
 
-def _read(folder: pathlib.Path, of: str) -> float | None:
-    name, _, key = of.partition("/")
-    if name != "run":
-        result = read_result(folder, name)
-        return None if result is None else result["result"].get(key)
+def read_number(
+    folder: pathlib.Path, measure: Mapping[str, Any], untrained: bool = False
+) -> float | None:
+    """What a measure reads in a run's folder; of the untrained network, if asked."""
+    name, _, key = measure["of"].partition("/")
+    if name == "run":
+        number = None if untrained else _read_cost(folder, key)
+    else:
+        result = read_result(folder, name, untrained)
+        number = result["result"].get(key) if result else None
+    return 100 * number if number is not None and measure["percent"] else number
+
+
+def _read_cost(folder: pathlib.Path, key: str) -> float | None:
     lines = [line for line in read_metrics(folder) if "step_ms" in line]
     if not lines:
         return None
@@ -55,23 +64,26 @@ def _read(folder: pathlib.Path, of: str) -> float | None:
     return float(minutes / 60 if key == "hours" else minutes)
 
 
+def chance_of(measure: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
+    """What a measure is for features that say nothing, as a result says; None: it does not."""
+    _, _, key = measure["of"].partition("/")
+    for number in result["headline"]:
+        if number.name == key and number.chance is not None:
+            return number.chance * (100 if measure["percent"] else 1)
+    return None
+
+
 class Verdict(NamedTuple):
     """A claim, judged.
 
     Attributes:
-        mean: of the sum of its terms, over the seeds that all of its arms have.
-        low: end of its 95 % confidence interval (Student's t); NaN for one seed.
-        high: the other end.
-        seeds: number of seeds.
+        sum: of its terms, over the seeds that all of its arms have.
         agree: how many of them are on the claim's side, each by itself.
         word: "holds", "does not hold" (the whole interval is on that side), "undecided",
             "one seed", or "no runs".
     """
 
-    mean: float
-    low: float
-    high: float
-    seeds: int
+    sum: Interval
     agree: int
     word: str
 
@@ -79,36 +91,45 @@ class Verdict(NamedTuple):
 def judge(claim: Mapping[str, Any], values: Values) -> Verdict:
     """Compare the sum of a claim's terms with its bound, seed by seed."""
     by_arm = {arm: values[claim["measure"]][arm] for arm in claim["terms"]}
-    seeds = sorted(set.intersection(*map(set, by_arm.values())))
     sums = [
         sum(factor * by_arm[arm][seed] for arm, factor in claim["terms"].items())
-        for seed in seeds
+        for seed in sorted(set.intersection(*map(set, by_arm.values())))
     ]
     lower = -np.inf if claim["above"] is None else claim["above"]
     upper = np.inf if claim["below"] is None else claim["below"]
     agree = sum(lower < one < upper for one in sums)
-    mean = float(np.mean(sums)) if sums else np.nan
-    if len(sums) < 2:
-        word = "one seed" if sums else "no runs"
-        return Verdict(mean, np.nan, np.nan, len(sums), agree, word)
-    error = float(np.std(sums, ddof=1)) / len(sums) ** 0.5
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sums) - 1)) * error
-    low, high = mean - half, mean + half
-    holds, fails = lower < low and high < upper, high < lower or low > upper
+    found = interval(sums)
+    if found.seeds < 2:
+        return Verdict(found, agree, "one seed" if sums else "no runs")
+    holds = lower < found.low and found.high < upper
+    fails = found.high < lower or found.low > upper
     word = "holds" if holds else "does not hold" if fails else "undecided"
-    return Verdict(mean, low, high, len(sums), agree, word)
+    return Verdict(found, agree, word)
 
 
-def write_csv(path: pathlib.Path, study: Study, values: Values) -> None:
-    """A line for each run and measure, and the paper's numbers beside."""
+def make_csv(study: Study, values: Values, floors: Values) -> list[list[Any]]:
+    """study.csv: a line for each run and measure, and the paper's numbers beside.
+
+    Those of untrained networks come last; they have no factors.
+    """
     factors = list(next(iter(study["arms"].values()))["factors"])
     rows = [["arm", *factors, "seed", "measure", "value", "paper"]]
-    for title, arms in values.items():
-        for arm, seeds in arms.items():
-            known = list(study["arms"][arm]["factors"].values())
-            paper = study["paper"].get(arm, {}).get(title, "")
-            rows += [
-                [arm, *known, seed, title, round(value, 6), paper]
-                for seed, value in sorted(seeds.items())
-            ]
-    write_text(path, format_csv(rows))
+    for found in (values, floors):
+        for title, arms in found.items():
+            for name, seeds in arms.items():
+                arm = study["arms"].get(name, {"factors": dict.fromkeys(factors, "")})
+                known = list(arm["factors"].values())
+                paper = study["paper"].get(name, {}).get(title, "")
+                rows += [
+                    [name, *known, seed, title, round(value, 6), paper]
+                    for seed, value in sorted(seeds.items())
+                ]
+    return rows
+
+
+def count_runs(rows: Iterable[Sequence[Any]]) -> int:
+    """How many runs have numbers in a study.csv, untrained networks left out."""
+    names, *lines = rows
+    arm, seed = names.index("arm"), names.index("seed")
+    runs = {(line[arm], line[seed]) for line in lines}
+    return len([name for name, _ in runs if not name.startswith("untrained")])

@@ -4,18 +4,23 @@ Cells of the tables are texts, or texts with small print and a kind, as the temp
 `eval.pages` take them.
 """
 
+import csv
+import itertools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from eval.compare.statistics import by_chance, difference_text, mean_text
 from eval.pages import write_page
-from eval.runs import mean_text
+from eval.runs import format_csv
 from eval.study import measure_plots, numbers
 from eval.study.numbers import Values
 from eval.study.plan import Job, Study
 from eval.study.runner import last_words, missing, read_record
+from eval.study.untrained import collect_floors
+from sp_jax.files import write_text
 
 Rows = list[list[Any]]
 
@@ -33,31 +38,42 @@ def measured(seeds: Iterable[float], paper: float | None, percent: bool) -> dict
     return _cell(mean_text(values, digits), known)
 
 
-def make_rows(study: Study, values: Values) -> Rows:
-    """The table: a row for each arm."""
+def make_rows(
+    study: Study, values: Values, floors: Values, chances: Mapping[str, float]
+) -> Rows:
+    """The table: a row for each arm, for untrained networks, and for chance if it is known."""
     factors = list(next(iter(study["arms"].values()))["factors"])
-    rows = [[*factors, "seeds", *study["measures"]]]
-    for name, arm in study["arms"].items():
-        paper = study["paper"].get(name, {})
+    titles = study["measures"]
+    rows = [[*factors, "seeds", *titles]]
+
+    def add(found: Values, key: str, names: Iterable[str], paper: Mapping) -> None:
         cells = [
-            measured(values[title][name].values(), paper.get(title), measure["percent"])
-            for title, measure in study["measures"].items()
+            measured(found[title][key].values(), paper.get(title), one["percent"])
+            for title, one in titles.items()
         ]
-        seeds = max(len(values[title][name]) for title in study["measures"])
-        rows.append([*arm["factors"].values(), seeds, *cells])
+        rows.append([*names, max(len(found[title][key]) for title in titles), *cells])
+
+    for name, arm in study["arms"].items():
+        add(values, name, arm["factors"].values(), study["paper"].get(name, {}))
+    empty = [""] * (len(factors) - 1)
+    for label in next(iter(floors.values())):
+        add(floors, label, [label, *empty], {})
+    if chances:
+        cells = [
+            measured([chances[x]], None, True) if x in chances else "" for x in titles
+        ]
+        rows.append(["chance", *empty, "", *cells])
     return rows
 
 
-def make_claims(study: Study, values: Values) -> Rows:
-    """The claims, judged: a row for each, with the paper's number if any claim has one."""
+def make_claims(study: Study, verdicts: Sequence[numbers.Verdict]) -> Rows:
+    """A row for each claim and its verdict, with the paper's number if any claim has one."""
     known = any(claim["paper"] is not None for claim in study["claims"].values())
     rows = [["claim", "measure", "here", *["paper"] * known, "verdict"]]
-    for claim in study["claims"].values():
-        verdict = numbers.judge(claim, values)
-        here = f"{verdict.mean:+.2f}" if verdict.seeds else ""
-        if verdict.seeds > 1:
-            here += f" [{verdict.low:+.2f}, {verdict.high:+.2f}]"
-            here += f", {verdict.agree} of {verdict.seeds} seeds"
+    for claim, verdict in zip(study["claims"].values(), verdicts, strict=True):
+        here, seeds = difference_text(verdict.sum, 2), verdict.sum.seeds
+        if seeds > 1:
+            here += f", {verdict.agree} of {seeds} seeds"
         terms = " ".join(
             f"{'−' if f < 0 else '+'} {'' if abs(f) == 1 else f'{abs(f):g} × '}"
             f"({measure_plots.name_of(study, arm)})"
@@ -82,6 +98,8 @@ def make_runs(
     costs = [title for title, one in study["measures"].items() if not one["percent"]]
     rows = [["arm", "seed", *costs, "minutes, all", "folder", "state"]]
     for job in jobs:
+        if not job.commands:  # nothing is measured apart
+            continue
         folder = pool / job.folder
         todo, state = missing(job, pool), "complete"
         if todo:
@@ -90,11 +108,29 @@ def make_runs(
             state = f"{len(todo)} of {len(job.commands)} commands are missing, next is "
             state += f"{todo[0].name}{said}"
         minutes = sum(one["seconds"] for one in read_record(folder).values()) / 60
-        own = [values[title][job.arm].get(job.seed) for title in costs]
-        own = ["" if cost is None else f"{cost:.1f}" for cost in own]
+        own = [values[title].get(job.label or job.arm, {}) for title in costs]
+        own = [f"{one[job.seed]:.1f}" if job.seed in one else "" for one in own]
         total = f"{minutes:.1f}" if minutes else ""
-        rows.append([job.arm, job.seed, *own, total, job.folder, state])
+        rows.append([job.label or job.arm, job.seed, *own, total, job.folder, state])
     return rows
+
+
+def choose_folder(out: pathlib.Path, complete: int) -> pathlib.Path:
+    """Where a page goes that does not replace one of more runs: `out`, or `out`.2, …
+
+    Args:
+        out: where it should go.
+        complete: how many runs with numbers it has.
+    """
+    for number in itertools.count(1):
+        folder = out.with_name(f"{out.name}.{number}") if number > 1 else out
+        table = folder / "study.csv"
+        if not table.is_file():
+            return folder
+        with open(table, encoding="utf-8", newline="") as file:
+            if numbers.count_runs(csv.reader(file)) <= complete:
+                return folder
+    raise AssertionError
 
 
 def write(
@@ -103,29 +139,53 @@ def write(
     pool: pathlib.Path,
     out: pathlib.Path,
     protocols: Mapping[str, str],
+    changes: Mapping[str, Any] | None = None,
+    warning: str = "",
 ) -> pathlib.Path:
     """Write study.html, study.md, study.csv and the pictures of what is there so far.
 
-    The folder is `out`; `protocols` are those of the evaluations. Returns the page.
+    Args:
+        study: what is shown.
+        jobs: its runs.
+        pool: folder of all runs.
+        out: the page's folder; another one where that would lose runs (`choose_folder`).
+        protocols: of the evaluations.
+        changes: what the command line changed, by flag.
+        warning: of what the numbers are not.
+
+    Returns:
+        The page.
     """
-    out.mkdir(parents=True, exist_ok=True)
     values = numbers.collect(study, jobs, pool)
-    numbers.write_csv(out / "study.csv", study, values)
-    done = [job for job in jobs if not missing(job, pool)]
-    shown = dict(protocols)
-    for measure in study["measures"].values():
+    floors = collect_floors(study, jobs, pool)
+    table = numbers.make_csv(study, values, floors)
+    out = choose_folder(out, numbers.count_runs(table))
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "study.csv", format_csv(table))
+    runs = [job for job in jobs if not job.label]
+    done = [job for job in runs if not missing(job, pool)]
+    shown, chances = dict(protocols), {}
+    for title, measure in study["measures"].items():
         name = measure["of"].partition("/")[0]
-        if done and name not in shown and name != "run":
-            result = numbers.read_result(pool / done[0].folder, name)
-            shown |= {name: result["protocol"]} if result else {}
+        result = numbers.read_result(pool / done[0].folder, name) if done else None
+        if result:
+            shown.setdefault(name, result["protocol"])
+            chance = numbers.chance_of(measure, result)
+            chances |= {} if chance is None else {title: chance}
+    verdicts = [numbers.judge(claim, values) for claim in study["claims"].values()]
+    judged = sum(verdict.sum.seeds > 1 for verdict in verdicts)
     filled = dict(
         title=study["title"],
         about=study["about"],
-        state=f"{len(done)} of {len(jobs)} runs are complete.",
-        claims=make_claims(study, values),
-        rows=make_rows(study, values),
+        changes=[f"--{name}={value}" for name, value in (changes or {}).items()],
+        warning=warning,
+        state=f"{len(done)} of {len(runs)} runs are complete.",
+        claims=make_claims(study, verdicts),
+        by_chance=by_chance(judged) if judged > 1 else "",
+        rows=make_rows(study, values, floors, chances),
         factors=len(next(iter(study["arms"].values()))["factors"]),
-        pictures=measure_plots.draw(study, done, pool, values, out),
+        floors=any(floors.values()),
+        pictures=measure_plots.draw(study, done, pool, values, floors, out),
         protocols=shown,
         runs=make_runs(study, jobs, pool, values),
     )

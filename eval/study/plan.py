@@ -5,15 +5,13 @@ import json
 import pathlib
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 import eval as evaluators
 from configs.studies import common
-from eval.task import images_as
-from input_pipeline.stores import find_splits
 from sp_jax import validate
 from sp_jax.config import load_config
 from sp_jax.errors import UserError
@@ -48,6 +46,7 @@ class Job(NamedTuple):
         folder: of the run, below the folder of all runs.
         after: folder of the run that has to be there before; "" for none.
         commands: that make it, in order.
+        label: "" for a run; else that of its untrained network, which is measured.
     """
 
     arm: str
@@ -55,6 +54,12 @@ class Job(NamedTuple):
     folder: str
     after: str
     commands: tuple[Command, ...]
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is in words."""
+        return f"{self.label or self.arm}, seed {self.seed}"
 
     def words(self, command: Command, pool: pathlib.Path) -> list[str]:
         """Those of a command of this run, complete."""
@@ -115,6 +120,28 @@ def _check_readings(plain: Mapping[str, Any]) -> None:
         raise UserError(f"study.figure.kind must be one of {', '.join(FIGURES)}.")
 
 
+def choose_arms(study: Study, names: Collection[str]) -> dict[str, Any]:
+    """The study with these arms alone, those that they wait for, and what is said of them.
+
+    Raises:
+        UserError: there is no such arm.
+    """
+    arms = study["arms"]
+    if unknown := sorted(set(names) - set(arms)):
+        known = ", ".join(sorted(arms))
+        raise UserError(f"There is no arm {unknown[0]!r}: {known}.")
+    kept = {one for name in names for one in _chain(arms, name)}
+    return dict(study) | {
+        "arms": {name: arm for name, arm in arms.items() if name in kept},
+        "paper": {name: row for name, row in study["paper"].items() if name in kept},
+        "claims": {
+            name: claim
+            for name, claim in study["claims"].items()
+            if set(claim["terms"]) <= kept
+        },
+    }
+
+
 def _fill(value: Any, stores: Mapping[str, str]) -> Any:
     """Put the stores into all strings; {folder} and {after} stay."""
     if isinstance(value, Mapping):
@@ -132,17 +159,17 @@ def _fill(value: Any, stores: Mapping[str, str]) -> Any:
     return value.format(**stores, **{name: f"{{{name}}}" for name in PLACES})
 
 
-def _given(tree: Mapping[str, Any]) -> dict[str, Any]:
+def given_in(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dicts to one, with dots in its names; without what is None or empty."""
     return {k: v for k, v in validate.flatten(tree).items() if v is not None}
 
 
 def _changes(study: Study, arm: Mapping[str, Any]) -> dict[str, Any]:
     """Those of an arm's config: the study's and its own."""
-    return _given(study["changes"]) | _given(arm["changes"])
+    return given_in(study["changes"]) | given_in(arm["changes"])
 
 
-def _flags(values: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
+def flags_of(values: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
     """Flags of a config, or of a program (whose lists have commas)."""
     words = []
     for name, value in values.items():
@@ -174,7 +201,7 @@ def _make_job(study: Study, name: str, seed: int) -> Job:
 
     def train(config: str, changes: Mapping[str, Any], workdir: str) -> tuple[str, ...]:
         words = (f"--config={config}", f"--config.seed={seed}")
-        return (*words, *_flags(changes, "config."), f"--workdir={workdir}")
+        return (*words, *flags_of(changes, "config."), f"--workdir={workdir}")
 
     prepare = [tuple(words) for words in arm["prepare"]]
     commands = [Command(words[0].rpartition(".")[2], words) for words in prepare]
@@ -187,9 +214,9 @@ def _make_job(study: Study, name: str, seed: int) -> Job:
         own = dict(options)
         if (kind := own.pop("type")) == DETECTION:
             config, workdir = own.pop("config"), f"{{folder}}/detection/{title}"
-            words = train(config, _given(own), workdir)
+            words = train(config, given_in(own), workdir)
         elif checkpoint:
-            words = (f"--name={title}", *_flags(own))
+            words = (f"--name={title}", *flags_of(own))
         else:
             continue
         program = evaluators.program_of(kind)
@@ -212,66 +239,9 @@ def _folder(study: Study, name: str, seed: int) -> str:
     return f"{stem}_{digest}/seed{seed}"
 
 
-def check(study: Study) -> dict[str, str]:
-    """Open every config and every store, so that mistakes show before the first run.
-
-    Returns:
-        The protocol of each evaluation.
-
-    Raises:
-        UserError: a file, a key, a store or an option is wrong.
-    """
-    measured = []  # what the runs of each arm measure by themselves
-    trained = {name: arm for name, arm in study["arms"].items() if arm["config"]}
-    for name, arm in trained.items():
-        try:
-            measured.append(_check_arm(config_of(study, arm)))
-        except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"study.arms.{name}: {error}") from error
-    protocols = {}
-    for name, options in study["evaluations"].items():
-        options = dict(options)
-        kind = options.pop("type")
-        try:
-            if kind == DETECTION:
-                protocols[name] = f"detection as {options['config']}"
-                load_config(options["config"])
-            else:
-                protocols[name] = evaluators.get(kind).create(**options).protocol
-        except UserError as error:
-            raise UserError(f"study.evaluations.{name}: {error}") from error
-    known = set(protocols).union(set.intersection(*measured) if measured else ())
-    for title, measure in study["measures"].items():
-        name, _, key = measure["of"].partition("/")
-        if name == "run" and key not in OF_RUN:
-            raise UserError(
-                f"study.measures.{title}: a run has no {key!r}, but {', '.join(OF_RUN)}."
-            )
-        if name not in ("run", *known):
-            raise UserError(
-                f"study.measures.{title}: not every run measures {name!r}, but "
-                f"{', '.join(sorted(known)) or 'nothing'}."
-            )
-    return protocols
-
-
 def config_of(study: Study, arm: Mapping[str, Any]) -> ConfigDict:
     """The config with which an arm is trained."""
     config = load_config(arm["config"])
     with config.unlocked():
         config.update_from_flattened_dict(_changes(study, arm))
     return config
-
-
-def _check_arm(config: ConfigDict) -> set[str]:
-    """Check an arm's config and its images; the names of its evaluations."""
-    validate.check_training(config.to_dict())
-    data = config.data
-    splits = find_splits(data.store, **images_as(data))
-    if data.split not in ("all", *splits):
-        raise UserError(
-            f"{data.store} has no split {data.split!r}: it has {', '.join(splits)}."
-        )
-    if data.pairs and "{" not in data.pairs and not pathlib.Path(data.pairs).is_file():
-        raise UserError(f"There is no table of pairs {data.pairs!r}.")
-    return set(config.evals)

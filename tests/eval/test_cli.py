@@ -27,7 +27,11 @@ def features(images):
 
 restore = types.ModuleType("sp_jax.train.restore")
 features.info = {"config": {}, "step": 70}
-restore.load_backbone = lambda path, untrained: features
+def load_backbone(path, untrained):
+    assert untrained == ("--untrained" in sys.argv)
+    return features
+
+restore.load_backbone = load_backbone
 sys.modules["sp_jax.train.restore"] = restore
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
@@ -61,7 +65,13 @@ def launch(tmp_path_factory):
             0.8,
         ),
         ("eval.few_labels", (*SPLITS, "--amounts=2%,3"), "std_3_a_class", 1e-3, 0.1),
-        ("eval.metrics", ("--split=probe_test",), "distance_ratio", 0.5, 1),
+        (
+            "eval.metrics",
+            ("--split=probe_test", "--untrained"),
+            "distance_ratio",
+            0.5,
+            1,
+        ),
         ("eval.retrieval", ("--splits=probe_test,probe_train",), "top1", 0.02, 0.5),
     ],
 )
@@ -74,7 +84,8 @@ def test_evaluates_and_writes_into_the_run(
     name = "k10" if module == "eval.knn" else f"{module.removeprefix('eval.')}_emoji"
     target = {"eval.linear_probe": "_category", "eval.few_labels": "_category"}
     name += target.get(module, "_label" if module == "eval.metrics" else "")
-    path = tmp_path / "eval" / f"{name}.json"
+    folder = tmp_path / "eval" / ("untrained" if "--untrained" in options else "")
+    path = folder / f"{name}.json"
     assert os.listdir(path.parent) == [path.name]
     written = json.loads(path.read_text())
     assert low < written["result"][key] < high

@@ -14,6 +14,7 @@ import eval as evals
 from eval import report, suite
 from eval.compare import tables
 from eval.study import plan
+from eval.study.checks import check_study
 from sp_jax import main
 from sp_jax.errors import UserError
 from tests.eval.study.test_plan import tiny as tiny_study
@@ -109,8 +110,10 @@ def test_its_own_command_and_a_study(run, folder):
     study.measures = {"mean": {"of": "mean/hits", "percent": True}}
     study.claims, study.paper = {}, {}
     read = plan.read_study(study)
-    assert plan.make_jobs(read)[0].commands[-1].words[0] == "mine.nearest_mean"
-    assert plan.check(read)["mean"].startswith("nearest mean, emoji category")
+    jobs = plan.make_jobs(read)
+    assert jobs[0].commands[-1].words[0] == "mine.nearest_mean"
+    protocols = check_study(read, jobs, run.parent)
+    assert protocols["mean"].startswith("nearest mean, emoji category")
 
 
 def test_what_is_no_evaluator(folder):

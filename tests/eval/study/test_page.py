@@ -9,7 +9,9 @@ import pytest
 from scipy import stats
 
 from configs.studies import common
-from eval.study import numbers, page, plan, runner
+from eval.evaluator import Number
+from eval.results import write_result
+from eval.study import numbers, page, plan, runner, untrained
 
 SP, AP = (0.80, 0.82, 0.87), (0.78, 0.79, 0.86)
 
@@ -31,13 +33,18 @@ def made(tmp_path):
     )
     study.figure = {"kind": "bars", "x": "pairs"}
     study = plan.read_study(study)
-    jobs = plan.make_jobs(study)
+    jobs = untrained.add_floors(study, plan.make_jobs(study))
     for job in jobs:
+        if job.label:
+            continue
         folder = tmp_path / "runs" / job.folder
-        (folder / "eval").mkdir(parents=True)
         value = {"SP": SP, "AP": AP}[job.arm][job.seed]
-        result = {"result": {"top1": value}, "protocol": "nearest", "step": 100}
-        (folder / "eval/retrieval.json").write_text(json.dumps(result))
+        about = {"protocol": "nearest", "images": {}, "weights": None}
+        about["headline"] = [Number("top1", percent=True, chance=0.015)]
+        for number, step in ((value, 100), (0.1 + job.seed / 100, 0)):
+            result = {"top1": number}
+            floor = {"untrained": step == 0, "step": step}
+            write_result(folder, "retrieval", result, **about, **floor)
         lines = [
             {"step": step, "time": 1.0, "epoch": step / 50, "loss": 5 - step / 50}
             | {"effective_rank": 9.0, "step_ms": 600.0, "images_per_sec": 250.0 + step}
@@ -71,18 +78,49 @@ def test_page(made, tmp_path):
         f"| SP | 3 | 83.00 ± {spread:.2f}, paper 83.60 (-0.60) | 1.0 ± 0.0 | "
         "300.0 ± 0.0 |"
     ) in table
-    assert text.count("data:image/png;base64,") == 2 and "http" not in text
+    # The network of the first arm stands for both.
+    assert "| untrained | 3 | 11.00 ± 1.00 |  |  |" in table
+    assert "| chance |  | 1.50 |  |  |" in table
+    assert "n = 2 to 3 seeds of each arm" in text and "± the sample" in text
+    assert text.count("data:image/png;base64,") == 3 and "http" not in text
     # The differences of seeds 0 and 1 are 2 and 3 points.
     low, high = stats.t.interval(0.95, 1, 2.5, stats.sem([2, 3]))
     assert f"+2.50 [{low:+.2f}, {high:+.2f}], 2 of 2 seeds" in text
     with open(tmp_path / "out/study.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     top = {(r["arm"], r["seed"]): r for r in rows if r["measure"] == "retrieval"}
+    floors = [float(top.pop(("untrained", str(seed)))["value"]) for seed in range(3)]
+    assert floors == [10.0, 11.0, 12.0]
     assert len(top) == 5 and float(top["SP", "2"]["value"]) == 87.0
     assert top["SP", "0"]["paper"] == "83.6" and top["AP", "0"]["paper"] == ""
     minutes = [float(r["value"]) for r in rows if r["measure"] == "minutes"]
     assert minutes == [1.0] * 5  # 100 steps of 600 ms
     assert {r["value"] for r in rows if r["measure"] == "images/s"} == {"300.0"}
+
+
+def test_a_page_is_never_replaced_by_one_of_fewer_runs(made, tmp_path, monkeypatch):
+    study, jobs, pool = made
+    monkeypatch.setattr(page.measure_plots, "draw", lambda *args: [])
+    out = tmp_path / "out"
+
+    def write():
+        return page.write(study, jobs, pool, out, {}, {"study.seeds": (0,)}, "Beware.")
+
+    first = write()
+    text = first.read_text()
+    assert "<b>Beware.</b>" in text and "<code>--study.seeds=(0,)</code>." in text
+    assert "**Beware.**" in (out / "study.md").read_text()
+    records = [pool / job.folder / runner.RECORD for job in jobs if not job.label]
+    kept = {path: path.read_text() for path in records[:3]}
+    for path in kept:
+        path.unlink()
+    second = write()  # of two runs
+    assert second == tmp_path / "out.2/study.html"
+    assert first.read_text() == text and "2 of 6 runs" in second.read_text()
+    # It grows, and takes the place of the first one as soon as it has as many.
+    for count, (path, content) in enumerate(kept.items(), start=3):
+        path.write_text(content)
+        assert write() == (first if count == 5 else second)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +145,10 @@ def test_verdicts(sums, bounds, word):
     for seed, value in zip(seeds, sums, strict=True):
         values["m"]["a"][seed], values["m"]["b"][seed] = value + 4 * seed, 2.0 * seed
     verdict = numbers.judge(claim, values)
-    assert (verdict.word, verdict.seeds) == (word, len(sums))
+    assert (verdict.word, verdict.sum.seeds) == (word, len(sums))
     low = -np.inf if bounds[0] is None else bounds[0]
     high = np.inf if bounds[1] is None else bounds[1]
     assert verdict.agree == sum(low < value < high for value in sums)
     if len(sums) > 1:
         want = stats.ttest_1samp(sums, 0).confidence_interval(0.95)
-        np.testing.assert_allclose(verdict[1:3], want, rtol=1e-9)
+        np.testing.assert_allclose(verdict.sum[1:3], want, rtol=1e-9)

@@ -8,10 +8,10 @@ import pytest
 
 from configs.studies import common, samples
 from eval import linear_probe, results
-from eval.study import images, plan
+from eval.study import checks, images, plan, untrained
 from input_pipeline.pairs import PairTable
 from input_pipeline.pairs.sampling import Sampler
-from sp_jax.errors import UserError
+from sp_jax import validate
 from sp_jax.methods import simclr
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -69,13 +69,18 @@ def test_every_study_expands(name, variant, monkeypatch):
     folders = [job.folder for job in jobs]
     for number, job in enumerate(jobs):
         assert not job.after or job.after in folders[:number]
-    # The stores are not here; everything else is checked.
+    # The stores are not here (and the quick runs are made elsewhere): of the recipes only
+    # the configs are checked.
+    monkeypatch.setattr(checks, "_find_table", lambda *args: "")
     monkeypatch.setattr(
-        plan, "find_splits", lambda *args, **kwargs: ("train", "pretrain")
+        checks,
+        "open_training",
+        lambda config, *args: validate.check_training(config.to_dict()),
     )
     protocols = dict.fromkeys(study["evaluations"], "")
     if variant == "quick":
-        assert plan.check(study).keys() == protocols.keys()
+        found = checks.check_study(study, jobs, pathlib.Path("none"))
+        assert found.keys() == protocols.keys()
     else:
         study["evaluations"] = {}
         study["measures"] = {
@@ -83,7 +88,7 @@ def test_every_study_expands(name, variant, monkeypatch):
             for title, one in study["measures"].items()
             if one["of"].startswith("run/")
         }
-        plan.check(study)
+        checks.check_study(study, jobs, pathlib.Path("none"))
 
 
 @pytest.mark.parametrize("variant", common.VARIANTS)
@@ -133,6 +138,34 @@ def test_commands_are_those_one_would_type():
     assert {"--name=probe_images", "--dataset=emoji"} <= set(probe.words)
     pool = pathlib.Path("/runs")
     assert ap.words(train, pool)[-1] == f"--workdir=/runs/{ap.folder}"
+
+
+def test_each_network_and_seed_has_a_floor():
+    study = tiny()
+    study.seeds = (7, 8)
+    read = plan.read_study(study)
+    runs = plan.make_jobs(read)
+    jobs = untrained.add_floors(read, runs)
+    assert jobs[:4] == runs
+    titles = [job.title for job in jobs[4:]]
+    assert titles == ["untrained, seed 7", "untrained, seed 8"]
+    floor = jobs[4]
+    assert floor.after == jobs[0].folder and floor.folder not in {
+        x.folder for x in runs
+    }
+    (probe,) = floor.commands
+    assert probe.words[:2] == ("eval.linear_probe", "--checkpoint={after}")
+    assert "--untrained" in probe.words
+    assert probe.words[3:] == runs[0].commands[1].words[2:]  # measured in the same way
+    # Another network is another floor.
+    study.arms.AP.changes.model = {"width": 8}
+    read = plan.read_study(study)
+    jobs = untrained.add_floors(read, plan.make_jobs(read))
+    assert [job.label for job in jobs[4:6]] == ["untrained as SP", "untrained as AP"]
+    # An arm of this name is the floor.
+    study.arms.untrained = study.arms.AP
+    read = plan.read_study(study)
+    assert untrained.add_floors(read, runs) == runs
 
 
 def test_evaluations_know_the_images_that_they_read():
@@ -193,48 +226,3 @@ def test_a_run_has_one_folder_in_all_studies():
         study.changes.epochs = 2.0
     other.arms.AP.changes.batch_size = 64
     assert folders(one)["SP"] != folders(other)["SP"]
-
-
-def mistakes():
-    """Name -> a change of `tiny`, and what the error says."""
-
-    def to(path, value):
-        def change(study):
-            *parents, last = path.split(".")
-            for name in parents:
-                study = study[name]
-            study[last] = value
-
-        return change
-
-    return {
-        "key": (to("sedes", (1,)), "sedes"),
-        "seeds": (to("seeds", (1, 1)), "twice"),
-        "store": (to("changes.data", {"store": "{where}"}), "{where}"),
-        "claim": (to("claims.better.terms", {"SP": 1.0, "XP": -1.0}), "XP"),
-        "measure": (to("claims.better.measure", "STL"), "STL"),
-        "paper": (to("paper", {"SP": {"STL": 1.0}}), "STL"),
-        "figure": (to("figure.kind", "pie"), "bars, lines"),
-        "factor": (to("figure.x", "method"), "method"),
-        "after": (to("arms.SP.after", "XP"), "XP"),
-        "circle": (to("arms.SP.after", "SP"), "wait for one another"),
-        "file": (to("arms.SP.config", "configs/nothing.py"), "nothing.py"),
-        "variant": (to("arms.SP.config", "configs/quickstart.py:x"), "arms.SP"),
-        "change": (to("arms.SP.changes", {"epoch": 3}), "config.epoch"),
-        "split": (to("arms.SP.changes", {"data": {"split": "x"}}), "no split 'x'"),
-        "pairs": (to("arms.SP.changes", {"data": {"pairs": "x.csv"}}), "no table"),
-        "option": (to("evaluations.probe_images.seed", "x"), "probe_images: seed"),
-        "run": (to("measures.fast", common.measure("run/fast")), "minutes"),
-        "result": (to("measures.x", common.measure("top/accuracy")), "not every run"),
-    }
-
-
-@pytest.mark.parametrize("name", mistakes())
-def test_mistakes_are_words(name):
-    change, words = mistakes()[name]
-    study = tiny()
-    change(study)
-    with pytest.raises(UserError, match=words):
-        read = plan.read_study(study)
-        plan.make_jobs(read)
-        plan.check(read)

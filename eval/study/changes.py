@@ -1,0 +1,84 @@
+"""What a command line changed of a study: its page says so, and has a name of its own."""
+
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from eval.study.plan import Study
+from sp_jax.config import flatten, load_config
+
+# What makes other runs than the paper's; the rest is about what is shown, about seeds, or
+# about where images lie.
+_OF_RUNS = re.compile(r"study\.(changes|arms|evaluations)\.")
+
+
+def find_changes(
+    config: ConfigDict, file: str, arms: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Each flag that made the study another one than its file's, and its value.
+
+    Args:
+        config: the study's, after all flags.
+        file: FILE or FILE:VARIANT that it began with.
+        arms: the only ones that are made; none for all.
+    """
+    now = flatten(config.to_dict())
+    before = flatten(load_config(file).to_dict())
+    names = [name for name in now if name not in before or now[name] != before[name]]
+    found = {f"study.{name}": now[name] for name in names}
+    found |= {f"study.{name}": None for name in before if name not in now}
+    return found | ({"arms": ",".join(sorted(arms))} if arms else {})
+
+
+def name_page(file: str, changes: Mapping[str, Any]) -> str:
+    """The folder of a page: after its study and variant, and a digest of the changes."""
+    stem = re.sub(r"\W+", "_", pathlib.Path(file).name.replace(".py", ""))
+    if not changes:
+        return stem
+    text = json.dumps(sorted(changes.items()), default=str)
+    return f"{stem}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def place_in_frame(
+    study: Study, file: str, changes: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """The study without what it must not be compared with, and a warning.
+
+    The paper's numbers belong to the full study. Those that a variant's file gives stay, but
+    not beside runs that the command line made others.
+
+    Returns:
+        The study, and one sentence or two, or "".
+    """
+    texts = [study["title"], study["about"]]
+    texts += [claim["text"] for claim in study["claims"].values()]
+    numbers = bool(study["paper"]) or any(
+        claim["paper"] is not None for claim in study["claims"].values()
+    )
+    if not numbers and "paper" not in " ".join(texts):
+        return dict(study), ""
+    _, _, variant = file.partition(":")
+    others = [f"the variant :{variant}"] if variant else []
+    own = [f"--{name}={x}" for name, x in changes.items() if _OF_RUNS.match(name)]
+    others += own
+    if not others:
+        stores = [name for name in changes if name.startswith("study.stores.")]
+        if not numbers or not stores:
+            return dict(study), ""
+        return dict(study), (
+            f"The paper's numbers are of its own images: {', '.join(stores)} must name them."
+        )
+    said = (
+        "The text speaks of the paper's study, and these runs are not its runs: "
+        f"{', '.join(others)}."
+    )
+    if not (own and numbers):
+        return dict(study), said
+    claims = {name: {**claim, "paper": None} for name, claim in study["claims"].items()}
+    without = {**study, "paper": {}, "claims": claims}
+    return without, f"{said} So the paper's numbers are left out."

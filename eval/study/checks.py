@@ -1,0 +1,152 @@
+"""Every recipe of a study, checked in whole before the first of its runs."""
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from eval.detection.train import open_images
+from eval.study.images import open_evaluator
+from eval.study.plan import DETECTION, OF_RUN, Job, Study, config_of, given_in
+from eval.study.runner import last_words
+from eval.training import open_training
+from sp_jax.config import load_config
+from sp_jax.errors import UserError
+
+
+def check_study(
+    study: Study, jobs: Sequence[Job], pool: pathlib.Path, devices: int = 1
+) -> dict[str, str]:
+    """Open everything that the runs and their evaluations will, as `sp_jax.main` does.
+
+    Of each arm it is the run of the first seed. A table of pairs that a program writes before
+    the run is written for the check, too, but for one that needs another run: then all images
+    stand for it.
+
+    Args:
+        study: as `plan.read_study` gives it.
+        jobs: its runs.
+        pool: folder of all runs.
+        devices: number of devices that a run will have.
+
+    Returns:
+        The protocol of each evaluation.
+
+    Raises:
+        UserError: a file, a key, a store or an option is wrong, or they do not fit.
+    """
+    protocols: dict[str, str] = {}
+    measured = []  # what the runs of each arm measure by themselves
+    frozen = {x: y for x, y in study["evaluations"].items() if y["type"] != DETECTION}
+    with tempfile.TemporaryDirectory() as scratch:
+        prepare = functools.cache(functools.partial(_prepare, pathlib.Path(scratch)))
+        for job in jobs:
+            arm = study["arms"][job.arm]
+            if job.label or job.seed != study["seeds"][0] or not arm["config"]:
+                continue
+            with _naming(f"arms.{job.arm}"):
+                config = config_of(study, arm)
+                config.seed = job.seed
+                if "{" in config.data.pairs:
+                    config.data.pairs = _find_table(
+                        config.data.pairs, job, pool, prepare
+                    )
+                    if not config.data.pairs:
+                        config.data.pairing = "augmented"
+                open_training(config, pool / job.folder, devices)
+            measured.append(set(config.evals))
+            for name, options in frozen.items():
+                with _naming(f"evaluations.{name}"):
+                    protocol = open_evaluator(config, options).protocol
+                protocols.setdefault(name, protocol)
+    for name in study["evaluations"].keys() - frozen.keys():
+        with _naming(f"evaluations.{name}"):
+            protocols[name] = _check_detection(study["evaluations"][name], devices)
+    _check_measures(study, set(protocols), measured)
+    return protocols
+
+
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Say where in the study a mistake is."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"study.{where}: {error}") from error
+
+
+def _find_table(
+    pattern: str,
+    job: Job,
+    pool: pathlib.Path,
+    prepare: Callable[[tuple[tuple[str, ...], ...], int], pathlib.Path],
+) -> str:
+    """The table that a run's preparation writes; "" if it needs another run's checkpoint."""
+    before = itertools.takewhile(lambda x: x.name != "train", job.commands)
+    words = tuple(command.words for command in before)
+    folder = pool / job.folder
+
+    def path() -> pathlib.Path:
+        places = {"folder": folder, "after": pool / job.after, "seed": job.seed}
+        return pathlib.Path(pattern.format(**places))
+
+    if not path().is_file() and any("{after}" in word for one in words for word in one):
+        return ""
+    if not path().is_file():
+        folder = prepare(words, job.seed)
+    if not path().is_file():
+        raise UserError(
+            f"there is no table of pairs {pattern!r}, and nothing makes it."
+        )
+    return str(path())
+
+
+def _prepare(
+    scratch: pathlib.Path, commands: tuple[tuple[str, ...], ...], seed: int
+) -> pathlib.Path:
+    """Run the programs that come before a training, in a folder of their own."""
+    folder = scratch / hashlib.sha256(repr(commands).encode()).hexdigest()
+    folder.mkdir()
+    for number, words in enumerate(commands):
+        filled = [word.format(folder=folder, after="", seed=seed) for word in words]
+        log = folder / f"{number}.log"
+        with open(log, "w", encoding="utf-8") as file:
+            words = [sys.executable, "-m", *filled]
+            code = subprocess.run(words, stdout=file, stderr=file, check=False)
+        if code.returncode:
+            raise UserError(f"{filled[0]}: {last_words(log)}")
+    return folder
+
+
+def _check_detection(options: Mapping[str, Any], devices: int) -> str:
+    """Open the images of a detection; its protocol."""
+    config = load_config(options["config"])
+    with config.unlocked():
+        own = {name: x for name, x in options.items() if name not in ("type", "config")}
+        config.update_from_flattened_dict(given_in(own))
+    open_images(config, devices)
+    return f"detection as {options['config']}"
+
+
+def _check_measures(
+    study: Study, evaluations: set[str], measured: Sequence[set[str]]
+) -> None:
+    """Check that every run measures what the study reads."""
+    known = evaluations.union(set.intersection(*measured) if measured else ())
+    for title, measure in study["measures"].items():
+        name, _, key = measure["of"].partition("/")
+        if name == "run" and key not in OF_RUN:
+            raise UserError(
+                f"study.measures.{title}: a run has no {key!r}, but {', '.join(OF_RUN)}."
+            )
+        if name not in ("run", *known):
+            raise UserError(
+                f"study.measures.{title}: not every run measures {name!r}, but "
+                f"{', '.join(sorted(known)) or 'nothing'}."
+            )

@@ -1,0 +1,63 @@
+"""All that a pre-training needs, opened and checked before a device works."""
+
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from eval.during import make_evaluations
+from input_pipeline.pairs.training import TrainingPairs, open_pairs
+from sp_jax import validate
+from sp_jax.errors import UserError
+from sp_jax.methods import RunSize
+from sp_jax.recipe import Recipe, make_recipe
+from sp_jax.train.evaluation import Evaluation
+
+
+class Training(NamedTuple):
+    """What is trained, on which pairs, for how long, and what is measured meanwhile."""
+
+    pairs: TrainingPairs
+    run_size: RunSize
+    recipe: Recipe
+    evaluations: list[Evaluation]
+
+
+def open_training(config: ConfigDict, workdir: pathlib.Path, devices: int) -> Training:
+    """Open the images, the pairs and the evaluations of a config, and build its recipe.
+
+    Args:
+        config: a complete config.
+        workdir: the run's folder, where results will be written.
+        devices: number of devices that the run will have.
+
+    Raises:
+        UserError: the config or the data do not fit.
+    """
+    plain = config.to_dict()
+    validate.check_training(plain)
+    chunks = config.model.get("chunks", 1)
+    validate.check_devices(config.batch_size, devices, chunks, config.fsdp)
+    pairs = open_pairs(config)
+    run_size = _run_size(config, pairs)
+    recipe = validate.or_user_error(make_recipe, plain, run_size)
+    if recipe.method.needs_labels and np.all(pairs.table.label < 0):
+        raise UserError(
+            f"{config.method} learns from labels, and no pair has one: use another method, "
+            "or images whose classes are known (docs/data.md)."
+        )
+    evaluations = make_evaluations(config, recipe, workdir, run_size.steps_per_epoch)
+    return Training(pairs, run_size, recipe, evaluations)
+
+
+def _run_size(config: ConfigDict, pairs: TrainingPairs) -> RunSize:
+    """How long the run is, in steps."""
+    per_epoch = pairs.sampler.steps_per_epoch
+    total_steps = max(1, round(config.epochs * per_epoch))
+    if total_steps >= 2**31:
+        raise UserError(
+            f"config.epochs={config.epochs:g} are {total_steps} steps, too many to count: "
+            "use fewer."
+        )
+    return RunSize(total_steps, per_epoch, config.batch_size, len(pairs.shown))
