@@ -22,7 +22,7 @@ from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore
 from input_pipeline.stores.flags import open_from_flags
-from sp_jax import cli
+from sp_jax import cli, progress
 from sp_jax.errors import UserError
 
 _CHUNK = 1024  # Images that are described at a time.
@@ -111,6 +111,7 @@ def find_features(store: ImageStore) -> np.ndarray:
             )
         parts = np.array_split(np.arange(len(store)), len(store) // _CHUNK + 1)
         describe = handmade_features.hog_and_colour
+        parts = progress.track(parts, "describing images", "blocks")
         return np.concatenate([describe(store.read(rows)) for rows in parts])
     return mutual_neighbours.read_features(_FEATURES.value, len(store))
 

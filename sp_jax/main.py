@@ -23,7 +23,7 @@ from eval.plots.first_batch import draw_first_batch
 from eval.results import versions
 from input_pipeline.pairs import resident, stream
 from input_pipeline.pairs.training import TrainingPairs, keep_pairs, open_pairs
-from sp_jax import distributed, program, registry, validate
+from sp_jax import distributed, program, progress, registry, validate
 from sp_jax.errors import UserError
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe, make_recipe
@@ -78,9 +78,11 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         if first:
             digest = (saved or {}).get("pairs", {}).get("digest")
             keep_pairs(workdir, pairs.table, pairs.images, digest)
-            draw_first_batch(pairs, recipe, workdir / "views.png")
+            with progress.show("drawing the first batch"):
+                draw_first_batch(pairs, recipe, workdir / "views.png")
         mesh = make_mesh(fsdp=config.fsdp)
-        state = init_state(recipe, config.seed, mesh)
+        with progress.show("making the network"):
+            state = init_state(recipe, config.seed, mesh)
         feed = _make_feed(config, pairs, recipe, mesh, run_size, placement)
         logging.info("Pixels: %s (%s).", placement, reason)
         logging.info(
