@@ -8,17 +8,22 @@ which numbers are its `headline`, and its `stores` (`eval.evaluator.Evaluator`).
 
 Example:
   >>> import eval as evals
-  >>> knn = evals.get("knn")
   >>> options = dict(dataset="emoji", train_split="probe_train",
   ...                test_split="probe_test", target="subcategory")
-  >>> evaluate = knn.create(**options)
+  >>> evaluate = evals.make("knn", options)
   >>> evaluate(Extractor(backbone), step)  # doctest: +SKIP
   {'accuracy': 0.31}
 """
 
 import types
+from collections.abc import Mapping
+from typing import Any
 
 from sp_jax import siblings as siblings  # the user may have a folder configs/
+
+# isort: split
+from eval.evaluator import Evaluator
+from eval.options import defaults_of
 from sp_jax.errors import UserError
 from sp_jax.registry import find
 
@@ -43,6 +48,24 @@ def get(type: str) -> types.ModuleType:
                 "create(**options), which returns an eval.evaluator.Evaluator."
             )
     return module
+
+
+def make(type: str | types.ModuleType, options: Mapping[str, Any]) -> Evaluator:
+    """An evaluator that knows what it is called and all of its options.
+
+    Args:
+      type: its name, its import path, or its module.
+      options: see its `Options`.
+
+    Raises:
+      UserError: there is no such evaluator, or the options do not fit.
+    """
+    module = get(type) if isinstance(type, str) else type
+    # That of a module that runs as a program is __main__.
+    name = module.__spec__.name if module.__spec__ else module.__name__
+    kind = name.removeprefix("eval.")
+    evaluate: Evaluator = module.create(**options)
+    return evaluate._replace(kind=kind, options=defaults_of(module.Options) | options)
 
 
 def program_of(type: str) -> str:

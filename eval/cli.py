@@ -7,8 +7,9 @@ from typing import Any
 
 from absl import flags
 
+import eval as evaluators
 from eval.options import defaults_of
-from eval.results import identify, run_folder, write_result
+from eval.results import default_name, identify, run_folder, write_result
 from sp_jax import cli, xla_flags
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
@@ -26,20 +27,21 @@ def main(name: str, module: Any) -> None:
     """Evaluate a checkpoint from the command line; does not return.
 
     The flags are the fields of `module.Options`. Prints the protocol and the result and
-    writes `eval/NAME.json` in the run's folder. A `UserError` is printed as one line
-    and ends the program with code 2.
+    writes `eval/NAME.json` in the run's folder, see `eval.results.write_result`. A
+    `UserError` is printed as one line and ends the program with code 2.
 
     Args:
-      name: default name of the result file.
+      name: of the evaluator, with which the default name of the result begins.
       module: an evaluator module: `Options` and `create`.
     """
     flags.DEFINE_string(
         "checkpoint", None, "Run folder, checkpoint or file of weights.", required=True
     )
-    flags.DEFINE_string("name", name, "Name of the result file, eval/NAME.json.")
+    text = "Name of the result file, eval/NAME.json; the default is "
+    flags.DEFINE_string("name", None, f"{text}{name}_DATASET_TARGET.")
     define_flags(module.Options)
     xla_flags.set_cpu_flags()
-    cli.run(lambda: _evaluate(module))
+    cli.run(lambda: _evaluate(name, module))
 
 
 def define_flags(kind: type) -> None:
@@ -108,10 +110,10 @@ def read_flags(kind: type, checkpoint: str) -> dict[str, Any]:
     return options
 
 
-def _evaluate(module: Any) -> None:
+def _evaluate(name: str, module: Any) -> None:
     values = flags.FLAGS
     options = read_flags(module.Options, values.checkpoint)
-    evaluate = module.create(**options)
+    evaluate = evaluators.make(module, options)
     # Imported late: the library of evaluators needs no trainer, and mistakes in the
     # options show without loading it.
     import sp_jax
@@ -125,7 +127,8 @@ def _evaluate(module: Any) -> None:
     print(f"{evaluate.protocol}, step {step}")
     print(json.dumps(to_json(result), allow_nan=False))
     folder = run_folder(values.checkpoint)
-    path = write_result(folder, values.name, result, **about)
+    name = values.name or default_name(name, options)
+    path = write_result(folder, name, result, **about)
     if backbone.info.get("guessed"):
         from sp_jax import weights
 

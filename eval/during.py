@@ -43,7 +43,8 @@ def make_evaluations(
         result = evaluate(shared[step], step)
         about = identify(evaluate, shared[step], step)
         if jax.process_index() == 0:
-            write_result(workdir, name, result, **about)
+            own = {"training": True, "untrained": step == 0}
+            write_result(workdir, name, result, **own, **about)
         return {f"{name}/{key}": value for key, value in result.items()}
 
     evaluations = []
@@ -52,10 +53,10 @@ def make_evaluations(
         kind = options.pop("type")
         every_steps = round(options.pop("every_epochs", 0) * steps_per_epoch)
         try:
-            evaluate = evaluators.get(kind).create(**options)
+            evaluate = evaluators.make(kind, options)
         except UserError as error:
             raise UserError(f"config.evals.{name}: {error}") from error
         shown = [f"{name}/{number.name}" for number in evaluate.headline]
         call = functools.partial(measure, name, evaluate)
-        evaluations.append(Evaluation(call, every_steps, shown))
+        evaluations.append(Evaluation(call, every_steps, shown, untrained=True))
     return evaluations

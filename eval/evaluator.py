@@ -1,8 +1,9 @@
 """What an evaluator is: how it measures, and which of its numbers matter."""
 
 import hashlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+import types
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,16 +33,21 @@ class Evaluator(NamedTuple):
     """A measurement that is ready; call it with an `Extractor` and the training step.
 
     Attributes:
-      protocol: how it measures, in one line to print beside the numbers.
+      protocol: how it measures, in one line to print beside the numbers. It tells of every
+        option that can change them, but for the images, whose fingerprints do.
       measure: (extractor, step) -> name -> number.
       headline: the numbers that tables show, the most important one first.
       stores: the images that it reads.
+      kind: its name, or its import path; `eval.make` fills it in.
+      options: all of them; `eval.make` fills them in.
     """
 
     protocol: str
     measure: Callable[["Extractor", int], dict[str, float]]
     headline: tuple[Number, ...]
     stores: tuple[ImageStore, ...]
+    kind: str | None = None
+    options: Mapping[str, Any] = types.MappingProxyType({})
 
     def __call__(self, extractor: "Extractor", step: int) -> dict[str, float]:
         """The numbers of a network; a `UserError` where it does not fit the options."""

@@ -25,6 +25,7 @@ import numpy as np
 from absl import flags
 from matplotlib import pyplot as plt
 
+import eval as evals
 import sp_jax
 from eval import cli, corruptions, invariance
 from eval.pages import write_comparison
@@ -189,7 +190,7 @@ def compare(
     if not paths:
         raise UserError("Give the folders of one or more runs to compare.")
     # Mistakes show before the work: all options are checked, all checkpoints opened.
-    evaluators = [invariance.create(**one) for one in options]
+    evaluators = [evals.make(invariance, one) for one in options]
     backbones = [sp_jax.load(path) for path in paths]
     out.mkdir(parents=True, exist_ok=True)
     done = [

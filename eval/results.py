@@ -1,24 +1,30 @@
-"""Results on disk: one JSON file an evaluator in the run's folder."""
+"""Results on disk: one JSON file for each question that was asked of a run.
 
-import contextlib
-import importlib.metadata
+`eval/NAME.json` in the run's folder; `eval/untrained/NAME.json` of the same network and seed
+without a step.
+"""
+
+import hashlib
 import json
 import os
 import pathlib
-import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.evaluator import Evaluator, Number
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
 from sp_jax.json_file import from_json, read_json, to_json
+from sp_jax.train.starts import now
+from sp_jax.train.starts import read_starts as read_starts
+from sp_jax.versions import describe_devices
+from sp_jax.versions import versions as versions
 
 if TYPE_CHECKING:  # Reading results needs no jax.
     from sp_jax.features import Extractor
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 RESULTS = ".results"  # what a folder has behind the name of the file it is about
 # The headline of files from before evaluators declared theirs: the first that one has.
 OLD_HEADLINES = (
@@ -29,15 +35,60 @@ OLD_HEADLINES = (
     Number("cka", "neither"),
     Number("ap", percent=True),
 )
+_DICTS = ("options", "images", "versions")
+_TEXTS = ("evaluator", "weights", "device", "date")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that make a number what it is."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+class Question(NamedTuple):
+    """What a result answers. Of two results of one question only one is kept.
+
+    Attributes:
+      evaluator: its name or import path; None in a file of an older version.
+      protocol: how it measures.
+      images: each split that it reads, and its fingerprint.
+      step: of the backbone.
+      weights: fingerprint of the backbone; None: not known.
+    """
+
+    evaluator: str | None
+    protocol: str
+    images: tuple[tuple[str, str], ...]
+    step: int
+    weights: str | None
+
+    def digest(self) -> str:
+        """SHA-256 hex."""
+        return hashlib.sha256(json.dumps(self).encode()).hexdigest()
+
+    def is_of(self, content: Mapping[str, Any]) -> bool:
+        """Whether a result, as `read_result` gives it, answers this question."""
+        other = question_of(content)
+        if other.evaluator is None:  # its protocol tells it
+            other = other._replace(evaluator=self.evaluator)
+        return other == self
+
+
+def question_of(content: Mapping[str, Any]) -> Question:
+    """The question of a result, from what `read_result` or `identify` gives."""
+    images = tuple(sorted(content["images"].items()))
+    about = content["step"], content["weights"]
+    return Question(content["evaluator"], content["protocol"], images, *about)
+
+
+class Result(NamedTuple):
+    """A result of a run.
+
+    Attributes:
+      name: of its file, without the suffix.
+      path: of its file.
+      content: as `read_result` gives it.
+      untrained: whether it is of the network before the first step.
+    """
+
+    name: str
+    path: pathlib.Path
+    content: dict[str, Any]
+    untrained: bool
 
 
 def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
@@ -55,9 +106,32 @@ def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
+def default_name(name: str, options: Mapping[str, Any]) -> str:
+    """The name of a result by its dataset and target, as in "knn_cifar10_label".
+
+    Args:
+      name: of the evaluator.
+      options: of it.
+
+    Example:
+      >>> default_name("knn", {"dataset": "folder:/data/cifar10", "target": "label"})
+      'knn_cifar10_label'
+      >>> default_name("retrieval", {"dataset": "emoji"})
+      'retrieval_emoji'
+    """
+    dataset = options["dataset"]
+    kind, _, path = dataset.partition(":")
+    if kind != "tfds" and path:
+        dataset = pathlib.Path(path).absolute().name
+    parts = (name, dataset, options.get("target") or "")
+    return "_".join(re.sub(r"\W+", "_", part).strip("_") for part in parts if part)
+
+
 def identify(evaluate: Evaluator, extractor: "Extractor", step: int) -> dict[str, Any]:
     """What a result belongs to, beside its numbers: the arguments of `write_result`."""
     return {
+        "evaluator": evaluate.kind,
+        "options": evaluate.options,
         "protocol": evaluate.protocol,
         "headline": evaluate.headline,
         "step": int(step),
@@ -76,8 +150,15 @@ def write_result(
     step: int,
     weights: str | None,
     images: Mapping[str, str],
+    evaluator: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    untrained: bool = False,
+    training: bool = False,
 ) -> pathlib.Path:
     """Write `eval/NAME.json` in the run's folder, whole or not at all.
+
+    A result of another question is never overwritten: where NAME.json holds one, the new
+    file is NAME_DIGEST.json, by 8 digits of the question's digest, which is said.
 
     Args:
       workdir: the run's folder.
@@ -88,6 +169,11 @@ def write_result(
       step: training step of the backbone.
       weights: fingerprint of the backbone; None: not known.
       images: each split that was read, and its fingerprint.
+      evaluator: its name or import path.
+      options: all of the evaluator's.
+      untrained: of the network before its first step: into `eval/untrained/`.
+      training: measured by the training itself: it replaces what that wrote before in the
+        same way, on the same images, of another step, whose numbers metrics.jsonl has.
 
     Returns:
       The path of the file.
@@ -95,27 +181,69 @@ def write_result(
     Raises:
       OSError: it cannot be written.
     """
-    path = pathlib.Path(workdir) / "eval" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "result": to_json({name: float(value) for name, value in result.items()}),
+        "evaluator": evaluator,
+        "options": dict(options or {}),
         "protocol": protocol,
         "headline": [number._asdict() for number in headline],
         "step": int(step),
         "weights": weights,
         "images": dict(images),
+        "training": training,
         "versions": versions(),
+        "device": describe_devices(),
+        "date": now(),
     }
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    folder = _folder(workdir, untrained)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _find_place(folder, name, content)
+    if path.stem != name:
+        print(
+            f"{folder / name}.json holds the result of another question: this one goes to "
+            f"{path.name}.",
+            file=sys.stderr,
+        )
+    # Options of an evaluator of one's own may be anything that prints.
+    text = json.dumps(content, indent=2, allow_nan=False, default=str)
+    write_text(path, text + "\n")
     return path
+
+
+def _folder(workdir: str | os.PathLike[str], untrained: bool) -> pathlib.Path:
+    folder = pathlib.Path(workdir) / "eval"
+    return folder / "untrained" if untrained else folder
+
+
+def _find_place(
+    folder: pathlib.Path, name: str, content: Mapping[str, Any]
+) -> pathlib.Path:
+    """The first file of this name that is free, damaged, or may be replaced."""
+    training, asked = content["training"], question_of(content)
+    if training:  # one file for all of its steps
+        asked = asked._replace(step=0, weights=None)
+    digest = asked.digest()
+    for end in ("", f"_{digest[:8]}"):
+        path = folder / f"{name}{end}.json"
+        try:
+            there = read_result(path)
+        except UserError:  # none, or nobody can read it
+            return path
+        if training:
+            there |= {"step": 0, "weights": None}
+        # Files of older versions do not tell who wrote them.
+        if asked.is_of(there) and not (training and there["training"] is False):
+            return path
+    return folder / f"{name}_{digest}.json"
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `write_result` wrote; null is NaN again.
 
     Returns:
-      "result", "protocol", "step", "versions", and "headline", a tuple of numbers; "weights"
-      and "images" if the file has them.
+      "result", "evaluator", "options", "protocol", "headline" (a tuple of numbers), "step",
+      "weights", "images", "training", "versions", "device" and "date". What a file of an
+      older version does not say is None or empty.
 
     Raises:
       UserError: names the file: it is missing, damaged, or holds no result.
@@ -127,7 +255,8 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         and all(type(value) in (int, float, type(None)) for value in result.values())
         and isinstance(content.get("protocol"), str)
         and isinstance(content.get("step"), int)
-        and isinstance(content.setdefault("versions", {}), dict)
+        and all(isinstance(content.get(key) or {}, dict) for key in _DICTS)
+        and all(isinstance(content.get(key) or "", str) for key in _TEXTS)
     )
     try:
         if "headline" in content:
@@ -141,7 +270,35 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} holds no result of an evaluation: move it away, or evaluate again."
         )
     numbers = {name: float(value) for name, value in from_json(result).items()}
-    return content | {"result": numbers, "headline": headline}
+    known = {key: content.get(key) or {} for key in _DICTS}
+    known |= {key: content.get(key) or "" for key in ("device", "date")}
+    known |= {key: content.get(key) for key in ("evaluator", "weights", "training")}
+    return content | known | {"result": numbers, "headline": headline}
+
+
+def read_results(workdir: str | os.PathLike[str]) -> list[Result]:
+    """All results of a run by their names, those of the untrained network last.
+
+    Raises:
+      UserError: see `read_result`.
+    """
+    return [
+        Result(path.stem, path, read_result(path), untrained)
+        for untrained in (False, True)
+        for path in sorted(_folder(workdir, untrained).glob("*.json"))
+    ]
+
+
+def read_newest(workdir: str | os.PathLike[str], name: str) -> dict[str, Any] | None:
+    """The result that was written last under a name, see `read_result`; None: none was.
+
+    Raises:
+      UserError: see `read_result`.
+    """
+    paths = sorted(_folder(workdir, False).glob("*.json"))
+    named = re.compile(re.escape(name) + "(_[0-9a-f]{8})?")
+    found = [read_result(path) for path in paths if named.fullmatch(path.stem)]
+    return max(found, key=lambda content: content["date"], default=None)
 
 
 def evaluate_once(
@@ -149,31 +306,63 @@ def evaluate_once(
     extractor: "Extractor",
     checkpoint: str | os.PathLike[str],
     name: str,
+    *,
+    untrained: bool = False,
 ) -> dict[str, Any]:
-    """What eval/NAME.json says of these weights and these images, or a new measurement.
+    """What a file of the run's folder says to this question, or a new measurement.
 
-    It is measured again unless protocol, step, weights and images are those of the file.
+    It is measured again unless evaluator, protocol, step, weights and images are those of a
+    file, whatever its name.
 
     Args:
       evaluate: an evaluator.
       extractor: of the loaded checkpoint.
       checkpoint: its path.
-      name: of the result.
+      name: of the result, if it is measured.
+      untrained: whether the extractor is that of the network before its first step.
 
     Returns:
       See `read_result`.
     """
-    folder, step = run_folder(checkpoint), extractor.backbone.info["step"]
-    path, about = folder / "eval" / f"{name}.json", identify(evaluate, extractor, step)
-    if path.is_file() and about["weights"] is not None:
+    folder, step = run_folder(checkpoint), extractor.backbone.info["step"] or 0
+    about = identify(evaluate, extractor, step)
+    paths = _folder(folder, untrained).glob("*.json")
+    for path in sorted(paths) if about["weights"] is not None else ():
         try:
             written = read_result(path)
         except UserError as error:
-            print(f"{error} It is measured again.", file=sys.stderr)
-        else:
+            if path.stem == name:
+                print(f"{error} It is measured again.", file=sys.stderr)
+            continue
+        if question_of(about).is_of(written):
             # Files from before there were headlines are used again, too.
-            written["headline"] = about["headline"]
-            if all(written.get(key) == value for key, value in about.items()):
-                return written
+            return written | {"headline": about["headline"]}
     result = evaluate(extractor, step)
-    return read_result(write_result(folder, name, result, **about))
+    path = write_result(folder, name, result, untrained=untrained, **about)
+    return read_result(path)
+
+
+def evaluate_untrained(
+    checkpoint: str | os.PathLike[str], evaluators: Mapping[str, Evaluator]
+) -> dict[str, dict[str, Any]]:
+    """Results of the same network and seed without a step, measured where there are none.
+
+    Args:
+      checkpoint: of a run, or a file of weights.
+      evaluators: by the names of their results.
+
+    Returns:
+      For each name what `read_result` gives.
+
+    Raises:
+      UserError: the checkpoint cannot be loaded, or an evaluation does not fit it.
+    """
+    # Imported here: reading results needs no jax.
+    import sp_jax
+    from sp_jax.features import Extractor
+
+    extractor = Extractor(sp_jax.load(checkpoint, untrained=True))
+    return {
+        name: evaluate_once(evaluate, extractor, checkpoint, name, untrained=True)
+        for name, evaluate in evaluators.items()
+    }

@@ -224,7 +224,7 @@ def run(
     # Mistakes in any dataset show before the first hour of work.
     plans = {dataset: plan(dataset, kinds, prepared[0]) for dataset in datasets}
     evaluators = {
-        dataset: [entry.module.create(**entry.options) for entry in entries]
+        dataset: [evals.make(entry.module, entry.options) for entry in entries]
         for dataset, entries in plans.items()
     }
     checkpoints = [

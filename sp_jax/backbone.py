@@ -71,6 +71,18 @@ class Backbone:
         about = type(self.module).__name__, network, int(self.size), *colours
         return hashlib.sha256(f"{self.fingerprint()} {about!r}".encode()).hexdigest()
 
+    def untrained(self) -> "Backbone":
+        """The same network at random: variables from seed 0, and step 0."""
+        image = np.zeros((1, self.size, self.size, 3), np.uint8)
+
+        @jax.jit
+        def init(key: jax.Array) -> PyTree:
+            return self.module.init(key, self.preprocess(image), False)
+
+        variables = init(jax.random.key(0, impl="rbg"))
+        info = {**self.info, "step": 0}
+        return dataclasses.replace(self, variables=variables, info=info)
+
     @contextlib.contextmanager
     def untouched(self) -> Iterator[None]:
         """A block that evaluates: afterwards the variables are proved to be the same.

@@ -93,7 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint.keep_every = 0  # also keep multiples of it; 0 for none
 
     # Named evaluators: a type of eval/ or an import path, its options, and every_epochs
-    # (0: at the end).
+    # (0: at the end). The untrained network is measured besides (docs/evaluation.md).
     config.evals = ml_collections.ConfigDict()
 
     config.profile = ml_collections.ConfigDict()

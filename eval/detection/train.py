@@ -110,6 +110,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
             mesh,
         )
         about = {
+            "evaluator": "detection",
+            "options": plain,
             "protocol": _describe(config, train, test),
             "headline": HEADLINE,
             "weights": backbone.identity() if checkpoint else None,
@@ -219,7 +221,9 @@ def _make_evaluate(
         by_class = {f"ap50/{name}": ap for name, ap in scores.ap50_by_class.items()}
         result = scores.values | by_class
         if jax.process_index() == 0:
-            write_result(workdir, "detection", result, step=step, **about)
+            write_result(
+                workdir, "detection", result, step=step, training=True, **about
+            )
             # All that was found, and precision at 101 recalls by class, at an IoU of 0.5.
             content, names = io.BytesIO(), list(scores.curves)
             curves = list(scores.curves.values())

@@ -34,11 +34,11 @@ def collect(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
 
 
 def read_result(folder: pathlib.Path, name: str) -> dict[str, Any] | None:
-    """eval/NAME.json of a run, or of its detection NAME; None where there is none."""
-    for path in (f"eval/{name}.json", f"detection/{name}/eval/detection.json"):
-        if (folder / path).is_file():
-            return results.read_result(folder / path)
-    return None
+    """The newest result NAME of a run, or that of its detection NAME; None: there is none."""
+    detection = folder / "detection" / name
+    return results.read_newest(folder, name) or results.read_newest(
+        detection, "detection"
+    )
 
 
 def _read(folder: pathlib.Path, of: str) -> float | None:

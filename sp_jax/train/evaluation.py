@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
+from sp_jax.errors import UserError
 from sp_jax.train.log import RunLog
 from sp_jax.train.step import TrainState
 
@@ -16,11 +17,13 @@ class Evaluation:
         measure: `measure(state, step) -> metrics`, called with the state of a finished step.
         every_steps: how often; 0 for the end of the run only.
         headline: the metrics that are printed; the others are in the record only.
+        untrained: whether it is measured before the first step whatever `every_steps` is.
     """
 
     measure: Callable[[TrainState, int], dict[str, float]]
     every_steps: int
     headline: Sequence[str]
+    untrained: bool = False
 
 
 def evaluate(
@@ -30,14 +33,25 @@ def evaluate(
     total_steps: int,
     log: RunLog,
 ) -> None:
-    """Measure what is due after `step` steps, and log it; at 0 that is the random network."""
+    """Measure what is due after `step` steps, and log it; at 0 that is the random network.
+
+    What is measured at 0 only as a floor stays out of the record: it is no curve.
+    """
     for evaluation in evaluations:
         every = evaluation.every_steps
-        if step != total_steps and (every == 0 or step % every):
+        due = step == total_steps or (every > 0 and step % every == 0)
+        if not due and not (step == 0 and evaluation.untrained):
             continue
         started = time.perf_counter()
-        results = evaluation.measure(state, step)
-        log.write(step, results)
+        try:
+            results = evaluation.measure(state, step)
+        except UserError as error:  # a probe that diverges on random features, say
+            if due:
+                raise
+            log.say(f"step {step}: no floor, {error}")
+            continue
+        if due:
+            log.write(step, results)
         headline = evaluation.headline
         shown = [f"{name} {x:.4g}" for name, x in results.items() if name in headline]
         seconds = time.perf_counter() - started

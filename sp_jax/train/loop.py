@@ -20,6 +20,7 @@ from sp_jax.train.checkpoint import Checkpoints
 from sp_jax.train.evaluation import Evaluation, evaluate
 from sp_jax.train.feed import ResidentFeed, StreamedFeed
 from sp_jax.train.log import RunLog, write_parameters
+from sp_jax.train.starts import note_start
 from sp_jax.train.step import TrainState
 from sp_jax.train.stop import StopSignals
 from sp_jax.train.trace import Trace
@@ -62,6 +63,8 @@ def fit(
     checkpoints.check_space(state)
     if jax.process_index() == 0:
         write_parameters(workdir / "parameters.txt", state.params)
+        if step < total:
+            note_start(workdir, step)
     log = RunLog(workdir, run_size, len(recipe.views), step, window, mesh)
     profile = config.profile
     trace = Trace(workdir, profile.first_step, profile.steps, step, total)

@@ -16,8 +16,10 @@ from sp_jax.json_file import read_json
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe, make_recipe
 from sp_jax.registry import ImportFailed
+from sp_jax.sharding import make_mesh
 from sp_jax.train import checkpoint
 from sp_jax.train.folders import explain_no_run
+from sp_jax.train.step import init_state
 from sp_jax.validate import flatten
 
 # Options that are numbers of parts, each with arrays of its own or with a view.
@@ -60,10 +62,11 @@ def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
     return steps / str(step)
 
 
-def load_backbone(path: str | os.PathLike) -> Backbone:
+def load_backbone(path: str | os.PathLike, untrained: bool = False) -> Backbone:
     """Load the frozen backbone of a run's newest checkpoint, or of one `checkpoints/STEP`.
 
-    Its info is what was saved with the checkpoint, among it "config", and "step".
+    Its info is what was saved with the checkpoint, among it "config", and "step". `untrained`
+    gives that of step 0 instead, made again from config and seed.
 
     Raises:
         UserError: there is no checkpoint, or it is damaged, no pre-training's, or of a
@@ -82,7 +85,7 @@ def load_backbone(path: str | os.PathLike) -> Backbone:
         tree = ocp.PyTreeCheckpointHandler().metadata(directory / "state").tree
         saved = _shapes(tree)
         _check_size(config, saved)
-        recipe = make_recipe(config, RunSize(**run), train=False)
+        recipe = make_recipe(config, RunSize(**run), train=untrained)
         part = _abstract(recipe)
         for name, shape in _shapes(part).items():
             if saved.get(name) != shape:
@@ -102,6 +105,10 @@ def load_backbone(path: str | os.PathLike) -> Backbone:
             f"Checkpoint {directory} does not fit this version of sp_jax ({why}): use the "
             "version that wrote it, see the versions in its meta/metadata."
         ) from error
+    if untrained:
+        # All of the state: a program without the optimiser could round in another way.
+        state = init_state(recipe, config["seed"], make_mesh(jax.local_devices()))
+        return recipe.freeze(state.params, state.method_state, **meta | {"step": 0})
     restore = ocp.args.PyTreeRestore(
         item=part,
         partial_restore=True,

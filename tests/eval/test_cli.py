@@ -27,7 +27,7 @@ def features(images):
 
 restore = types.ModuleType("sp_jax.train.restore")
 features.info = {"config": {}, "step": 70}
-restore.load_backbone = lambda path: features
+restore.load_backbone = lambda path, untrained: features
 sys.modules["sp_jax.train.restore"] = restore
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
@@ -71,12 +71,16 @@ def test_evaluates_and_writes_into_the_run(
     checkpoint = tmp_path / "checkpoints" / "70"
     done = launch(module, f"--checkpoint={checkpoint}", "--dataset=emoji", *options)
     assert done.returncode == 0, done.stderr
-    name = "k10" if module == "eval.knn" else module.removeprefix("eval.")
+    name = "k10" if module == "eval.knn" else f"{module.removeprefix('eval.')}_emoji"
+    target = {"eval.linear_probe": "_category", "eval.few_labels": "_category"}
+    name += target.get(module, "_label" if module == "eval.metrics" else "")
     path = tmp_path / "eval" / f"{name}.json"
     assert os.listdir(path.parent) == [path.name]
     written = json.loads(path.read_text())
     assert low < written["result"][key] < high
     assert written["step"] == 70 and written["versions"]["jax"]
+    assert written["evaluator"] == module.removeprefix("eval.")
+    assert written["options"]["dataset"] == "emoji" and written["options"]["resize"]
     lines = done.stdout.splitlines()
     assert lines[0] == f"{written['protocol']}, step 70"
     assert json.loads(lines[1]) == written["result"]

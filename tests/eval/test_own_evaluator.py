@@ -12,6 +12,7 @@ import pytest
 
 import eval as evals
 from eval import report, suite
+from eval.results import read_results
 from eval.runs import read_run
 from eval.study import plan
 from sp_jax import main
@@ -62,8 +63,12 @@ def test_a_run_and_its_report(run):
     assert 0 < number.chance < 1
     row = report.make_table([read])[1]
     assert row[0] == "mean (hits)" and 0.05 < float(row[1]) < 1
-    names = {name for line in read.lines for name in line}
-    assert "mean/hits" in names
+    assert read.results["mean"]["evaluator"] == "mine.nearest_mean"
+    # It is measured at the end: the floor, which is measured before, is no curve.
+    assert [line["step"] for line in read.lines if "mean/hits" in line] == [7]
+    (floor,) = (one for one in read_results(run) if one.untrained)
+    assert (floor.name, floor.content["step"]) == ("mean", 0)
+    assert floor.content["options"]["power"] == 2.0
 
 
 def test_the_suite(run, tmp_path, monkeypatch):

@@ -1,18 +1,23 @@
 """Results on disk: to what they belong, and what becomes of damaged ones."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
 import pathlib
+import tempfile
 
 import flax.linen as nn
+import hypothesis
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from eval import results
 from eval.evaluator import Evaluator, Number
+from eval.results import default_name, question_of
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
@@ -42,7 +47,13 @@ def once(tmp_path, make_store):
     values = np.arange(36).reshape(3, 12)
     store = make_store(values, [0, 1, 1], artist=[0, 1, 0])
 
-    def run(backbone=BACKBONE, protocol="nearest", path=tmp_path / "run", **changes):
+    def run(
+        backbone=BACKBONE,
+        protocol="nearest",
+        kind="knn",
+        path=tmp_path / "run",
+        **changes,
+    ):
         calls = []
         own = dataclasses.replace(store, **changes)
         evaluate = Evaluator(
@@ -50,6 +61,7 @@ def once(tmp_path, make_store):
             lambda extractor, step: calls.append(step) or {"accuracy": 0.5},
             (Number("accuracy", percent=True, chance=0.5),),
             (own,),
+            kind,
         )
         found = results.evaluate_once(evaluate, Extractor(backbone), path, "knn")
         assert found["result"] == {"accuracy": 0.5} and found["protocol"] == protocol
@@ -59,6 +71,7 @@ def once(tmp_path, make_store):
 
 
 CHANGES = {
+    "evaluator": {"kind": "mine.knn"},
     "protocol": {"protocol": "farthest"},
     "step": {"backbone": dataclasses.replace(BACKBONE, info={"step": 8})},
     "weights": {
@@ -79,6 +92,7 @@ CHANGES = {
 def test_a_result_belongs_to_its_weights_and_images(once, change):
     assert once() and not once()
     assert once(**CHANGES[change]) and not once(**CHANGES[change])
+    assert not once()  # the first one is still there
 
 
 def test_what_only_changes_the_speed_is_not_measured_again(once):
@@ -94,11 +108,12 @@ def test_a_file_of_weights_keeps_its_results_too(once, tmp_path):
     assert once(path=path) and not once(path=path)
 
 
-def test_a_result_without_a_headline_is_not_measured_again(once, tmp_path):
+def test_a_file_of_an_older_version_is_not_measured_again(once, tmp_path):
     assert once()
     path = tmp_path / "run/eval/knn.json"
     content = json.loads(path.read_text())
-    del content["headline"]
+    for key in ("headline", "evaluator", "options", "training", "device", "date"):
+        del content[key]
     path.write_text(json.dumps(content))
     assert not once()
 
@@ -127,6 +142,99 @@ def test_a_damaged_or_old_result_is_measured_again(once, tmp_path, text, capsys)
     assert once() and not once()
     if '0.5}, "pro' not in text:
         assert "knn.json" in capsys.readouterr().err
+
+
+SPLITS = st.sampled_from([{"a test": "1"}, {"a test": "2"}, {"b test": "1"}])
+WRITES = st.builds(
+    dict,
+    name=st.sampled_from(["knn", "probe"]),
+    evaluator=st.sampled_from(["knn", "mine.knn"]),
+    protocol=st.sampled_from(["k=10", "k=20"]),
+    images=SPLITS,
+    step=st.sampled_from([100, 200]),
+    weights=st.sampled_from(["a", "b", None]),
+    training=st.booleans(),
+    untrained=st.sampled_from([False, False, True]),
+)
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(st.lists(WRITES, max_size=16))
+def test_no_result_is_lost_or_mixed_over_any_order_of_evaluations(writes):
+    kept = {}  # place and question of a command, or place and evaluation of the training
+    with (
+        tempfile.TemporaryDirectory() as workdir,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        clock = itertools.count()
+        patch.setattr(results, "now", lambda: f"{next(clock):05d}")
+        for value, write in enumerate(writes):
+            about = dict(write)
+            name = about.pop("name")
+            results.write_result(workdir, name, {"x": value}, headline=(), **about)
+            place, question = (name, write["untrained"]), question_of(write)
+            of_training = place, question._replace(step=0, weights="any")
+            if write["training"]:
+                kept[of_training] = question, value
+            else:
+                kept[place, question] = question, value
+                if kept.get(of_training, [None])[0] == question:  # answered anew
+                    del kept[of_training]
+        found = results.read_results(workdir)
+        assert {value for _, value in kept.values()} <= {
+            one.content["result"]["x"] for one in found
+        }
+        for one in found:  # each is whole, under its name
+            write = dict(writes[int(one.content["result"]["x"])])
+            name = write.pop("name")
+            assert one.name == name or one.name.startswith(f"{name}_")
+            assert write.pop("untrained") == one.untrained
+            assert write.items() <= one.content.items()
+        of_knn = [
+            value
+            for value, write in enumerate(writes)
+            if write["name"] == "knn" and not write["untrained"]
+        ]
+        newest = results.read_newest(workdir, "knn")
+        assert (newest["result"]["x"] if newest else None) == (of_knn or [None])[-1]
+
+
+def test_the_training_keeps_one_file_an_evaluation_and_says_where_it_goes(
+    tmp_path, capsys
+):
+    def write(step, **changes):
+        about = {"evaluator": "knn", "training": True, "step": step} | changes
+        path = results.write_result(tmp_path, "knn", NUMBERS, **ABOUT | about)
+        return path.relative_to(tmp_path / "eval").as_posix()
+
+    assert [write(step) for step in (1, 2, 3, 2)] == ["knn.json"] * 4
+    assert write(0, untrained=True) == "untrained/knn.json"
+    assert not capsys.readouterr().err
+    assert write(2, training=False) == "knn.json"  # the same question
+    other = write(4)
+    assert other.startswith("knn_") and other in capsys.readouterr().err
+    assert [write(step) for step in (5, 6)] == [other] * 2
+    assert len(results.read_results(tmp_path)) == 3
+
+
+def test_a_training_goes_on_with_the_file_of_an_older_version(tmp_path):
+    path = results.write_result(tmp_path, "knn", NUMBERS, **ABOUT)
+    content = json.loads(path.read_text())
+    for key in ("evaluator", "training"):
+        del content[key]
+    path.write_text(json.dumps(content))
+    about = ABOUT | {"evaluator": "knn", "step": 2, "training": True}
+    assert results.write_result(tmp_path, "knn", NUMBERS, **about) == path
+
+
+def test_default_names_have_dataset_and_target(tmp_path):
+    for dataset, target, name in (
+        ("emoji", "category", "knn_emoji_category"),
+        (f"folder:{tmp_path}/CIFAR-10/", "label", "knn_CIFAR_10_label"),
+        ("tfds:voc/2007", "label", "knn_tfds_voc_2007_label"),
+        ("folder:photos.zip", None, "knn_photos_zip"),
+    ):
+        assert default_name("knn", {"dataset": dataset, "target": target}) == name
 
 
 NUMBERS = {"good": 0.5, "bad": math.nan, "far": math.inf}

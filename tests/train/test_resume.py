@@ -5,6 +5,9 @@ import signal
 import orbax.checkpoint as ocp
 import pytest
 
+import eval as evals
+import sp_jax
+from eval.results import evaluate_untrained, read_results, read_starts
 from sp_jax.train.checkpoint import find_damage
 from tests.train.processes import STEPS, finish, record, start, wait_for_step
 
@@ -34,9 +37,28 @@ def test_the_record_is_complete(uninterrupted):
     evaluated = [line["step"] for line in lines if "knn/accuracy" in line]
     assert evaluated == [0, 8, 16, 23]
     files = ("views.png", "pairs.csv", "config.json", "parameters.txt", "eval/knn.json")
-    for name in files:
+    for name in (*files, "eval/untrained/knn.json"):
         assert (uninterrupted / name).stat().st_size > 0
     assert list((uninterrupted / "tensorboard").iterdir())
+    (only,) = read_starts(uninterrupted)
+    assert only["step"] == 0 and "-m sp_jax.main --config=" in only["command"]
+    assert only["device"] == "1 x cpu" and "sp_jax" in only["versions"]
+
+
+def test_the_untrained_network_can_be_made_again(uninterrupted):
+    first, last = sp_jax.load(uninterrupted, untrained=True), sp_jax.load(uninterrupted)
+    assert first.info["step"] == 0 and first.fingerprint() != last.fingerprint()
+    found = {one.name: one for one in read_results(uninterrupted) if one.untrained}
+    content = found["knn"].content
+    assert content["step"] == 0 and content["weights"] == first.identity()
+    evaluate = evals.make("knn", content["options"])
+
+    def refuse(*args):
+        raise AssertionError("it was measured before")
+
+    known = evaluate._replace(measure=refuse)
+    again = evaluate_untrained(uninterrupted, {"other name": known})
+    assert again["other name"] == content
 
 
 @pytest.mark.parametrize(
@@ -57,6 +79,8 @@ def test_sigkill_changes_nothing(uninterrupted, tmp_path, kill_after):
     finish(workdir)
     assert record(workdir) == record(uninterrupted)
     assert final_bytes(workdir) == final_bytes(uninterrupted)
+    first, again = read_starts(workdir)
+    assert first["step"] == 0 and again["step"] % 5 == 0
 
 
 @pytest.mark.slow
@@ -83,6 +107,7 @@ def test_a_finished_run_stays_as_it_is(uninterrupted):
     before = (uninterrupted / "metrics.jsonl").read_text()
     finish(uninterrupted)
     assert (uninterrupted / "metrics.jsonl").read_text() == before
+    assert len(read_starts(uninterrupted)) == 1
 
 
 def test_profile_is_written_and_readable(tmp_path):

@@ -288,5 +288,7 @@ def test_the_commands(tmp_path):
     )
     assert code == 0, stderr
     assert "Taken for a ViT of 2 blocks, width 128, 2 heads" in stdout
-    result = json.loads((tmp_path / "a.pth.results" / "eval" / "knn.json").read_text())
+    result = json.loads(
+        (tmp_path / "a.pth.results/eval/knn_emoji_category.json").read_text()
+    )
     assert 0.1 < result["result"]["accuracy"] < 1 and result["step"] == 0

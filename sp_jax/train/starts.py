@@ -1,0 +1,48 @@
+"""starts.jsonl: each time that a program trained in a run's folder, and with what."""
+
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+from sp_jax.versions import describe_devices, versions
+
+NAME = "starts.jsonl"
+
+
+def now() -> str:
+    """The date and time by ISO 8601, in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def note_start(workdir: pathlib.Path, step: int) -> None:
+    """Append a line: this program trains in the folder, from after `step` steps on."""
+    start = {
+        "date": now(),
+        "step": step,
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "device": describe_devices(),
+        "versions": versions(),
+    }
+    with open(workdir / NAME, "a", encoding="utf-8") as file:
+        file.write(json.dumps(start) + "\n")
+
+
+def read_starts(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The starts of a run, the first one first; none of a run of an older version.
+
+    Returns:
+        Of each "date" (ISO 8601, UTC), "step" that it went on from (0: it is the first),
+        "command", "device" and "versions".
+    """
+    path = pathlib.Path(workdir) / NAME
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    starts = []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # a kill or a full disk cut it short
+            starts.append(json.loads(line))
+    return starts
