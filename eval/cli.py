@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 import eval as evaluators
+from eval.evaluator import Number
 from eval.options import defaults_of
 from eval.results import default_name, identify, run_folder, write_result
 from sp_jax import cli, xla_flags
@@ -26,9 +28,9 @@ _DEFINE = {
 def main(name: str, module: Any) -> None:
     """Evaluate a checkpoint from the command line; does not return.
 
-    The flags are the fields of `module.Options`. Prints the protocol and the result and
-    writes `eval/NAME.json` in the run's folder, see `eval.results.write_result`. A
-    `UserError` is printed as one line and ends the program with code 2.
+    The flags are the fields of `module.Options`. Prints the protocol and the headline; all
+    numbers come into `eval/NAME.json` in the run's folder, see `eval.results.write_result`.
+    A `UserError` is printed as one line and ends the program with code 2.
 
     Args:
       name: of the evaluator, with which the default name of the result begins.
@@ -115,6 +117,17 @@ def read_flags(kind: type, checkpoint: str) -> dict[str, Any]:
     return options
 
 
+def describe(result: Mapping[str, float], headline: Sequence[Number]) -> str:
+    """The numbers that matter, a line each; the file of the result has all of them."""
+    width, lines = max((len(number.name) for number in headline), default=0), []
+    for number in headline:
+        line = f"  {number.name.replace('_', ' '):{width}}  {result[number.name]:.4f}"
+        if number.chance is not None:
+            line += f"  (chance {number.chance:.4f})"
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def _evaluate(name: str, module: Any) -> None:
     values = flags.FLAGS
     options = read_flags(module.Options, values.checkpoint)
@@ -130,10 +143,14 @@ def _evaluate(name: str, module: Any) -> None:
     result = evaluate(extractor, step)
     # Printed first: a folder that cannot be written does not lose it.
     print(f"{evaluate.protocol}, step {step}")
-    print(json.dumps(to_json(result), allow_nan=False))
+    print(describe(result, evaluate.headline), flush=True)
     folder = run_folder(values.checkpoint)
     name = values.name or default_name(name, options)
-    path = write_result(folder, name, result, untrained=values.untrained, **about)
+    try:
+        path = write_result(folder, name, result, untrained=values.untrained, **about)
+    except Exception:
+        print(f"All numbers: {json.dumps(to_json(result), allow_nan=False)}")
+        raise
     if backbone.info.get("guessed"):
         from sp_jax import weights
 

@@ -26,6 +26,7 @@ from eval.evaluator import Evaluator
 from eval.options import Positive, Seed, changed, read_options
 from eval.probes import Probes, moments, score, standardize
 from eval.task import TaskOptions, open_task
+from sp_jax import progress
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
@@ -66,7 +67,9 @@ def create(**options: Any) -> Evaluator:
         result = {}
         for name, number in zip(names, numbers, strict=True):
             accuracy = []
-            for seed in settings.seeds:
+            for seed in progress.track(
+                settings.seeds, f"ridge classifier, {name}", "draws"
+            ):
                 rows = draw(task.train_labels, number, seed)
                 data, classes = (train[rows], task.train_labels[rows]), task.num_classes
                 classifier, _ = fit(*data, settings.weight_decays, num_classes=classes)

@@ -134,6 +134,7 @@ def _finetune(extractor: Extractor, task: Task, settings: Options) -> float:
         epochs=settings.epochs,
         batch_size=size,
         seed=settings.seed,
+        what="fine-tuning",
         diverged="Fine-tuning diverged in epoch {epoch}: lower learning_rate.",
     )
 

@@ -26,6 +26,7 @@ from eval import cli, corruptions, linear_probe, probes
 from eval.evaluator import Evaluator, Number
 from eval.options import Seed, Several, read_options
 from eval.task import Task, TaskOptions, open_task
+from sp_jax import progress
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor, normalize
 
@@ -75,17 +76,25 @@ def create(**options: Any) -> Evaluator:
         scene = corruptions.make_scene(task.test, rows, settings.seed)
         every: dict[str, float] = {}
         means: dict[str, float] = {}
-        for family, kinds in families.items():
-            cosines, accuracies = [], []
-            for name, level in ((n, x) for n, k in kinds.items() for x in k.levels[1:]):
-                changed = corruptions.apply(family, name, scene, level, settings.seed)
-                features = extractor.map(changed)
-                cosines.append(relative(clean, normalize(features), different))
-                accuracies.append(accuracy(features))
-                every[f"{family}/{name}/cosine_{level:g}"] = cosines[-1]
-                every[f"{family}/{name}/accuracy_{level:g}"] = accuracies[-1]
-            means[f"{family}/cosine"] = float(np.mean(cosines))
-            means[f"{family}/accuracy"] = float(np.mean(accuracies))
+        changes = [
+            (family, name, level)
+            for family, kinds in families.items()
+            for name, kind in kinds.items()
+            for level in kind.levels[1:]
+        ]
+        cosines: dict[str, list[float]] = {family: [] for family in families}
+        accuracies: dict[str, list[float]] = {family: [] for family in families}
+        for family, name, level in progress.track(changes, "invariance", "changes"):
+            changed = corruptions.apply(family, name, scene, level, settings.seed)
+            features = extractor.map(changed)
+            cosine = relative(clean, normalize(features), different)
+            cosines[family].append(cosine)
+            accuracies[family].append(accuracy(features))
+            every[f"{family}/{name}/cosine_{level:g}"] = cosine
+            every[f"{family}/{name}/accuracy_{level:g}"] = accuracies[family][-1]
+        for family in families:
+            means[f"{family}/cosine"] = float(np.mean(cosines[family]))
+            means[f"{family}/accuracy"] = float(np.mean(accuracies[family]))
         return {
             "cosine": float(np.mean([means[f"{name}/cosine"] for name in families])),
             "clean_accuracy": accuracy(test[chosen]),

@@ -32,6 +32,7 @@ from eval.probe_paper import find_recipe, fit_paper, recipes
 from eval.probes import SCALINGS, Choice, Probes, fit_chosen, hold_out, score
 from eval.supervised import backbone_of
 from eval.task import Task, TaskOptions, open_task
+from sp_jax import progress
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
@@ -104,7 +105,10 @@ def create(**options: Any) -> Evaluator:
         # A mere function of images has nothing to hash.
         of_weights = isinstance(extractor.backbone, Backbone)
         with extractor.backbone.untouched() if of_weights else contextlib.nullcontext():
-            results = [run(extractor, task, settings, seed) for seed in seeds]
+            results = [
+                run(extractor, task, settings, seed)
+                for seed in progress.track(seeds, "linear probe", "seeds")
+            ]
         found = dict(results[0])
         for name in ("accuracy", "val_accuracy", "converged"):
             if name in found:

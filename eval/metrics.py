@@ -174,6 +174,7 @@ def distances(unit: np.ndarray, groups: np.ndarray) -> dict[str, float]:
         lambda rows: _pairs(bank, unit[rows], groups[rows], rows.astype(np.int32)),
         len(unit),
         min(1024, max(1, _BUDGET // len(unit))),
+        "distances",
     )
     top = potential.max()
     mean = np.exp((potential - top).astype(np.float64)).sum() / len(unit)

@@ -119,6 +119,7 @@ def fit_paper(
         epochs=recipe.epochs,
         batch_size=size,
         seed=seed,
+        what="training a linear layer",
         diverged="The linear probe diverged in epoch {epoch}: its recipe does not suit these "
         "features; choose another.",
     )

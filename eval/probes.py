@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sp_jax import progress
 from sp_jax.errors import UserError
 from sp_jax.features import map_rows
 
@@ -145,18 +146,29 @@ def fit_probes(
     mean, scale = moments(features)
     if scaling == "raw":
         mean, scale = np.zeros_like(mean), np.ones_like(scale)
+    what = "fitting a linear probe"
+    if len(learning_rates) > 1:
+        what = f"fitting {len(learning_rates)} linear probes"
+    shape = len(learning_rates), features.shape[1], num_classes
     with jax.transfer_guard("allow"):
-        kernel, bias = _fit(
+        weights = jnp.zeros(shape), jnp.zeros((shape[0], shape[2]))
+        state = weights, jax.tree.map(jnp.zeros_like, weights)
+        data = (
             jax.device_put(standardize(features, mean, scale)),
             jax.device_put(np.asarray(labels, np.int32)),
             np.asarray(learning_rates, np.float32),
             np.asarray(weight_decays, np.float32),
             jax.random.key(seed),
-            num_classes=num_classes,
-            epochs=epochs,
-            batch_size=min(batch_size, len(features)),
         )
-    return Probes(mean, scale, kernel, bias)
+        size = min(batch_size, len(features))
+        for epoch in progress.track(range(epochs), what, "epochs"):
+            state = _fit_epoch(
+                state, np.int32(epoch), *data, epochs=epochs, batch_size=size
+            )
+            jax.block_until_ready(
+                state
+            )  # Else all are dispatched, and nothing is done.
+    return Probes(mean, scale, *state[0])
 
 
 def score(
@@ -174,51 +186,60 @@ def score(
         x = standardize(features[rows], probes.mean, probes.scale)
         return _score(probes.kernel, probes.bias, x, labels[rows])
 
-    correct, loss = map_rows(block, len(features), rows_a_call)
+    what = "linear probes on images"
+    correct, loss = map_rows(block, len(features), rows_a_call, what)
     return correct.mean(0, dtype=np.float64), loss.mean(0, dtype=np.float64)
 
 
-@functools.partial(jax.jit, static_argnames=("num_classes", "epochs", "batch_size"))
-def _fit(
+@functools.partial(
+    jax.jit, static_argnames=("epochs", "batch_size"), donate_argnames="state"
+)
+def _fit_epoch(
+    state: Any,
+    number: jax.Array,
     x: jax.Array,
     labels: jax.Array,
     learning_rates: jax.Array,
     weight_decays: jax.Array,
     key: jax.Array,
     *,
-    num_classes: int,
     epochs: int,
     batch_size: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Kernels [G, D, C] and biases [G, C]; x [n, D] is standardised."""
-    count, width = x.shape
-    steps = count // batch_size
+) -> Any:
+    """An epoch of all probes, by its number of `epochs`; x [n, D] is standardised.
 
-    def fit(learning_rate: jax.Array, weight_decay: jax.Array) -> tuple[Any, Any]:
-        schedule = optax.cosine_decay_schedule(1.0, steps * epochs)
-        optimizer = optax.sgd(
-            lambda step: learning_rate * schedule(step), momentum=0.9, nesterov=True
-        )
+    The state is (kernels [G, D, C], biases [G, C]), and the momenta alike.
+    """
+    steps = len(x) // batch_size
+    schedule = optax.cosine_decay_schedule(1.0, steps * epochs)
+    momentum = optax.trace(0.9, nesterov=True)
+    # One order for all probes: a batch is gathered once, and the vmapped products become one
+    # large matrix product.
+    order = jax.random.permutation(jax.random.fold_in(key, number), len(x))
+    batches = order[: steps * batch_size].reshape(steps, batch_size)
 
-        def step(carry: Any, rows: jax.Array) -> tuple[Any, None]:
-            weights, state = carry
-            target = jax.nn.one_hot(labels[rows], num_classes)
+    def fit(
+        weights: Any, trace: Any, learning_rate: jax.Array, weight_decay: jax.Array
+    ) -> Any:
+        def step(carry: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            weights, trace = carry
+            rows, count = batch
+            target = jax.nn.one_hot(labels[rows], weights[1].shape[-1])
             gradient = jax.grad(loss_fn)(weights, x[rows], target, weight_decay)
-            updates, state = optimizer.update(gradient, state, weights)
-            return (optax.apply_updates(weights, updates), state), None
+            updates, trace = momentum.update(gradient, trace)
+            rate = learning_rate * schedule(count)
+            return (
+                jax.tree.map(lambda w, u: w - rate * u, weights, updates),
+                trace,
+            ), None
 
-        def epoch(carry: Any, number: jax.Array) -> tuple[Any, None]:
-            # One order for all probes: a batch is gathered once, and the vmapped
-            # products become one large matrix product.
-            order = jax.random.permutation(jax.random.fold_in(key, number), count)
-            rows = order[: steps * batch_size].reshape(steps, batch_size)
-            return jax.lax.scan(step, carry, rows)[0], None
+        counts = number * steps + jnp.arange(steps)
+        (weights, trace), _ = jax.lax.scan(
+            step, (weights, optax.TraceState(trace)), (batches, counts)
+        )
+        return weights, trace.trace
 
-        weights = jnp.zeros((width, num_classes)), jnp.zeros(num_classes)
-        carry = weights, optimizer.init(weights)
-        return jax.lax.scan(epoch, carry, jnp.arange(epochs))[0][0]
-
-    return jax.vmap(fit)(learning_rates, weight_decays)
+    return jax.vmap(fit)(*state, learning_rates, weight_decays)
 
 
 @jax.jit

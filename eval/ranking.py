@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sp_jax import progress
 from sp_jax.features import map_rows, normalize
 
 # Largest similarity matrix of one call, in elements (64 MiB of float32; sorted beside it).
@@ -27,7 +28,9 @@ def answer_ranks(features: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     # NumPy: a few small products, the same on every accelerator.
     views = [normalize(features[rows]) for rows in gallery]
     ranks = []
-    for query, other in itertools.permutations(views, 2):
+    for query, other in progress.track(
+        list(itertools.permutations(views, 2)), "ranking", "pairs of views"
+    ):
         cosine = query @ other.T
         own = np.diag(cosine)[:, None]
         before = np.tril(cosine == own, -1)  # As near, and in a lower row.
@@ -65,7 +68,7 @@ def leave_one_out(
         return _rank(bank, unit[rows], rows, group, k=k, largest=int(sizes.max()))
 
     height = min(256, max(1, _BUDGET // len(unit)))
-    return map_rows(rank, len(queries), height)
+    return map_rows(rank, len(queries), height, "ranking")
 
 
 @functools.partial(jax.jit, static_argnames=("k", "largest"))

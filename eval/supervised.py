@@ -1,5 +1,6 @@
 """Training on labelled images: what fine-tuning and the papers' linear probe share."""
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 import optax
 
 from eval.task import Task
+from sp_jax import progress
 from sp_jax.augment import Augment, augment
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor, map_rows
 from sp_jax.sharding import by_batch, local_copy, make_mesh, replicated
+from sp_jax.train.log import MAX_CALLS_AHEAD
 
 
 def backbone_of(extractor: Extractor, what: str) -> Backbone:
@@ -50,6 +53,7 @@ def train_and_test(
     epochs: int,
     batch_size: int,
     seed: int,
+    what: str,
     diverged: str,
 ) -> float:
     """Train a classifier on random crops and flips, on all local devices, and test it.
@@ -64,6 +68,8 @@ def train_and_test(
 
     Returns:
       The accuracy on the whole test images, in [0, 1].
+
+    While it trains, `what` is shown, with the number of steps.
 
     Raises:
       UserError: a loss is NaN or infinite: the sentence `diverged`, with {epoch}.
@@ -108,9 +114,13 @@ def train_and_test(
     order = np.random.default_rng(seed)
     steps = len(task.train_rows) // batch_size
     # A training loop may forbid implicit transfers; here they are meant.
-    with jax.transfer_guard("allow"):
+    with (
+        jax.transfer_guard("allow"),
+        progress.show(what, epochs * steps, "steps") as work,
+    ):
         variables = jax.device_put(local_copy(backbone.variables), whole)
         state = jax.device_put(start(variables), whole)
+        waiting: collections.deque[jax.Array] = collections.deque()
         for epoch in range(epochs):
             batches = order.permutation(len(task.train_rows))[: steps * batch_size]
             for i, batch in enumerate(batches.reshape(steps, batch_size)):
@@ -118,6 +128,10 @@ def train_and_test(
                 number = np.int32(epoch * steps + i)
                 labels = task.train_labels[batch]
                 state, loss = step(state, variables, number, images, labels)
+                waiting.append(loss)
+                if len(waiting) > MAX_CALLS_AHEAD:
+                    jax.block_until_ready(waiting.popleft())
+                    work.update()
             # Once an epoch: the device is not waited for in between.
             if not np.isfinite(loss):
                 raise UserError(diverged.format(epoch=epoch + 1))
@@ -132,5 +146,6 @@ def train_and_test(
         images = jax.device_put(task.test.read(task.test_rows[rows]), whole)
         return predict(params, stats, variables, images)
 
-    predicted = map_rows(classify, len(task.test_rows), extractor.batch_size)
+    count, size = len(task.test_rows), extractor.batch_size
+    predicted = map_rows(classify, count, size, "classifying the test images")
     return float(np.mean(predicted == task.test_labels))

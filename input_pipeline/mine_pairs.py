@@ -24,7 +24,7 @@ from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore
 from input_pipeline.stores import flags as given
-from sp_jax import cli
+from sp_jax import cli, progress
 from sp_jax.errors import UserError
 
 flags.adopt_module_key_flags(given)  # --help lists them
@@ -125,6 +125,7 @@ def find_features(store: ImageStore) -> tuple[np.ndarray, dict[str, Any]]:
             )
         parts = np.array_split(np.arange(len(store)), len(store) // _CHUNK + 1)
         describe = handmade_features.hog_and_colour
+        parts = progress.track(parts, "describing images", "blocks")
         features = np.concatenate([describe(store.read(rows)) for rows in parts])
         return features, {"descriptor": describe.__name__}
     features = mutual_neighbours.read_features(_FEATURES.value, len(store))

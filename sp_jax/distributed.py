@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sp_jax import progress
 from sp_jax.errors import UserError
 
 # Prints the last line that it read, once the pipe is closed: by the end of the process.
@@ -97,6 +98,8 @@ def join(
     except (ValueError, RuntimeError) as error:
         words.end()
         raise UserError(f"{hint} ({error})") from error
+    if jax.process_index():
+        progress.silence()
     return words
 
 

@@ -8,28 +8,33 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from sp_jax import progress
 from sp_jax.errors import UserError
 from sp_jax.tokens import check_tokens
 
 FeaturesFn = Callable[[np.ndarray], Any]
 
 
-def map_rows(fn: Callable[[np.ndarray], Any], count: int, batch_size: int) -> Any:
+def map_rows(
+    fn: Callable[[np.ndarray], Any], count: int, batch_size: int, what: str
+) -> Any:
     """Call a function on row numbers, int64 [batch_size], at a time; join what it returns.
 
     That is one or several arrays with the leading axis batch_size, and count when joined.
+    `what` is done with them, in the words of `progress.show`.
 
     The last block is filled up with its last row, so a jitted function compiles once;
     the filling is cut off again. A block is fetched while the next one is computed.
     """
     blocks, waiting = [], None
     # A training loop may forbid implicit transfers; here they are meant.
-    with jax.transfer_guard("allow"):
+    with jax.transfer_guard("allow"), progress.show(what, count) as work:
         for start in range(0, count, batch_size):
             rows = np.minimum(np.arange(start, start + batch_size), count - 1)
             started = fn(rows)
             if waiting is not None:
                 blocks.append(jax.device_get(waiting))
+                work.update(batch_size)
             waiting = started
         blocks.append(jax.device_get(waiting))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *blocks)
@@ -135,7 +140,9 @@ class Extractor:
                 )
             return features
 
-        features = np.array(map_rows(call, count, self.batch_size), np.float32)
+        features = np.array(
+            map_rows(call, count, self.batch_size, f"features of {name}"), np.float32
+        )
         if not np.isfinite(features).all():
             raise UserError(
                 f"The backbone gives NaN or infinite features on {name}: evaluate an "

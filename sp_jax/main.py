@@ -22,7 +22,7 @@ from eval.results import versions
 from eval.training import open_training
 from input_pipeline.pairs import resident, stream
 from input_pipeline.pairs.training import TrainingPairs, keep_pairs
-from sp_jax import distributed, program, registry
+from sp_jax import distributed, program, progress, registry
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe
 from sp_jax.sharding import make_mesh, replicated
@@ -59,9 +59,11 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         if first:
             digest = (saved or {}).get("pairs", {}).get("digest")
             keep_pairs(workdir, pairs.table, pairs.images, digest)
-            draw_first_batch(pairs, recipe, workdir / "views.png")
+            with progress.show("drawing the first batch"):
+                draw_first_batch(pairs, recipe, workdir / "views.png")
         mesh = make_mesh(fsdp=config.fsdp)
-        state = init_state(recipe, config.seed, mesh)
+        with progress.show("making the network"):
+            state = init_state(recipe, config.seed, mesh)
         feed = _make_feed(config, pairs, recipe, mesh, run_size, placement)
         logging.info("Pixels: %s (%s).", placement, reason)
         logging.info(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sp_jax import progress
 from sp_jax.errors import UserError
 from sp_jax.features import map_rows, normalize
 
@@ -63,7 +64,7 @@ def nearest(
     found = np.full((len(queries), k), -1, np.int32)
     best = np.full((len(queries), k), -np.inf, np.float32)
     height = block_height(bank.shape[1])
-    for start in range(0, count, height):
+    for start in progress.track(range(0, count, height), "parts of the bank"):
         part = slice(start, start + height)
         block = normalize(bank[part]), _take(tags[1], part)
         found, best = _search((queries, tags[0]), block, start, found, best, allowed)
@@ -95,7 +96,8 @@ def _search(
         query = normalize(queries[0][rows]), _take(queries[1], rows)
         return _merge(query, block, np.int32(start), found[rows], best[rows], allowed)
 
-    return map_rows(merge, len(best), min(1024, max(1, _BUDGET // len(block[0]))))
+    height = min(1024, max(1, _BUDGET // len(block[0])))
+    return map_rows(merge, len(best), height, "nearest neighbours")
 
 
 @functools.partial(jax.jit, static_argnames="allowed")

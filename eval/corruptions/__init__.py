@@ -97,7 +97,7 @@ def apply(family: str, kind: str, scene: Scene, level: float, seed: int) -> np.n
         return _change(change.change, np.uint32(seed), salt, part, np.float32(level))
 
     count = len(scene.images)
-    return map_rows(block, count, min(_BATCH, count))
+    return map_rows(block, count, min(_BATCH, count), f"{family}/{kind} {level:g}")
 
 
 @partial(jax.jit, static_argnames="change")

@@ -22,7 +22,7 @@ from eval.evaluator import Number
 from eval.plots.figure import save_figure
 from eval.results import versions, write_result
 from input_pipeline.pairs import stream
-from sp_jax import distributed, models, optim, sharding, validate
+from sp_jax import distributed, models, optim, progress, sharding, validate
 from sp_jax.augment import Augment
 from sp_jax.backbone import Backbone
 from sp_jax.domains import DETECTION, check_domains
@@ -80,7 +80,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
     first = jax.process_index() == 0
     with claim_workdir(workdir, plain) if first else contextlib.nullcontext():
         mesh = sharding.make_mesh()
-        state = init_state(recipe, config.seed, mesh)
+        with progress.show("making the network"):
+            state = init_state(recipe, config.seed, mesh)
         if checkpoint:
             own_state = state.params, state.method_state
             try:
@@ -210,7 +211,9 @@ def _make_evaluate(
         variables = sharding.local_copy((state.params, state.method_state))
         params, stats = jax.device_put(variables, whole)
         found = []
-        for batch in data.test_batches(test, batch_size, config.data.test_size):
+        batches = data.test_batches(test, batch_size, config.data.test_size)
+        count = -(-len(test) // batch_size)
+        for batch in progress.track(batches, "detecting", "batches", count):
             boxes, scores, classes = jax.device_get(
                 detect(params, stats, batch["image"], batch["size"])
             )
@@ -226,7 +229,8 @@ def _make_evaluate(
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
         with jax.transfer_guard("allow"):
             found = find(state)
-        scores = average_precision(test, found)
+        with progress.show("average precision"):
+            scores = average_precision(test, found)
         by_class = {f"ap50/{name}": ap for name, ap in scores.ap50_by_class.items()}
         result = scores.values | by_class
         if jax.process_index() == 0:

@@ -16,6 +16,7 @@ from eval.plots.figure import drawable, image_grid
 from eval.retrieval import nearest
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore
+from sp_jax import progress
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import normalize
@@ -29,10 +30,11 @@ def map_points(features: np.ndarray, seed: int) -> np.ndarray:
     unit = normalize(features)
     # As its authors do: noise goes, and most of the work.
     components = min(50, *unit.shape)
-    unit = PCA(components, random_state=seed).fit_transform(unit)
-    perplexity = min(30, (len(unit) - 1) / 3)
-    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
-    return tsne.fit_transform(unit)
+    with progress.show(f"t-SNE of {len(unit):,} images"):
+        unit = PCA(components, random_state=seed).fit_transform(unit)
+        perplexity = min(30, (len(unit) - 1) / 3)
+        tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+        return tsne.fit_transform(unit)
 
 
 def draw_map(

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from input_pipeline.pairs.table import PairTable, check_table, save_table
 from input_pipeline.stores import ImageStore
+from sp_jax import progress
 from sp_jax.errors import UserError
 
 _CHUNK = 4096  # Pairs that are read at a time.
@@ -74,7 +75,8 @@ def blank(store: ImageStore, rows: np.ndarray) -> np.ndarray:
 
     Every channel has a standard deviation below 3 of 255 levels.
     """
-    parts = map(store.read, np.array_split(rows, len(rows) // _IMAGES + 1))
+    parts = np.array_split(rows, len(rows) // _IMAGES + 1)
+    parts = map(store.read, progress.track(parts, "looking for blank images", "blocks"))
     contrast = [x.std((1, 2), dtype=np.float32).max(axis=1) for x in parts]
     return np.concatenate(contrast) < _BLANK
 
@@ -100,7 +102,8 @@ def similarity(store: ImageStore, first: np.ndarray, second: np.ndarray) -> np.n
     NaN where a thumbnail has no contrast: its correlation is undefined.
     """
     found = []
-    for pairs in np.array_split(np.stack([first, second]), len(first) // _CHUNK + 1, 1):
+    blocks = np.array_split(np.stack([first, second]), len(first) // _CHUNK + 1, 1)
+    for pairs in progress.track(blocks, "looking for near-duplicates", "blocks"):
         a, b = (_thumbnails(store.read(rows)) for rows in pairs)
         found.append((a * b).sum(1))
     return np.concatenate(found)

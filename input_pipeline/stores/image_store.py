@@ -15,7 +15,7 @@ from input_pipeline.stores import memory_map, records
 from input_pipeline.stores.decode import RESIZES, Resize
 from input_pipeline.stores.image_source import ReadAlpha, Source
 from input_pipeline.stores.prepared_images import Pixels, report_skipped
-from sp_jax import registry
+from sp_jax import progress, registry
 from sp_jax.errors import UserError
 
 # Modules of this package, and how their stores are written.
@@ -191,7 +191,8 @@ def open_store(
         prepared = records.load(argument, image_size, resize, verify)
         declared = {}
     else:
-        source = open_source(name)
+        with progress.show(f"listing {name}"):
+            source = open_source(name)
         options = (image_size, resize, data_dir, max_skipped, verify)
         prepared = memory_map.load_or_prepare(source, *options)
         declared = {"root": source.root, "read_alpha": source.read_alpha}

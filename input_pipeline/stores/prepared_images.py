@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from absl import logging
 
+from sp_jax import progress
 from sp_jax.cli import check_paths
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -165,6 +166,7 @@ def find_damaged(images: Pixels, digests: np.ndarray, rows: np.ndarray) -> np.nd
     # SHA-256 releases the interpreter lock.
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         found = (map if threads == 1 else pool.map)(differ, starts)
+        found = progress.track(found, "comparing pixels", "blocks", len(starts))
         return np.array([row for part in found for row in part], int)
 
 

@@ -15,12 +15,12 @@ from typing import Any, Protocol, TypeVar
 
 import filelock
 import numpy as np
-import tqdm
 from PIL import Image
 
 from input_pipeline.stores import prepared_images
 from input_pipeline.stores.decode import BadImage, Budget, Resize, decode, fit
 from input_pipeline.stores.image_source import Source
+from sp_jax import progress
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
 
@@ -63,7 +63,9 @@ def find_or_make(
     if not (found := find()):
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.touch()  # Where that fails, filelock may wait for ever.
-        with filelock.FileLock(lock):
+        with progress.show(f"waiting for another process, by {lock}"):
+            acquired = filelock.FileLock(lock).acquire()
+        with acquired:
             if not (found := find()):
                 make()
                 found = find()
@@ -153,14 +155,15 @@ def decode_rows(
 
     threads = min(os.cpu_count() or 1, 32)  # PIL decodes without the interpreter lock.
     ahead = max(1, min(_AHEAD, _BYTES_AHEAD // (3 * size**2)))
-    shown = {"total": count, "initial": start, "desc": source.name, "unit": "image"}
-    few = count - start <= 2000
-    progress = tqdm.tqdm(**shown, mininterval=1.0, disable=few)
-    with progress, concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    what = f"preparing {source.name}"
+    with (
+        progress.show(what, count, "images", start) as work,
+        concurrent.futures.ThreadPoolExecutor(threads) as pool,
+    ):
         for first in range(start, count, ahead):
             try:
                 for image in pool.map(one, range(first, min(first + ahead, count))):
-                    progress.update()
+                    work.update()
                     yield image
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "new thread" not in str(error):

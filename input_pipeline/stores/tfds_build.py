@@ -7,6 +7,7 @@ import shutil
 from typing import Any
 
 from input_pipeline.stores import tfds
+from sp_jax import progress
 from sp_jax.errors import UserError
 
 
@@ -59,7 +60,9 @@ def _convert(builder: Any) -> None:
     temporary.mkdir(exist_ok=True)
     for split, described in splits.items():
         pairs = zip(info.splits[split].filepaths, described.filepaths, strict=True)
-        for source, target in pairs:
+        for source, target in progress.track(
+            list(pairs), f"converting {split}", "files"
+        ):
             examples = enumerate(old.make_tf_data(os.fspath(source)))
             part = temporary / target.name
             write(part, ((i, example.numpy()) for i, example in examples))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from sp_jax import progress
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe
 from sp_jax.sharding import by_batch, replicated, shard
@@ -30,7 +31,9 @@ def fill_banks(
     if fill is None:
         return state
     log.say("Showing the method one epoch before the first step.")
-    for step, batch in enumerate(feed.first_epoch(run_size.steps_per_epoch)):
+    count = run_size.steps_per_epoch
+    batches = progress.track(feed.first_epoch(count), "first epoch", "batches", count)
+    for step, batch in enumerate(batches):
         number = jax.device_put(np.int32(step), replicated(mesh))
         state = fill(state, batch, number)
         jax.block_until_ready(state.step)

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: its record, its progress bar, its speed."""
+"""What a run tells while it trains: its record, its progress, its speed."""
 
 import contextlib
 import logging
@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from clu import parameter_overview
 from jax.sharding import Mesh
-from tqdm import tqdm
 
+from sp_jax import progress
 from sp_jax.errors import NonFiniteError
 from sp_jax.methods import RunSize
 from sp_jax.train.feed import Advance
@@ -35,13 +35,16 @@ class RunLog:
         self,
         workdir: pathlib.Path,
         run_size: RunSize,
-        images_per_step: int,
+        views: int,
         resume_step: int,
         window: list[dict[str, Any]],
         mesh: Mesh,
     ):
-        """Begin, or go on with the `window` that `fetch_window` gave at `resume_step`."""
-        self._run_size, self._images_per_step = run_size, images_per_step
+        """Begin, or go on with the `window` that `fetch_window` gave at `resume_step`.
+
+        Of each pair there are so many views; with 0 a batch has images, and no pairs.
+        """
+        self._run_size, self._views = run_size, views
         # Steps since the last line: on the device, or numbers of a checkpoint.
         self._window: list[Mapping[str, Any]] = [from_json(line) for line in window]
         self._health = make_health(mesh)
@@ -49,22 +52,28 @@ class RunLog:
         self._clock, self._clock_step = 0.0, resume_step
         self._first = jax.process_index() == 0
         self._writer = MetricsWriter(workdir, resume_step) if self._first else None
-        self._bar = tqdm(
-            total=run_size.total_steps,
-            initial=resume_step,
-            unit="step",
-            desc=workdir.name,
-            disable=None if self._first else True,
-            dynamic_ncols=True,
+        self._closing = contextlib.ExitStack()
+        self._shown = self._closing.enter_context(
+            progress.show(workdir.name, run_size.total_steps, "steps", resume_step)
         )
 
-    def add(self, made: Advance, step: int) -> None:
-        """Note the metrics of the steps that led to `step`; they stay on the device."""
+    def expect_compilation(self) -> None:
+        """Show that the step is compiled now, until `add` is called."""
+        self._shown.note = "compiling the step"
+
+    def add(self, made: Advance, step: int, seconds: float) -> None:
+        """Note the metrics of the steps that led to `step`; they stay on the device.
+
+        To make them, or to begin to, took so many seconds: compilation, if they are the first.
+        """
         self._window.append(made.metrics)
         if len(self._window) > MAX_CALLS_AHEAD:
             jax.block_until_ready(self._window[-1 - MAX_CALLS_AHEAD])
-        self._bar.update(made.count)
+        self._shown.update(made.count)
         if made.program not in self._compiled:  # that took longer than the steps
+            if seconds > 1:
+                self.say(f"step {step}: the step was compiled in {seconds:.1f} s")
+            self._shown.note = ""
             jax.block_until_ready(made.state)
             self._compiled.add(made.program)
             self._clock, self._clock_step = time.perf_counter(), step
@@ -98,7 +107,11 @@ class RunLog:
         if step > self._clock_step:
             seconds = time.perf_counter() - self._clock
             line["step_ms"] = seconds / (step - self._clock_step) * 1e3
-            line["images_per_sec"] = self._images_per_step / line["step_ms"] * 1e3
+            per_second = self._run_size.batch_size / line["step_ms"] * 1e3
+            if self._views:
+                line["pairs_per_sec"] = per_second
+            # Every view is an image.
+            line["images_per_sec"] = per_second * max(1, self._views)
         self.write(step, line)
         self._show(step, line)
         self._clock, self._clock_step = time.perf_counter(), step
@@ -119,26 +132,25 @@ class RunLog:
             )
 
     def say(self, text: str) -> None:
-        """Print a line above the progress bar."""
+        """Print a line above the progress."""
         if self._first and text:
-            self._bar.write(text)
+            progress.say(text)
 
     def _show(self, step: int, line: Mapping[str, float]) -> None:
-        speed = {
-            "loss": f"{line['loss']:.3f}",
-            "img/s": f"{line.get('images_per_sec', 0):.0f}",
-            "ms": f"{line.get('step_ms', 0):.0f}",
-        }
-        self._bar.set_postfix(speed)
-        if self._bar.disable and self._first:  # no terminal: a line a log step
+        shown = f"loss {line['loss']:.3f}"
+        if "step_ms" in line:
+            unit = "pairs" if self._views else "images"
+            speed = line[f"{unit}_per_sec"]
+            shown += f", {speed:,.0f} {unit}/s, {line['step_ms']:.0f} ms a step"
+        self._shown.note = shown
+        if not progress.on_terminal():  # A line a log step.
             total = self._run_size.total_steps
             seconds = (total - step) * line.get("step_ms", 0) / 1e3
-            shown = ", ".join(f"{k} {v}" for k, v in speed.items())
-            print(f"step {step}/{total}: {shown}, {seconds:.0f} s left")
+            self.say(f"step {step}/{total}: {shown}, {progress.clock(seconds)} left")
 
     def close(self) -> None:
-        """End the bar, and flush the record."""
-        self._bar.close()
+        """Show no more, and flush the record."""
+        self._closing.close()
         if self._writer:
             self._writer.close()
 

@@ -5,6 +5,7 @@ import logging
 import math
 import pathlib
 import signal
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,8 +65,7 @@ def fit(
         write_parameters(workdir / "parameters.txt", state.params)
         if step < total:
             note_start(workdir, step)
-    images_per_step = run_size.batch_size * max(1, len(recipe.views))
-    log = RunLog(workdir, run_size, images_per_step, step, window, mesh)
+    log = RunLog(workdir, run_size, len(recipe.views), step, window, mesh)
     profile = config.profile
     trace = Trace(workdir, profile.first_step, profile.steps, step, total)
 
@@ -80,6 +80,7 @@ def fit(
             evaluate(evaluations, state, 0, total, log)
             state = fill_banks(recipe, state, feed, mesh, run_size, log)
         feed.open(step)
+        log.expect_compilation()
         while step < total:
             trace.before(step, state)
             # One call may make several steps, but none beyond what happens next.
@@ -90,10 +91,11 @@ def fit(
                 _after(step, save_every),
                 *(_after(step, e.every_steps) for e in evaluations),
             )
+            called = time.perf_counter()
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 made = feed.advance(state, next_event - step)
             state, step = made.state, step + made.count
-            log.add(made, step)
+            log.add(made, step, time.perf_counter() - called)
             log.say(trace.after(step, state))
             if step % log_every == 0 or step == total:
                 log.write_line(step, made.features)

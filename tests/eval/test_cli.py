@@ -94,7 +94,13 @@ def test_evaluates_and_writes_into_the_run(
     assert written["options"]["dataset"] == "emoji" and written["options"]["resize"]
     lines = done.stdout.splitlines()
     assert lines[0] == f"{written['protocol']}, step 70"
-    assert json.loads(lines[1]) == written["result"]
+    shown = {line[2:].rsplit("  (chance")[0] for line in lines[1:-1]}
+    for number in written["headline"]:
+        value = f"{written['result'][number['name']]:.4f}"
+        name = number["name"].replace("_", " ")
+        assert any(x.startswith(name) and x.endswith(f"  {value}") for x in shown)
+    assert len(shown) == len(written["headline"])
+    assert lines[-1] == f"written to {path}"
     if module == "eval.linear_probe":
         assert "2x5 learning rates" in lines[0]
 

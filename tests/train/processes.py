@@ -9,7 +9,7 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 23  # of the tiny config
-TIMED = ("time", "step_ms", "images_per_sec")
+TIMED = ("time", "step_ms", "pairs_per_sec", "images_per_sec")
 
 
 def start(workdir, *flags, devices=1):

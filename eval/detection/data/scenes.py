@@ -28,6 +28,7 @@ from PIL import Image
 
 from eval.detection.data.backgrounds import Draws, background
 from input_pipeline.stores import emoji, prepared_images, preparing
+from sp_jax import progress
 from sp_jax.errors import UserError
 
 TRAIN, TEST, SEED = 1000, 500, 0  # The scenes of the store "scenes".
@@ -141,7 +142,8 @@ def write(out: pathlib.Path, train: int, test: int, seed: int) -> None:
     composer = Composer()
     for split, count in (("train", train), ("test", test)):
         ids = [f"{split}_{number:05d}" for number in range(count)]
-        for number, id in enumerate(ids):
+        shown = progress.track(ids, f"composing scenes, {split}")
+        for number, id in enumerate(shown):
             scene = composer.scene(split, seed, number)
             file = year / "JPEGImages" / f"{id}.jpg"
             Image.fromarray(scene.image).save(file, quality=_QUALITY)

@@ -17,6 +17,7 @@ from eval.detection.data.voc_annotation import read_annotation
 from input_pipeline.stores.decode import FORMATS
 from input_pipeline.stores.image_files import list_files
 from input_pipeline.text_files import finder, read_lines
+from sp_jax import progress
 from sp_jax.errors import UserError
 
 CLASSES = (
@@ -66,7 +67,8 @@ def open_folder(name: str, path: str, split: str) -> BoxStore:
         images += _find_images(years[year], ids)
     if len(set(images)) < len(images):
         raise UserError(f"{split} has images of {root} twice: name splits apart.")
-    for image, annotation in zip(images, annotations, strict=True):
+    both = list(zip(images, annotations, strict=True))
+    for image, annotation in progress.track(both, f"looking at {name} {split}"):
         _check_header(image, annotation.size)
     everything = [one for year in known.values() for one in year.values()]
     names = set().union(*(one.names for one in everything))

@@ -1,0 +1,193 @@
+"""How far long work is and when it ends, shown by every program in one way.
+
+On a terminal it is one line that is drawn anew; in a file or a pipe a line every 15 seconds.
+Work within work stands behind it: `suite 3/24, 4:10 left > features of emoji 512/2,048, …`.
+What ends sooner than that shows little or nothing, so that small loops may use it too.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+REDRAW = 0.5  # Seconds between two drawings on a terminal.
+LINE = 15.0  # Seconds of silence in a file or a pipe.
+
+T = TypeVar("T")
+
+
+class Progress:
+    """One piece of work; `show` makes it.
+
+    Attributes:
+      what: the work, in a few words.
+      total: the number of its parts, if that is known.
+      note: more to tell, behind the time that is left.
+    """
+
+    def __init__(self, what: str, total: int | None, unit: str, done: int) -> None:
+        self.what, self.total, self.note = what, total, ""
+        self._unit, self._done = unit, done
+        self._started = time.monotonic()
+        # When the first part was done: it compiles, and tells nothing of the others.
+        self._first: tuple[float, int] | None = None
+
+    def update(self, count: int = 1) -> None:
+        """So many more are done."""
+        self._done += count
+        if self._first is None:
+            self._first = time.monotonic(), self._done
+
+    def __str__(self) -> str:
+        """For example "fine-tuning 120/3,000 steps, 2:10 left"."""
+        now = time.monotonic()
+        text = self.what
+        left = None
+        if self.total is not None:
+            done = min(self._done, self.total)  # A last block may be filled up.
+            text += f" {done:,}/{self.total:,} {self._unit}".rstrip()
+            if self._first and done > self._first[1]:
+                since, first = self._first
+                left = (self.total - done) * (now - since) / (done - first)
+        since = f"{clock(now - self._started)} so far"
+        text += f", {since if left is None else f'{clock(left)} left'}"
+        return f"{text}, {self.note}" if self.note else text
+
+
+class _Display:
+    """The line of all work that is not done, and who draws it: a thread, while there is any."""
+
+    def __init__(self) -> None:
+        self.silent = False
+        self._open: list[Progress] = []
+        self._lock = threading.RLock()
+        self._idle = threading.Event()
+        self._drawn = 0  # Characters on the terminal.
+        self._spoke = (
+            self._ended
+        ) = -LINE  # When we last said a line, or all work ended.
+
+    def add(self, work: Progress) -> None:
+        with self._lock:
+            self._open.append(work)
+            if len(self._open) > 1 or self.silent:
+                return
+            # Of many short works one after the other something is said, too.
+            now = time.monotonic()
+            if now - self._ended >= LINE:
+                self._spoke = now
+            self._idle = threading.Event()
+            threading.Thread(target=self._run, args=[self._idle], daemon=True).start()
+
+    def remove(self, work: Progress) -> None:
+        with self._lock:
+            self._open.remove(work)
+            if not self._open:
+                self._idle.set()
+                self._clear()
+                self._ended = time.monotonic()
+
+    def say(self, text: str) -> None:
+        with self._lock:
+            self._clear()
+            print(text, flush=True)
+            self._spoke = time.monotonic()
+
+    def _run(self, idle: threading.Event) -> None:
+        while not idle.wait(REDRAW):
+            with self._lock, contextlib.suppress(OSError, ValueError):  # A closed pipe.
+                if self._open and idle is self._idle:
+                    self._draw()
+
+    def _draw(self) -> None:
+        # One part around others tells nothing, as of one seed.
+        *around, last = self._open
+        shown = [work for work in around if work.total != 1] + [last]
+        text = " > ".join(map(str, shown))
+        if on_terminal():
+            # Not into the last column: some terminals go on below.
+            text = text[: _width() - 1]
+            self._write(f"\r{text.ljust(self._drawn)}")
+            self._drawn = len(text)
+        elif time.monotonic() - self._spoke >= LINE:
+            self._write(f"{text}\n")
+            self._spoke = time.monotonic()
+
+    def _clear(self) -> None:
+        if self._drawn:
+            self._write(f"\r{' ' * self._drawn}\r")
+            self._drawn = 0
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+_display = _Display()
+
+
+@contextlib.contextmanager
+def show(
+    what: str, total: int | None = None, unit: str = "", done: int = 0
+) -> Iterator[Progress]:
+    """Show that this is done now; call `update` for each of `total` parts.
+
+    Without a total it is known only how long it has taken so far, as of a compilation. A
+    caller that shows its own work around this one needs no more than `show`.
+    """
+    work = Progress(what, total, unit, done)
+    _display.add(work)
+    try:
+        yield work
+    finally:
+        _display.remove(work)
+
+
+def track(
+    parts: Iterable[T], what: str, unit: str = "", total: int | None = None
+) -> Iterator[T]:
+    """Iterate over parts and show how many are done; of an iterator `total` is the number.
+
+    Example:
+      >>> [x * 2 for x in track([1, 2], "doubling")]
+      [2, 4]
+    """
+    if isinstance(parts, Sized):
+        total = len(parts)
+    with show(what, total, unit) as work:
+        for part in parts:
+            yield part
+            work.update()
+
+
+def say(text: str) -> None:
+    """Print a line to stdout, above what is shown."""
+    _display.say(text)
+
+
+def silence() -> None:
+    """Show nothing from now on: another one of several processes does."""
+    _display.silent = True
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal that can draw a line anew."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _width() -> int:
+    """Columns of the terminal; 80 where it does not know."""
+    with contextlib.suppress(OSError, ValueError):
+        if columns := os.get_terminal_size(sys.stderr.fileno()).columns:
+            return columns
+    return 80
+
+
+def clock(seconds: float) -> str:
+    """As 0:09, 12:30 or 3:02:00."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
