@@ -110,7 +110,8 @@ class _Display:
         if on_terminal():
             # Not into the last column: some terminals go on below.
             text = text[: _width() - 1]
-            self._write(f"\r{text.ljust(self._drawn)}")
+            # The cursor goes back: what others print, as warnings, begins a line.
+            self._write(f"\r{text.ljust(self._drawn)}\r")
             self._drawn = len(text)
         elif time.monotonic() - self._spoke >= LINE:
             self._write(f"{text}\n")
