@@ -4,7 +4,7 @@ r"""The four invariances of several runs, SP beside AP: a table, a figure, the c
     --train_split=probe_train --test_split=probe_test --target=category RUN RUN ...
 
 Each run's newest checkpoint (or a file of weights) is evaluated by `eval.invariance`,
-unless the run's `eval/invariance.json` (--name) has this result already. Prints the table
+unless a file of the run's `eval/` has this result already. Prints the table
 and writes in the folder:
 
 * `invariance.csv`: the table,

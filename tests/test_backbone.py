@@ -51,3 +51,10 @@ def test_images_have_to_be_bytes(backbone, monkeypatch):
     monkeypatch.setattr(sp_jax.backbone, "preprocess", inspect.unwrap(preprocess))
     with pytest.raises(ValueError, match="uint8"):
         backbone(np.zeros((8, 32, 32, 3), np.float32))
+
+
+def test_the_untrained_network_is_another_of_the_same_kind(backbone):
+    first, again = backbone.untrained(), backbone.untrained()
+    assert first.fingerprint() == again.fingerprint() != backbone.fingerprint()
+    shapes = [jax.tree.map(jnp.shape, x.variables) for x in (first, backbone)]
+    assert shapes[0] == shapes[1] and first.info["step"] == 0

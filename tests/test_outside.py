@@ -108,7 +108,7 @@ def test_a_run_trains_goes_on_and_is_probed(folder, monkeypatch):
         command, cwd=folder, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    result = json.loads((run / "eval" / "linear_probe.json").read_text())
+    result = json.loads((run / "eval/linear_probe_emoji_category.json").read_text())
     assert 0 < result["result"]["accuracy"] < 1
 
     forget()

@@ -106,6 +106,6 @@ def test_commands_on_photographs(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "eval" / "linear_probe.json").exists()
+    assert (tmp_path / "run/eval/linear_probe_cifar10_label.json").exists()
     with Image.open(tmp_path / "ap.png") as sheet:
         assert sheet.width > 500
