@@ -138,19 +138,22 @@ def draw_precision(
     """Draw the share of right pairs among the best n, and by score."""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.plot(np.arange(1, len(same) + 1), mutual_neighbours.precision_curve(same))
-    left.set(xlabel="pairs taken, the best first", ylabel="precision", ylim=(0, 1))
+    # One above the other: to be read on a small screen, too.
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(6, 7), layout="constrained")
+    upper.plot(np.arange(1, len(same) + 1), mutual_neighbours.precision_curve(same))
+    upper.set(xlabel="pairs taken, the best first", ylabel="precision", ylim=(0, 1))
+    upper.set_title(f"{len(same):,} pairs of images with a label", fontsize=10)
     # Twenty groups of as many pairs.
     groups = [g for g in np.array_split(np.arange(len(same)), 20) if len(g)]
     means = [[x[g].mean() for g in groups] for x in (score, same)]
-    right.plot(*means, ".-")
-    right.set(xlabel="score (cosine)", ylabel="precision", ylim=(0, 1))
+    lower.plot(*means, ".-")
+    lower.set(xlabel="score (cosine)", ylabel="precision", ylim=(0, 1))
+    lower.set_title(f"{len(groups)} groups of {len(groups[0]):,} pairs", fontsize=10)
     line = {"color": "gray", "linestyle": "--", "label": f"chance, {chance:.2g}"}
-    for axes in (left, right):
+    for axes in (upper, lower):
         axes.axhline(chance, **line)
         axes.grid(alpha=0.3)
-    left.legend()
+    upper.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

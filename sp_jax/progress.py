@@ -41,11 +41,13 @@ class Progress:
         if self._first is None:
             self._first = time.monotonic(), self._done
 
-    def __str__(self) -> str:
-        """For example "fine-tuning 120/3,000 steps, 2:10 left"."""
+    def describe(self, width: int | None = None) -> str:
+        """For example "fine-tuning 120/3,000 steps, 2:10 left".
+
+        Within a width the words give way to the numbers.
+        """
         now = time.monotonic()
-        text = self.what
-        left = None
+        text, left = "", None
         if self.total is not None:
             done = min(self._done, self.total)  # A last block may be filled up.
             text += f" {done:,}/{self.total:,} {self._unit}".rstrip()
@@ -54,7 +56,9 @@ class Progress:
                 left = (self.total - done) * (now - since) / (done - first)
         since = f"{clock(now - self._started)} so far"
         text += f", {since if left is None else f'{clock(left)} left'}"
-        return f"{text}, {self.note}" if self.note else text
+        words = self.what if width is None else self.what[: max(0, width - len(text))]
+        text = (words + text).lstrip(" ,")
+        return (f"{text}, {self.note}" if self.note else text)[:width]
 
 
 class _Display:
@@ -106,11 +110,15 @@ class _Display:
         # One part around others tells nothing, as of one seed.
         *around, last = self._open
         shown = [work for work in around if work.total != 1] + [last]
-        text = " > ".join(map(str, shown))
+        text = " > ".join(work.describe() for work in shown)
         if on_terminal():
-            # Not into the last column: some terminals go on below.
-            text = text[: _width() - 1]
-            self._write(f"\r{text.ljust(self._drawn)}")
+            width = _width() - 1  # In the last column some terminals go on below.
+            if len(text) > width:
+                text = f"{shown[0].describe()} > {last.describe()}"
+            if len(text) > width:
+                text = last.describe(width)
+            # The cursor goes back: what others print, as warnings, begins a line.
+            self._write(f"\r{text.ljust(self._drawn)}\r")
             self._drawn = len(text)
         elif time.monotonic() - self._spoke >= LINE:
             self._write(f"{text}\n")
@@ -149,12 +157,7 @@ def show(
 def track(
     parts: Iterable[T], what: str, unit: str = "", total: int | None = None
 ) -> Iterator[T]:
-    """Iterate over parts and show how many are done; of an iterator `total` is the number.
-
-    Example:
-      >>> [x * 2 for x in track([1, 2], "doubling")]
-      [2, 4]
-    """
+    """Iterate over parts and show how many are done; of an iterator `total` is the number."""
     if isinstance(parts, Sized):
         total = len(parts)
     with show(what, total, unit) as work:

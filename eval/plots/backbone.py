@@ -41,7 +41,7 @@ def draw_map(
     points: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str
 ) -> plt.Figure:
     """Points [N, 2], coloured by class; the most frequent `COLOURED` classes have one."""
-    figure, axis = plt.subplots(figsize=(8.5, 6))
+    figure, axis = plt.subplots(figsize=(7, 6))
     classes, counts = np.unique(labels[labels >= 0], return_counts=True)
     shown = classes[np.argsort(-counts, kind="stable")[:COLOURED]]
     rest = ~np.isin(labels, shown)
@@ -55,14 +55,16 @@ def draw_map(
         marks.append((mark, drawable(names[number])))
     if rest.any():
         marks.append((axis.scatter([], [], s=size, color="#cccccc"), "others"))
+    longest = max((len(name) for _, name in marks), default=0)
     axis.set(xticks=[], yticks=[])
-    axis.set_title(drawable(title), fontsize=10)
+    axis.set_title(drawable(title), fontsize=11)
     axis.legend(
         # Named here: matplotlib leaves labels out that begin with an underscore.
         *zip(*marks, strict=True),
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        fontsize=8,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.01),
+        ncols=max(1, min(3, 90 // (longest + 5))),  # As wide as the map.
+        fontsize=10,
         frameon=False,
         markerscale=max(1.0, (30 / size) ** 0.5),
     )
@@ -99,7 +101,8 @@ def draw_attention(images: np.ndarray, maps: np.ndarray) -> plt.Figure:
     for image, own in zip(images, maps, strict=True):
         tops = np.maximum(own.max(axis=(1, 2), keepdims=True), 4 / patches)
         rows.append([image, *plt.get_cmap("inferno")(own / tops)[..., :3]])
-    return image_grid(rows, titles)
+    caption = f"{len(images)} images; bright: where the class token of a head looks"
+    return image_grid(rows, titles, caption=caption)
 
 
 def first_kernels(backbone: Backbone) -> np.ndarray:
@@ -115,13 +118,15 @@ def draw_filters(kernels: np.ndarray, limit: int = 96) -> plt.Figure:
 
     Zero is grey. Each kernel is scaled by its own largest value, so that all can be seen.
     """
+    count = len(kernels)
     norms = np.sqrt((kernels**2).sum(axis=(1, 2, 3)))
     kernels = kernels[np.argsort(-norms, kind="stable")][:limit]
     largest = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
     shown = 0.5 + 0.5 * kernels / np.maximum(largest, 1e-12)
-    columns = min(16, len(shown))
+    columns = min(12, len(shown))
     rows = [shown[i : i + columns] for i in range(0, len(shown), columns)]
-    return image_grid(rows, [""] * columns, side=0.5)
+    caption = f"the {len(shown)} strongest of {count} kernels, zero is grey"
+    return image_grid(rows, [""] * columns, side=0.6, caption=caption)
 
 
 def draw_neighbours(
@@ -145,4 +150,8 @@ def draw_neighbours(
             line += [None, *store.read(found)]
     sheet = [line[1:] for line in sheet]
     titles = ["first", *["near"] * n, None, "second", *["near"] * n]
-    return image_grid(sheet, titles, side=0.75)
+    caption = (
+        f"{count} of {len(table):,} pairs; near: among {len(store):,} images of "
+        f"{store.name} {store.split}, the nearest first"
+    )
+    return image_grid(sheet, titles, side=0.75, caption=caption)

@@ -41,11 +41,13 @@ def image_grid(
     titles: Sequence[str | None],
     side: float = 0.9,
     framed: Collection[tuple[int, int]] = (),
+    caption: str = "",
 ) -> plt.Figure:
     """A sheet of images [S, S, 3] in rows, with a title over each column; a side is in inches.
 
-    None instead of an image stays empty, as the end of a shorter last row does; instead of a
-    title it makes a narrow column, a gap. `framed` are rows and columns of green frames.
+    The caption stands below. None instead of an image stays empty, as the end of a shorter
+    last row does; instead of a title it makes a narrow column, a gap. `framed` are rows and
+    columns of green frames.
     """
     widths = [0.3 if title is None else 1.0 for title in titles]
     figure, axes = plt.subplots(
@@ -63,7 +65,10 @@ def image_grid(
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set(color="#1a9850", linewidth=2.5, visible=place in framed)
     for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title or "", fontsize=8)
+        axis.set_title(title or "", fontsize=10)
+    # Below the last row, whatever its height; saving cuts to what is drawn.
+    bottom = axes[-1, 0].get_position().y0 - 0.05 / figure.get_figheight()
+    figure.text(0.5, bottom, drawable(caption), ha="center", va="top", fontsize=10)
     return figure
 
 

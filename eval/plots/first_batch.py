@@ -26,7 +26,8 @@ def draw_first_batch(pairs: TrainingPairs, recipe: Recipe, path: pathlib.Path) -
     rows = [[*images[i], *(view[i] for view in views)] for i in range(len(images))]
     stored = ["image"] if images.shape[1] == 1 else ["first", "second"]
     titles = stored + [f"view {i + 1}" for i in range(len(views))]
-    save_figure(image_grid(rows, titles), path)
+    caption = f"{len(images)} of {len(pairs.table):,} pairs and their views"
+    save_figure(image_grid(rows, titles, caption=caption), path)
 
 
 def _tile(view: np.ndarray) -> np.ndarray:

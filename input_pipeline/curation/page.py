@@ -49,6 +49,14 @@ def make_app(
         ids = curation.store.ids
         return [{"url": f"/image/{mark}/{row}", "name": ids[row]} for row in rows]
 
+    def two_classes(pair: int) -> str:
+        """The names of the images' classes, if these are two."""
+        rows = curation.table.first[pair], curation.second[pair]
+        first, second = curation.store.labels[list(rows)]
+        if min(first, second) < 0 or first == second:
+            return ""
+        return f"{curation.class_name(first)} / {curation.class_name(second)}"
+
     def view(pair: int | None) -> dict[str, Any]:
         shown = pair if pair is not None else len(curation.table) - 1
         return {
@@ -57,6 +65,7 @@ def make_app(
             "pairs": len(curation.table),
             "decided": int((curation.status != UNDECIDED).sum()),
             "label": curation.class_name(curation.table.label[shown]),
+            "two_classes": two_classes(shown),
             "status": _WORDS.get(int(curation.status[shown]), "undecided"),
             "images": images(shown),
             "classes": _progress(curation, shown),

@@ -15,7 +15,8 @@ from sp_jax.errors import UserError
 _CHUNK = 4096  # Pairs that are read at a time.
 _IMAGES = 256  # Images whose contrast is taken at a time.
 _THUMBNAIL = 16
-_SHOWN, _COLUMNS = 80, 8  # Pairs of a contact sheet, and of a line of it.
+_SHOWN, _COLUMNS = 80, 4  # Pairs of a contact sheet, and of a line of it.
+_TEXT = 15  # Pixels of a letter there, to be read on a small screen, too.
 # Standard deviations in levels of 255: an image with less is blank, up to the noise of a
 # scanner; a thumbnail with less holds rounding, and its correlation means nothing.
 _BLANK, _ROUNDING = 3.0, 0.1
@@ -123,21 +124,45 @@ def _thumbnails(images: np.ndarray) -> np.ndarray:
     return small / np.where(norm < _ROUNDING * side, np.nan, norm)
 
 
+def two_classes(table: PairTable, store: ImageStore) -> np.ndarray:
+    """Which pairs are of images of two classes, bool [P]; an unlabelled image is of none."""
+    first, second = store.labels[table.first], store.labels[table.second]
+    return (first != second) & (first >= 0) & (second >= 0)
+
+
 def contact_sheet(table: PairTable, store: ImageStore) -> Image.Image:
-    """Draw pairs that are spread evenly over the table, with the names of their classes."""
+    """Draw pairs that are spread evenly over the table, with the names of their classes.
+
+    Those of images of two classes have a red frame, and both names.
+    """
     count = min(_SHOWN, len(table))
     chosen = np.linspace(0, len(table) - 1, count).astype(int)
     size = store.images.shape[1]
-    side, text, gap = size * max(1, round(96 / size)), 14, 10
+    side, text, gap = size * max(1, round(96 / size)), _TEXT + 8, 10
     width, height = 2 * side + gap, side + text + gap
-    columns, lines = min(_COLUMNS, count), -(-count // _COLUMNS)
-    sheet = Image.new("RGB", (columns * width + gap, lines * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    columns = min(_COLUMNS, max(2, count))  # Room for the caption.
+    lines = -(-count // _COLUMNS)
+    whole = (columns * width + gap, text + gap + lines * height)
+    sheet = Image.new("RGB", whole, "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
+    across = two_classes(table, store)
+    caption = f"{count} of {len(table):,} pairs"
+    if across.any():
+        caption += f"; red: of two classes, {across.sum():,} of all"
+    draw.text((gap, gap // 2), caption, "black", font)
     for place, row in enumerate(chosen):
-        x, y = gap + place % _COLUMNS * width, place // _COLUMNS * height
-        name = store.class_name(table.label[row])
-        draw.text((x, y), name[: side // 4], "black", font)
-        for i, image in enumerate(store.read([table.first[row], table.second[row]])):
+        x, y = gap + place % _COLUMNS * width, text + gap + place // _COLUMNS * height
+        both = table.first[row], table.second[row]
+        name, color = store.class_name(table.label[row]), "black"
+        if across[row]:
+            name = " / ".join(store.class_name(store.labels[image]) for image in both)
+            color = "red"
+            frame = (x - 4, y + text - 4, x + 2 * side + 3, y + text + side + 3)
+            draw.rectangle(frame, outline=color, width=3)
+        while name and draw.textlength(name, font) > 2 * side:
+            name = name[:-1]
+        draw.text((x, y), name, color, font)
+        for i, image in enumerate(store.read(both)):
             tile = Image.fromarray(image).resize((side, side), Image.NEAREST)
             sheet.paste(tile, (x + i * side, y + text))
     return sheet

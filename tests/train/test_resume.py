@@ -1,5 +1,6 @@
 """Killed and resumed is bit-identical to uninterrupted, in real processes."""
 
+import re
 import signal
 
 import orbax.checkpoint as ocp
@@ -12,7 +13,14 @@ from input_pipeline.pairs.training import pairs_info
 from sp_jax.errors import UserError
 from sp_jax.train.checkpoint import find_damage, read_meta
 from sp_jax.train.trace import Trace
-from tests.train.processes import STEPS, finish, record, start, wait_for_step
+from tests.train.processes import (
+    STEPS,
+    finish,
+    read_lines,
+    record,
+    start,
+    wait_for_step,
+)
 
 
 def final_bytes(workdir):
@@ -37,6 +45,9 @@ def test_the_record_is_complete(uninterrupted):
     lines = record(uninterrupted)
     trained = [line["step"] for line in lines if "loss" in line]
     assert trained == [4, 8, 12, 16, 20, 23]
+    for line in read_lines(uninterrupted):
+        if "step_ms" in line:  # Two views of each pair.
+            assert line["images_per_sec"] == 2 * line["pairs_per_sec"] > 0
     evaluated = [line["step"] for line in lines if "knn/accuracy" in line]
     assert evaluated == [0, 8, 16, 23]
     files = ("views.png", "pairs.csv", "config.json", "parameters.txt", "eval/knn.json")
@@ -120,7 +131,9 @@ def test_profile_is_written_and_readable(tmp_path):
     import jax
 
     flags = ("--config.profile.first_step=2", "--config.profile.steps=2")
-    finish(tmp_path / "run", "--config.epochs=0.03", "--config.evals={}", *flags)
+    short = ("--config.epochs=0.03", "--config.evals={}")
+    output = finish(tmp_path / "run", *short, *flags)
+    assert re.search(r"step 4/\d+: loss [\d.]+, \d+ pairs/s, \d+ ms a step, \d", output)
     (trace,) = (tmp_path / "run" / "profile").rglob("*.xplane.pb")
     data = jax.profiler.ProfileData.from_file(str(trace))
     names = {e.name for p in data.planes for line in p.lines for e in line.events}

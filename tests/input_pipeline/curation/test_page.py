@@ -63,6 +63,17 @@ def test_the_original_pictures(folder):
         assert np.array_equal(picture(recorded, row), store.read(row))
 
 
+def test_a_pair_of_two_classes_is_told(folder):
+    path, store, _ = folder
+    table = pairs.PairTable.of(store, np.array([0, 0]), np.array([1, 5]), "mined")
+    curation = Curation(table, store, path / "two.csv")
+    client = curate_page.make_app(
+        curation, lambda row: b"", path / "out.csv"
+    ).test_client()
+    told = [client.get(f"/pair/{i}").json["two_classes"] for i in (0, 1)]
+    assert told == ["", "cat / dog <b>"]
+
+
 def test_the_requests(folder):
     path, store, table = folder
     curation = Curation(table, store, path / "log.csv")
