@@ -33,7 +33,7 @@ def made(tmp_path):
     )
     study.figure = {"kind": "bars", "x": "pairs"}
     study = plan.read_study(study)
-    jobs = untrained.add_floors(study, plan.make_jobs(study))
+    jobs = untrained.add_floors(study, plan.make_jobs(study), tmp_path / "runs")
     for job in jobs:
         if job.label:
             continue
@@ -96,6 +96,18 @@ def test_page(made, tmp_path):
     minutes = [float(r["value"]) for r in rows if r["measure"] == "minutes"]
     assert minutes == [1.0] * 5  # 100 steps of 600 ms
     assert {r["value"] for r in rows if r["measure"] == "images/s"} == {"300.0"}
+
+
+def test_a_floor_that_an_older_version_did_not_measure(made):
+    study, jobs, pool = made
+    runs = [job for job in jobs if not job.label]
+    (pool / runs[0].folder / "eval/untrained/retrieval.json").unlink()
+    floors = untrained.add_floors(study, runs, pool)[len(runs) :]
+    (command,) = floors[0].commands
+    assert command.words[:2] == ("eval.retrieval", "--checkpoint={after}")
+    given = {"--untrained", "--name=retrieval", "--splits=probe_train,probe_test"}
+    assert given < set(command.words)
+    assert not any(floor.commands for floor in floors[1:])
 
 
 def test_a_page_is_never_replaced_by_one_of_fewer_runs(made, tmp_path, monkeypatch):
