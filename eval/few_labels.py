@@ -23,7 +23,7 @@ import numpy as np
 
 from eval import cli
 from eval.evaluator import Evaluator
-from eval.options import Positive, Seed, read_options
+from eval.options import Positive, Seed, changed, read_options
 from eval.probes import Probes, moments, score, standardize
 from eval.task import TaskOptions, open_task
 from sp_jax.errors import UserError
@@ -82,10 +82,11 @@ def create(**options: Any) -> Evaluator:
         for amount, number in zip(settings.amounts, numbers, strict=True)
     ]
     seeds = ",".join(map(str, settings.seeds))
+    own = changed(settings, "weight_decays")
     protocol = (
         f"few labels, ridge classifier, {len(settings.weight_decays)} weight decays "
         f"chosen by leaving one out, of the training images {', '.join(amounts)}, "
-        f"seeds {seeds}, {task.text}"
+        f"seeds {seeds}{own}, {task.text}"
     )
     headline = task.accuracies(*(f"accuracy_{name}" for name in names))
     return Evaluator(protocol, evaluate, headline, task.stores)

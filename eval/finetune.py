@@ -75,16 +75,18 @@ def create(**options: Any) -> Evaluator:
         backbone_of(extractor, "Fine-tuning")
         return {"accuracy": _finetune(extractor, task, settings)}
 
-    def shown(value: float, automatic: bool) -> str:
-        return "by network" if automatic else f"{value:g}"
+    def told(value: float, automatic: bool) -> str:
+        return "by network" if automatic else kinds.shown(value)
 
-    rate = shown(settings.learning_rate, settings.learning_rate == 0)
-    layers = shown(settings.layer_decay, settings.layer_decay == 0)
-    decay = shown(settings.weight_decay, settings.weight_decay < 0)
+    rate = told(settings.learning_rate, settings.learning_rate == 0)
+    layers = told(settings.layer_decay, settings.layer_decay == 0)
+    decay = told(settings.weight_decay, settings.weight_decay < 0)
+    own = kinds.changed(settings, "warmup_epochs")
     protocol = (
         f"fine-tuning, {settings.epochs} epochs batch {settings.batch_size}, rate {rate}, "
         f"layer decay {layers}, weight decay {decay}, crops from "
-        f"{settings.crop_scale:g} and flips (seed {settings.seed}), {task.text}"
+        f"{kinds.shown(settings.crop_scale)} and flips (seed {settings.seed}){own}, "
+        f"{task.text}"
     )
     return Evaluator(protocol, evaluate, task.accuracies("accuracy"), task.stores)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from eval import cli
 from eval.evaluator import Evaluator
-from eval.options import Count, Positive, read_options
+from eval.options import Count, Positive, read_options, shown
 from eval.task import TaskOptions, open_task
 from sp_jax.features import Extractor
 from sp_jax.neighbours import fit_k, nearest
@@ -77,11 +77,12 @@ def create(**options: Any) -> Evaluator:
     if len(numbers) > 1:
         several += f", accuracy is that of k={main},"
     protocol = (
-        f"kNN k={several} T={settings.temperature:g} cosine"
+        f"kNN k={several} T={shown(settings.temperature)} cosine"
         f"{describe_tokens(settings.tokens)}, {task.text}"
     )
-    others = [f"accuracy_k{k}" for k in numbers if k != main]
-    headline = task.accuracies("accuracy", *others)
+    # Each by its k: `accuracy` is of another one where there are few images.
+    ordered = sorted(numbers, key=lambda k: k != main)
+    headline = task.accuracies(*(f"accuracy_k{k}" for k in ordered))
     return Evaluator(protocol, evaluate, headline, task.stores)
 
 

@@ -17,6 +17,7 @@ is scored once, for each seed. The backbone is proved to be the same bits before
 
 import contextlib
 import dataclasses
+import decimal
 import functools
 import sys
 from typing import Any
@@ -186,7 +187,9 @@ def _describe(settings: Options, task: Task) -> str:
     seeds = f"seed {settings.seed}"
     if settings.seeds > 1:
         seeds = f"{settings.seeds} seeds from {settings.seed}"
-    choice = f"chosen on {settings.validation:.0%} of the training {unit} ({seeds})"
+    percent = (100 * decimal.Decimal(repr(settings.validation))).normalize()
+    choice = f"chosen on {percent:f}% of the training {unit} ({seeds})"
+    choice += kinds.changed(settings, "weight_decays")
     if settings.protocol == "paper":
         own = [(settings.epochs, "epochs"), (settings.batch_size, "images a batch")]
         changes = "".join(f", {value} {what}" for value, what in own if value)
@@ -199,6 +202,7 @@ def _describe(settings: Options, task: Task) -> str:
             f"SGD {settings.epochs or _EPOCHS} epochs batch "
             f"{settings.batch_size or _BATCH_SIZE}, {'/'.join(settings.scalings)} "
             f"features, {rates}x{decays} learning rates x weight decays {choice}"
+            f"{kinds.changed(settings, 'learning_rates')}"
         )
     return f"linear probe, {how}{describe_tokens(settings.tokens)}, {task.text}"
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from eval import cli
 from eval.evaluator import Evaluator, Number
-from eval.options import Positive, read_options
+from eval.options import Positive, read_options, shown
 from eval.task import StoreOptions
 from sp_jax import losses
 from sp_jax.errors import UserError
@@ -97,7 +97,7 @@ def create(**options: Any) -> Evaluator:
     if groups > 1:
         text = (
             f"groups by {settings.target}, LiDAR of {groups:,} groups with two images or "
-            f"more, delta={settings.delta:g}"
+            f"more, delta={shown(settings.delta)}"
         )
     where = f"{store.name} {store.split} ({len(store):,} images)"
     return Evaluator(f"representation of {where}, {text}", evaluate, headline, (store,))

@@ -29,6 +29,33 @@ def defaults_of(kind: type) -> dict[str, Any]:
     return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 
 
+def shown(number: float) -> str:
+    """A number as a protocol tells it, exactly: 1.0 as 1, 0.07 as 0.07."""
+    return repr(number).removesuffix(".0")
+
+
+def changed(settings: Any, *names: str) -> str:
+    """Those options that differ from their defaults, as a part of a protocol.
+
+    Args:
+      settings: an evaluator's `Options`.
+      *names: of options with a default whose values the protocol does not tell else.
+
+    Example:
+      >>> from eval.finetune import Options
+      >>> given = dict(dataset="emoji", train_split="train", test_split="test")
+      >>> changed(Options(**given, epochs=9, warmup_epochs=1), "warmup_epochs", "seed")
+      ', warmup_epochs 1'
+    """
+    text = ""
+    for name in names:
+        value = getattr(settings, name)
+        if value != defaults_of(type(settings))[name]:
+            several = value if isinstance(value, tuple) else (value,)
+            text += f", {name} {'/'.join(map(shown, several))}"
+    return text
+
+
 def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     """Check the options given to an evaluator and fill in the defaults.
 

@@ -91,13 +91,15 @@ def test_evaluator_and_its_protocol(blobs, provide, pixels):
 
 
 def test_of_the_default_what_fits(blobs, provide, pixels):
-    """The headline is that of k=20, as in runs from before there were several."""
+    """k=20 comes first, as in runs from before there were several."""
     provide(blobs("train", 0), blobs("test", 1))
     found = knn.create(**SPLITS)(Extractor(pixels), 0)
     assert list(found) == ["accuracy", "accuracy_k10", "accuracy_k20"]
     assert found["accuracy"] == found["accuracy_k20"] != found["accuracy_k10"]
     one = knn.create(**SPLITS, k=20)(Extractor(pixels), 0)
     assert one == {key: found["accuracy"] for key in ("accuracy", "accuracy_k20")}
+    headline = [number.name for number in knn.create(**SPLITS).headline]
+    assert headline == ["accuracy_k20", "accuracy_k10"]
     assert knn.create(**SPLITS).protocol.startswith(
         "kNN k=10,20 (100, 200 are more than the 60 training images), accuracy is that "
         "of k=20, T=0.07 cosine"

@@ -223,8 +223,8 @@ def test_groups_are_not_split(blobs, provide, pixels, monkeypatch):
     assert len(inside) == round(0.3 * len(set(groups)))
     assert linear_probe.create(**options).protocol.startswith(
         "linear probe, SGD 1 epochs batch 256, standardized/raw features, 1x5 learning "
-        "rates x weight decays chosen on 30% of the training groups (seed 0), tiny label, "
-        "fit train (60"
+        "rates x weight decays chosen on 30% of the training groups (seed 0), learning_rates "
+        "0.1, tiny label, fit train (60"
     )
 
 

@@ -84,7 +84,7 @@ def test_everything_on_one_page(folder, networks, tmp_path, monkeypatch):
     assert kinds == list(suite.EVALUATIONS)
     files = ["net0.safetensors", "net1.safetensors"]
     assert table[0] == ["dataset", "evaluation", "target", "measure", *files]
-    knn_row = next(row for row in table if row[1] == "knn" and row[3] == "accuracy")
+    knn_row = next(row for row in table if row[1] == "knn" and row[3] == "accuracy k20")
     entry = next(e for e in shorter(name, ["knn"], {}) if e.kind == "knn")
     written = json.loads(
         (run_folder(networks[0]) / "eval" / f"{entry.name}.json").read_text()

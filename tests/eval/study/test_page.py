@@ -98,6 +98,25 @@ def test_page(made, tmp_path):
     assert {r["value"] for r in rows if r["measure"] == "images/s"} == {"300.0"}
 
 
+@pytest.mark.parametrize(
+    ("of", "chance"),
+    [
+        ("x/top1", 0.1),
+        ("x/accuracy", 0.2),
+        ("x/texture/accuracy", 0.3),
+        ("x/cosine", None),
+    ],
+)
+def test_chance_is_what_the_evaluator_says(of, chance):
+    headline = (Number("top1", chance=0.1), Number("cosine"))
+    if of == "x/accuracy":
+        headline += (Number("accuracy_k10", chance=0.2),)
+    result = {"headline": headline, "result": {"chance": 0.3}}
+    for percent in (False, True):
+        found = numbers.chance_of({"of": of, "percent": percent}, result)
+        assert found == (chance and pytest.approx((100 if percent else 1) * chance))
+
+
 def test_a_floor_that_an_older_version_did_not_measure(made):
     study, jobs, pool = made
     runs = [job for job in jobs if not job.label]
