@@ -173,7 +173,7 @@ def _points(arms: Mapping[int, str], study: Study, values: Values, title: str):
     for place, arm in sorted(arms.items()):
         seeds = list(values[title][arm].values())
         if seeds:
-            spread = np.std(seeds, ddof=1) if len(seeds) > 1 else 0.0
+            spread = np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan
             found.append((place, np.mean(seeds), spread))
         if title in study["paper"].get(arm, {}):
             paper.append((place, study["paper"][arm][title]))
@@ -217,6 +217,10 @@ def read_curves(
 def draw_each(groups: Mapping[str, Any], shared: set[str]) -> list[plt.Figure]:
     """A picture of each group; metrics in `shared` have one scale."""
     drawn = [draw_groups({title: runs}, ()) for title, runs in groups.items()]
+    for one in drawn:
+        one.supxlabel("")
+        for axis in one.axes:
+            axis.set_xlabel("epoch", fontsize=9)
     for row, name in enumerate(METRICS):
         if name in shared:
             limits = np.array([one.axes[row].get_ylim() for one in drawn])
