@@ -53,7 +53,7 @@ def run() -> int:
         environments = runner.find_devices(values.jobs)
         devices = _count_devices(environments[0])
     protocols = check_study(study, jobs, pool, devices)
-    jobs = add_images(study, add_floors(study, jobs))
+    jobs = add_images(study, add_floors(study, jobs, pool))
     if values.launcher == "show":
         return show(jobs, pool)
     for sentence in [*filter(None, [warning]), *find_outdated(study, jobs, pool)]:
@@ -110,7 +110,7 @@ def _count_devices(environment: Mapping[str, str]) -> int:
 def show(jobs: list[plan.Job], pool: pathlib.Path) -> int:
     """Print the commands that are still to do, as they could be typed; the exit code."""
     counts = collections.Counter()
-    for job in jobs:
+    for job in filter(lambda job: job.commands, jobs):
         todo = runner.missing(job, pool)
         counts["to do" if todo else "complete"] += 1
         print(f"# {job.title}: {len(todo)} of {len(job.commands)} to do")

@@ -173,7 +173,7 @@ def _points(arms: Mapping[int, str], study: Study, values: Values, title: str):
     for place, arm in sorted(arms.items()):
         seeds = list(values[title][arm].values())
         if seeds:
-            spread = np.std(seeds, ddof=1) if len(seeds) > 1 else 0.0
+            spread = np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan
             found.append((place, np.mean(seeds), spread))
         if title in study["paper"].get(arm, {}):
             paper.append((place, study["paper"][arm][title]))

@@ -67,10 +67,15 @@ def _read_cost(folder: pathlib.Path, key: str) -> float | None:
 def chance_of(measure: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
     """What a measure is for features that say nothing, as a result says; None: it does not."""
     _, _, key = measure["of"].partition("/")
-    for number in result["headline"]:
-        if number.name == key and number.chance is not None:
-            return number.chance * (100 if measure["percent"] else 1)
-    return None
+    chances = [
+        number.chance
+        for number in result["headline"]
+        if number.name == key or number.name.startswith(f"{key}_k")  # kNN's by its k
+    ]
+    if key.endswith("accuracy"):  # that of invariances stands beside them
+        chances.append(result["result"].get("chance"))
+    found = next((chance for chance in chances if chance is not None), None)
+    return 100 * found if found is not None and measure["percent"] else found
 
 
 class Verdict(NamedTuple):

@@ -6,17 +6,29 @@ is measured once for each network and seed.
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
 
 import eval as evaluators
-from eval.study.numbers import Values, read_number
-from eval.study.plan import DETECTION, Command, Job, Study, config_of, flags_of
+from eval.study.numbers import Values, read_number, read_result
+from eval.study.plan import (
+    DETECTION,
+    Command,
+    Job,
+    Study,
+    config_of,
+    flags_of,
+    given_in,
+)
 from eval.study.runner import missing
+from eval.task import images_as
 
 NAME = "untrained"
 
 
-def add_floors(study: Study, jobs: Sequence[Job]) -> list[Job]:
+def add_floors(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list[Job]:
     """The runs, and behind them what measures their untrained networks.
 
     Arms with one architecture and images of one size have one: the first of them stands for
@@ -25,20 +37,44 @@ def add_floors(study: Study, jobs: Sequence[Job]) -> list[Job]:
     if NAME in study["arms"]:
         return list(jobs)
     networks: dict[str, str] = {}  # network -> arm
+    configs = {}
     for name, arm in study["arms"].items():
         if arm["config"]:
-            config = config_of(study, arm)
+            configs[name] = config = config_of(study, arm)
             data = config.data
             sizes = config.image_size, data.image_size, data.resize
             network = json.dumps([config.model.to_dict(), config.dtype, sizes])
             networks.setdefault(network, name)
-    hosts = [job for job in jobs if job.arm in networks.values()]
-    return [*jobs, *(_make_floor(study, job, len(networks) > 1) for job in hosts)]
+    floors = []
+    for job in jobs:
+        if job.arm in networks.values():
+            evaluations = _forgotten(study, job, configs[job.arm], pool)
+            evaluations |= study["evaluations"]
+            label = f"{NAME} as {job.arm}" if len(networks) > 1 else NAME
+            floors.append(_make_floor(job, evaluations, label))
+    return [*jobs, *floors]
 
 
-def _make_floor(study: Study, run: Job, several: bool) -> Job:
+def _forgotten(
+    study: Study, job: Job, config: ConfigDict, pool: pathlib.Path
+) -> dict[str, dict[str, Any]]:
+    """The evaluations of a run's config of which an older version measured no floor."""
+    if missing(job, pool):
+        return {}
+    names = {measure["of"].partition("/")[0] for measure in study["measures"].values()}
+    found = {}
+    for name in sorted(names & set(config.evals) - set(study["evaluations"])):
+        if read_result(pool / job.folder, name, untrained=True) is None:
+            found[name] = (
+                given_in(images_as(config.data)) | config.evals[name].to_dict()
+            )
+            found[name].pop("every_epochs", None)
+    return found
+
+
+def _make_floor(run: Job, evaluations: Mapping[str, Any], label: str) -> Job:
     commands = []
-    for title, options in study["evaluations"].items():
+    for title, options in evaluations.items():
         if (kind := options["type"]) != DETECTION:
             own = {name: x for name, x in options.items() if name != "type"}
             words = ("--checkpoint={after}", "--untrained", f"--name={title}")
@@ -46,7 +82,6 @@ def _make_floor(study: Study, run: Job, several: bool) -> Job:
             commands.append(Command(title, (program, *words, *flags_of(own))))
     stem, seed = run.folder.rsplit("/", 1)
     folder = f"{stem}_{NAME}/{seed}"
-    label = f"{NAME} as {run.arm}" if several else NAME
     return Job(run.arm, run.seed, folder, run.folder, tuple(commands), label)
 
 

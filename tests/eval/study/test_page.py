@@ -33,7 +33,7 @@ def made(tmp_path):
     )
     study.figure = {"kind": "bars", "x": "pairs"}
     study = plan.read_study(study)
-    jobs = untrained.add_floors(study, plan.make_jobs(study))
+    jobs = untrained.add_floors(study, plan.make_jobs(study), tmp_path / "runs")
     for job in jobs:
         if job.label:
             continue
@@ -96,6 +96,37 @@ def test_page(made, tmp_path):
     minutes = [float(r["value"]) for r in rows if r["measure"] == "minutes"]
     assert minutes == [1.0] * 5  # 100 steps of 600 ms
     assert {r["value"] for r in rows if r["measure"] == "images/s"} == {"300.0"}
+
+
+@pytest.mark.parametrize(
+    ("of", "chance"),
+    [
+        ("x/top1", 0.1),
+        ("x/accuracy", 0.2),
+        ("x/texture/accuracy", 0.3),
+        ("x/cosine", None),
+    ],
+)
+def test_chance_is_what_the_evaluator_says(of, chance):
+    headline = (Number("top1", chance=0.1), Number("cosine"))
+    if of == "x/accuracy":
+        headline += (Number("accuracy_k10", chance=0.2),)
+    result = {"headline": headline, "result": {"chance": 0.3}}
+    for percent in (False, True):
+        found = numbers.chance_of({"of": of, "percent": percent}, result)
+        assert found == (chance and pytest.approx((100 if percent else 1) * chance))
+
+
+def test_a_floor_that_an_older_version_did_not_measure(made):
+    study, jobs, pool = made
+    runs = [job for job in jobs if not job.label]
+    (pool / runs[0].folder / "eval/untrained/retrieval.json").unlink()
+    floors = untrained.add_floors(study, runs, pool)[len(runs) :]
+    (command,) = floors[0].commands
+    assert command.words[:2] == ("eval.retrieval", "--checkpoint={after}")
+    given = {"--untrained", "--name=retrieval", "--splits=probe_train,probe_test"}
+    assert given < set(command.words)
+    assert not any(floor.commands for floor in floors[1:])
 
 
 def test_a_page_is_never_replaced_by_one_of_fewer_runs(made, tmp_path, monkeypatch):

@@ -140,12 +140,12 @@ def test_commands_are_those_one_would_type():
     assert ap.words(train, pool)[-1] == f"--workdir=/runs/{ap.folder}"
 
 
-def test_each_network_and_seed_has_a_floor():
+def test_each_network_and_seed_has_a_floor(tmp_path):
     study = tiny()
     study.seeds = (7, 8)
     read = plan.read_study(study)
     runs = plan.make_jobs(read)
-    jobs = untrained.add_floors(read, runs)
+    jobs = untrained.add_floors(read, runs, tmp_path)
     assert jobs[:4] == runs
     titles = [job.title for job in jobs[4:]]
     assert titles == ["untrained, seed 7", "untrained, seed 8"]
@@ -160,12 +160,12 @@ def test_each_network_and_seed_has_a_floor():
     # Another network is another floor.
     study.arms.AP.changes.model = {"width": 8}
     read = plan.read_study(study)
-    jobs = untrained.add_floors(read, plan.make_jobs(read))
+    jobs = untrained.add_floors(read, plan.make_jobs(read), tmp_path)
     assert [job.label for job in jobs[4:6]] == ["untrained as SP", "untrained as AP"]
     # An arm of this name is the floor.
     study.arms.untrained = study.arms.AP
     read = plan.read_study(study)
-    assert untrained.add_floors(read, runs) == runs
+    assert untrained.add_floors(read, runs, tmp_path) == runs
 
 
 def test_evaluations_know_the_images_that_they_read():
