@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 import eval as evaluators
 from configs.studies import common
 from eval.task import images_as
-from input_pipeline.stores import find_splits
+from input_pipeline.stores import find_splits, holdout
 from sp_jax import validate
 from sp_jax.config import load_config
 from sp_jax.errors import UserError
@@ -268,9 +268,10 @@ def _check_arm(config: ConfigDict) -> set[str]:
     validate.check_training(config.to_dict())
     data = config.data
     splits = find_splits(data.store, **images_as(data))
-    if data.split not in ("all", *splits):
+    split, _, _ = holdout.read(data.split)
+    if split not in ("all", *splits):
         raise UserError(
-            f"{data.store} has no split {data.split!r}: it has {', '.join(splits)}."
+            f"{data.store} has no split {split!r}: it has {', '.join(splits)}."
         )
     if data.pairs and "{" not in data.pairs and not pathlib.Path(data.pairs).is_file():
         raise UserError(f"There is no table of pairs {data.pairs!r}.")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.stores import memory_map, records
+from input_pipeline.stores import holdout, memory_map, records
 from input_pipeline.stores.decode import RESIZES, Resize
 from input_pipeline.stores.image_source import ReadAlpha, Source
 from input_pipeline.stores.prepared_images import Pixels, report_skipped
@@ -161,7 +161,8 @@ def open_store(
         "array_record:DIR": what `python -m input_pipeline.prepare` wrote;
         "mypackage.mystore" or "mypackage.mystore:ARGUMENT": any other module with the
         function that `image_source` describes.
-      split: one of the store's splits; None or "all" for every image.
+      split: one of the store's splits; None or "all" for every image. With ":holdout" or
+        ":rest" behind it, one of the two parts that `holdout` makes of it.
       image_size: side in pixels of the stored images.
       resize: "crop": the shorter side becomes image_size, then the centre is cropped;
         "squash": both sides become image_size.
@@ -209,18 +210,35 @@ def open_store(
         splits=tuple(meta["splits"]),
         **declared,
     )
-    if split in (None, "all"):
-        return store
-    if not meta["splits"]:
+    wanted, part, share = holdout.read(split or "all")
+    if wanted != "all":
+        rows = np.asarray(_find_split(name, meta["splits"], wanted), np.int64)
+        store = dataclasses.replace(store.take(rows), split=wanted)
+    if part:
+        rows = holdout.rows_of(part, share, store.labels, store.ids)
+        if not len(rows):
+            raise UserError(
+                f"{name} has no images in {split!r}: no class of {wanted!r} has three."
+            )
+        store = dataclasses.replace(store.take(rows), split=split)
+    return store
+
+
+def _find_split(name: str, splits: Mapping[str, list[int]], wanted: str) -> list[int]:
+    """The rows of a split.
+
+    Raises:
+      UserError: the store has none of this name.
+    """
+    if not splits:
         raise UserError(
-            f"{name} has no split {split!r}, only 'all': set the split to all, as in "
+            f"{name} has no split {wanted!r}, only 'all': set the split to all, as in "
             "--split=all or --config.data.split=all."
         )
-    if split not in meta["splits"]:
-        known = ", ".join([*meta["splits"], "all"])
-        raise UserError(f"{name} has no split {split!r}: choose one of {known}.")
-    rows = np.asarray(meta["splits"][split], np.int64)
-    return dataclasses.replace(store.take(rows), split=split)
+    if wanted not in splits:
+        known = ", ".join([*splits, "all"])
+        raise UserError(f"{name} has no split {wanted!r}: choose one of {known}.")
+    return splits[wanted]
 
 
 def find_splits(name: str, **options: Any) -> list[str]:
