@@ -268,7 +268,7 @@ def _check_arm(config: ConfigDict) -> set[str]:
     validate.check_training(config.to_dict())
     data = config.data
     splits = find_splits(data.store, **images_as(data))
-    split, _, _ = holdout.read(data.split)
+    split = holdout.whole(data.split)
     if split not in ("all", *splits):
         raise UserError(
             f"{data.store} has no split {split!r}: it has {', '.join(splits)}."

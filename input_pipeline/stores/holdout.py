@@ -1,8 +1,9 @@
 """A share of each class that is held out, in stores whose splits leave none for a test.
 
 `all:holdout` is a tenth of each class of the split `all`, and `all:rest` the other images;
-`train:holdout=0.3` and `train:rest=0.3` share out another split in other parts. Who is held
-out is fixed by the images' names: it is the same in every program, and on every machine.
+`train:holdout=0.3` and `train:rest=0.3` share out another split in other parts, and
+`all:rest:holdout` is a part of a part. Who is held out is fixed by the images' names: it is
+the same in every program, and on every machine.
 """
 
 import hashlib
@@ -40,6 +41,12 @@ def read(split: str) -> tuple[str, str, float]:
             f"0 and 1, as in {found['split']}:{found['part']}={SHARE:g}."
         )
     return found["split"], found["part"], share
+
+
+def whole(split: str) -> str:
+    """The split that a name speaks of, without its parts."""
+    name, part, _ = read(split)
+    return whole(name) if part else name
 
 
 def rows_of(

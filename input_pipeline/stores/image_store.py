@@ -210,35 +210,39 @@ def open_store(
         splits=tuple(meta["splits"]),
         **declared,
     )
-    wanted, part, share = holdout.read(split or "all")
-    if wanted != "all":
-        rows = np.asarray(_find_split(name, meta["splits"], wanted), np.int64)
-        store = dataclasses.replace(store.take(rows), split=wanted)
+    return _take_split(store, meta["splits"], split or "all")
+
+
+def _take_split(
+    store: ImageStore, splits: Mapping[str, list[int]], wanted: str
+) -> ImageStore:
+    """A split, or a part of one, of a whole store.
+
+    Raises:
+      UserError: the store has none of this name, or nothing is in it.
+    """
+    whole, part, share = holdout.read(wanted)
     if part:
+        store = _take_split(store, splits, whole)
         rows = holdout.rows_of(part, share, store.labels, store.ids)
         if not len(rows):
             raise UserError(
-                f"{name} has no images in {split!r}: no class of {wanted!r} has three."
+                f"{store.name}, split {wanted!r}, has no images: no class of {whole!r} has "
+                "more than two."
             )
-        store = dataclasses.replace(store.take(rows), split=split)
-    return store
-
-
-def _find_split(name: str, splits: Mapping[str, list[int]], wanted: str) -> list[int]:
-    """The rows of a split.
-
-    Raises:
-      UserError: the store has none of this name.
-    """
-    if not splits:
+    elif wanted == "all":
+        return store
+    elif not splits:
         raise UserError(
-            f"{name} has no split {wanted!r}, only 'all': set the split to all, as in "
+            f"{store.name} has no split {wanted!r}, only 'all': set the split to all, as in "
             "--split=all or --config.data.split=all."
         )
-    if wanted not in splits:
+    elif wanted not in splits:
         known = ", ".join([*splits, "all"])
-        raise UserError(f"{name} has no split {wanted!r}: choose one of {known}.")
-    return splits[wanted]
+        raise UserError(f"{store.name} has no split {wanted!r}: choose one of {known}.")
+    else:
+        rows = np.asarray(splits[wanted], np.int64)
+    return dataclasses.replace(store.take(rows), split=wanted)
 
 
 def find_splits(name: str, **options: Any) -> list[str]:

@@ -53,6 +53,12 @@ def test_unlabelled_images_are_shared_out_too():
     assert len(holdout.rows_of("holdout", 0.1, np.full(20, -1), ids)) == 2
 
 
+def test_a_part_of_a_part(opened):
+    part, rest = opened("all:rest:holdout=0.5"), opened("all:rest")
+    assert np.bincount(part.labels).tolist() == [14, 4]  # of 27, 9 and 2
+    assert set(part.ids) < set(rest.ids)
+
+
 @pytest.mark.parametrize(
     "split, said",
     [
