@@ -37,6 +37,11 @@ def main(name: str, module: Any) -> None:
         "checkpoint", None, "Run folder, checkpoint or file of weights.", required=True
     )
     flags.DEFINE_string("name", name, "Name of the result file, eval/NAME.json.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of eval/NAME.json; default: the run's, or FILE.results.",
+    )
     define_flags(module.Options)
     xla_flags.set_cpu_flags()
     cli.run(lambda: _evaluate(module))
@@ -124,7 +129,7 @@ def _evaluate(module: Any) -> None:
     # Printed first: a folder that cannot be written does not lose it.
     print(f"{evaluate.protocol}, step {step}")
     print(json.dumps(to_json(result), allow_nan=False))
-    folder = run_folder(values.checkpoint)
+    folder = values.workdir or run_folder(values.checkpoint)
     path = write_result(folder, values.name, result, **about)
     if backbone.info.get("guessed"):
         from sp_jax import weights

@@ -25,7 +25,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from eval.study import page, plan, runner
+from eval.study import budget, page, plan, runner
 from eval.study.images import add_images, find_outdated
 from sp_jax import cli, program
 from sp_jax.errors import UserError
@@ -34,15 +34,21 @@ from sp_jax.errors import UserError
 def run() -> int:
     """Make and show the study of the flags; its exit code."""
     values = flags.FLAGS
-    study = plan.read_study(values.study)
-    jobs = plan.make_jobs(study)
-    if unknown := sorted(set(values.arms) - set(study["arms"])):
-        known = ", ".join(sorted(study["arms"]))
-        raise UserError(f"There is no arm {unknown[0]!r}: {known}.")
     workdir = pathlib.Path(values.workdir).absolute()
     pool = workdir / "runs"
     file = pathlib.Path(values["study"].config_filename).name
     name = re.sub(r"\W+", "_", file.replace(".py", ""))
+    config, devices = values.study, runner.find_devices(values.jobs)
+    if "hours" in config:  # what is asked of configs/studies/own.py
+        if values.launcher == "slurm":
+            raise UserError("This study is planned for one host: --launcher=local.")
+        config, said = budget.plan_study(config, workdir / name, pool, devices)
+        print(said, flush=True)
+    study = plan.read_study(config)
+    jobs = plan.make_jobs(study)
+    if unknown := sorted(set(values.arms) - set(study["arms"])):
+        known = ", ".join(sorted(study["arms"]))
+        raise UserError(f"There is no arm {unknown[0]!r}: {known}.")
     protocols = None
     if values.launcher != "show":
         protocols = plan.check(study)
@@ -68,10 +74,9 @@ def run() -> int:
             if error:
                 failed.append(job)
             bar.update()
-            bar.write(f"{job.arm}, seed {job.seed}: {error or 'complete'}")
+            bar.write(f"{job.title}: {error or 'complete'}")
             show_page()  # it grows with the study
 
-        devices = runner.find_devices(values.jobs)
         complete = runner.make_all(todo, jobs, pool, devices, report)
         bar.close()
     elif values.launcher == "slurm" and todo:
@@ -96,7 +101,7 @@ def show(jobs: list[plan.Job], pool: pathlib.Path) -> int:
     for job in jobs:
         todo = runner.missing(job, pool)
         counts["to do" if todo else "complete"] += 1
-        print(f"# {job.arm}, seed {job.seed}: {len(todo)} of {len(job.commands)} to do")
+        print(f"# {job.title}: {len(todo)} of {len(job.commands)} to do")
         for command in todo:
             print(f"python -m {shlex.join(job.words(command, pool))}")
     print("# " + ", ".join(f"{count} {what}" for what, count in counts.items()))

@@ -1,0 +1,355 @@
+"""What fits into some hours: the images, the time of a step on this machine, the plan.
+
+`configs/studies/own.py` has the networks to choose from and the study itself. A few steps of
+each arm are made first, with all that belongs to a run and as many at a time as later, so that
+the plan knows what everything costs here. It is kept in `plan.json`: a study that was stopped
+goes on with it.
+"""
+
+import datetime
+import json
+import pathlib
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs.studies import own
+from configs.studies.own import Found, Size
+from eval.study import images, plan, runner
+from eval.study.plan import Job
+from input_pipeline.pairs import load_table, save_table
+from input_pipeline.pairs.pairing import within
+from input_pipeline.stores import ImageStore, open_store
+from sp_jax.errors import UserError
+from sp_jax.files import write_text
+from sp_jax.json_file import read_json
+from sp_jax.train.writer import read_metrics
+
+PLAN = "plan.json"
+TRIAL = 30  # steps of each arm, to measure them
+LINE = 10  # of which a line of metrics.jsonl is about
+FILLED = 0.97  # of the hours: the rest is for what no trial shows
+FIT, TEST = 5_000, 4_000  # images that features are judged on, at most
+WIDER = 2.5  # the next network costs so many times more, at least
+
+
+class Cost(NamedTuple):
+    """What a run of an arm costs.
+
+    Attributes:
+        seconds: all but its steps.
+        step: seconds of a step.
+    """
+
+    seconds: float
+    step: float
+
+    def of(self, steps: int) -> float:
+        """The seconds of a run."""
+        return self.seconds + steps * self.step
+
+
+class Chosen(NamedTuple):
+    """The plan.
+
+    Attributes:
+        size: the network.
+        steps: of each run.
+        costs: of each arm.
+    """
+
+    size: Size
+    steps: int
+    costs: dict[str, Cost]
+
+
+def plan_study(
+    config: ConfigDict,
+    out: pathlib.Path,
+    pool: pathlib.Path,
+    devices: Sequence[Mapping[str, str]],
+) -> tuple[ConfigDict, str]:
+    """The study that fits, and its plan in words.
+
+    Args:
+        config: as `configs.studies.own.get_config` describes it, with the flags.
+        out: folder of the study, where the plan is kept.
+        pool: folder of all runs.
+        devices: environments of the runs that are made at a time.
+
+    Raises:
+        UserError: the images, the pairs or the hours do not suffice, or the plan that is kept
+            is of something else.
+        KeyboardInterrupt: it was stopped.
+    """
+    began = time.monotonic()
+    asked = config.to_dict()
+    if unknown := sorted(set(asked) ^ set(own.get_config())):
+        raise UserError(
+            f"This study has no key {unknown[0]!r}: see configs/studies/own.py."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    found = look(asked, out)
+    machine = f"{platform.node()}, {len(devices)} runs at a time"
+    about = {"asked": json.loads(json.dumps(asked)), "images": found.fingerprint}
+    path, words = out / PLAN, []
+    if path.is_file():
+        kept = read_json(path)
+        _check_kept(kept, about, path)
+        if kept["machine"] != machine:
+            words.append(f"It was planned for another machine ({kept['machine']}).")
+        size = next(size for size in own.SIZES if size.name == kept["size"])
+        costs = {arm: Cost(*cost) for arm, cost in kept["costs"].items()}
+        chosen = Chosen(size, kept["steps"], costs)
+    else:
+        chosen = choose(asked, found, pool, devices, began)
+        size, steps, costs = chosen
+        kept = {"machine": machine, "size": size.name, "steps": steps, "costs": costs}
+        write_text(path, json.dumps(about | kept, indent=1) + "\n")
+    study = own.make_study(asked, found, chosen.size, chosen.steps)
+    jobs = plan.make_jobs(plan.read_study(study))
+    todo = [job for job in jobs if runner.missing(job, pool)]
+    seconds = end_of(todo, chosen.costs, chosen.steps, len(devices))
+    end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
+    each = max(cost.of(chosen.steps) for cost in chosen.costs.values()) / 60
+    words = [
+        *found.sentences,
+        f"Network: {chosen.size.name}, {own.IMAGE_SIZE} px, batches of "
+        f"{own.batch_size(chosen.size, found)} pairs, {chosen.steps:,} steps.",
+        f"Runs: {len(jobs)} ({len(study.arms)} arms), {len(todo)} of them to do, "
+        f"{len(devices)} at a time, {each:.1f} minutes each or less.",
+        *words,
+        f"It ends at about {end:%H:%M}, in {seconds / 3600:.2f} hours.",
+    ]
+    return study, "\n".join(f"# {line}" for line in words)
+
+
+def _check_kept(
+    kept: Mapping[str, Any], about: Mapping[str, Any], path: pathlib.Path
+) -> None:
+    """Refuse a plan that was made for something else.
+
+    Raises:
+        UserError: says what differs.
+    """
+    for name, value in about["asked"].items():
+        if (before := kept["asked"].get(name)) != value:
+            raise UserError(
+                f"{path} is the plan of a study with {name}={before}, not {value}: choose "
+                "another --workdir, or go on with the command of before."
+            )
+    if kept["images"] != about["images"]:
+        raise UserError(
+            f"The images changed since {path} was made: choose another --workdir, or "
+            "restore them."
+        )
+
+
+def look(asked: Mapping[str, Any], out: pathlib.Path) -> Found:
+    """Find out what the images allow.
+
+    Args:
+        asked: see `plan_study`.
+        out: where the pairs of a given table are written without those that are held out.
+
+    Raises:
+        UserError: there are too few images, or nothing to judge features on.
+    """
+    if not asked["images"]:
+        raise UserError("Name your photographs, as in --study.images=folder:PHOTOS.")
+    if asked["baseline"] and not pathlib.Path(asked["baseline"]).is_file():
+        raise UserError(f"There is no file of weights {asked['baseline']!r}.")
+    store = open_store(asked["images"], image_size=own.IMAGE_SIZE)
+    split = "train" if "train" in store.splits else "all"
+    test = asked["test"] or asked["images"]
+    fit_split, test_split = _find_test(test, 0.5 if asked["test"] else 0.1)
+    if not asked["test"] and fit_split != "train":
+        split = fit_split
+    whole, part = _open(store.name, split.partition(":")[0]), _open(store.name, split)
+    if not asked["test"] and np.all(part.labels < 0):
+        raise UserError(
+            f"No image of {store.name} has a label, so nothing can say how good features of "
+            "it are: name labelled images, as in --study.test=folder:OTHER."
+        )
+    labelled = np.bincount(part.labels[part.labels >= 0])
+    table, shown, mined = "", int(labelled[labelled > 1].sum()), False
+    classes = f"{len(part):,} images of {np.count_nonzero(labelled)} classes"
+    if asked["pairs"]:
+        table = str(pathlib.Path(asked["pairs"]).absolute())
+        given = load_table(table, whole)
+        if len(part) < len(whole):
+            table = str(out.absolute() / "pairs.csv")
+            save_table(table, given := within(given, whole, part), part)
+        pairs = shown = len(given)
+        words = f"{pairs:,} pairs of {pathlib.Path(asked['pairs']).name}."
+    elif len(labelled):
+        pairs, words = shown, f"a pair of its class for each of {shown:,} images."
+    else:
+        pairs, shown, mined = len(part) // 2, len(part), True
+        classes = f"{len(part):,} images without labels"
+        words = (
+            f"the best {pairs:,} that the first AP run of the same seed finds (nearest "
+            "neighbours of each other)."
+        )
+    if min(pairs, shown) < 32:
+        raise UserError(
+            f"{store.name} gives {min(pairs, shown)} pairs of {len(part)} images, which are "
+            "too few to learn from: a study needs at least 32, better thousands."
+        )
+    fit, held = _cut(_open(test, fit_split), FIT), _cut(_open(test, test_split), TEST)
+    sentences = [f"Trained on {classes}. SP are {words}"]
+    sentences.append(
+        f"Judged on {test}: fitted on {len(fit):,} images ({fit.split}), tested on "
+        f"{len(held):,} ({held.split})."
+    )
+    known = set(map(bytes, part.digests))
+    if same := sum(bytes(one) in known for one in held.digests):
+        sentences.append(f"{same:,} of the test images are among those trained on.")
+    return Found(
+        *(split, pairs, shown, table, mined),
+        *(test, fit.split, held.split, part.fingerprint, tuple(sentences)),
+    )
+
+
+def _open(name: str, split: str) -> ImageStore:
+    return open_store(name, split, image_size=own.IMAGE_SIZE)
+
+
+def _find_test(name: str, share: float) -> tuple[str, str]:
+    """The splits to fit on and to test on: the store's own, or a share that is held out."""
+    splits = open_store(name, image_size=own.IMAGE_SIZE).splits
+    for test in ("test", "val"):
+        if {"train", test} <= set(splits):
+            return "train", test
+    whole = "train" if "train" in splits else "all"
+    part = "" if share == 0.1 else f"={share:g}"
+    return f"{whole}:rest{part}", f"{whole}:holdout{part}"
+
+
+def _cut(store: ImageStore, most: int) -> ImageStore:
+    """The images, or about so many of them, with the same share of each class."""
+    if len(store) <= most:
+        return store
+    return _open(store.name, f"{store.split}:holdout={most / len(store):.4f}")
+
+
+def choose(
+    asked: Mapping[str, Any],
+    found: Found,
+    pool: pathlib.Path,
+    devices: Sequence[Mapping[str, str]],
+    began: float,
+) -> Chosen:
+    """The largest network whose runs, with the steps that it needs, end in time.
+
+    Raises:
+        UserError: the smallest one's do not.
+        KeyboardInterrupt: it was stopped.
+    """
+    best, end = None, began + asked["hours"] * 3600 * FILLED
+    for size in own.SIZES:
+        print(f"# Measuring a few steps of each arm: {size.name} …", flush=True)
+        costs = measure(asked, found, size, pool, devices)
+        study = plan.read_study(own.make_study(asked, found, size, TRIAL))
+        jobs = plan.make_jobs(study)
+
+        def needs(steps: int, jobs=jobs, costs=costs) -> float:
+            return end_of(jobs, costs, steps, len(devices))
+
+        left = end - time.monotonic()
+        if needs(size.least) > left:
+            if best is None:
+                spent = needs(size.least) + time.monotonic() - began
+                hours = np.ceil(spent / 3600 / FILLED * 100) / 100
+                raise UserError(
+                    f"--study.hours={asked['hours']:g} is too short: {len(jobs)} runs of at "
+                    f"least {size.least} steps need {hours:g} hours here."
+                )
+            break
+        steps = _most(needs, left, size.least)
+        best = Chosen(size, steps, costs)
+        following = own.SIZES[own.SIZES.index(size) + 1 :]
+        if not following or steps < WIDER * following[0].least:
+            break
+    return best
+
+
+def _most(needs: Any, seconds: float, least: int) -> int:
+    """The largest number of steps for which `needs` is not above some seconds."""
+    most = least
+    while needs(2 * most) <= seconds:
+        most *= 2
+    step = most
+    while step := step // 2:
+        if needs(most + step) <= seconds:
+            most += step
+    return most
+
+
+def measure(
+    asked: Mapping[str, Any],
+    found: Found,
+    size: Size,
+    pool: pathlib.Path,
+    devices: Sequence[Mapping[str, str]],
+) -> dict[str, Cost]:
+    """Make a few steps of each arm; what a run of each costs.
+
+    Raises:
+        UserError: a run failed.
+        KeyboardInterrupt: it was stopped.
+    """
+    study = own.make_study(asked | {"seeds": asked["seeds"][:1]}, found, size, TRIAL)
+    study.changes.log_every = LINE
+    study = plan.read_study(study)
+    plan.check(study)
+    # Of ready weights, whose results stay, the first evaluation is enough to tell the others'.
+    jobs = [
+        job._replace(commands=job.commands[:1]) if job.seed is None else job
+        for job in images.add_images(study, plan.make_jobs(study))
+    ]
+    failed = []
+
+    def report(job: Job, error: str | None) -> None:
+        failed.extend([f"{job.arm}: {error}"] if error else [])
+
+    todo = [job for job in jobs if runner.missing(job, pool)]
+    if not runner.make_all(todo, jobs, pool, devices, report):
+        raise KeyboardInterrupt
+    if failed:
+        raise UserError(f"A trial of the study failed: {failed[0]}")
+    return dict(_costs(jobs, pool))
+
+
+def _costs(jobs: Sequence[Job], pool: pathlib.Path) -> Iterator[tuple[str, Cost]]:
+    for job in jobs:
+        record = runner.read_record(pool / job.folder)
+        spent = {name: one["seconds"] for name, one in record.items()}
+        times = [
+            x["step_ms"] for x in read_metrics(pool / job.folder) if "step_ms" in x
+        ]
+        if job.seed is None:
+            # Each evaluation reads all features anew; invariances are those of more images.
+            (first,) = spent.values()
+            yield job.arm, Cost(4 * first, 0.0)
+        elif job.arm == "untrained":
+            yield job.arm, Cost(sum(spent.values()), 0.0)
+        else:
+            step = float(np.median(times[1:])) / 1e3  # The first line knows the start.
+            yield job.arm, Cost(sum(spent.values()) - TRIAL * step, step)
+
+
+def end_of(
+    jobs: Sequence[Job], costs: Mapping[str, Cost], steps: int, slots: int
+) -> float:
+    """The seconds after which all runs have ended, so many of them at a time."""
+    free, ends = [0.0] * slots, {}
+    for job in jobs:
+        slot = int(np.argmin(free))
+        start = max(free[slot], ends.get(job.after, 0.0))
+        ends[job.folder] = free[slot] = start + costs[job.arm].of(steps)
+    return max(free)
