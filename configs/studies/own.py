@@ -115,6 +115,7 @@ def make_study(asked: Mapping[str, Any], found: Found, size: Size, steps: int):
     batch = batch_size(size, found)
     data = {"store": "{images}", "split": found.split, "image_size": IMAGE_SIZE}
     study.changes.update(data=data, batch_size=batch, model={"width": size.width})
+    study.changes.checkpoint.keep_every = 0
     for name, change in AUGMENTATIONS.items():
         for pairs in common.PAIRS:
             changes, more = _pairs(found, pairs)

@@ -77,6 +77,9 @@ def run() -> int:
             bar.write(f"{job.title}: {error or 'complete'}")
             show_page()  # it grows with the study
 
+        devices = devices[
+            : len(todo) or 1
+        ]  # Where they are few, each has several cores.
         complete = runner.make_all(todo, jobs, pool, devices, report)
         bar.close()
     elif values.launcher == "slurm" and todo:

@@ -6,12 +6,13 @@ the plan knows what everything costs here. It is kept in `plan.json`: a study th
 goes on with it.
 """
 
+import bisect
 import datetime
 import json
 import pathlib
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,8 +31,7 @@ from sp_jax.json_file import read_json
 from sp_jax.train.writer import read_metrics
 
 PLAN = "plan.json"
-TRIAL = 30  # steps of each arm, to measure them
-LINE = 10  # of which a line of metrics.jsonl is about
+TRIAL = {"core": 30, "GPU": 300}  # steps of each arm, to measure them
 FILLED = 0.97  # of the hours: the rest is for what no trial shows
 FIT, TEST = 5_000, 4_000  # images that features are judged on, at most
 WIDER = 2.5  # the next network costs so many times more, at least
@@ -94,6 +94,8 @@ def plan_study(
         )
     out.mkdir(parents=True, exist_ok=True)
     found = look(asked, out)
+    # A run has as many cores as there are, shared out among all of them.
+    devices = devices[: (2 * len(own.AUGMENTATIONS) + 1) * len(asked["seeds"])]
     machine = f"{platform.node()}, {len(devices)} runs at a time"
     about = {"asked": json.loads(json.dumps(asked)), "images": found.fingerprint}
     path, words = out / PLAN, []
@@ -185,15 +187,18 @@ def look(asked: Mapping[str, Any], out: pathlib.Path) -> Found:
             table = str(out.absolute() / "pairs.csv")
             save_table(table, given := within(given, whole, part), part)
         pairs = shown = len(given)
-        words = f"{pairs:,} pairs of {pathlib.Path(asked['pairs']).name}."
+        words = (
+            f"the {pairs:,} pairs of {pathlib.Path(asked['pairs']).name}, AP views of their "
+            "first images."
+        )
     elif len(labelled):
-        pairs, words = shown, f"a pair of its class for each of {shown:,} images."
+        pairs, words = shown, f"each of {shown:,} images with another of its class."
     else:
         pairs, shown, mined = len(part) // 2, len(part), True
         classes = f"{len(part):,} images without labels"
         words = (
-            f"the best {pairs:,} that the first AP run of the same seed finds (nearest "
-            "neighbours of each other)."
+            f"the best {pairs:,} pairs of nearest neighbours that the AP run of the same seed "
+            "finds."
         )
     if min(pairs, shown) < 32:
         raise UserError(
@@ -201,7 +206,7 @@ def look(asked: Mapping[str, Any], out: pathlib.Path) -> Found:
             "too few to learn from: a study needs at least 32, better thousands."
         )
     fit, held = _cut(_open(test, fit_split), FIT), _cut(_open(test, test_split), TEST)
-    sentences = [f"Trained on {classes}. SP are {words}"]
+    sentences = [f"Trained on {classes}. SP: {words}"]
     sentences.append(
         f"Judged on {test}: fitted on {len(fit):,} images ({fit.split}), tested on "
         f"{len(held):,} ({held.split})."
@@ -250,44 +255,38 @@ def choose(
         UserError: the smallest one's do not.
         KeyboardInterrupt: it was stopped.
     """
-    best, end = None, began + asked["hours"] * 3600 * FILLED
+    end, best, most = began + asked["hours"] * 3600 * FILLED, None, 0
     for size in own.SIZES:
+        if most < WIDER * size.least and best:
+            break
         print(f"# Measuring a few steps of each arm: {size.name} …", flush=True)
         costs = measure(asked, found, size, pool, devices)
-        study = plan.read_study(own.make_study(asked, found, size, TRIAL))
-        jobs = plan.make_jobs(study)
+        jobs = plan.make_jobs(plan.read_study(own.make_study(asked, found, size, 1)))
 
         def needs(steps: int, jobs=jobs, costs=costs) -> float:
             return end_of(jobs, costs, steps, len(devices))
 
-        left = end - time.monotonic()
-        if needs(size.least) > left:
-            if best is None:
-                spent = needs(size.least) + time.monotonic() - began
-                hours = np.ceil(spent / 3600 / FILLED * 100) / 100
-                raise UserError(
-                    f"--study.hours={asked['hours']:g} is too short: {len(jobs)} runs of at "
-                    f"least {size.least} steps need {hours:g} hours here."
-                )
-            break
-        steps = _most(needs, left, size.least)
-        best = Chosen(size, steps, costs)
-        following = own.SIZES[own.SIZES.index(size) + 1 :]
-        if not following or steps < WIDER * following[0].least:
-            break
-    return best
+        most = _most(needs, end - time.monotonic())
+        if most >= size.least:
+            best = size, costs, needs
+        elif best is None:
+            seconds = needs(size.least) + time.monotonic() - began
+            hours = np.ceil(seconds / 3600 / FILLED * 100) / 100
+            raise UserError(
+                f"--study.hours={asked['hours']:g} is too short: {len(jobs)} runs of at "
+                f"least {size.least} steps need {hours:g} hours here."
+            )
+    size, costs, needs = best
+    # A larger network that was tried in vain has taken some of the time.
+    return Chosen(size, max(size.least, _most(needs, end - time.monotonic())), costs)
 
 
-def _most(needs: Any, seconds: float, least: int) -> int:
-    """The largest number of steps for which `needs` is not above some seconds."""
-    most = least
-    while needs(2 * most) <= seconds:
-        most *= 2
-    step = most
-    while step := step // 2:
-        if needs(most + step) <= seconds:
-            most += step
-    return most
+def _most(needs: Callable[[int], float], seconds: float) -> int:
+    """The largest number of steps for which `needs` is not above some seconds; or 0."""
+    highest = 1
+    while needs(highest) <= seconds:
+        highest *= 2
+    return bisect.bisect_right(range(1, highest), seconds, key=needs)
 
 
 def measure(
@@ -303,8 +302,9 @@ def measure(
         UserError: a run failed.
         KeyboardInterrupt: it was stopped.
     """
-    study = own.make_study(asked | {"seeds": asked["seeds"][:1]}, found, size, TRIAL)
-    study.changes.log_every = LINE
+    steps = TRIAL["GPU" if devices[0] else "core"]
+    study = own.make_study(asked | {"seeds": asked["seeds"][:1]}, found, size, steps)
+    study.changes.log_every = steps // 3
     study = plan.read_study(study)
     plan.check(study)
     # Of ready weights, whose results stay, the first evaluation is enough to tell the others'.
@@ -322,10 +322,13 @@ def measure(
         raise KeyboardInterrupt
     if failed:
         raise UserError(f"A trial of the study failed: {failed[0]}")
-    return dict(_costs(jobs, pool))
+    return dict(_costs(jobs, pool, steps))
 
 
-def _costs(jobs: Sequence[Job], pool: pathlib.Path) -> Iterator[tuple[str, Cost]]:
+def _costs(
+    jobs: Sequence[Job], pool: pathlib.Path, steps: int
+) -> Iterator[tuple[str, Cost]]:
+    """The cost of the arm of each of some runs, that have made so many steps."""
     for job in jobs:
         record = runner.read_record(pool / job.folder)
         spent = {name: one["seconds"] for name, one in record.items()}
@@ -340,7 +343,7 @@ def _costs(jobs: Sequence[Job], pool: pathlib.Path) -> Iterator[tuple[str, Cost]
             yield job.arm, Cost(sum(spent.values()), 0.0)
         else:
             step = float(np.median(times[1:])) / 1e3  # The first line knows the start.
-            yield job.arm, Cost(sum(spent.values()) - TRIAL * step, step)
+            yield job.arm, Cost(sum(spent.values()) - steps * step, step)
 
 
 def end_of(

@@ -227,7 +227,11 @@ def test_from_a_folder_to_the_page(stores, tmp_path):
     words += (f"--study.images={stores['labelled']}", "--study.seeds=(0,)")
     words += ("--study.hours=1",)
     # Far fewer steps than an hour has.
-    start = "import runpy; from eval.study import budget; budget._most = lambda *_: 8\n"
+    start = (
+        "import runpy; from configs.studies import own; from eval.study import budget\n"
+    )
+    start += "budget._most, budget.TRIAL = lambda *_: 8, {'core': 6}\n"
+    start += "own.SIZES = (own.SIZES[0]._replace(least=8),)\n"
     start += "runpy.run_module('eval.study', run_name='__main__', alter_sys=True)"
     result = subprocess.run(
         [sys.executable, "-c", start, *words],
