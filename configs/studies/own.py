@@ -78,14 +78,10 @@ class Found(NamedTuple):
 def get_config():
     """What is asked; `make_study` makes a study of it."""
     asked = common.ordered()
-    asked.images = (
-        ""  # image store to train on: class folders, or images without labels
-    )
-    asked.test = ""  # labelled one to judge on; "": a tenth of each class of the images
-    asked.pairs = (
-        ""  # CSV of semantic pairs; "": by the labels, or else an encoder finds them
-    )
-    asked.baseline = ""  # file of weights of torchvision or timm, to be judged beside
+    asked.images = ""  # store to train on, with labels or without
+    asked.test = ""  # labelled store to judge on; "": a tenth of each class of images
+    asked.pairs = ""  # CSV of semantic pairs; "": by labels, or by an encoder
+    asked.baseline = ""  # file of weights (torchvision, timm) to judge beside
     asked.hours = 2.0  # for all of it
     asked.seeds = (0, 1, 2)
     return asked
@@ -168,7 +164,7 @@ def _add_measures(study: Any, found: Found) -> None:
     """kNN and a linear probe; the probe on corrupted images; what it cost."""
     images = {"dataset": "{test}", "image_size": IMAGE_SIZE, "resize": "crop"}
     images |= {"train_split": found.fit_split, "test_split": found.test_split}
-    study.evaluations.knn = {"type": "knn", **images, "k": (20,)}
+    study.evaluations.knn = {"type": "knn", **images}
     study.evaluations.probe = {"type": "linear_probe", **images}
     study.evaluations.invariance = {"type": "invariance", **images, "images": 512}
     study.measures["linear probe"] = common.measure("probe/accuracy")

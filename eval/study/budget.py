@@ -94,50 +94,49 @@ def plan_study(
         )
     out.mkdir(parents=True, exist_ok=True)
     found = look(asked, out)
-    # A run has as many cores as there are, shared out among all of them.
-    devices = devices[: (2 * len(own.AUGMENTATIONS) + 1) * len(asked["seeds"])]
+    # At most one for each run: those that there are share out all cores.
+    runs = (2 * len(own.AUGMENTATIONS) + 1) * len(asked["seeds"])
+    devices = devices[: runs or 1]
     machine = f"{platform.node()}, {len(devices)} runs at a time"
     about = {"asked": json.loads(json.dumps(asked)), "images": found.fingerprint}
-    path, words = out / PLAN, []
+    path, remarks = out / PLAN, []
     if path.is_file():
-        kept = read_json(path)
-        _check_kept(kept, about, path)
-        if kept["machine"] != machine:
-            words.append(f"It was planned for another machine ({kept['machine']}).")
-        size = next(size for size in own.SIZES if size.name == kept["size"])
-        costs = {arm: Cost(*cost) for arm, cost in kept["costs"].items()}
-        chosen = Chosen(size, kept["steps"], costs)
+        chosen, planned_for = _read_plan(path, about)
+        if planned_for != machine:
+            remarks.append(f"It was planned for another machine ({planned_for}).")
     else:
         chosen = choose(asked, found, pool, devices, began)
-        size, steps, costs = chosen
-        kept = {"machine": machine, "size": size.name, "steps": steps, "costs": costs}
+        kept = {"machine": machine} | chosen._asdict() | {"size": chosen.size.name}
         write_text(path, json.dumps(about | kept, indent=1) + "\n")
     study = own.make_study(asked, found, chosen.size, chosen.steps)
     jobs = plan.make_jobs(plan.read_study(study))
     todo = [job for job in jobs if runner.missing(job, pool)]
     seconds = end_of(todo, chosen.costs, chosen.steps, len(devices))
     end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
-    each = max(cost.of(chosen.steps) for cost in chosen.costs.values()) / 60
-    words = [
+    longest = max(cost.of(chosen.steps) for cost in chosen.costs.values()) / 60
+    lines = [
         *found.sentences,
         f"Network: {chosen.size.name}, {own.IMAGE_SIZE} px, batches of "
         f"{own.batch_size(chosen.size, found)} pairs, {chosen.steps:,} steps.",
-        f"Runs: {len(jobs)} ({len(study.arms)} arms), {len(todo)} of them to do, "
-        f"{len(devices)} at a time, {each:.1f} minutes each or less.",
-        *words,
+        f"{len(jobs)} runs of {len(study.arms)} arms, {len(todo)} of them to do, "
+        f"{len(devices)} at a time; one takes {longest:.1f} minutes or less.",
+        *remarks,
         f"It ends at about {end:%H:%M}, in {seconds / 3600:.2f} hours.",
     ]
-    return study, "\n".join(f"# {line}" for line in words)
+    return study, "\n".join(f"# {line}" for line in lines)
 
 
-def _check_kept(
-    kept: Mapping[str, Any], about: Mapping[str, Any], path: pathlib.Path
-) -> None:
-    """Refuse a plan that was made for something else.
+def _read_plan(path: pathlib.Path, about: Mapping[str, Any]) -> tuple[Chosen, str]:
+    """The plan that is kept, and the machine that it was made for.
 
     Raises:
-        UserError: says what differs.
+        UserError: it is damaged, or was made for something else.
     """
+    kept = read_json(path)
+    sizes = {size.name: size for size in own.SIZES}
+    needed = {"asked", "images", "machine", "size", "steps", "costs"}
+    if not needed <= set(kept) or kept["size"] not in sizes:
+        raise UserError(f"{path} is no plan of this version: choose another --workdir.")
     for name, value in about["asked"].items():
         if (before := kept["asked"].get(name)) != value:
             raise UserError(
@@ -149,6 +148,8 @@ def _check_kept(
             f"The images changed since {path} was made: choose another --workdir, or "
             "restore them."
         )
+    costs = {arm: Cost(*cost) for arm, cost in kept["costs"].items()}
+    return Chosen(sizes[kept["size"]], kept["steps"], costs), kept["machine"]
 
 
 def look(asked: Mapping[str, Any], out: pathlib.Path) -> Found:
