@@ -153,7 +153,8 @@ def _pairs(found: Found, pairs: str) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"data": {**common.pairing(pairs)["data"], "pairs": "{pairs}"}}, {}
     store = ("--store={images}", f"--split={found.split}")
     mined = "{folder}/mined.csv"
-    best = (f"--pairs={mined}", f"--pairs_per_class={found.pairs}", "--allow_small")
+    # Fewer than these would be fewer steps than the other arms make: that is an error.
+    best = (f"--pairs={mined}", f"--pairs_per_class={found.pairs}")
     encode = ("input_pipeline.mine_pairs", *store, "--checkpoint={after}")
     choose = ("input_pipeline.build_pairs", *store, *best, "--out={folder}/table.csv")
     prepare = ((*encode, f"--out={mined}"), choose)

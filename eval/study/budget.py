@@ -195,7 +195,8 @@ def look(asked: Mapping[str, Any], out: pathlib.Path) -> Found:
     elif len(labelled):
         pairs, words = shown, f"each of {shown:,} images with another of its class."
     else:
-        pairs, shown, mined = len(part) // 2, len(part), True
+        # Wherever pairs were mined, there were more than half as many as images.
+        pairs, shown, mined = len(part) // 3, len(part), True
         classes = f"{len(part):,} images without labels"
         words = (
             f"the best {pairs:,} pairs of nearest neighbours that the AP run of the same seed "

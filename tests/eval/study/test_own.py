@@ -34,7 +34,7 @@ def stores(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     for name in ("cat", "dog", "fox"):
         _write(root / "labelled" / name, seed=len(os.listdir(root)))
-    _write(root / "bare", 7, 80)
+    _write(root / "bare", 7, 120)
     for name in ("oak", "elm"):
         _write(root / "other" / name, ord(name[0]))
         for split in ("train", "test"):
