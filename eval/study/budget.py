@@ -169,7 +169,7 @@ def look(asked: Mapping[str, Any], out: pathlib.Path) -> Found:
     store = open_store(asked["images"], image_size=own.IMAGE_SIZE)
     split = "train" if "train" in store.splits else "all"
     test = asked["test"] or asked["images"]
-    fit_split, test_split = _find_test(test, 0.5 if asked["test"] else 0.1)
+    fit_split, test_split = _find_test(test, "=0.5" if asked["test"] else "")
     if not asked["test"] and fit_split != "train":
         split = fit_split
     whole, part = _open(store.name, split.partition(":")[0]), _open(store.name, split)
@@ -226,15 +226,14 @@ def _open(name: str, split: str) -> ImageStore:
     return open_store(name, split, image_size=own.IMAGE_SIZE)
 
 
-def _find_test(name: str, share: float) -> tuple[str, str]:
-    """The splits to fit on and to test on: the store's own, or a share that is held out."""
+def _find_test(name: str, share: str) -> tuple[str, str]:
+    """The splits to fit on and to test on: the store's own, or a held-out share ("=0.5")."""
     splits = open_store(name, image_size=own.IMAGE_SIZE).splits
     for test in ("test", "val"):
         if {"train", test} <= set(splits):
             return "train", test
     whole = "train" if "train" in splits else "all"
-    part = "" if share == 0.1 else f"={share:g}"
-    return f"{whole}:rest{part}", f"{whole}:holdout{part}"
+    return f"{whole}:rest{share}", f"{whole}:holdout{share}"
 
 
 def _cut(store: ImageStore, most: int) -> ImageStore:
