@@ -4,9 +4,10 @@ r"""Tonight's number: what semantic pairs are worth on a folder of photographs o
         --study.test=folder:OTHER --study.hours=2
 
 SimCLR on semantic pairs (SP) and on augmentation pairs (AP), with all augmentations and with
-crops and flips alone, beside the untrained network. `eval/study/budget.py` looks at the images,
-measures what a step takes on this machine, and chooses the largest of `SIZES` and the number of
-steps with which all runs end in time; then `make_study` makes the study.
+crops and flips alone, beside the untrained network. `eval/study/own_images.py` finds out what
+the images allow; `eval/study/budget.py` measures what a step takes on this machine, and chooses
+the largest of `SIZES` and the number of steps with which all runs end in time; `make_study`
+makes the study.
 """
 
 from collections.abc import Mapping

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from configs.studies import own
-from eval.study import budget, images, numbers, plan
+from eval.study import budget, images, numbers, own_images, plan
 from input_pipeline.pairs import load_table
 from input_pipeline.stores import open_store
 from sp_jax.errors import UserError
@@ -50,7 +50,7 @@ def _asked(**given):
 
 
 def test_a_tenth_of_each_class_is_the_test(stores, tmp_path):
-    found = budget.look(_asked(images=stores["labelled"]), tmp_path)
+    found = own_images.look(_asked(images=stores["labelled"]), tmp_path)
     assert (found.split, found.fit_split) == ("all:rest", "all:rest")
     assert (found.test, found.test_split) == (stores["labelled"], "all:holdout")
     assert found.pairs == found.shown == 81 and not found.mined
@@ -62,13 +62,13 @@ def test_a_tenth_of_each_class_is_the_test(stores, tmp_path):
 )
 def test_another_set_is_the_test(stores, tmp_path, test, splits):
     asked = _asked(images=stores["labelled"], test=stores[test])
-    found = budget.look(asked, tmp_path)
+    found = own_images.look(asked, tmp_path)
     assert (found.split, found.pairs) == ("all", 90)
     assert (found.fit_split, found.test_split) == splits
 
 
 def test_splits_of_the_images_are_used(stores, tmp_path):
-    found = budget.look(_asked(images=stores["split"]), tmp_path)
+    found = own_images.look(_asked(images=stores["split"]), tmp_path)
     assert (found.split, found.fit_split, found.test_split) == (
         "train",
         "train",
@@ -77,8 +77,10 @@ def test_splits_of_the_images_are_used(stores, tmp_path):
 
 
 def test_large_tests_are_cut(stores, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "TEST", 20)
-    found = budget.look(_asked(images=stores["bare"], test=stores["split"]), tmp_path)
+    monkeypatch.setattr(own_images, "TEST", 20)
+    found = own_images.look(
+        _asked(images=stores["bare"], test=stores["split"]), tmp_path
+    )
     held = open_store(stores["split"], found.test_split)
     assert np.bincount(held.labels).tolist() == [10, 10]
     assert found.fit_split == "train"
@@ -91,13 +93,15 @@ def test_a_table_loses_the_pairs_that_are_held_out(stores, tmp_path):
     bad = [f"{part.ids[0]},{held.ids[0]},", f"{held.ids[1]},{held.ids[1]},"]
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(["first,second,label", *bad, *good]))
-    found = budget.look(_asked(images=stores["labelled"], pairs=str(path)), tmp_path)
+    found = own_images.look(
+        _asked(images=stores["labelled"], pairs=str(path)), tmp_path
+    )
     assert found.pairs == 40
     table = load_table(found.table, part)
     assert [part.ids[row] for row in table.first] == list(part.ids[:40])
     # With a test of its own, no image is held out.
     whole = _asked(images=stores["labelled"], test=stores["other"], pairs=str(path))
-    assert budget.look(whole, tmp_path).pairs == 42
+    assert own_images.look(whole, tmp_path).pairs == 42
 
 
 @pytest.mark.parametrize(
@@ -111,18 +115,20 @@ def test_a_table_loses_the_pairs_that_are_held_out(stores, tmp_path):
 def test_what_cannot_be_is_a_sentence(stores, tmp_path, given, said):
     given = {name: stores.get(value, value) for name, value in given.items()}
     with pytest.raises(UserError, match=said):
-        budget.look(_asked(**given), tmp_path)
+        own_images.look(_asked(**given), tmp_path)
 
 
 def test_copies_of_test_images_are_said(stores, tmp_path):
-    found = budget.look(_asked(images=stores["other"], test=stores["other"]), tmp_path)
+    found = own_images.look(
+        _asked(images=stores["other"], test=stores["other"]), tmp_path
+    )
     assert "30 of the test images are among those trained on." in found.sentences
 
 
 @pytest.mark.parametrize("images_of", ["labelled", "bare"])
 def test_all_arms_make_the_same_steps(stores, tmp_path, images_of):
     asked = _asked(images=stores[images_of], test=stores["other"], baseline=__file__)
-    found = budget.look(asked, tmp_path)
+    found = own_images.look(asked, tmp_path)
     study = plan.read_study(own.make_study(asked, found, own.SIZES[0], 77))
     plan.check(study)
     assert found.mined == (images_of == "bare")
