@@ -24,13 +24,12 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
-from tqdm import tqdm
 
 from eval.study import budget, changes, page, plan, runner
 from eval.study.checks import check_study
 from eval.study.images import add_images, find_outdated
 from eval.study.untrained import add_floors
-from sp_jax import cli, program
+from sp_jax import cli, program, progress
 from sp_jax.errors import UserError
 
 
@@ -75,19 +74,21 @@ def run() -> int:
         return page.write(study, jobs, pool, out, protocols, changed, warning)
 
     if values.launcher == "local":
-        bar = tqdm(total=len(todo), unit="run", disable=None)
+
+        def begin(job: plan.Job, command: plan.Command) -> None:
+            work.note = f"{job.title}: {command.name}"
 
         def report(job: plan.Job, error: str | None) -> None:
             if error:
                 failed.append(job)
-            bar.update()
-            bar.write(f"{job.title}: {error or 'complete'}")
+            work.update()
+            progress.say(f"{job.title}: {error or 'complete'}")
             show_page()  # it grows with the study
 
         # Where they are few, each has several cores.
         environments = environments[: len(todo) or 1]
-        complete = runner.make_all(todo, jobs, pool, environments, report)
-        bar.close()
+        with progress.show("study", len(todo), "runs") as work:
+            complete = runner.make_all(todo, jobs, pool, environments, report, begin)
     elif values.launcher == "slurm" and todo:
         from eval.study import slurm
 

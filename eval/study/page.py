@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from eval.compare.statistics import by_chance, difference_text, mean_text
+from eval.compare.tables import format_csv
 from eval.pages import write_page
-from eval.runs import format_csv
 from eval.study import measure_plots, numbers
 from eval.study.numbers import Values
 from eval.study.plan import Job, Study

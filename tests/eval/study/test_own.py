@@ -158,7 +158,7 @@ def test_ready_weights_are_compared_with_every_seed():
     }
     values = {"x": {"a": {0: 3.0, 1: 4.0}, "b": {None: 1.0}}}
     verdict = numbers.judge(claim, values)
-    assert (verdict.seeds, verdict.mean, verdict.agree) == (2, 2.5, 2)
+    assert (verdict.sum.seeds, verdict.sum.mean, verdict.agree) == (2, 2.5, 2)
 
 
 def test_runs_are_laid_beside_each_other():
