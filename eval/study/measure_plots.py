@@ -221,6 +221,10 @@ def read_curves(
 def draw_each(groups: Mapping[str, Any], shared: set[str]) -> list[plt.Figure]:
     """A picture of each group; metrics in `shared` have one scale."""
     drawn = [draw_groups({title: runs}, ()) for title, runs in groups.items()]
+    for one in drawn:
+        one.supxlabel("")
+        for axis in one.axes:
+            axis.set_xlabel("epoch", fontsize=9)
     for row, name in enumerate(METRICS):
         if name in shared:
             limits = np.array([one.axes[row].get_ylim() for one in drawn])

@@ -1,5 +1,8 @@
 """A mistake in any recipe of a study is one sentence before anything runs."""
 
+import subprocess
+import sys
+
 import pytest
 
 from configs.studies import common
@@ -94,3 +97,13 @@ def test_a_preparation_that_fails_says_why(tmp_path):
     words = ("input_pipeline.build_pairs", "--store=nowhere", "--out={folder}/x.csv")
     with pytest.raises(UserError, match="input_pipeline.build_pairs: .*nowhere"):
         checks._prepare(tmp_path, (words,), 0)
+
+
+def test_a_mistake_is_code_2_also_where_nothing_is_made(tmp_path):
+    words = ("--study=configs/studies/vit.py:quick", f"--workdir={tmp_path}")
+    words += ("--launcher=show", "--study.changes.optimizer.warmup_epochs=99.0")
+    command = [sys.executable, "-m", "eval.study", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: study.arms.SP: ") and "warm" in done.stderr
+    assert not any(tmp_path.iterdir())
