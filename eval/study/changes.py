@@ -64,8 +64,8 @@ def place_in_frame(
         return dict(study), ""
     _, _, variant = file.partition(":")
     others = [f"the variant :{variant}"] if variant else []
-    own = [f"--{name}={x}" for name, x in changes.items() if _OF_RUNS.match(name)]
-    others += own
+    own = any(map(_OF_RUNS.match, changes))
+    others += ["what the command line changed"] if own else []
     if not others:
         stores = [name for name in changes if name.startswith("study.stores.")]
         if not numbers or not stores:
@@ -75,7 +75,7 @@ def place_in_frame(
         )
     said = (
         "The text speaks of the paper's study, and these runs are not its runs: "
-        f"{', '.join(others)}."
+        f"{' and '.join(others)}."
     )
     if not (own and numbers):
         return dict(study), said

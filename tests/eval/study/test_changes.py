@@ -46,10 +46,15 @@ def test_a_deleted_key_is_a_change():
         ("", {}, True, ""),
         ("", {"seeds": (0,)}, True, ""),
         ("", {"stores.pretrain": "emoji"}, True, "stores.pretrain must name them"),
-        ("", {"changes.epochs": 3.0}, False, "epochs=3.0. So the paper's numbers"),
-        ("", {"evaluations.probe_stl10.epochs": 3}, False, "epochs=3. So the paper's"),
+        ("", {"changes.epochs": 3.0}, False, "command line changed. So the paper's"),
+        ("", {"evaluations.probe_stl10.epochs": 3}, False, "command line changed. So"),
         (":quick", {}, False, "not its runs: the variant :quick."),
-        (":small", {"changes.epochs": 3.0}, False, ":small, --study.changes.epochs=3."),
+        (
+            ":small",
+            {"changes.epochs": 3.0},
+            False,
+            ":small and what the command line changed.",
+        ),
     ],
 )
 def test_the_papers_numbers_belong_to_its_frame(variant, flags, numbers, words):
