@@ -46,6 +46,11 @@ def main(name: str, module: Any) -> None:
         False,
         "Evaluate the same network and seed without a step, into eval/untrained/.",
     )
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of eval/NAME.json; default: the run's, or FILE.results.",
+    )
     define_flags(module.Options)
     xla_flags.set_cpu_flags()
     cli.run(lambda: _evaluate(name, module))
@@ -144,7 +149,7 @@ def _evaluate(name: str, module: Any) -> None:
     # Printed first: a folder that cannot be written does not lose it.
     print(f"{evaluate.protocol}, step {step}")
     print(describe(result, evaluate.headline), flush=True)
-    folder = run_folder(values.checkpoint)
+    folder = values.workdir or run_folder(values.checkpoint)
     name = values.name or default_name(name, options)
     try:
         path = write_result(folder, name, result, untrained=values.untrained, **about)

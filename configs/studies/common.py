@@ -37,7 +37,7 @@ def get_study() -> ConfigDict:
     # Of the config of every pre-training; the command line can add to these sections.
     sections = ("data", "augment", "model", "method_options", "optimizer", "checkpoint")
     study.changes = ordered(**{name: {} for name in sections})
-    # name -> config, changes, factors, prepare, after; see `arm`.
+    # name -> config, changes, factors, prepare, after, checkpoint; see `arm`.
     study.arms = ordered()
     # name -> type of `eval/` or an import path, and its options; besides what a run measures
     # by itself.
@@ -69,6 +69,7 @@ def arm(
     changes: dict | None = None,
     prepare: tuple[tuple[str, ...], ...] = (),
     after: str = "",
+    checkpoint: str = "",
 ) -> ConfigDict:
     """What is trained.
 
@@ -80,6 +81,8 @@ def arm(
         changes: of its config, as nested dicts.
         prepare: programs that run before it, each a module and its flags.
         after: an arm whose run of the same seed has to be there before.
+        checkpoint: a file of weights that is evaluated as it is, once for all seeds; `config`
+            is "" then.
     """
     return ordered(
         config=config,
@@ -87,6 +90,7 @@ def arm(
         changes=changes or {},
         prepare=prepare,
         after=after,
+        checkpoint=checkpoint,
     )
 
 

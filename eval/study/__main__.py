@@ -24,13 +24,13 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
-from tqdm import tqdm
 
-from eval.study import changes, page, plan, runner
+from eval.study import budget, changes, page, plan, runner
 from eval.study.checks import check_study
 from eval.study.images import add_images, find_outdated
 from eval.study.untrained import add_floors
-from sp_jax import cli, program
+from sp_jax import cli, program, progress
+from sp_jax.errors import UserError
 
 
 def run() -> int:
@@ -38,20 +38,26 @@ def run() -> int:
     values = flags.FLAGS
     # Only the runs, which are processes of their own, take memory of a GPU.
     jax.config.update("jax_platforms", "cpu")
-    study = plan.read_study(values.study)
+    workdir = pathlib.Path(values.workdir).absolute()
+    pool, file = workdir / "runs", values["study"].config_filename
+    config, environments = values.study, runner.find_devices(values.jobs)
+    if "hours" in config:  # what is asked of configs/studies/own.py
+        if values.launcher == "slurm":
+            raise UserError("This study is planned for one host: --launcher=local.")
+        asked = changes.find_changes(config, file)
+        out = workdir / changes.name_page(file, asked)
+        config, said = budget.plan_study(config, out, pool, environments)
+        print(said, flush=True)
+    study = plan.read_study(config)
     every = set(study["arms"])
     study = plan.choose_arms(study, values.arms or every)
     arms = [] if set(study["arms"]) == every else list(study["arms"])
-    file = values["study"].config_filename
     changed = changes.find_changes(values.study, file, arms)
     study, warning = changes.place_in_frame(study, file, changed)
-    workdir = pathlib.Path(values.workdir).absolute()
-    pool, out = workdir / "runs", workdir / changes.name_page(file, changed)
+    out = workdir / changes.name_page(file, changed)
     jobs = plan.make_jobs(study)
-    environments, devices = [], 1  # of another launcher's runs nobody knows them
-    if values.launcher in ("local", "show"):
-        environments = runner.find_devices(values.jobs)
-        devices = _count_devices(environments[0])
+    here = values.launcher in ("local", "show")  # elsewhere nobody knows the devices
+    devices = _count_devices(environments[0]) if here else 1
     protocols = check_study(study, jobs, pool, devices)
     jobs = add_images(study, add_floors(study, jobs, pool))
     if values.launcher == "show":
@@ -68,17 +74,21 @@ def run() -> int:
         return page.write(study, jobs, pool, out, protocols, changed, warning)
 
     if values.launcher == "local":
-        bar = tqdm(total=len(todo), unit="run", disable=None)
+
+        def begin(job: plan.Job, command: plan.Command) -> None:
+            work.note = f"{job.title}: {command.name}"
 
         def report(job: plan.Job, error: str | None) -> None:
             if error:
                 failed.append(job)
-            bar.update()
-            bar.write(f"{job.title}: {error or 'complete'}")
+            work.update()
+            progress.say(f"{job.title}: {error or 'complete'}")
             show_page()  # it grows with the study
 
-        complete = runner.make_all(todo, jobs, pool, environments, report)
-        bar.close()
+        # Where they are few, each has several cores.
+        environments = environments[: len(todo) or 1]
+        with progress.show("study", len(todo), "runs") as work:
+            complete = runner.make_all(todo, jobs, pool, environments, report, begin)
     elif values.launcher == "slurm" and todo:
         from eval.study import slurm
 

@@ -16,6 +16,7 @@ from eval.study.images import open_evaluator
 from eval.study.plan import DETECTION, OF_RUN, Job, Study, config_of, given_in
 from eval.study.runner import last_words
 from eval.training import open_training
+from sp_jax import progress
 from sp_jax.config import load_config
 from sp_jax.errors import UserError
 
@@ -46,10 +47,10 @@ def check_study(
     frozen = {x: y for x, y in study["evaluations"].items() if y["type"] != DETECTION}
     with tempfile.TemporaryDirectory() as scratch:
         prepare = functools.cache(functools.partial(_prepare, pathlib.Path(scratch)))
-        for job in jobs:
+        firsts = [job for job in jobs if job.seed == study["seeds"][0]]
+        trained = [job for job in firsts if study["arms"][job.arm]["config"]]
+        for job in progress.track(trained, "checking the study", "arms"):
             arm = study["arms"][job.arm]
-            if job.label or job.seed != study["seeds"][0] or not arm["config"]:
-                continue
             with _naming(f"arms.{job.arm}"):
                 config = config_of(study, arm)
                 config.seed = job.seed

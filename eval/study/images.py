@@ -11,6 +11,7 @@ from eval.evaluator import Evaluator
 from eval.study.numbers import read_result
 from eval.study.plan import DETECTION, Command, Job, Study, config_of
 from eval.task import images_as
+from sp_jax.config import get_config
 
 
 def add_images(study: Study, jobs: Sequence[Job]) -> list[Job]:
@@ -23,7 +24,8 @@ def add_images(study: Study, jobs: Sequence[Job]) -> list[Job]:
         options = study["evaluations"].get(command.name, {"type": DETECTION})
         if options["type"] == DETECTION:
             return command
-        config = config_of(study, study["arms"][job.arm])
+        arm = study["arms"][job.arm]
+        config = config_of(study, arm) if arm["config"] else get_config()
         return command._replace(images=_read_by(config, options))
 
     commands = [tuple(of(job, command) for command in job.commands) for job in jobs]

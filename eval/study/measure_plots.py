@@ -71,8 +71,12 @@ def draw(
 
     if figure["kind"] == "invariance":
         results = of_arms(lambda one: read_result(one, figure["result"])["result"])
-        path = save("invariance", invariance_figure.draw_figure(results))
-        caption = f"Mean and range of {seeds}; dotted: chance."
+        name = figure["result"]
+        read = [read_result(pool / job.folder, name, untrained=True) for job in done]
+        floor = [one["result"] for one in read if one]
+        path = save("invariance", invariance_figure.draw_figure(results, floor))
+        caption = f"Mean and range of {seeds}; dotted: chance"
+        caption += f"; gray: untrained, n = {len(floor)}." if floor else "."
         made.append(Picture("Invariances", caption, [path], wide=True))
     elif figure["kind"] == "detection":
         name = Path("detection", figure["result"])

@@ -12,8 +12,8 @@ from eval.study.plan import Job, Study
 from eval.study.runner import missing
 from sp_jax.train.writer import read_metrics
 
-# title of a measure -> arm -> seed -> number
-Values = dict[str, dict[str, dict[int, float]]]
+# title of a measure -> arm -> seed -> number; the seed None is every one (`plan.Job`)
+Values = dict[str, dict[str, dict[int | None, float]]]
 
 
 def collect(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
@@ -96,9 +96,13 @@ class Verdict(NamedTuple):
 def judge(claim: Mapping[str, Any], values: Values) -> Verdict:
     """Compare the sum of a claim's terms with its bound, seed by seed."""
     by_arm = {arm: values[claim["measure"]][arm] for arm in claim["terms"]}
+    of_seeds = [set(one) for one in by_arm.values() if None not in one]
+    seeds = sorted(set.intersection(*of_seeds)) if of_seeds else []
+    ready = {arm: one[None] for arm, one in by_arm.items() if None in one}
+    by_arm |= {arm: dict.fromkeys(seeds, value) for arm, value in ready.items()}
     sums = [
         sum(factor * by_arm[arm][seed] for arm, factor in claim["terms"].items())
-        for seed in sorted(set.intersection(*map(set, by_arm.values())))
+        for seed in seeds
     ]
     lower = -np.inf if claim["above"] is None else claim["above"]
     upper = np.inf if claim["below"] is None else claim["below"]

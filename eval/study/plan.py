@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
     Attributes:
         arm: name of the arm.
-        seed: of the run.
+        seed: of the run; None: the weights are ready, and the same for every seed.
         folder: of the run, below the folder of all runs.
         after: folder of the run that has to be there before; "" for none.
         commands: that make it, in order.
@@ -50,7 +50,7 @@ class Job(NamedTuple):
     """
 
     arm: str
-    seed: int
+    seed: int | None
     folder: str
     after: str
     commands: tuple[Command, ...]
@@ -59,7 +59,8 @@ class Job(NamedTuple):
     @property
     def title(self) -> str:
         """What it is in words."""
-        return f"{self.label or self.arm}, seed {self.seed}"
+        name = self.label or self.arm
+        return name if self.seed is None else f"{name}, seed {self.seed}"
 
     def words(self, command: Command, pool: pathlib.Path) -> list[str]:
         """Those of a command of this run, complete."""
@@ -183,7 +184,10 @@ def make_jobs(study: Study) -> list[Job]:
     """The runs, those that others wait for first; seed by seed, so that all arms grow."""
     arms = study["arms"]
     names = sorted(arms, key=lambda name: len(_chain(arms, name)))
-    return [_make_job(study, name, seed) for seed in study["seeds"] for name in names]
+    ready = [name for name in names if arms[name]["checkpoint"]]
+    trained = [name for name in names if name not in ready]
+    jobs = [_make_job(study, name, seed) for seed in study["seeds"] for name in trained]
+    return jobs + [_make_job(study, name, None) for name in ready]
 
 
 def _chain(arms: Mapping[str, Any], name: str) -> list[str]:
@@ -196,7 +200,7 @@ def _chain(arms: Mapping[str, Any], name: str) -> list[str]:
     return chain
 
 
-def _make_job(study: Study, name: str, seed: int) -> Job:
+def _make_job(study: Study, name: str, seed: int | None) -> Job:
     arm = study["arms"][name]
 
     def train(config: str, changes: Mapping[str, Any], workdir: str) -> tuple[str, ...]:
@@ -210,6 +214,8 @@ def _make_job(study: Study, name: str, seed: int) -> Job:
         words = train(arm["config"], _changes(study, arm), "{folder}")
         commands.append(Command("train", ("sp_jax.main", *words)))
         checkpoint = ("--checkpoint={folder}",)
+    elif arm["checkpoint"]:
+        checkpoint = (f"--checkpoint={arm['checkpoint']}", "--workdir={folder}")
     for title, options in study["evaluations"].items():
         own = dict(options)
         if (kind := own.pop("type")) == DETECTION:
@@ -225,18 +231,20 @@ def _make_job(study: Study, name: str, seed: int) -> Job:
     return Job(name, seed, _folder(study, name, seed), after, tuple(commands))
 
 
-def _folder(study: Study, name: str, seed: int) -> str:
+def _folder(study: Study, name: str, seed: int | None) -> str:
     """Where a run lies: studies that have the same run share it."""
     arms, parts = study["arms"], []
     for one in _chain(arms, name):
         arm = arms[one]
-        changes = _changes(study, arm)
-        parts.append([arm["config"], sorted(changes.items()), arm["prepare"]])
+        changes = _changes(study, arm) if not arm["checkpoint"] else {}
+        source = arm["config"] or arm["checkpoint"]
+        parts.append([source, sorted(changes.items()), arm["prepare"]])
     text = json.dumps(parts, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    config = arms[name]["config"] or "random"
+    ready = pathlib.Path(arms[name]["checkpoint"]).name
+    config = arms[name]["config"] or ready or "random"
     stem = re.sub(r"\W+", "_", config.removeprefix("configs/").replace(".py", ""))
-    return f"{stem}_{digest}/seed{seed}"
+    return f"{stem}_{digest}/{'ready' if seed is None else f'seed{seed}'}"
 
 
 def config_of(study: Study, arm: Mapping[str, Any]) -> ConfigDict:

@@ -28,6 +28,7 @@ from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 
 RECORD = "study.json"
+Begin = Callable[[Job, Command], None]
 
 
 class CommandError(RuntimeError):
@@ -92,9 +93,12 @@ def _steps(folder: pathlib.Path) -> list[int]:
 class Worker:
     """Makes runs of a study, and can be stopped."""
 
-    def __init__(self, jobs: Sequence[Job], pool: pathlib.Path):
+    def __init__(
+        self, jobs: Sequence[Job], pool: pathlib.Path, begin: Begin = lambda *_: None
+    ):
         self._jobs = {job.folder: job for job in jobs}
         self._pool = pool
+        self._begin = begin
         # Of the same thread more than once: a signal may come while it is held.
         self._lock = threading.RLock()
         self._stopped = False
@@ -170,6 +174,7 @@ class Worker:
     ) -> None:
         folder = self._pool / job.folder
         log = folder / f"{command.name}.log"
+        self._begin(job, command)
         started = time.monotonic()
         with open(log, "a", encoding="utf-8") as file:
             with self._lock:
@@ -247,6 +252,7 @@ def make_all(
     pool: pathlib.Path,
     environments: Sequence[Mapping[str, str]],
     report: Callable[[Job, str | None], None],
+    begin: Begin = lambda *_: None,
 ) -> bool:
     """Make what is missing of all runs on this host, several at a time.
 
@@ -258,11 +264,12 @@ def make_all(
         pool: folder of all runs.
         environments: of the processes of those that run at a time, one each.
         report: called with each run that ended, and what was wrong with it or None.
+        begin: called with each command that begins, by the thread of its run.
 
     Returns:
         Whether all were made; False if it was stopped.
     """
-    worker = Worker(jobs, pool)
+    worker = Worker(jobs, pool, begin)
     free: queue.Queue[tuple[int, Mapping[str, str]]] = queue.Queue()
     for slot in enumerate(environments):
         free.put(slot)

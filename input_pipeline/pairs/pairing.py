@@ -240,6 +240,29 @@ def of_classes(
     return table.take(which, "the pairs of chosen classes of", recipe)
 
 
+def within(table: PairTable, store: ImageStore, part: ImageStore) -> PairTable:
+    """The pairs of a store whose images both lie in a part of it, as pairs of the part.
+
+    Raises:
+      UserError: there are none.
+    """
+    place = {name: row for row, name in enumerate(part.ids)}
+    rows = np.array([place.get(name, -1) for name in store.ids])
+    first, second = rows[table.first], rows[table.second]
+    kept = np.flatnonzero((first >= 0) & (second >= 0))
+    made_for = {
+        "store": part.name,
+        "split": part.split,
+        "fingerprint": part.fingerprint,
+    }
+    return dataclasses.replace(
+        table.take(kept, f"the pairs in {part.split} of"),
+        first=first[kept],
+        second=second[kept],
+        **made_for,
+    )
+
+
 def subset(
     table: PairTable, pairs_per_class: int, *, allow_small: bool = False
 ) -> PairTable:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.stores import memory_map, records
+from input_pipeline.stores import holdout, memory_map, records
 from input_pipeline.stores.decode import RESIZES, Resize
 from input_pipeline.stores.image_source import ReadAlpha, Source
 from input_pipeline.stores.prepared_images import Pixels, report_skipped
@@ -162,7 +162,8 @@ def open_store(
         "array_record:DIR": what `python -m input_pipeline.prepare` wrote;
         "mypackage.mystore" or "mypackage.mystore:ARGUMENT": any other module with the
         function that `image_source` describes.
-      split: one of the store's splits; None or "all" for every image.
+      split: one of the store's splits; None or "all" for every image. With ":holdout" or
+        ":rest" behind it, one of the two parts that `holdout` makes of it.
       image_size: side in pixels of the stored images.
       resize: "crop": the shorter side becomes image_size, then the centre is cropped;
         "squash": both sides become image_size.
@@ -211,18 +212,39 @@ def open_store(
         splits=tuple(meta["splits"]),
         **declared,
     )
-    if split in (None, "all"):
+    return _take_split(store, meta["splits"], split or "all")
+
+
+def _take_split(
+    store: ImageStore, splits: Mapping[str, list[int]], wanted: str
+) -> ImageStore:
+    """A split, or a part of one, of a whole store.
+
+    Raises:
+      UserError: the store has none of this name, or nothing is in it.
+    """
+    whole, part, share = holdout.read(wanted)
+    if part:
+        store = _take_split(store, splits, whole)
+        rows = holdout.rows_of(part, share, store.labels, store.ids)
+        if not len(rows):
+            raise UserError(
+                f"{store.name}, split {wanted!r}, has no images: no class of {whole!r} has "
+                "more than two."
+            )
+    elif wanted == "all":
         return store
-    if not meta["splits"]:
+    elif not splits:
         raise UserError(
-            f"{name} has no split {split!r}, only 'all': set the split to all, as in "
+            f"{store.name} has no split {wanted!r}, only 'all': set the split to all, as in "
             "--split=all or --config.data.split=all."
         )
-    if split not in meta["splits"]:
-        known = ", ".join([*meta["splits"], "all"])
-        raise UserError(f"{name} has no split {split!r}: choose one of {known}.")
-    rows = np.asarray(meta["splits"][split], np.int64)
-    return dataclasses.replace(store.take(rows), split=split)
+    elif wanted not in splits:
+        known = ", ".join([*splits, "all"])
+        raise UserError(f"{store.name} has no split {wanted!r}: choose one of {known}.")
+    else:
+        rows = np.asarray(splits[wanted], np.int64)
+    return dataclasses.replace(store.take(rows), split=wanted)
 
 
 def find_splits(name: str, **options: Any) -> list[str]:

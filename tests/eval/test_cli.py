@@ -112,9 +112,10 @@ def test_images_are_prepared_as_those_of_the_run(launch, tmp_path):
     assert done.returncode == 0 and "images of 32 px" in done.stderr, done.stderr
     done = launch(
         *("eval.knn", f"--checkpoint={tmp_path}", "--dataset=emoji", *SPLITS),
-        *("--image_size=64", "--max_skipped=0.5"),
+        *("--image_size=64", "--max_skipped=0.5", f"--workdir={tmp_path / 'other'}"),
     )
     assert done.returncode == 0 and "images of 64 px" in done.stderr, done.stderr
+    assert os.listdir(tmp_path / "other/eval") == os.listdir(tmp_path / "eval")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 NAMES = sorted(
     path.stem
     for path in (ROOT / "configs/studies").glob("*.py")
-    if path.stem not in ("__init__", "common")
+    if path.stem not in ("__init__", "common", "own")  # test_own
 )
 # Runs of all seeds, and commands of a run beside its training.
 SIZES = {

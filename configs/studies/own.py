@@ -1,0 +1,210 @@
+r"""Tonight's number: what semantic pairs are worth on a folder of photographs of your own.
+
+    python -m eval.study --study=configs/studies/own.py --study.images=folder:PHOTOS \
+        --study.test=folder:OTHER --study.hours=2
+
+SimCLR on semantic pairs (SP) and on augmentation pairs (AP), with all augmentations and with
+crops and flips alone, beside the untrained network. `eval/study/own_images.py` finds out what
+the images allow; `eval/study/budget.py` measures what a step takes on this machine, and chooses
+the largest of `SIZES` and the number of steps with which all runs end in time; `make_study`
+makes the study.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from configs.studies import common
+from configs.studies.augmentation import CHANGES
+
+IMAGE_SIZE = 64
+AUGMENTATIONS = {"all": CHANGES["all"], "crops alone": CHANGES["crop only"]}
+FAMILIES = ("occlusion", "texture", "illumination")
+_QUICK = "configs/tiny_imagenet.py:quick"
+
+
+class Size(NamedTuple):
+    """A network, and the steps that it needs to be worth its time.
+
+    Attributes:
+        name: in words.
+        config: its recipe, and what is changed in it.
+        width: of the network.
+        batch_size: pairs a step, if there are twice as many.
+        least: steps without which a smaller network is chosen.
+    """
+
+    name: str
+    config: str
+    width: int
+    batch_size: int
+    least: int
+
+
+SIZES = (
+    Size("ResNet-18 of width 16", _QUICK, 16, 128, 100),
+    Size("ResNet-18 of width 32", _QUICK, 32, 128, 4_000),
+    Size("ResNet-18 of width 64", _QUICK, 64, 128, 10_000),
+    Size("ResNet-50", "configs/simclr_resnet50.py", 64, 256, 40_000),
+)
+
+
+class Found(NamedTuple):
+    """What the images allow.
+
+    Attributes:
+        split: of the images, to train on.
+        pairs: number of semantic pairs.
+        shown: number of augmentation pairs.
+        table: CSV of the semantic pairs; "" draws them by the labels.
+        mined: whether there are no labels: an encoder finds the pairs.
+        test: image store to judge features on.
+        fit_split: of `test`, to fit on.
+        test_split: of `test`, to report on.
+        fingerprint: of the images that are trained on.
+        sentences: all of this in words.
+    """
+
+    split: str
+    pairs: int
+    shown: int
+    table: str
+    mined: bool
+    test: str
+    fit_split: str
+    test_split: str
+    fingerprint: str
+    sentences: tuple[str, ...]
+
+
+def get_config():
+    """What is asked; `make_study` makes a study of it."""
+    asked = common.ordered()
+    asked.images = ""  # store to train on, with labels or without
+    asked.test = ""  # labelled store to judge on; "": a tenth of each class of images
+    asked.pairs = ""  # CSV of semantic pairs; "": by labels, or by an encoder
+    asked.baseline = ""  # file of weights (torchvision, timm) to judge beside
+    asked.hours = 2.0  # for all of it
+    asked.seeds = (0, 1, 2)
+    return asked
+
+
+def make_study(asked: Mapping[str, Any], found: Found, size: Size, steps: int):
+    """The study of a network and a number of steps.
+
+    Args:
+        asked: as of `get_config`.
+        found: what the images allow.
+        size: the network.
+        steps: of each run.
+    """
+    study = common.get_study()
+    study.title = "Semantic pairs of your own images"
+    study.about = " ".join(
+        (
+            f"SimCLR on {asked['images']}: {size.name}, {steps:,} steps.",
+            *found.sentences,
+            "AP are two views of one image, in as many steps with as many pairs each. Crops "
+            "alone are random crops and flips, without changes of colour and without blur.",
+        )
+    )
+    study.seeds = asked["seeds"]
+    study.stores.update(images=asked["images"], test=found.test, pairs=found.table)
+    batch = batch_size(size, found)
+    data = {"store": "{images}", "split": found.split, "image_size": IMAGE_SIZE}
+    study.changes.update(data=data, batch_size=batch, model={"width": size.width})
+    study.changes.checkpoint.keep_every = 0
+    for name, change in AUGMENTATIONS.items():
+        for pairs in common.PAIRS:
+            changes, more = _pairs(found, pairs)
+            epochs = steps / ((found.shown if pairs == "AP" else found.pairs) // batch)
+            changes |= {"augment": change, "epochs": epochs}
+            # As a tenth of each run: that of the recipe may be longer than all of it.
+            changes["optimizer"] = {"warmup_epochs": epochs / 10}
+            study.arms[f"{pairs}_{name.replace(' ', '_')}"] = common.arm(
+                size.config, {"augmentation": name, "pairs": pairs}, changes, **more
+            )
+    changes, _ = _pairs(found, "AP")
+    changes["epochs"] = 1 / (found.shown // batch)  # a step that changes no parameter
+    changes["optimizer"] = {"learning_rate": 0.0, "warmup_epochs": 0.0}
+    study.arms.untrained = common.arm(
+        size.config, {"augmentation": "none", "pairs": "untrained"}, changes
+    )
+    if asked["baseline"]:
+        name = asked["baseline"].rpartition("/")[2]
+        study.arms.baseline = common.arm(
+            "", {"augmentation": "none", "pairs": name}, checkpoint=asked["baseline"]
+        )
+    _add_measures(study, found)
+    _add_claims(study)
+    study.figure.update(kind="invariance", result="invariance")
+    study.figure.update(x="augmentation", series="pairs")
+    return study
+
+
+def batch_size(size: Size, found: Found) -> int:
+    """Pairs a step: a power of two, and at least two steps an epoch."""
+    most = min(found.pairs, found.shown) // 2
+    return min(size.batch_size, 2 ** (most.bit_length() - 1))
+
+
+def _pairs(found: Found, pairs: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The changes that make the pairs SP or AP, and what has to be done before."""
+    if pairs == "AP" or not found.mined:
+        # AP of a table shows its first images; without one, and with labels, all of them.
+        return {"data": {**common.pairing(pairs)["data"], "pairs": "{pairs}"}}, {}
+    store = ("--store={images}", f"--split={found.split}")
+    mined = "{folder}/mined.csv"
+    # Fewer than these would be fewer steps than the other arms make: that is an error.
+    best = (f"--pairs={mined}", f"--pairs_per_class={found.pairs}")
+    encode = ("input_pipeline.mine_pairs", *store, "--checkpoint={after}")
+    choose = ("input_pipeline.build_pairs", *store, *best, "--out={folder}/table.csv")
+    prepare = ((*encode, f"--out={mined}"), choose)
+    return {"data": dict(common.TABLE["data"])}, {"prepare": prepare, "after": "AP_all"}
+
+
+def _add_measures(study: Any, found: Found) -> None:
+    """kNN and a linear probe; the probe on corrupted images; what it cost."""
+    images = {"dataset": "{test}", "image_size": IMAGE_SIZE, "resize": "crop"}
+    images |= {"train_split": found.fit_split, "test_split": found.test_split}
+    study.evaluations.knn = {"type": "knn", **images}
+    study.evaluations.probe = {"type": "linear_probe", **images}
+    study.evaluations.invariance = {"type": "invariance", **images, "images": 512}
+    study.measures["linear probe"] = common.measure("probe/accuracy")
+    study.measures["kNN"] = common.measure("knn/accuracy")
+    for family in FAMILIES:
+        of = f"invariance/{family}/accuracy"
+        study.measures[f"under {family}"] = common.measure(of)
+    study.measures["minutes"] = common.measure("run/minutes", percent=False)
+
+
+def _add_claims(study: Any) -> None:
+    """What the page judges."""
+    best = {"SP_crops_alone": 1.0}
+    sentences = {
+        "all": (
+            "With all augmentations SP is better than AP.",
+            {"SP_all": 1.0, "AP_all": -1.0},
+        ),
+        "crops": (
+            "With crops alone SP is better than AP.",
+            best | {"AP_crops_alone": -1.0},
+        ),
+        "best": (
+            "SP with crops alone is better than AP with all augmentations.",
+            best | {"AP_all": -1.0},
+        ),
+        "trained": (
+            "SP with crops alone is better than no training.",
+            best | {"untrained": -1.0},
+        ),
+    }
+    if "baseline" in study.arms:
+        name = study.arms.baseline.factors.pairs
+        for arm, how in {
+            "SP_crops_alone": "SP with crops",
+            "AP_all": "AP with all",
+        }.items():
+            text = f"Training is worth it: {how} is better than {name}, ready-made."
+            sentences[f"baseline_{arm}"] = text, {arm: 1.0, "baseline": -1.0}
+    for name, (text, terms) in sentences.items():
+        study.claims[name] = common.claim(text, "linear probe", terms)
