@@ -245,8 +245,7 @@ def _costs(
         ]
         if job.seed is None:
             # Each evaluation reads all features anew; invariances are those of more images.
-            (first,) = spent.values()
-            yield job.arm, Cost(4 * first, 0.0)
+            yield job.arm, Cost(4 * spent[job.commands[0].name], 0.0)
         elif job.arm == "untrained":
             yield job.arm, Cost(sum(spent.values()), 0.0)
         else:
