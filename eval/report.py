@@ -1,4 +1,4 @@
-"""Compare runs: tables, curves and retrieval sheets, in one page that needs no network.
+r"""Compare runs: tables, curves and retrieval sheets, in one page that needs no network.
 
     python -m eval.report --out=runs/quickstart runs/quickstart/semantic \
         runs/quickstart/augmented
