@@ -37,7 +37,7 @@ from eval.plots.figure import save_figure
 from eval.results import Result, evaluate_once, evaluate_untrained
 from input_pipeline.stores import ImageStore, find_splits, open_store
 from sp_jax import cli as programs
-from sp_jax import xla_flags
+from sp_jax import progress, xla_flags
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.files import write_text
@@ -230,7 +230,9 @@ def run(
     sections, shown, numbers = [], [], []
     for dataset, entries in plans.items():
         pairs = list(zip(entries, evaluators[dataset], strict=True))
-        results = _measure(checkpoints, pairs)
+        count = len(checkpoints) * len(pairs)
+        with progress.show(f"suite on {dataset}", count, "evaluations") as work:
+            results = _measure(checkpoints, pairs, work)
         comparison = tables.compare(
             [(one.run, own) for one, own in zip(checkpoints, results, strict=True)],
             headlines=_ALL,
@@ -271,7 +273,9 @@ def run(
 
 
 def _measure(
-    checkpoints: Sequence[Checkpoint], evaluations: Sequence[tuple[Entry, Any]]
+    checkpoints: Sequence[Checkpoint],
+    evaluations: Sequence[tuple[Entry, Any]],
+    work: progress.Progress,
 ) -> list[list[Result]]:
     """For each checkpoint the result of each evaluation, and of its untrained network.
 
@@ -293,7 +297,8 @@ def _measure(
                 results[-1].append(Result(name, run.folder, floor, True))
             number = content["headline"][0].name
             text = f"{run.path}: {name}: {number} {content['result'][number]:.4f}"
-            print(text, flush=True)
+            work.update()
+            progress.say(text)
     return results
 
 
