@@ -23,7 +23,6 @@ from sp_jax import siblings as siblings  # the user may have a folder configs/
 
 # isort: split
 from eval.evaluator import Evaluator
-from eval.options import defaults_of
 from sp_jax.errors import UserError
 from sp_jax.registry import find
 
@@ -60,6 +59,9 @@ def make(type: str | types.ModuleType, options: Mapping[str, Any]) -> Evaluator:
     Raises:
       UserError: there is no such evaluator, or the options do not fit.
     """
+    # Imported here: what reads results needs no jax.
+    from eval.options import defaults_of
+
     module = get(type) if isinstance(type, str) else type
     # That of a module that runs as a program is __main__.
     name = module.__spec__.name if module.__spec__ else module.__name__

@@ -160,7 +160,18 @@ def test_tiny_imagenet_is_simclr_on_other_images(variant):
     assert repr(view_configs(plain)) == repr(official)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# Methods on another backbone, and those that are made like SimCLR.
+ALIKE = {"moco_v3_resnet50", "dino_resnet50", "simclr_vit"}
+ALIKE |= {"simsiam_resnet50", "barlow_twins_resnet50"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())
+        for name in RECIPES
+    ],
+)
 def test_two_steps_of_a_small_backbone(name, tmp_path):
     """Views, heads, buffers and optimiser of the quick variant; resumed bit by bit."""
     with shallow_resnet():
@@ -173,14 +184,14 @@ def test_two_steps_of_a_small_backbone(name, tmp_path):
 
 
 # SimCLR's turn is in tests/train/test_devices.py. Each takes a quarter of a minute: here are
-# a moving average, a queue, banks and codes; the others are slow tests.
+# a moving average and banks; the others are slow tests.
 @pytest.mark.parametrize(
     ("name", "fsdp"),
     [
         ("byol_resnet50", 2),
-        ("moco_v2_resnet50", 2),  # the queue is split
         ("deepcluster_resnet50", 2),  # both banks are split
-        ("swav_resnet50", 1),
+        pytest.param("moco_v2_resnet50", 2, marks=pytest.mark.slow),  # so is the queue
+        pytest.param("swav_resnet50", 1, marks=pytest.mark.slow),
         pytest.param("simsiam_resnet50", 1, marks=pytest.mark.slow),
         pytest.param("vicreg_resnet50", 2, marks=pytest.mark.slow),
         pytest.param("barlow_twins_resnet50", 1, marks=pytest.mark.slow),

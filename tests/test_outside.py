@@ -84,6 +84,7 @@ def config_of(**changes):
     return config
 
 
+@pytest.mark.slow
 def test_a_run_trains_goes_on_and_is_probed(folder, monkeypatch):
     run = folder / "run"
     splits = dict(train_split="probe_train", test_split="probe_test")

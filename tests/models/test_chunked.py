@@ -160,6 +160,7 @@ def shapes_of(backbone):
     return jax.eval_shape(init, jax.random.key(0), noise(2, *WHOLE))
 
 
+@pytest.mark.slow
 def test_batch_normalisation_sees_a_chunk(monkeypatch):
     """A plain forward, with groups in each normalisation, gives the same."""
     resnet18 = narrow_resnet()
@@ -241,6 +242,7 @@ def test_devices_take_their_own_rows():
     assert set(moved) == {f"f32[32,{rows}]"}
 
 
+@pytest.mark.slow
 def test_what_the_forward_keeps():
     """Bytes between the two passes, by the options of the config."""
 

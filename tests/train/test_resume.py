@@ -127,6 +127,7 @@ def test_a_finished_run_stays_as_it_is(uninterrupted):
     assert len(read_starts(uninterrupted)) == 1
 
 
+@pytest.mark.slow
 def test_profile_is_written_and_readable(tmp_path):
     import jax
 

@@ -28,6 +28,7 @@ def test_tasks_make_the_runs(tmp_path):
         assert calls(pool, arm, "second", "ends") == 1
 
 
+@pytest.mark.slow
 def test_a_preempted_task_comes_again(tmp_path):
     pool = tmp_path / "runs"
     jobs = [job("a", seconds=4)]

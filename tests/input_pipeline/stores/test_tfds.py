@@ -15,6 +15,8 @@ from eval.detection.data import open_boxes
 from input_pipeline.stores import open_store, tfds_build
 from sp_jax.errors import UserError
 
+pytestmark = pytest.mark.slow  # TensorFlow prepares the sets
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
