@@ -173,31 +173,24 @@ def make_runs(
     label_of = {
         run.path: label for label, group in comparison.newest.items() for run in group
     }
-    rows: list[list[object]] = [
-        [
-            "run",
-            "column",
-            "seed",
-            "steps",
-            "pairs/s",
-            "device",
-            "began",
-            "code",
-            "command",
-        ]
-    ]
+    names = "run column seed steps pairs/s device began code command".split()
+    rows: list[list[object]] = [names]
     for run, _, lines, _ in folders:
-        speeds = [x["images_per_sec"] for x in lines if "images_per_sec" in x]
-        # Both images of a pair were counted.
-        speed = f"{np.median(speeds) / 2:.0f}" if speeds else ""
+        # Runs of before counted both images of a pair.
+        speeds = [
+            line.get("pairs_per_sec", line["images_per_sec"] / 2)
+            for line in lines
+            if "images_per_sec" in line
+        ]
+        speed = f"{np.median(speeds):.0f}" if speeds else ""
         steps = f"{run.step} of {run.total}" if run.total else str(run.step)
         start = (read_starts(run.folder) or [{}])[-1]
-        made = [start.get(key, "not known") for key in ("device", "date")]
+        date = start.get("date", "not known")[:16].replace("T", " ")
         code = start.get("versions", {}).get("sp_jax", "not known")
+        command = start.get("command", "not known")
         row = [run.folder.name, label_of.get(run.path, "counted already"), run.seed]
-        rows.append(
-            [*row, steps, speed, *made, code, start.get("command", "not known")]
-        )
+        made = [start.get("device", "not known"), date, code, command]
+        rows.append([*row, steps, speed, *made])
     return rows
 
 
