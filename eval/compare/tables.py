@@ -31,6 +31,7 @@ class Row(NamedTuple):
       name: of the evaluation.
       number: what is shown.
       protocol: how it was measured.
+      main: whether it is the most important number of its evaluation.
       untrained: label of the network -> seed -> value, without a step of training.
       values: label of the column -> seed -> value.
     """
@@ -38,6 +39,7 @@ class Row(NamedTuple):
     name: str
     number: Number
     protocol: str
+    main: bool
     untrained: dict[str, dict[int | None, float]]
     values: dict[str, dict[int | None, float]]
 
@@ -137,7 +139,8 @@ def compare(
     for name, group in zip(names, found.values(), strict=True):
         content = group[0][1].content
         for number in content["headline"][:headlines]:
-            row = Row(name, number, content["protocol"], {}, {})
+            main = number == content["headline"][0]
+            row = Row(name, number, content["protocol"], main, {}, {})
             for run, result in group:
                 if number.name not in result.content["result"]:
                     continue
@@ -223,15 +226,17 @@ def make_table(
 
 
 def find_differences(comparison: Comparison) -> list[Difference]:
-    """Each row's columns against each other, seed by seed.
+    """Each evaluation's columns against each other, seed by seed, in its main number.
 
-    All of them, where there are few; else those that differ in the kind of their pairs alone,
-    or each against the first.
+    Of one evaluation alone it is in all its numbers. All columns, where there are few; else
+    those that differ in the kind of their pairs alone, or each against the first.
     """
+    alone = len(comparison.protocols) == 1
     pairs = [(one.label, other.label) for one, other in pairs_of(comparison)]
     return [
         Difference(row, one, other, found, judge(found, row.number.better))
         for row in comparison.rows
+        if row.main or alone
         for one, other in pairs
         if (found := paired(row.values.get(one, {}), row.values.get(other, {}))).seeds
     ]
@@ -252,11 +257,14 @@ def pairs_of(comparison: Comparison) -> list[tuple[Column, Column]]:
 
 def make_differences(differences: Sequence[Difference]) -> list[list[Any]]:
     """Rows of text: each difference with its 95 % interval and its verdict."""
-    table: list[list[Any]] = [["evaluation", "difference", "here", "seeds", "verdict"]]
+    names = ["evaluation", "measure", "difference", "here", "seeds", "verdict"]
+    table: list[list[Any]] = [names]
     for one in differences:
         said = one.word if one.interval.seeds > 1 else f"{one.word}: no verdict"
         what, seeds = f"{one.one} − {one.other}", str(one.interval.seeds)
-        table.append([one.row.name, what, difference_text(one.interval), seeds, said])
+        measure = one.row.number.name.replace("_", " ")
+        here = difference_text(one.interval)
+        table.append([one.row.name, measure, what, here, seeds, said])
     return table
 
 

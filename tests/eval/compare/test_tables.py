@@ -101,7 +101,7 @@ def test_a_table_has_its_floor_its_chance_and_its_differences():
     (difference,) = tables.find_differences(comparison)
     assert (difference.word, difference.interval.seeds) == ("better", 3)
     text = tables.make_differences([difference])[1]
-    assert text[1:] == [
+    assert text[2:] == [
         "SP − AP",
         *("+0.097 [+0.082, +0.111]", "3", "better"),
     ]
@@ -120,4 +120,4 @@ def test_one_seed_has_no_verdict_and_none_in_common_is_said():
         [(one, [a_result("knn", 0.5)]), (two, [a_result("knn", 0.6)])]
     )
     table = tables.make_differences(tables.find_differences(comparison))
-    assert table[1][2:] == ["-0.100", "1", "one seed: no verdict"]
+    assert table[1][3:] == ["-0.100", "1", "one seed: no verdict"]
