@@ -123,12 +123,6 @@ def make_study(asked: Mapping[str, Any], found: Found, size: Size, steps: int):
             study.arms[f"{pairs}_{name.replace(' ', '_')}"] = common.arm(
                 size.config, {"augmentation": name, "pairs": pairs}, changes, **more
             )
-    changes, _ = _pairs(found, "AP")
-    changes["epochs"] = 1 / (found.shown // batch)  # a step that changes no parameter
-    changes["optimizer"] = {"learning_rate": 0.0, "warmup_epochs": 0.0}
-    study.arms.untrained = common.arm(
-        size.config, {"augmentation": "none", "pairs": "untrained"}, changes
-    )
     if asked["baseline"]:
         name = asked["baseline"].rpartition("/")[2]
         study.arms.baseline = common.arm(

@@ -23,6 +23,7 @@ from configs.studies.own import Found, Size
 from eval.study import images, own_images, plan, runner
 from eval.study.checks import check_study
 from eval.study.plan import Job
+from eval.study.untrained import add_floors
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
 from sp_jax.json_file import read_json
@@ -92,7 +93,7 @@ def plan_study(
     out.mkdir(parents=True, exist_ok=True)
     found = own_images.look(asked, out)
     # At most one for each run: those that there are share out all cores.
-    runs = (2 * len(own.AUGMENTATIONS) + 1) * len(asked["seeds"])
+    runs = 2 * len(own.AUGMENTATIONS) * len(asked["seeds"])
     devices = devices[: runs or 1]
     machine = f"{platform.node()}, {len(devices)} runs at a time"
     about = {"asked": json.loads(json.dumps(asked)), "images": found.fingerprint}
@@ -106,7 +107,7 @@ def plan_study(
         kept = {"machine": machine} | chosen._asdict() | {"size": chosen.size.name}
         write_text(path, json.dumps(about | kept, indent=1) + "\n")
     study = own.make_study(asked, found, chosen.size, chosen.steps)
-    jobs = plan.make_jobs(plan.read_study(study))
+    jobs = jobs_of(study, pool)
     todo = [job for job in jobs if runner.missing(job, pool)]
     seconds = end_of(todo, chosen.costs, chosen.steps, len(devices))
     end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
@@ -115,7 +116,7 @@ def plan_study(
         *found.sentences,
         f"Network: {chosen.size.name}, {own.IMAGE_SIZE} px, batches of "
         f"{own.batch_size(chosen.size, found)} pairs, {chosen.steps:,} steps.",
-        f"{len(jobs)} runs of {len(study.arms)} arms, {len(todo)} of them to do, "
+        f"{_count(jobs)} runs of {len(study.arms)} arms, {_count(todo)} of them to do, "
         f"{len(devices)} at a time; one takes {longest:.1f} minutes or less.",
         *remarks,
         f"It ends at about {end:%H:%M}, in {seconds / 3600:.2f} hours.",
@@ -168,7 +169,7 @@ def choose(
             break
         print(f"# Measuring a few steps of each arm: {size.name} …", flush=True)
         costs = measure(asked, found, size, pool, devices)
-        jobs = plan.make_jobs(plan.read_study(own.make_study(asked, found, size, 1)))
+        jobs = jobs_of(own.make_study(asked, found, size, 1), pool)
 
         def needs(steps: int, jobs=jobs, costs=costs) -> float:
             return end_of(jobs, costs, steps, len(devices))
@@ -180,7 +181,7 @@ def choose(
             seconds = needs(size.least) + time.monotonic() - began
             hours = np.ceil(seconds / 3600 / FILLED * 100) / 100
             raise UserError(
-                f"--study.hours={asked['hours']:g} is too short: {len(jobs)} runs of at "
+                f"--study.hours={asked['hours']:g} is too short: {_count(jobs)} runs of at "
                 f"least {size.least} steps need {hours:g} hours here."
             )
     size, costs, needs = best
@@ -213,7 +214,7 @@ def measure(
     study = own.make_study(asked | {"seeds": asked["seeds"][:1]}, found, size, steps)
     study.changes.log_every = steps // 3
     study = plan.read_study(study)
-    planned = plan.make_jobs(study)
+    planned = add_floors(study, plan.make_jobs(study), pool)
     check_study(study, planned, pool)
     # Of ready weights, whose results stay, the first evaluation is enough to tell the others'.
     jobs = [
@@ -233,6 +234,17 @@ def measure(
     return dict(_costs(jobs, pool, steps))
 
 
+def jobs_of(study: ConfigDict, pool: pathlib.Path) -> list[Job]:
+    """The runs of a study, and what measures their untrained networks."""
+    read = plan.read_study(study)
+    return add_floors(read, plan.make_jobs(read), pool)
+
+
+def _count(jobs: Sequence[Job]) -> int:
+    """How many of them are runs."""
+    return sum(not job.label for job in jobs)
+
+
 def _costs(
     jobs: Sequence[Job], pool: pathlib.Path, steps: int
 ) -> Iterator[tuple[str, Cost]]:
@@ -246,8 +258,8 @@ def _costs(
         if job.seed is None:
             # Each evaluation reads all features anew; invariances are those of more images.
             yield job.arm, Cost(4 * spent[job.commands[0].name], 0.0)
-        elif job.arm == "untrained":
-            yield job.arm, Cost(sum(spent.values()), 0.0)
+        elif job.label:
+            yield job.label, Cost(sum(spent.values()), 0.0)
         else:
             step = float(np.median(times[1:])) / 1e3  # The first line knows the start.
             yield job.arm, Cost(sum(spent.values()) - steps * step, step)
@@ -261,5 +273,5 @@ def end_of(
     for job in jobs:
         slot = int(np.argmin(free))
         start = max(free[slot], ends.get(job.after, 0.0))
-        ends[job.folder] = free[slot] = start + costs[job.arm].of(steps)
+        ends[job.folder] = free[slot] = start + costs[job.label or job.arm].of(steps)
     return max(free)

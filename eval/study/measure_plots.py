@@ -124,8 +124,9 @@ def caption_numbers(study: Study, seeds: str, floors: Values) -> str:
 
 
 def name_of(study: Study, arm: str) -> str:
-    """An arm by its factors."""
-    return ", ".join(study["arms"][arm]["factors"].values())
+    """An arm by its factors; what is no arm by its name."""
+    known = study["arms"].get(arm)
+    return arm if known is None else ", ".join(known["factors"].values())
 
 
 def draw_numbers(

@@ -95,7 +95,7 @@ class Verdict(NamedTuple):
 
 def judge(claim: Mapping[str, Any], values: Values) -> Verdict:
     """Compare the sum of a claim's terms with its bound, seed by seed."""
-    by_arm = {arm: values[claim["measure"]][arm] for arm in claim["terms"]}
+    by_arm = {arm: values[claim["measure"]].get(arm, {}) for arm in claim["terms"]}
     of_seeds = [set(one) for one in by_arm.values() if None not in one]
     seeds = sorted(set.intersection(*of_seeds)) if of_seeds else []
     ready = {arm: one[None] for arm, one in by_arm.items() if None in one}

@@ -172,7 +172,8 @@ def write(
             shown.setdefault(name, result["protocol"])
             chance = numbers.chance_of(measure, result)
             chances |= {} if chance is None else {title: chance}
-    verdicts = [numbers.judge(claim, values) for claim in study["claims"].values()]
+    known = {title: values[title] | floors[title] for title in values}
+    verdicts = [numbers.judge(claim, known) for claim in study["claims"].values()]
     judged = sum(verdict.sum.seeds > 1 for verdict in verdicts)
     filled = dict(
         title=study["title"],

@@ -19,6 +19,7 @@ from sp_jax.errors import UserError
 DETECTION = "detection"  # the type of evaluation that trains
 PLACES = ("folder", "after", "seed")  # what is filled in when a command starts
 OF_RUN = ("minutes", "hours", "images_per_sec")  # measures "run/…"
+UNTRAINED = "untrained"  # what claims may speak of beside the arms
 FIGURES = ("bars", "lines", "invariance", "detection")
 Study = Mapping[str, Any]  # what `read_study` returns
 
@@ -114,7 +115,7 @@ def _check_readings(plain: Mapping[str, Any]) -> None:
         check(f"paper.{arm}", row, measures)
     for name, claim in plain["claims"].items():
         check(f"claims.{name}", [claim["measure"]], measures)
-        check(f"claims.{name}", claim["terms"], arms)
+        check(f"claims.{name}", claim["terms"], {**arms, UNTRAINED: None})
     axes = [plain["figure"][key] for key in ("x", "series") if key in plain["figure"]]
     check("figure", axes, next(iter(arms.values()))["factors"])
     if plain["figure"].get("kind") not in FIGURES:
@@ -138,7 +139,7 @@ def choose_arms(study: Study, names: Collection[str]) -> dict[str, Any]:
         "claims": {
             name: claim
             for name, claim in study["claims"].items()
-            if set(claim["terms"]) <= kept
+            if set(claim["terms"]) <= kept | {UNTRAINED}
         },
     }
 

@@ -22,10 +22,9 @@ from eval.study.plan import (
     flags_of,
     given_in,
 )
+from eval.study.plan import UNTRAINED as NAME
 from eval.study.runner import missing
 from eval.task import images_as
-
-NAME = "untrained"
 
 
 def add_floors(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list[Job]:
