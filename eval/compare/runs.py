@@ -17,7 +17,7 @@ SP, AP = "SP", "AP"  # semantic pairs, augmentation pairs
 _FIRST = ("kind", "method", "model.name", "pairs.by", "epochs", "batch_size", "step")
 # What follows from another fact is not named beside it, unless it differs where that is equal.
 _FOLLOWS = {
-    "kind": ("data.pairing", "data.semantic_fraction"),
+    "kind": ("data.pairing", "data.semantic_fraction", "file"),
     "method": ("method_options.", "optimizer.", "augment."),
     "model.name": ("model.",),
 }
