@@ -248,6 +248,7 @@ def test_from_a_folder_to_the_page(stores, tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    text = (tmp_path / "own/study.html").read_text()
-    assert "5 of 5 runs are complete" in text
-    assert (tmp_path / "own/invariance.png").is_file()
+    (page,) = tmp_path.glob("own_*/study.html")  # its name is of what was asked
+    text = page.read_text()
+    assert "4 of 4 runs are complete" in text and "<td>untrained</td>" in text
+    assert (page.parent / "invariance.png").is_file()
