@@ -18,7 +18,7 @@ deviation in the table, mean and range in the figure. Gray is the same network w
 
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ import eval as evals
 import sp_jax
 from eval import cli, corruptions, invariance
 from eval.compare import tables
-from eval.compare.runs import read_run
+from eval.compare.runs import Run, read_run
 from eval.compare.tables import Comparison
 from eval.evaluator import Number
 from eval.pages import write_comparison
@@ -40,8 +40,7 @@ from eval.plots.figure import (
     make_panels,
     save_figure,
 )
-from eval.results import Result as Written
-from eval.results import evaluate_once, evaluate_untrained
+from eval.results import Result, evaluate_once, evaluate_untrained
 from input_pipeline.stores import ImageStore
 from sp_jax import cli as programs
 from sp_jax import xla_flags
@@ -50,11 +49,11 @@ from sp_jax.features import Extractor
 
 SHOWN = 3  # images on the sheet of the changes
 
-Result = Mapping[str, float]
-Results = Mapping[str, Sequence[Result]]  # label -> one result a seed
+Numbers = Mapping[str, float]  # of a result
+Results = Mapping[str, Sequence[Numbers]]  # label -> those of each seed
 
 
-def read_curves(result: Result, measure: str) -> dict[str, dict[str, list[float]]]:
+def read_curves(result: Numbers, measure: str) -> dict[str, dict[str, list[float]]]:
     """The values of a result over the levels, by family and kind.
 
     Args:
@@ -76,7 +75,7 @@ def read_curves(result: Result, measure: str) -> dict[str, dict[str, list[float]
     return found
 
 
-def summarize(written: Written) -> Written:
+def summarize(written: Result) -> Result:
     """A result of `eval.invariance` by its means over the levels above 0.
 
     Its numbers are each measure of each family, and of each kind where a family has several.
@@ -91,7 +90,7 @@ def summarize(written: Written) -> Written:
     return written._replace(content=content)
 
 
-def _summary(result: Result) -> dict[tuple[str, str], float]:
+def _summary(result: Numbers) -> dict[tuple[str, str], float]:
     """(measure, change) -> mean over the levels above 0."""
     rows: dict[tuple[str, str], float] = {}
     for measure in invariance.MEASURES:
@@ -111,7 +110,7 @@ def _summary(result: Result) -> dict[tuple[str, str], float]:
     return rows | kept
 
 
-def draw_figure(results: Results, untrained: Sequence[Result] = ()) -> plt.Figure:
+def draw_figure(results: Results, untrained: Sequence[Numbers] = ()) -> plt.Figure:
     """Cosine and accuracy over the levels, one column a family; several seeds as a band.
 
     The network without a step is gray.
@@ -143,6 +142,34 @@ def draw_figure(results: Results, untrained: Sequence[Result] = ()) -> plt.Figur
         axis.set_ylabel(_AXES[measure], fontsize=9)
     legend_above(figure, [*results, *["untrained"] * bool(untrained)])
     return figure
+
+
+def draw_columns(
+    comparison: Comparison, results: Iterable[tuple[Run, Result]], name: str
+) -> plt.Figure | None:
+    """Draw the results of one name by the columns of a comparison, and the floor.
+
+    Args:
+      comparison: of the runs; each is drawn at its newest step.
+      results: runs, and what was measured of each and of its network without a step.
+      name: of the results.
+
+    Returns:
+      The figure; None if a column has no such result of `eval.invariance`.
+    """
+    measured, floor = {}, []
+    for run, result in results:
+        numbers = result.content["result"]
+        if result.name == name and read_curves(numbers, "cosine"):
+            if result.untrained:
+                floor.append(numbers)
+            else:
+                measured[run.path, result.content["step"]] = numbers
+    groups = {
+        label: [measured[x.path, x.step] for x in runs if (x.path, x.step) in measured]
+        for label, runs in comparison.newest.items()
+    }
+    return draw_figure(groups, floor) if all(groups.values()) else None
 
 
 _AXES = {
@@ -211,22 +238,17 @@ def compare(
     found = []
     for run, backbone, evaluate in zip(runs, backbones, evaluators, strict=True):
         content = evaluate_once(evaluate, Extractor(backbone), run.path, name)
-        own = [Written(name, run.folder, content, False)]
+        own = [Result(name, run.folder, content, False)]
         if run.seed is not None:
             floor = evaluate_untrained(run.path, {name: evaluate})[name]
-            own.append(Written(name, run.folder, floor, True))
+            own.append(Result(name, run.folder, floor, True))
         found.append((run, own))
     short = [(run, list(map(summarize, own))) for run, own in found]
     comparison = tables.compare(
         short, headlines=len(short[0][1][0].content["headline"])
     )
-    results = {run.path: own[0].content["result"] for run, own in found}
-    groups = {
-        label: [results[run.path] for run in some]
-        for label, some in comparison.newest.items()
-    }
-    floor = [x.content["result"] for _, own in found for x in own if x.untrained]
-    save_figure(draw_figure(groups, floor), out / "invariance.png")
+    results = [(run, result) for run, own in found for result in own]
+    save_figure(draw_columns(comparison, results, name), out / "invariance.png")
     settings, task, _ = invariance.open_images(dict(options[0]))
     # Spread over the images, without the first and the last.
     places = np.linspace(0, len(task.test_rows) - 1, SHOWN + 2).astype(int)[1:-1]

@@ -110,22 +110,13 @@ def draw_invariances(
     comparison: Comparison, folders: Sequence[RunFolder], out: pathlib.Path
 ) -> list[tuple[str, pathlib.Path]]:
     """Draw each result of `eval.invariance` that all columns have: protocol and picture."""
+    results = [(one.run, result) for one in folders for result in one.results]
+    named = {result.name: result.content["protocol"] for _, result in results}
     drawn = []
-    results = {(x.run.path, y.name): y for x in folders for y in x.results}
-    for row in comparison.rows:
-        groups = {
-            label: [
-                results[run.path, row.name].content["result"]
-                for run in group
-                if (run.path, row.name) in results
-            ]
-            for label, group in comparison.newest.items()
-        }
-        found = [result for group in groups.values() for result in group or [{}]]
-        if all(invariance_figure.read_curves(result, "cosine") for result in found):
-            path = out / f"{row.name}.png"
-            save_figure(invariance_figure.draw_figure(groups), path)
-            drawn.append((row.protocol, path))
+    for name, protocol in named.items():
+        if made := invariance_figure.draw_columns(comparison, results, name):
+            save_figure(made, out / f"{name}.png")
+            drawn.append((protocol, out / f"{name}.png"))
     return drawn
 
 

@@ -34,7 +34,7 @@ from eval.compare.runs import Run, network_of, read_run
 from eval.compare.tables import Comparison
 from eval.pages import write_page
 from eval.plots.figure import save_figure
-from eval.results import Result, evaluate_once, evaluate_untrained
+from eval.results import Result, evaluate_once
 from input_pipeline.stores import ImageStore, find_splits, open_store
 from sp_jax import cli as programs
 from sp_jax import progress, xla_flags
@@ -141,28 +141,19 @@ def plan(
 
 def draw(
     checkpoints: Sequence[Checkpoint],
+    entries: Sequence[Entry],
     comparison: Comparison,
-    results: Sequence[Sequence[Result]],
+    results: Sequence[tuple[Run, Result]],
     store: ImageStore,
     out: pathlib.Path,
 ) -> list[tuple[str, list[tuple[str, pathlib.Path]]]]:
     """Pictures of a dataset's test images: title, and for each label a file."""
     shown = []
-    found = {
-        (checkpoint.run.path, result.untrained): result.content["result"]
-        for checkpoint, own in zip(checkpoints, results, strict=True)
-        for result in own
-        if invariance_figure.read_curves(result.content["result"], "cosine")
-    }
-    if found:
-        groups = {
-            label: [found[run.path, False] for run in runs]
-            for label, runs in comparison.newest.items()
-        }
-        floor = [result for (_, untrained), result in found.items() if untrained]
-        path = out / "invariance.png"
-        save_figure(invariance_figure.draw_figure(groups, floor), path)
-        shown.append(("The four invariances", [("", path)]))
+    for entry in entries:
+        made = invariance_figure.draw_columns(comparison, results, entry.name)
+        if made is not None:
+            save_figure(made, out / "invariance.png")
+            shown.append(("The four invariances", [("", out / "invariance.png")]))
     target = _TARGETS.get(store.name, ("label",))[0]
     drawn: dict[str, list[tuple[str, pathlib.Path]]] = {}
     extractors = {one.run.path: one.extractor for one in checkpoints}
@@ -234,8 +225,7 @@ def run(
         with progress.show(f"suite on {dataset}", count, "evaluations") as work:
             results = _measure(checkpoints, pairs, work)
         comparison = tables.compare(
-            [(one.run, own) for one, own in zip(checkpoints, results, strict=True)],
-            headlines=_ALL,
+            [(run, [result]) for run, result in results], headlines=_ALL
         )
         table = tables.make_table(comparison)
         folder = out / _word(dataset)
@@ -249,15 +239,15 @@ def run(
                 "comparison": comparison,
                 "differences": tables.make_differences(differences),
                 "by_chance": tables.chance_note(differences),
-                "pictures": draw(checkpoints, comparison, results, store, folder),
+                "pictures": draw(
+                    checkpoints, entries, comparison, results, store, folder
+                ),
             }
         )
         shown.append((dataset, table, comparison))
-        for one, own in zip(checkpoints, results, strict=True):
-            for result in own:
-                step = result.content["step"]
-                about = [one.run.path, one.run.seed, step, dataset, result.name]
-                numbers += [[*about, *x] for x in result.content["result"].items()]
+        for run, result in results:
+            about = [run.path, run.seed, result.content["step"], dataset, result.name]
+            numbers += [[*about, *x] for x in result.content["result"].items()]
     header = ["checkpoint", "seed", "step", "dataset", "evaluation", "measure", "value"]
     write_text(out / "suite.csv", tables.format_csv([header, *numbers]))
     about = ["checkpoint", "pairs", "method", "backbone", "steps", "seed"]
@@ -276,25 +266,26 @@ def _measure(
     checkpoints: Sequence[Checkpoint],
     evaluations: Sequence[tuple[Entry, Any]],
     work: progress.Progress,
-) -> list[list[Result]]:
-    """For each checkpoint the result of each evaluation, and of its untrained network.
+) -> list[tuple[Run, Result]]:
+    """The results of each checkpoint and evaluation, and of the untrained networks.
 
     A network without a step is measured once for its seed, whatever trained it.
     """
     known: set[str] = set()
     results = []
     for run, extractor in checkpoints:
-        results.append([])
         network = json.dumps([network_of(run), run.seed], sort_keys=True)
         first = network not in known and run.seed is not None
         known.add(network)
+        # Made once: all evaluations share its features.
+        floor = Extractor(sp_jax.load(run.path, untrained=True)) if first else None
         for entry, evaluate in evaluations:
             name = entry.name
             content = evaluate_once(evaluate, extractor, run.path, name)
-            results[-1].append(Result(name, run.folder, content, False))
-            if first:
-                floor = evaluate_untrained(run.path, {name: evaluate})[name]
-                results[-1].append(Result(name, run.folder, floor, True))
+            results.append((run, Result(name, run.folder, content, False)))
+            if floor:
+                bare = evaluate_once(evaluate, floor, run.path, name, untrained=True)
+                results.append((run, Result(name, run.folder, bare, True)))
             number = content["headline"][0].name
             text = f"{run.path}: {name}: {number} {content['result'][number]:.4f}"
             work.update()

@@ -224,7 +224,7 @@ def test_one_command(photographs, tmp_path, monkeypatch):
         invariance_figure.compare([], [], out)
 
 
-def test_the_report_shows_the_figure(tmp_path):
+def test_the_report_shows_the_figure(tmp_path, monkeypatch):
     def run(pairing, offset, **others):
         config = changed(set())
         config["data"]["pairing"] = pairing
@@ -239,6 +239,20 @@ def test_the_report_shows_the_figure(tmp_path):
     ((protocol, picture),) = draw(runs)
     assert protocol == "as robust" and picture == tmp_path / "robust.png"
     assert picture.is_file()
+    # The same evaluation of the network without a step is the floor, no curve of a run's.
+    shown = []
+    figure = invariance_figure.draw_figure
+    monkeypatch.setattr(
+        invariance_figure,
+        "draw_figure",
+        lambda groups, floor: shown.append((groups, floor)) or figure(groups, floor),
+    )
+    floor = a_result(fake_result(-0.3), "robust", "as robust")._replace(untrained=True)
+    runs[0].results.append(floor)
+    draw(runs)
+    ((groups, floors),) = shown
+    assert list(groups.values()) == [[fake_result(0.0)], [fake_result(0.1)]]
+    assert floors == [fake_result(-0.3)]
     # A run without the evaluation has no curve to show beside the others.
     runs[1] = run("augmented", 0.1, robust={"top1": 0.1})
     assert draw(runs) == []
