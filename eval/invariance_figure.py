@@ -140,7 +140,7 @@ def draw_figure(results: Results, untrained: Sequence[Numbers] = ()) -> plt.Figu
         axes[1, column].set_xlabel(title, fontsize=8)
     for axis, measure in zip(axes[:, 0], invariance.MEASURES, strict=True):
         axis.set_ylabel(_AXES[measure], fontsize=9)
-    legend_above(figure, [*results, *["untrained"] * bool(untrained)])
+    legend_above(figure, list(results), untrained=bool(untrained))
     return figure
 
 

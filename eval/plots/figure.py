@@ -83,14 +83,19 @@ def draw_band(
 UNTRAINED = "#888888"  # the colour of a network without a step
 
 
-def legend_above(figure: plt.Figure, names: Sequence[str], columns: int = 8) -> None:
+def legend_above(
+    figure: plt.Figure,
+    names: Sequence[str],
+    columns: int = 8,
+    untrained: bool = False,
+) -> None:
     """Name the colours C0, C1 and so on above all panels, where it covers nothing.
 
-    The untrained network's is gray.
+    `untrained` names the gray of a network without a step, too.
     """
-    colours = [
-        UNTRAINED if x.startswith("untrained") else f"C{i}" for i, x in enumerate(names)
-    ]
+    colours = [f"C{i}" for i in range(len(names))]
+    if untrained:
+        names, colours = [*names, "untrained"], [*colours, UNTRAINED]
     figure.legend(
         # Given apart: matplotlib leaves labels out that begin with an underscore.
         [Line2D([], [], color=colour, lw=2) for colour in colours],

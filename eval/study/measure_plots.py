@@ -166,9 +166,9 @@ def draw_numbers(
             axis.set_ylim(len(places) - 0.4, -0.6)  # the first one above
             axis.set_xlabel(f"{drawable(title)}, %", fontsize=9)
         axis.grid(axis="x" if lines else "y", visible=False)
-    untrained = ["untrained"] if any(floors[title] for title in titles) else []
+    untrained = any(floors[title] for title in titles)
     if any(kinds) or untrained:
-        legend_above(made, [*filter(None, kinds), *untrained])
+        legend_above(made, list(filter(None, kinds)), untrained=untrained)
     return made
 
 
