@@ -26,12 +26,13 @@ from eval.compare.tables import Comparison
 from eval.pages import write_page
 from eval.plots.figure import image_grid, save_figure
 from eval.plots.training import draw_metric
-from eval.results import Result, read_results, read_starts
+from eval.results import Result, read_results
 from eval.task import images_as
 from sp_jax import cli
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.files import write_text
+from sp_jax.train.starts import read_starts
 
 QUERIES = 10
 NEIGHBOURS = 5
@@ -166,14 +167,9 @@ def make_runs(
     }
     names = "run column seed steps pairs/s device began code command".split()
     rows: list[list[object]] = [names]
-    for run, _, lines, _ in folders:
-        # Runs of before counted both images of a pair.
-        speeds = [
-            line.get("pairs_per_sec", line["images_per_sec"] / 2)
-            for line in lines
-            if "images_per_sec" in line
-        ]
-        speed = f"{np.median(speeds):.0f}" if speeds else ""
+    for run, config, lines, _ in folders:
+        times = [line["step_ms"] for line in lines if "step_ms" in line]
+        speed = f"{1e3 * config['batch_size'] / np.median(times):.0f}" if times else ""
         steps = f"{run.step} of {run.total}" if run.total else str(run.step)
         start = (read_starts(run.folder) or [{}])[-1]
         date = start.get("date", "not known")[:16].replace("T", " ")
@@ -185,11 +181,11 @@ def make_runs(
     return rows
 
 
-def write_report(folders: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Path:
+def write_report(
+    folders: Sequence[RunFolder], comparison: Comparison, out: pathlib.Path
+) -> pathlib.Path:
     """Draw the pictures and write report.html and report.csv; return the page's path."""
     out.mkdir(parents=True, exist_ok=True)
-    comparison = compare(folders)
-    differences = tables.find_differences(comparison)
     write_text(out / "report.csv", tables.format_csv(tables.list_values(comparison)))
     lines = {one.run.path: one.lines for one in folders}
     newest = comparison.newest
@@ -209,16 +205,13 @@ def write_report(folders: Sequence[RunFolder], out: pathlib.Path) -> pathlib.Pat
         out / "report.html",
         "report.html",
         title=" against ".join(newest) if 1 < len(newest) < 4 else "Runs compared",
-        comparison=comparison,
-        table=tables.make_table(comparison, read_baselines(folders)),
-        differences=tables.make_differences(differences),
-        by_chance=tables.chance_note(differences),
         curves=curves,
         retrieval=out / "retrieval.png",
         caption=caption,
         invariances=draw_invariances(comparison, folders, out),
         sections=sections,
         runs=make_runs(comparison, folders),
+        **tables.page_values(comparison, read_baselines(folders)),
     )
 
 
@@ -227,8 +220,8 @@ def main(paths: list[str]) -> None:
     if not paths:
         raise UserError("Give the folders of one or more runs to compare.")
     folders = [read_folder(path) for path in paths]
-    path = write_report(folders, pathlib.Path(flags.FLAGS.out))
     comparison = compare(folders)
+    path = write_report(folders, comparison, pathlib.Path(flags.FLAGS.out))
     table = tables.make_table(comparison, read_baselines(folders))
     tables.print_comparison(table, comparison)
     print(f"\nReport with curves and pictures: {path}")

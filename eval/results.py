@@ -18,9 +18,7 @@ from sp_jax.errors import UserError
 from sp_jax.files import write_text
 from sp_jax.json_file import from_json, read_json, to_json
 from sp_jax.train.starts import now
-from sp_jax.train.starts import read_starts as read_starts
-from sp_jax.versions import describe_devices
-from sp_jax.versions import versions as versions
+from sp_jax.versions import describe_devices, versions
 
 if TYPE_CHECKING:  # Reading results needs no jax.
     from sp_jax.features import Extractor

@@ -227,24 +227,13 @@ def run(
         comparison = tables.compare(
             [(run, [result]) for run, result in results], headlines=_ALL
         )
-        table = tables.make_table(comparison)
         folder = out / _word(dataset)
         folder.mkdir(exist_ok=True)
         store = open_store(dataset, find_pair(dataset, prepared[0])[1], **prepared[0])
-        differences = tables.find_differences(comparison)
-        sections.append(
-            {
-                "name": dataset,
-                "table": table,
-                "comparison": comparison,
-                "differences": tables.make_differences(differences),
-                "by_chance": tables.chance_note(differences),
-                "pictures": draw(
-                    checkpoints, entries, comparison, results, store, folder
-                ),
-            }
-        )
-        shown.append((dataset, table, comparison))
+        drawn = draw(checkpoints, entries, comparison, results, store, folder)
+        values = tables.page_values(comparison)
+        sections.append({"name": dataset, "pictures": drawn, **values})
+        shown.append((dataset, values["table"], comparison))
         for run, result in results:
             about = [run.path, run.seed, result.content["step"], dataset, result.name]
             numbers += [[*about, *x] for x in result.content["result"].items()]

@@ -18,7 +18,6 @@ from sp_jax import siblings as siblings  # the user may have an eval.py
 
 # isort: split
 from eval.plots.first_batch import draw_first_batch
-from eval.results import versions
 from eval.training import open_training
 from input_pipeline.pairs import resident, stream
 from input_pipeline.pairs.training import TrainingPairs, keep_pairs
@@ -30,6 +29,7 @@ from sp_jax.train.feed import ResidentFeed, StreamedFeed, steps_per_call
 from sp_jax.train.loop import fit
 from sp_jax.train.step import init_state, make_step
 from sp_jax.train.workdir import claim_workdir
+from sp_jax.versions import versions
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:

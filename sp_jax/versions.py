@@ -6,7 +6,9 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
+import sys
 import tomllib
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -54,6 +56,11 @@ def _code() -> str:
         return version
     commit = said.stdout.strip().replace(",", ", ")
     return f"{version}, commit {commit}" if commit else version
+
+
+def describe_command() -> str:
+    """The command of this program, as it could be typed."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def describe_devices() -> str:

@@ -274,6 +274,19 @@ def chance_note(differences: Sequence[Difference]) -> str:
     return by_chance(judged) if judged > 1 else ""
 
 
+def page_values(
+    comparison: Comparison, baselines: Mapping[str, Mapping[str, float]] | None = None
+) -> dict[str, Any]:
+    """What the templates of `eval.pages` show of a comparison; see `make_table`."""
+    differences = find_differences(comparison)
+    return {
+        "comparison": comparison,
+        "table": make_table(comparison, baselines),
+        "differences": make_differences(differences),
+        "by_chance": chance_note(differences),
+    }
+
+
 def format_csv(table: Sequence[Sequence[Any]]) -> str:
     """The table as the text of a CSV file."""
     text = io.StringIO()

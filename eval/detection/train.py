@@ -20,7 +20,7 @@ from eval.detection.draw_boxes import draw_detections
 from eval.detection.network import Detector, Settings, load_backbone, make_detector
 from eval.evaluator import Number
 from eval.plots.figure import save_figure
-from eval.results import versions, write_result
+from eval.results import write_result
 from input_pipeline.pairs import stream
 from sp_jax import distributed, models, optim, progress, sharding, validate
 from sp_jax.augment import Augment
@@ -36,6 +36,7 @@ from sp_jax.train.feed import StreamedFeed
 from sp_jax.train.loop import fit
 from sp_jax.train.step import TrainState, init_state, make_step
 from sp_jax.train.workdir import claim_workdir
+from sp_jax.versions import versions
 
 RULES = (
     optim.Rule(r"/(bn\d|downsample_1|\w*norm\d?)/(scale|bias)$", decay=False),

@@ -3,8 +3,6 @@
 import base64
 import datetime
 import pathlib
-import shlex
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +10,8 @@ import jinja2
 
 from eval.compare import tables
 from eval.compare.tables import Comparison
-from eval.results import versions
 from sp_jax.files import write_text
+from sp_jax.versions import describe_command, versions
 
 
 def _embed(path: pathlib.Path) -> str:
@@ -43,8 +41,8 @@ def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path
       The path.
     """
     made = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
-    command = shlex.join(["python", *sys.orig_argv[1:]])
-    values = {"versions": versions(), "made": made, "command": command, **values}
+    about = {"versions": versions(), "made": made, "command": describe_command()}
+    values = about | values
     write_text(path, _TEMPLATES.get_template(template).render(values))
     return path
 
@@ -65,14 +63,10 @@ def write_comparison(
     """
     csv = tables.format_csv(tables.list_values(comparison))
     write_text(path.with_suffix(".csv"), csv)
-    differences = tables.find_differences(comparison)
     write_page(
         path.with_suffix(".html"),
         "comparison.html",
         title=title,
-        comparison=comparison,
-        table=tables.make_table(comparison),
-        differences=tables.make_differences(differences),
-        by_chance=tables.chance_note(differences),
         pictures=pictures,
+        **tables.page_values(comparison),
     )

@@ -5,11 +5,9 @@ import datetime
 import json
 import os
 import pathlib
-import shlex
-import sys
 from typing import Any
 
-from sp_jax.versions import describe_devices, versions
+from sp_jax.versions import describe_command, describe_devices, versions
 
 NAME = "starts.jsonl"
 
@@ -24,7 +22,7 @@ def note_start(workdir: pathlib.Path, step: int) -> None:
     start = {
         "date": now(),
         "step": step,
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "command": describe_command(),
         "device": describe_devices(),
         "versions": versions(),
     }

@@ -67,7 +67,7 @@ def test_report(runs, tmp_path):
         run=runs[0],
         points=50,
     )
-    page = report.write_report(read, tmp_path).read_text()
+    page = report.write_report(read, comparison, tmp_path).read_text()
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     # Curves; retrieval, views of SP and AP; map, neighbours and filters of one run.
     curves = list((tmp_path / "curves").glob("*.png"))

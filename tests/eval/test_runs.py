@@ -81,7 +81,8 @@ def test_a_damaged_detection_is_named(tmp_path, name):
 
 def test_an_earlier_page_stays_where_a_new_one_fails(run, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "draw_retrieval", lambda *args: None)
-    page = report.write_report([report.read_folder(run)], tmp_path / "out")
+    folders = [report.read_folder(run)]
+    page = report.write_report(folders, report.compare(folders), tmp_path / "out")
     before = page.read_text()
 
     def full(*args):

@@ -8,10 +8,11 @@ import pytest
 
 import eval as evals
 import sp_jax
-from eval.results import evaluate_untrained, read_results, read_starts
+from eval.results import evaluate_untrained, read_results
 from input_pipeline.pairs.training import pairs_info
 from sp_jax.errors import UserError
 from sp_jax.train.checkpoint import find_damage, read_meta
+from sp_jax.train.starts import read_starts
 from sp_jax.train.trace import Trace
 from tests.train.processes import (
     STEPS,
