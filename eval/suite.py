@@ -30,7 +30,7 @@ import eval as evals
 import sp_jax
 from eval import cli, figures, invariance_figure, report
 from eval.compare import tables
-from eval.compare.runs import Run, network_of, read_run
+from eval.compare.runs import Run, read_run
 from eval.compare.tables import Comparison
 from eval.pages import write_page
 from eval.plots.figure import save_figure
@@ -41,6 +41,7 @@ from sp_jax import progress, xla_flags
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.files import write_text
+from sp_jax.train.identity import network_facts
 from sp_jax.train.writer import read_metrics
 
 EVALUATIONS = (
@@ -263,7 +264,7 @@ def _measure(
     known: set[str] = set()
     results = []
     for run, extractor in checkpoints:
-        network = json.dumps([network_of(run), run.seed], sort_keys=True)
+        network = json.dumps([network_facts(run.facts), run.seed], sort_keys=True)
         first = network not in known and run.seed is not None
         known.add(network)
         # Made once: all evaluations share its features.

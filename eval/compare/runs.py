@@ -21,7 +21,6 @@ _FOLLOWS = {
     "method": ("method_options.", "optimizer.", "augment."),
     "model.name": ("model.",),
 }
-_NETWORK = ("model.", "image_size", "augment.mean", "augment.std")
 
 
 class Run(NamedTuple):
@@ -103,7 +102,6 @@ def read_run(path: str | os.PathLike) -> Run:
     )
     if not meta and not (folder / "config.json").is_file():
         raise UserError(explain_no_run(path))
-    # What may change in a run that goes on is told by the folder, the rest by both alike.
     config = meta["config"] if meta else read_config(folder)
     lines = [] if steps else writer.read_metrics(folder)
     step = steps[-1] if steps else lines[-1]["step"] if lines else 0
@@ -202,11 +200,6 @@ def _column(label: str, group: Sequence[Run]) -> Column:
         text = "; ".join(version or "not known" for version in versions)
         notes.append(f"Trained by different versions of the code: {text}.")
     return Column(label, tuple(by_seed.values()), tuple(notes))
-
-
-def network_of(run: Run) -> dict[str, Any]:
-    """The facts of a run that its network without a step has, too."""
-    return {k: v for k, v in run.facts.items() if k.startswith(_NETWORK)}
 
 
 def find_differences(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -19,6 +19,7 @@ from eval.compare.statistics import (
 )
 from eval.evaluator import Number
 from eval.results import Result
+from sp_jax.train.identity import network_facts
 
 # Columns up to this number are all compared with each other.
 ALL_PAIRS = 3
@@ -114,25 +115,21 @@ def compare(
       results: runs, and what was measured of each and of its network without a step.
       headlines: how many of an evaluation's numbers are shown, the most important ones first.
     """
-    # (question, number) -> what it is, and the values by the run's place.
     found: dict[str, list[tuple[Run, Result]]] = {}
-    measured: dict[tuple[str, int], Run] = {}
-    untrained: dict[str, Run] = {}
+    measured: dict[tuple[pathlib.Path, int], Run] = {}
+    untrained: dict[pathlib.Path, Run] = {}
     for run, own in results:
         for result in own:
-            # Of an untrained network only that counts which a network has.
             now = run if result.untrained else run.at(result.content["step"])
             if result.untrained:
-                untrained.setdefault(str(run.path), run)
+                untrained.setdefault(run.path, run)
             else:
-                measured.setdefault((str(run.path), now.step), now)
+                measured.setdefault((run.path, now.step), now)
             found.setdefault(_question(result), []).append((now, result))
     columns = compared.make_columns(list(measured.values()))
     networks = _name_networks(list(untrained.values()))
     label_of = {
-        (str(run.path), run.step): column.label
-        for column in columns
-        for run in column.runs
+        (run.path, run.step): column.label for column in columns for run in column.runs
     }
     names = _name_rows([group[0][1] for group in found.values()])
     rows = []
@@ -146,9 +143,9 @@ def compare(
                     continue
                 value = result.content["result"][number.name]
                 if result.untrained:
-                    cells, label = row.untrained, networks[str(run.path)]
+                    cells, label = row.untrained, networks[run.path]
                 else:
-                    cells, label = row.values, label_of.get((str(run.path), run.step))
+                    cells, label = row.values, label_of.get((run.path, run.step))
                 if label is not None:  # None: a seed that is there twice
                     cells.setdefault(label, {}).setdefault(run.seed, value)
             rows.append(row)
@@ -164,9 +161,9 @@ def _question(result: Result) -> str:
     return json.dumps([*keys, [x.name for x in content["headline"]]], sort_keys=True)
 
 
-def _name_networks(runs: Sequence[Run]) -> dict[str, str]:
+def _name_networks(runs: Sequence[Run]) -> dict[pathlib.Path, str]:
     """The path of each run, and the label of its network without a step."""
-    facts = {str(run.path): compared.network_of(run) for run in runs}
+    facts = {run.path: network_facts(run.facts) for run in runs}
     texts = {path: json.dumps(one, sort_keys=True) for path, one in facts.items()}
     groups = {text: facts[path] for path, text in texts.items()}
     named = dict(zip(groups, compared.name_groups(list(groups.values())), strict=True))

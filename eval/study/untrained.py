@@ -25,6 +25,8 @@ from eval.study.plan import (
 from eval.study.plan import UNTRAINED as NAME
 from eval.study.runner import missing
 from eval.task import images_as
+from sp_jax.config import flatten
+from sp_jax.train.identity import network_facts
 
 
 def add_floors(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list[Job]:
@@ -40,10 +42,8 @@ def add_floors(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list[Jo
     for name, arm in study["arms"].items():
         if arm["config"]:
             configs[name] = config = config_of(study, arm)
-            data = config.data
-            sizes = config.image_size, data.image_size, data.resize
-            network = json.dumps([config.model.to_dict(), config.dtype, sizes])
-            networks.setdefault(network, name)
+            facts = network_facts(flatten(config.to_dict()))
+            networks.setdefault(json.dumps(facts, sort_keys=True), name)
     floors = []
     for job in jobs:
         if job.arm in networks.values():

@@ -45,3 +45,13 @@ def run_facts(config: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, 
     facts = {n: x for n, x in facts.items() if n != "seed" and not is_free(n)}
     recipe = json.dumps(pairs["recipe"], sort_keys=True)
     return facts | {"images": pairs["store"], "pairs": recipe}
+
+
+# What the features of a network without a step depend on, beside its seed.
+_NETWORK = ("model.", "dtype", "image_size", "data.image_size", "data.resize")
+_NETWORK += ("augment.mean", "augment.std")
+
+
+def network_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the facts of a run, or a flattened config, those that it had before its first step."""
+    return {name: fact for name, fact in facts.items() if name.startswith(_NETWORK)}
