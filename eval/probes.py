@@ -152,7 +152,7 @@ def fit_probes(
     shape = len(learning_rates), features.shape[1], num_classes
     with jax.transfer_guard("allow"):
         weights = jnp.zeros(shape), jnp.zeros((shape[0], shape[2]))
-        state = weights, jax.tree.map(jnp.zeros_like, weights)
+        state = weights, jax.vmap(_optimizer(0.0, 1).init)(weights)
         data = (
             jax.device_put(standardize(features, mean, scale)),
             jax.device_put(np.asarray(labels, np.int32)),
@@ -165,9 +165,8 @@ def fit_probes(
             state = _fit_epoch(
                 state, np.int32(epoch), *data, epochs=epochs, batch_size=size
             )
-            jax.block_until_ready(
-                state
-            )  # Else all are dispatched, and nothing is done.
+            # Else all are dispatched, and nothing is done.
+            jax.block_until_ready(state)
     return Probes(mean, scale, *state[0])
 
 
@@ -208,38 +207,35 @@ def _fit_epoch(
 ) -> Any:
     """An epoch of all probes, by its number of `epochs`; x [n, D] is standardised.
 
-    The state is (kernels [G, D, C], biases [G, C]), and the momenta alike.
+    The state is (kernels [G, D, C], biases [G, C]), and that of the optimiser.
     """
     steps = len(x) // batch_size
-    schedule = optax.cosine_decay_schedule(1.0, steps * epochs)
-    momentum = optax.trace(0.9, nesterov=True)
     # One order for all probes: a batch is gathered once, and the vmapped products become one
     # large matrix product.
     order = jax.random.permutation(jax.random.fold_in(key, number), len(x))
     batches = order[: steps * batch_size].reshape(steps, batch_size)
 
-    def fit(
-        weights: Any, trace: Any, learning_rate: jax.Array, weight_decay: jax.Array
-    ) -> Any:
-        def step(carry: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-            weights, trace = carry
-            rows, count = batch
+    def fit(state: Any, learning_rate: jax.Array, weight_decay: jax.Array) -> Any:
+        optimizer = _optimizer(learning_rate, steps * epochs)
+
+        def step(carry: Any, rows: jax.Array) -> tuple[Any, None]:
+            weights, state = carry
             target = jax.nn.one_hot(labels[rows], weights[1].shape[-1])
             gradient = jax.grad(loss_fn)(weights, x[rows], target, weight_decay)
-            updates, trace = momentum.update(gradient, trace)
-            rate = learning_rate * schedule(count)
-            return (
-                jax.tree.map(lambda w, u: w - rate * u, weights, updates),
-                trace,
-            ), None
+            updates, state = optimizer.update(gradient, state, weights)
+            return (optax.apply_updates(weights, updates), state), None
 
-        counts = number * steps + jnp.arange(steps)
-        (weights, trace), _ = jax.lax.scan(
-            step, (weights, optax.TraceState(trace)), (batches, counts)
-        )
-        return weights, trace.trace
+        return jax.lax.scan(step, state, batches)[0]
 
-    return jax.vmap(fit)(*state, learning_rates, weight_decays)
+    return jax.vmap(fit)(state, learning_rates, weight_decays)
+
+
+def _optimizer(learning_rate: Any, steps: int) -> optax.GradientTransformation:
+    """Nesterov momentum under half a cosine, by the number of all steps."""
+    schedule = optax.cosine_decay_schedule(1.0, steps)
+    return optax.sgd(
+        lambda step: learning_rate * schedule(step), momentum=0.9, nesterov=True
+    )
 
 
 @jax.jit
