@@ -53,6 +53,9 @@ def get_config() -> ml_collections.ConfigDict:
     # are as many steps; mixed.
     data.pairing = "semantic"
     data.semantic_fraction = 0.5  # of the pairs, if mixed
+    # (epoch, fraction), ...: from that epoch on that fraction, if mixed; the first is epoch 0.
+    # ((0, 0.0), (3, 1.0)) is augmentation pairs for three epochs, then semantic pairs.
+    data.semantic_schedule = ()
     data.pairs = ""  # CSV of a pair table; "" makes one from the labels
     data.rounds = 1  # pairs an image in the table that is made
     # Where the pixels wait: device | stream (from the host) | auto (measures what fits).
@@ -62,21 +65,13 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Changes to every view of the method. 0 switches an operation off; the paper's
     # "crop only" is jitter, grayscale, blur and solarize at 0.
-    config.augment = augment = ml_collections.ConfigDict()
-    augment.crop_scale = placeholder(tuple)
-    augment.crop_ratio = placeholder(tuple)
-    augment.interpolation = placeholder(str)
-    for name in (
-        *("flip", "jitter", "brightness", "contrast", "saturation", "hue"),
-        *("grayscale", "blur", "solarize", "solarize_threshold"),
-    ):
-        augment[name] = placeholder(float)
-    augment.blur_sigma = placeholder(tuple)
-    augment.blur_kernel = placeholder(int)
+    config.augment = augment = _changes_of_a_view()
+    # And after these to the second view alone: colours on one view only, say.
+    config.augment_second = _changes_of_a_view()
     # Multi-crop (SwAV, DeepCluster, DINO): small views of both images of a pair.
     augment.local_crops = placeholder(int)
     augment.local_crop_scale = placeholder(tuple)
-    augment.mean = placeholder(tuple)
+    augment.mean = placeholder(tuple)  # one for all views
     augment.std = placeholder(tuple)
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
@@ -108,6 +103,21 @@ def get_config() -> ml_collections.ConfigDict:
     config.profile.first_step = 20
     config.profile.steps = 0  # length of the trace; 0 for none
     return config
+
+
+def _changes_of_a_view() -> ml_collections.ConfigDict:
+    view = ml_collections.ConfigDict()
+    view.crop_scale = placeholder(tuple)
+    view.crop_ratio = placeholder(tuple)
+    view.interpolation = placeholder(str)
+    for name in (
+        *("flip", "jitter", "brightness", "contrast", "saturation", "hue"),
+        *("grayscale", "blur", "solarize", "solarize_threshold"),
+    ):
+        view[name] = placeholder(float)
+    view.blur_sigma = placeholder(tuple)
+    view.blur_kernel = placeholder(int)
+    return view
 
 
 def is_quick(variant: str) -> bool:

@@ -78,6 +78,7 @@ def _section(section: str, domains: Mapping[Domain, str]) -> dict[str, Domain]:
 # Of a pre-training: `sp_jax/config.py`.
 TRAINING = LOOP | _OF_A_METHOD
 TRAINING |= _section("method_options", _METHODS) | _section("augment", _AUGMENT)
+TRAINING |= _section("augment_second", _AUGMENT)
 TRAINING |= {
     "image_size": PIXELS,
     # All methods compare the pairs of a batch, or normalise over them.

@@ -5,6 +5,7 @@ A value that is None in the config is the method's own default.
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -88,7 +89,8 @@ def view_configs(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
     """The method's views with the changes of `config.augment`.
 
     A change reaches every view, but `crop_scale` only those of the full size,
-    `local_crop_scale` only the smaller ones, and a jigsaw none that is about crops.
+    `local_crop_scale` only the smaller ones, and a jigsaw none that is about crops. Those of
+    `config.augment_second` reach the second view alone.
 
     Raises:
         ValueError: a value is wrong, or the method has no local crops.
@@ -106,19 +108,22 @@ def view_configs(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
         )
     local_scale = changes.pop("local_crop_scale", None)
 
-    def change(view):
+    # Configs of before have no changes of the second view.
+    second = changes | _given(config.get("augment_second", {}))
+
+    def change(place, view):
+        own = dict(second if place == 1 else changes)
         if isinstance(view, Jigsaw):
             # Its crop is the puzzle's, not a view's.
-            own = {k: v for k, v in changes.items() if not k.startswith("crop")}
+            own = {k: v for k, v in own.items() if not k.startswith("crop")}
             return dataclasses.replace(view, view=dataclasses.replace(view.view, **own))
-        own = dict(changes)
         if view.size < size:
             own.pop("crop_scale", None)
             if local_scale is not None:
                 own["crop_scale"] = local_scale
         return dataclasses.replace(view, **own)
 
-    return tuple(change(view) for view in module.views(size, **arguments))
+    return tuple(itertools.starmap(change, enumerate(module.views(size, **arguments))))
 
 
 def make_optimizer(

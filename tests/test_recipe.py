@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sp_jax import methods, optim
-from sp_jax.recipe import make_optimizer
+from sp_jax.recipe import make_optimizer, view_configs
 from tests.methods.recipe_steps import recipe_variables, shapes_of
 from tests.test_configs import RECIPES
 
@@ -215,3 +215,20 @@ def test_the_predictor_of_simsiam_learns_at_the_first_rate():
     rates = {"backbone": 0.05 * half_cosine(5 / 6), "predictor": 0.05}
     for name, want in rates.items():
         np.testing.assert_allclose(updates[name]["kernel"], -want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["simclr", "dino", "pirl"])
+def test_changes_of_the_second_view_reach_no_other(method):
+    config = load(f"{method}_resnet50").to_dict()
+    config["augment"]["blur"] = 0.1
+    before = view_configs(config)
+    config["augment_second"].update(jitter=0.0, grayscale=0.0, crop_scale=(0.4, 1.0))
+    after = view_configs(config)
+    assert after[0] == before[0] and after[2:] == before[2:]
+    own, was = (getattr(views[1], "view", views[1]) for views in (after, before))
+    assert (own.jitter, own.grayscale, own.blur) == (0.0, 0.0, 0.1)
+    # The crop of a jigsaw is the puzzle's.
+    scale = was.crop_scale if method == "pirl" else (0.4, 1.0)
+    assert own.crop_scale == scale
+    del config["augment_second"]  # as an older version wrote it
+    assert view_configs(config) == before

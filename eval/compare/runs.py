@@ -18,7 +18,7 @@ _FIRST = ("kind", "method", "model.name", "pairs.by", "epochs", "batch_size", "s
 # What follows from another fact is not named beside it, unless it differs where that is equal.
 _FOLLOWS = {
     "kind": ("data.pairing", "data.semantic_fraction", "file"),
-    "method": ("method_options.", "optimizer.", "augment."),
+    "method": ("method_options.", "optimizer.", "augment.", "augment_second."),
     "model.name": ("model.",),
 }
 
@@ -166,6 +166,8 @@ def _kind(facts: Mapping[str, Any], same: float | None) -> str:
     if pairing == "augmented" or same == 1:
         return AP
     share = 1.0 - (same or 0.0)
+    if facts["data.semantic_schedule"]:
+        return "SP and AP by schedule"
     if pairing == "mixed":
         share *= facts["data.semantic_fraction"]
     return SP if share == 1 else f"{100 * share:.3g} % SP"

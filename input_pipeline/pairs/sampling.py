@@ -7,6 +7,8 @@ which draws the same batches on an accelerator.
 
 import dataclasses
 import functools
+import itertools
+import math
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +40,7 @@ class Sampler:
     # again, V = 2.
     pairing: str = "semantic"
     semantic_fraction: float = 0.5  # probability that "mixed" keeps a pair semantic
+    schedule: tuple[tuple[float, float], ...] = ()  # (epoch, fraction) from there on
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -55,6 +58,12 @@ class Sampler:
         if not 0.0 <= self.semantic_fraction <= 1.0:
             raise UserError(
                 f"semantic_fraction must be between 0 and 1, not {self.semantic_fraction}."
+            )
+        _check_schedule(self.schedule)
+        if self.schedule and self.pairing != "mixed":
+            raise UserError(
+                f"semantic_schedule is for mixed pairs, and pairing is {self.pairing!r}: use "
+                "pairing=mixed, or no schedule."
             )
         check_seed(self.seed)
 
@@ -102,16 +111,41 @@ class Sampler:
         else:
             if self.pairing == "mixed":
                 bits = random_bits(self.seed, _CHOICE, step, self.batch_size, xp)
-                most = round(self.semantic_fraction * 2**_CHOICE_BITS)
-                keep = (bits >> (32 - _CHOICE_BITS)) < most
+                keep = (bits >> (32 - _CHOICE_BITS)) < self._most(step, xp)
                 second = xp.where(keep, second, first)
             index = xp.stack([first, second], axis=1)
         return {"index": index, "label": columns["label"][pairs]}
+
+    def _most(self, step: Any, xp: ModuleType) -> Any:
+        """What the bits of a pair that stays semantic are below of, in a step."""
+        points = self.schedule or ((0, self.semantic_fraction),)
+        begins = [round(epoch * self.steps_per_epoch) for epoch, _ in points]
+        most = [round(fraction * 2**_CHOICE_BITS) for _, fraction in points]
+        # Whole numbers alone, so that a host and a device choose alike.
+        return xp.asarray(most)[(xp.asarray(begins) <= step).sum() - 1]
 
     # Two epochs: prefetching runs ahead over the border. A worker keeps its own.
     @functools.lru_cache(maxsize=2)  # noqa: B019 one sampler a run
     def _order_on_host(self, epoch: int) -> np.ndarray:
         return self.order(epoch, np)
+
+
+def _check_schedule(schedule: Any) -> None:
+    """Raise UserError unless it is (epoch, fraction), … from epoch 0 on."""
+    try:
+        points = [(float(epoch), float(fraction)) for epoch, fraction in schedule]
+    except (TypeError, ValueError):
+        points = [(1.0, 0.0)]
+    epochs = [epoch for epoch, _ in points]
+    sound = all(0 <= fraction <= 1 for _, fraction in points)
+    rising = all(a < b for a, b in itertools.pairwise(epochs)) and all(
+        map(math.isfinite, epochs)
+    )
+    if points and not (sound and rising and epochs[0] == 0):
+        raise UserError(
+            f"semantic_schedule is {schedule!r}: give (epoch, fraction) pairs whose epochs "
+            "rise from 0 and whose fractions are between 0 and 1, as ((0, 0.0), (3, 1.0))."
+        )
 
 
 def check_seed(seed: int) -> None:

@@ -43,7 +43,7 @@ def open_pairs(config: Any) -> TrainingPairs:
     else:
         table = pairing.semantic_pairs(images, rounds=data.rounds, seed=config.seed)
     shown, renumbered = pairing.only_shown(images, table, data.pairing)
-    kind = data.pairing, data.semantic_fraction
+    kind = data.pairing, data.semantic_fraction, data.semantic_schedule
     sampler = Sampler(renumbered, config.batch_size, config.seed, *kind)
     return TrainingPairs(images, table, shown, sampler)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from sp_jax.config import flatten
+from sp_jax.config import flatten, get_config
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
 from sp_jax.json_file import read_json
@@ -95,11 +95,14 @@ def check_same_run(
 ) -> None:
     """Raise UserError if a run's config has changed beyond what is `FREE_TO_CHANGE`."""
     before, after = flatten(before), flatten(after)
+    # A key that an older version did not have was what it is by default.
+    defaults = flatten(json.loads(json.dumps(get_config().to_dict())))
     for name in sorted(before | after):
-        if is_free(name) or before.get(name) == after.get(name):
+        was = before.get(name, defaults.get(name) if name in after else None)
+        if is_free(name) or was == after.get(name):
             continue
         raise UserError(
-            f"{workdir} holds a run with config.{name} = {before.get(name)!r}, but "
+            f"{workdir} holds a run with config.{name} = {was!r}, but "
             f"now it is {after.get(name)!r}: use another --workdir, or the config "
             "of that run."
         )

@@ -102,6 +102,26 @@ def test_sigkill_changes_nothing(uninterrupted, tmp_path, kill_after):
 
 
 @pytest.mark.slow
+def test_sigkill_changes_nothing_of_a_schedule(tmp_path):
+    """Which pairs are semantic changes at step 11; colours change on one view only."""
+    flags = (
+        "--config.data.pairing=mixed",
+        "--config.data.semantic_schedule=((0, 0.0), (0.05, 1.0))",
+        "--config.augment_second.jitter=0.0",
+        "--config.augment_second.grayscale=0.0",
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(whole, *flags)
+    process = start(killed, *flags)
+    wait_for_step(killed, 8)
+    process.kill()
+    process.communicate()
+    finish(killed, *flags)
+    assert record(killed) == record(whole)
+    assert final_bytes(killed) == final_bytes(whole)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number, code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["TERM", "INT"]
 )

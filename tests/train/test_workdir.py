@@ -54,6 +54,14 @@ def test_where_the_images_lie_may_change(tmp_path):
     )
 
 
+def test_a_key_that_an_older_version_lacked_was_its_default(tmp_path):
+    claim(tmp_path)
+    claim(tmp_path, data=CONFIG["data"] | {"semantic_schedule": ()})
+    schedule = ((0, 0.5),)
+    with pytest.raises(UserError, match="semantic_schedule"):
+        claim(tmp_path, data=CONFIG["data"] | {"semantic_schedule": schedule})
+
+
 def test_a_lost_config_is_known_by_the_checkpoint(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep_last=2, keep_every=0)
     checkpoints.save(3, {"w": jnp.zeros(2)}, {"config": CONFIG, "window": []})

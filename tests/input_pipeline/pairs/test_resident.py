@@ -18,10 +18,15 @@ def store(make_store):
     return make_store(np.repeat(np.arange(10), 7))
 
 
-@pytest.mark.parametrize("pairing", PAIRINGS)
+SCHEDULE = (0, 0.9), (0.75, 0.1), (2, 0.5)  # from steps 0, 3 and 8 on
+
+
+@pytest.mark.parametrize("pairing", [*PAIRINGS, "scheduled"])
 def test_bit_identical_to_the_stream(store, pairing):
     """From any step on, in calls shorter and longer than an epoch (4 steps)."""
-    sampler = Sampler(semantic_pairs(store, rounds=2, seed=0), 32, 5, pairing, 0.4)
+    table = semantic_pairs(store, rounds=2, seed=0)
+    kind = (pairing, 0.4) if pairing in PAIRINGS else ("mixed", 0.4, SCHEDULE)
+    sampler = Sampler(table, 32, 5, *kind)
     stream = make_dataset(store, sampler)
     mesh = Mesh(np.array(jax.devices()), ("data",))
     pixels = resident.DevicePixels(store, sampler, NamedSharding(mesh, PartitionSpec()))

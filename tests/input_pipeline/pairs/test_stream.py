@@ -146,6 +146,17 @@ def test_mixed_choices(table):
     assert less < more
 
 
+def test_a_schedule_is_the_fraction_of_each_step(table):
+    """Nothing but the step counts, so a run that goes on sees what it would have seen."""
+    schedule = (0, 0.2), (0.5, 0.8), (3, 0.0)
+    scheduled = Sampler(table, 35, 5, "mixed", 0.5, schedule)  # 4 steps an epoch
+    for step in (0, 1, 2, 11, 12, 40):
+        fraction = 0.2 if step < 2 else 0.8 if step < 12 else 0.0
+        constant = Sampler(table, 35, 5, "mixed", fraction)
+        wanted = constant.batch(step)["index"]
+        assert np.array_equal(scheduled.batch(step)["index"], wanted)
+
+
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_processes_share_the_global_batch(store, table, pairing):
     options = {"batch_size": 24, "seed": 5, "pairing": pairing}
@@ -226,6 +237,11 @@ def test_errors(store, table, make_store):
         ({"batch_size": 0}, "at least 1"),
         ({"pairing": "all"}, "semantic, augmented, both, mixed"),
         ({"pairing": "mixed", "semantic_fraction": 1.5}, "between 0 and 1"),
+        ({"pairing": "mixed", "schedule": ((1, 0.5),)}, "rise from 0"),
+        ({"pairing": "mixed", "schedule": ((0, 0.5), (0, 1.0))}, "rise from 0"),
+        ({"pairing": "mixed", "schedule": ((0, 1.5),)}, "between 0 and 1"),
+        ({"pairing": "mixed", "schedule": (0, 1)}, r"give \(epoch, fraction\) pairs"),
+        ({"schedule": ((0, 0.5),)}, "for mixed pairs, and pairing is 'semantic'"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"process_count": 3}, "cannot be shared by 3"),
