@@ -7,8 +7,9 @@ as "test/00007". https://cs.stanford.edu/~acoates/stl10/
 
 import contextlib
 import functools
+import pathlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,10 @@ def scan(path: str) -> Source:
     read = functools.cache(lambda: _meta(archive))
 
     def open_reader() -> Reader:
-        return _InOrder(lambda: _images(archive, read()["splits"]))
+        splits = read()["splits"]
+        if archive.path.is_dir():
+            return _in_any_order(archive.path, splits)
+        return _InOrder(lambda: _images(archive, splits))
 
     return Source(
         name=f"stl10-{archive.path.resolve().name}",
@@ -81,8 +85,21 @@ def _meta(archive: Archive) -> dict[str, Any]:
     }
 
 
+def _in_any_order(folder: pathlib.Path, splits: Collection[str]) -> Reader:
+    """Rows of the unpacked files."""
+    known = [folder / name for split, name in _FILES.items() if split in splits]
+    maps = [np.memmap(path, np.uint8, "r").reshape(-1, 3, 96, 96) for path in known]
+    starts = np.cumsum([0, *map(len, maps)])
+
+    def read(row: int) -> np.ndarray:
+        part = int(np.searchsorted(starts, row, "right")) - 1
+        return maps[part][row - starts[part]].transpose(2, 1, 0)  # By columns.
+
+    return read
+
+
 def _images(archive: Archive, splits: dict[str, list[int]]) -> Iterator[np.ndarray]:
-    """All images, uint8 [96, 96, 3], in the order of the rows."""
+    """All images of a .tar.gz, uint8 [96, 96, 3], in the order of the rows."""
     with archive.told():
         for split, wanted in _FILES.items():
             with contextlib.closing(archive.files()) as files:
@@ -90,7 +107,7 @@ def _images(archive: Archive, splits: dict[str, list[int]]) -> Iterator[np.ndarr
                     file = next(file for name, _, file in files if name == wanted)
                 for _ in splits.get(split, ()):
                     pixels = np.frombuffer(file.read(_BYTES), np.uint8)
-                    yield pixels.reshape(3, 96, 96).transpose(2, 1, 0)  # By columns.
+                    yield pixels.reshape(3, 96, 96).transpose(2, 1, 0)
 
 
 class _InOrder:
