@@ -44,10 +44,9 @@ class TaskOptions(StoreOptions):
     """What an evaluator that fits on labelled images lets one set besides.
 
     Attributes:
-      train_split: images to fit on; train, where the store has such a split.
-      test_split: images to report on; test, where the store has such a split.
-      holdout: share of each class to report on, of a store without a split for that; who it
-        is depends on the images' names alone.
+      train_split: images to fit on; the default is train.
+      test_split: images to report on; the default is test.
+      holdout: share of each class to report on, chosen by the images' names; 0 for none.
       target: "label" or an attribute of the store.
     """
 
