@@ -7,8 +7,8 @@
 Semantic pairs; the matched augmentation pairs are --config.data.pairing=augmented, curated or
 mined ones --config.data.pairs=FILE. Evaluate it on another set, as the paper does:
 
-    python -m eval.linear_probe --checkpoint=runs/… --dataset=tfds:cifar10 \
-        --train_split=train --test_split=test
+    python -m eval.linear_probe --checkpoint=runs/… \
+        --dataset=cifar10:cifar-10-python.tar.gz
 """
 
 from configs import common, simclr_resnet50

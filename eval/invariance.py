@@ -135,7 +135,7 @@ def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
     count = len(task.test_rows)
     if count < 2:
         raise UserError(
-            f"{settings.dataset} {settings.test_split} has one image with a "
+            f"{settings.dataset} {task.test.split} has one image with a "
             f"{settings.target}: corruptions are judged beside other images."
         )
     corruptions.check_images(task.test)

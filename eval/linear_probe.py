@@ -94,7 +94,7 @@ def create(**options: Any) -> Evaluator:
     task = open_task(settings)
     if settings.protocol != "paper" and len(np.unique(task.groups)) < 2:
         raise UserError(
-            f"{settings.dataset} {settings.train_split} has a single group of images, "
+            f"{settings.dataset} {task.train.split} has a single group of images, "
             "so none can be held out to choose by: use a larger training split."
         )
     run = _PROTOCOLS[settings.protocol]

@@ -33,6 +33,7 @@ OLD_HEADLINES = (
     Number("cka", "neither"),
     Number("ap", percent=True),
 )
+_SETS = ("cifar10", "cifar100", "stl10")  # Stores whose kind says which set they are.
 _DICTS = ("options", "images", "versions")
 _TEXTS = ("evaluator", "weights", "device", "date")
 
@@ -114,12 +115,16 @@ def default_name(name: str, options: Mapping[str, Any]) -> str:
     Example:
       >>> default_name("knn", {"dataset": "folder:/data/cifar10", "target": "label"})
       'knn_cifar10_label'
+      >>> default_name("knn", {"dataset": "stl10:stl10_binary.tar.gz"})
+      'knn_stl10'
       >>> default_name("retrieval", {"dataset": "emoji"})
       'retrieval_emoji'
     """
     dataset = options["dataset"]
     kind, _, path = dataset.partition(":")
-    if kind != "tfds" and path:
+    if kind in _SETS:
+        dataset = kind
+    elif kind != "tfds" and path:
         dataset = pathlib.Path(path).absolute().name
     parts = (name, dataset, options.get("target") or "")
     return "_".join(re.sub(r"\W+", "_", part).strip("_") for part in parts if part)

@@ -1,14 +1,15 @@
 """Labelled images on which features are judged, and the options that choose them."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from eval.evaluator import Number
-from eval.options import Count, Fraction
+from eval.options import Count, Fraction, shown
 from input_pipeline.stores import ImageStore, open_store
 from input_pipeline.stores import images_as as images_as
+from sp_jax import domains
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
@@ -43,14 +44,39 @@ class TaskOptions(StoreOptions):
     """What an evaluator that fits on labelled images lets one set besides.
 
     Attributes:
-      train_split: images to fit on.
-      test_split: images to report on.
+      train_split: images to fit on; the default is train.
+      test_split: images to report on; the default is test.
+      holdout: share of each class to report on, chosen by the images' names; 0 for none.
       target: "label" or an attribute of the store.
     """
 
-    train_split: str
-    test_split: str
+    train_split: str | None = None
+    test_split: str | None = None
+    holdout: Annotated[float, domains.BELOW_ONE] = 0.0
     target: str = "label"
+
+    def splits(self) -> tuple[str, str]:
+        """The splits to fit on and to report on.
+
+        Raises:
+          UserError: they are not told, and the store has none, or `holdout` excludes them.
+        """
+        if self.holdout:
+            if self.test_split is not None:
+                raise UserError(
+                    f"holdout={self.holdout:g} chooses the test images: leave test_split out."
+                )
+            share = shown(self.holdout)
+            whole = self.train_split or "all"
+            return f"{whole}:rest={share}", f"{whole}:holdout={share}"
+        told = None not in (self.train_split, self.test_split)
+        if not told and not (whole := self.open("all")).splits:
+            _labelled(whole, self.target)
+            raise UserError(
+                f"{self.dataset} has no splits: keep a tenth of each class as the test with "
+                "holdout=0.1 (--holdout=0.1)."
+            )
+        return self.train_split or "train", self.test_split or "test"
 
 
 class Task(NamedTuple):
@@ -107,7 +133,7 @@ def open_task(settings: TaskOptions) -> Task:
         nothing to learn (no labelled image, one class, no class in both splits).
     """
     dataset, target = settings.dataset, settings.target
-    train_split, test_split = settings.train_split, settings.test_split
+    train_split, test_split = settings.splits()
     train, test = settings.open(train_split), settings.open(test_split)
     if shared := set(train.ids) & set(test.ids):
         raise UserError(

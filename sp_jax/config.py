@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     # and `remat`, compute what is inside of a block twice instead of keeping it (False).
 
     config.data = data = ml_collections.ConfigDict()
-    # emoji | folder:DIR | tiny_imagenet:DIR | tfds:NAME | array_record:DIR
+    # emoji | folder:DIR | images:DIR | tiny_imagenet:DIR | cifar10:PATH | tfds:NAME | …
     data.store = "emoji"
     data.split = "all"
     data.image_size = 64  # side of the stored images

@@ -18,6 +18,7 @@ from configs import quickstart
 from sp_jax import weights
 from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
+from tests.input_pipeline.stores.test_archives import cifar_files, write
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -83,10 +84,8 @@ def test_commands_on_photographs(tmp_path):
         for i in range(80):
             name = f"train/n0{i % 2 + 1}/images/{i}.JPEG"
             archive.writestr(f"tiny-imagenet-200/{name}", jpeg())
-    for i in range(40):
-        path = tmp_path / "cifar10" / ("train", "test")[i % 2] / "ab"[i % 3 % 2]
-        path.mkdir(parents=True, exist_ok=True)
-        (path / f"{i}.jpg").write_bytes(jpeg())
+    packed = tmp_path / "cifar-10-python.tar.gz"
+    write(packed, "cifar-10-batches-py", cifar_files("cifar10", 0))
     for old, new in {
         "/data/": f"{tmp_path}/",
         "runs/sp": f"{tmp_path}/run",

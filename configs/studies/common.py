@@ -10,6 +10,12 @@ from sp_jax.errors import UserError
 
 VARIANTS = ("", "small", "quick")
 PAIRS = {"SP": "semantic", "AP": "augmented"}
+# The archives of the sets that features transfer to.
+ARCHIVES = {
+    "cifar10": "cifar10:data/cifar-10-python.tar.gz",
+    "cifar100": "cifar100:data/cifar-100-python.tar.gz",
+    "stl10": "stl10:data/stl10_binary.tar.gz",
+}
 # The measure that most claims are about, of each variant.
 HEADLINES = {"": "STL-10", "small": "CIFAR-10", "quick": "retrieval"}
 
@@ -165,7 +171,7 @@ def add_data(study: ConfigDict, variant: str, transfer: bool = True) -> None:
             titles = ["CIFAR-10"]
         for title in titles if transfer else ():
             name = title.lower().replace("-", "")
-            study.stores[name] = f"tfds:{name}"
+            study.stores[name] = ARCHIVES[name]
             add_probe(study, name, title)
     length = "minutes" if variant else "hours"
     study.measures[length] = measure(f"run/{length}", percent=False)

@@ -26,9 +26,9 @@ def get_config(variant: str = ""):
     if variant == "quick":
         where = {"train_split": "probe_train", "test_split": "probe_test"}
         where["target"] = "category"
-    study.stores.images = {"": "tfds:stl10", "small": "tfds:cifar10", "quick": "emoji"}[
-        variant
-    ]
+    study.stores.images = {"": "stl10", "small": "cifar10", "quick": "emoji"}[variant]
+    if variant != "quick":
+        study.stores.images = common.ARCHIVES[study.stores.images]
     study.evaluations.invariance = {
         "type": "invariance",
         "dataset": "{images}",

@@ -42,8 +42,9 @@ def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTabl
     if alone == len(circles):
         raise UserError(
             f"No class of {store.name!r}, split {store.split!r}, has two images, so "
-            "there are no semantic pairs: sort the images into class folders, or train "
-            "on augmentation pairs."
+            "there are no semantic pairs: sort the images into class folders, find pairs with "
+            "input_pipeline.mine_pairs, or train on augmentation pairs "
+            "(--config.data.pairing=augmented)."
         )
     parts = []
     for step in range(1, rounds + 1):
@@ -161,7 +162,10 @@ def class_pairs(
             small += 1
         parts.append(_around(circle, min(wanted, most)))
     if not parts:
-        raise UserError(f"{store.name!r}, split {store.split!r}, has no labels.")
+        raise UserError(
+            f"{store.name!r}, split {store.split!r}, has no labels: find pairs with "
+            "input_pipeline.mine_pairs, or give a table of them with --pairs."
+        )
     wanted = f"{pairs_per_class} pairs" if pairs_per_class else "pairs"
     source = f"{wanted} a class, {len(parts)} classes, seed={seed}"
     if small:

@@ -13,6 +13,7 @@ else its camera wrote.
 
 import contextlib
 import io
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ Resize = Literal["crop", "squash"]
 RESIZES = ("crop", "squash")
 # What `image_files.SUFFIXES` name. PIL goes by the content, and may start programs for others,
 # such as Ghostscript for EPS.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# How HEIC begins; AVIF may begin as the last two.
+_HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cmxs]|mif1|msf1)", re.DOTALL)
 _PNG = b"\x89PNG\r\n\x1a\n"
 # A few kilobytes can claim far more.
 MAX_PIXELS = 100_000_000
@@ -106,6 +109,10 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
+        if (bands := _bands(content)) > 4:
+            raise BadImage(
+                f"its {bands} bands are more than colours: write three of them as RGB"
+            ) from error
         kinds = f"{', '.join(FORMATS)}, or an unusual kind of these"
         raise BadImage(f"cannot be decoded: it is none of {kinds}") from error
     except Exception as error:  # PIL's decoders raise many types.
@@ -120,9 +127,33 @@ def _open(content: bytes) -> Image.Image:
         try:
             return Image.open(io.BytesIO(content), formats=FORMATS)
         except (UnidentifiedImageError, ValueError):
+            if _HEIC.match(content):
+                return _open_heic(content)
             if not content.startswith(_PNG):
                 raise
             return Image.open(io.BytesIO(_only_pixels(content)), formats=FORMATS)
+
+
+def _open_heic(content: bytes) -> Image.Image:
+    """A phone's image; it is upright then."""
+    try:
+        import pillow_heif  # An extra.
+    except ImportError:
+        raise BadImage('it is HEIC: pip install "sp_jax[heic]"') from None
+    pillow_heif.register_heif_opener()
+    return Image.open(io.BytesIO(content), formats=("HEIF",))
+
+
+def _bands(content: bytes) -> int:
+    """Numbers a pixel of a TIFF; 0 of other files, and where it does not say it."""
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(content[:8])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        return tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 0)
+    except Exception:  # PIL's reader raises many types.
+        return 0
 
 
 def _loaded(image: Image.Image, content: bytes) -> Image.Image:

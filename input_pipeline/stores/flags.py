@@ -6,7 +6,7 @@ from input_pipeline.stores.decode import RESIZES
 from input_pipeline.stores.image_store import ImageStore, open_store
 
 STORE = flags.DEFINE_string(
-    "store", None, "Image store, such as folder:DIR or tfds:cifar10.", required=True
+    "store", None, "Image store, such as folder:DIR or images:DIR.", required=True
 )
 SPLIT = flags.DEFINE_string("split", "all", "Split of the store.")
 IMAGE_SIZE = flags.DEFINE_integer(

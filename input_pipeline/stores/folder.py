@@ -42,12 +42,7 @@ _LAYOUT = (
 def scan(directory: str) -> Source:
     """The images of a folder; UserError if it is missing, empty or ambiguous."""
     files = image_files.list_files(directory, _LAYOUT)
-    images, others = _find_images(files)
-    if not images:
-        raise UserError(
-            f"{files.root} holds no images ({', '.join(image_files.SUFFIXES)})"
-            f"{', but ' + _describe(others) if others else ''}: {_LAYOUT}."
-        )
+    images, others = find_images(files, _LAYOUT)
     ids = [file.name for file in images]
     parts = _find_splits(files, ids)
     classes = {}
@@ -56,7 +51,7 @@ def scan(directory: str) -> Source:
         classes |= _classes(files, inside, folder)
     ids = list(classes)
     if others:
-        _warn(files, others, ids)
+        warn(files, others, ids)
     splits = {
         split: [i for i, name in enumerate(ids) if name.startswith(folder)]
         for folder, split in parts.items()
@@ -65,8 +60,11 @@ def scan(directory: str) -> Source:
     return source_of_files("folder", files, images, ids, meta)
 
 
-def _find_images(files: Files) -> tuple[list[File], list[str]]:
-    """The images, and the names of other files that somebody may take for images."""
+def find_images(files: Files, layout: str) -> tuple[list[File], list[str]]:
+    """The images, and the names of other files that somebody may take for images.
+
+    UserError if there are no images; `layout` says where they belong.
+    """
     images, others = [], []
     for file in files.files:
         suffix = os.path.splitext(file.name)[1]
@@ -78,6 +76,11 @@ def _find_images(files: Files) -> tuple[list[File], list[str]]:
             images.append(file)
         else:
             others.append(file.name)
+    if not images:
+        raise UserError(
+            f"{files.root} holds no images ({', '.join(image_files.SUFFIXES)})"
+            f"{', but ' + _describe(others) if others else ''}: {layout}."
+        )
     return images, others
 
 
@@ -85,12 +88,15 @@ def _describe(others: list[str]) -> str:
     """How many files of which kinds."""
     kinds = collections.Counter(os.path.splitext(name)[1] for name in others)
     most = [f"{n} {kind or 'without a suffix'}" for kind, n in kinds.most_common(5)]
-    return (
+    text = (
         f"{len(others)} files of other kinds ({', '.join(most)}), such as {others[0]}"
     )
+    if image_files.heic_of(others):
+        text += ' (pip install "sp_jax[heic]" reads HEIC)'
+    return text
 
 
-def _warn(files: Files, others: list[str], ids: list[str]) -> None:
+def warn(files: Files, others: list[str], ids: list[str]) -> None:
     """Name the files that are passed over, and the folders of which nothing is used."""
     lost = sorted(set(map(os.path.dirname, others)) - set(map(os.path.dirname, ids)))
     logging.warning(
@@ -141,7 +147,8 @@ def _classes(files: Files, ids: list[str], prefix: str) -> dict[str, str | None]
     if flat and len(flat) < len(ids):
         raise UserError(
             f"{files.root / prefix} holds both class folders and images outside of them "
-            f"(e.g. {inside[flat[0]]}): move these into a class folder or elsewhere."
+            f"(e.g. {inside[flat[0]]}): move these into a class folder or elsewhere, or "
+            "take all of them without labels with images:DIR instead of folder:DIR."
         )
     # A name written on macOS may have another form than the same one on Linux.
     classes = {

@@ -7,20 +7,23 @@ count, unless its name is that of a split. Backslashes in its names are slashes.
 
 import contextlib
 import errno
+import functools
 import os
 import pathlib
 import re
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from sp_jax.errors import UserError
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp"),
-    *(".tif", ".tiff"),
+    *(".tif", ".tiff", ".avif"),
 )
+HEIC = (".heic", ".heif")  # Images where pillow-heif is installed.
 # Names of folders that are splits, in the order in which they are shown.
 SPLITS = ("train", "val", "test")
 # What people and programs call them besides.
@@ -35,7 +38,7 @@ _SPLIT_NAMES = {
 # How a file begins that is an image, whatever it is called.
 _IMAGE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0"
-    rb"|II\*\0|MM\0\*",
+    rb"|II\*\0|MM\0\*|....ftypavi[fs]",
     re.DOTALL,
 )
 # A file comes into the memory as a whole; 100 megapixels of 16-bit RGBA are 800 MB.
@@ -62,7 +65,19 @@ class Files(NamedTuple):
 
 def is_image(name: str) -> bool:
     """Whether a name ends as an image's."""
-    return name.lower().endswith(SUFFIXES)
+    known = (*SUFFIXES, *HEIC) if can_read_heic() else SUFFIXES
+    return name.lower().endswith(known)
+
+
+@functools.cache
+def can_read_heic() -> bool:
+    """Whether pillow-heif is installed."""
+    return find_spec("pillow_heif") is not None
+
+
+def heic_of(names: Iterable[str]) -> list[str]:
+    """Those of some names that end as a phone's HEIC images."""
+    return [name for name in names if name.lower().endswith(HEIC)]
 
 
 def begins_as_image(files: Files, name: str) -> bool:
@@ -94,16 +109,21 @@ def list_files(path: str | os.PathLike[str], layout: str) -> Files:
     """
     root = pathlib.Path(os.path.expanduser(path))
     if root.is_dir():
-
-        def read(name: str, most: int = -1) -> bytes:
-            with open(root / name, "rb") as file:
-                _check_size(os.fstat(file.fileno()).st_size)
-                return file.read(most)
-
-        return Files(root, _in_folder(root), read)
+        return Files(root, _in_folder(root), read_in(root))
     if root.is_file():
         return _in_archive(root)
     raise UserError(f"There is no folder {root}: create it and {layout}.")
+
+
+def read_in(root: pathlib.Path) -> Callable[..., bytes]:
+    """How to read a file of a folder, for `Files`."""
+
+    def read(name: str, most: int = -1) -> bytes:
+        with open(root / name, "rb") as file:
+            _check_size(os.fstat(file.fileno()).st_size)
+            return file.read(most)
+
+    return read
 
 
 def _in_folder(root: pathlib.Path) -> tuple[File, ...]:

@@ -22,7 +22,11 @@ from sp_jax.errors import UserError
 _FORMS = {
     "emoji": "emoji",
     "folder": "folder:DIR",
+    "images": "images:DIR",
     "tiny_imagenet": "tiny_imagenet:DIR",
+    "cifar10": "cifar10:PATH",
+    "cifar100": "cifar100:PATH",
+    "stl10": "stl10:PATH",
     "tfds": "tfds:NAME",
     "array_record": "array_record:DIR",
 }
@@ -157,8 +161,10 @@ def open_store(
       name: one of
         "emoji": the drawings that are shipped with the project;
         "folder:DIR": class folders of images, or a zip archive of them;
-        "tiny_imagenet:DIR": the official archive, packed or unpacked;
-        "tfds:NAME": a set of TensorFlow Datasets, such as tfds:cifar10;
+        "images:DIR": every image below a folder, or of a list of paths, without labels;
+        "tiny_imagenet:DIR", "cifar10:PATH", "cifar100:PATH", "stl10:PATH": the official
+        archives, packed or unpacked;
+        "tfds:NAME": a set of TensorFlow Datasets, such as tfds:imagenet2012;
         "array_record:DIR": what `python -m input_pipeline.prepare` wrote;
         "mypackage.mystore" or "mypackage.mystore:ARGUMENT": any other module with the
         function that `image_source` describes.

@@ -153,8 +153,8 @@ def test_unknown_evaluators_and_options():
     knn = evals.get("knn")
     with pytest.raises(UserError, match="Unknown option 'kk'"):
         knn.create(**SPLITS, kk=3)
-    with pytest.raises(UserError, match="'test_split' is missing"):
-        knn.create(dataset="tiny", train_split="train")
+    with pytest.raises(UserError, match="'dataset' is missing"):
+        knn.create(train_split="train")
     with pytest.raises(UserError, match="k must be of type int, not '3'"):
         knn.create(**SPLITS, k="3")
     with pytest.raises(UserError, match="learning_rates must be a non-empty list"):

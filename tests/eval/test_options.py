@@ -20,6 +20,7 @@ OUTSIDE = {
     "learning_rate": (-0.1,),
     "layer_decay": (-0.1, 1.1),
     "crop_scale": (0.0, 1.01, -0.2),
+    "holdout": (1.0, -0.1),
     "validation": (0.0, 1.0, -0.2, 2.0),
     "max_skipped": (-0.01, 1.5),
     "epochs": (-1,),

@@ -80,14 +80,16 @@ def cases():
         kind = evals.get(name).Options
         defaults = defaults_of(kind)
         options = [field.name for field in dataclasses.fields(kind)]
-        base = {one: WORDS[one][0] for one in options if one not in defaults}
+        needed = "train_split", "test_split"  # they have defaults
+        base = {o: WORDS[o][0] for o in options if o in needed or o not in defaults}
         base |= {"splits": ("train",)} if "splits" in options else {}
         for part, unused in PARTS.get(name, [({}, set())]):
             for option in options:
                 if option not in unused | set(ELSEWHERE):
                     words = [name, *part.values(), option]
+                    other = {"test_split": None} if option == "holdout" else {}
                     yield pytest.param(
-                        *(name, base | part, option, defaults.get(option)),
+                        *(name, base | part | other, option, defaults.get(option)),
                         id="-".join(words),
                     )
 

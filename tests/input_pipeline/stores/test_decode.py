@@ -148,11 +148,11 @@ def png(width, height, depth, rows, colour=2, transparent=None):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def tiff(bits, data, *more, zero_is_white=False):
+def tiff(bits, data, *more, zero_is_white=False, samples=1):
     """A gray TIFF of 8 x 8 pixels that PIL could not write."""
     tags = [
         *((256, 3, 8), (257, 3, 8), (258, 3, bits), (259, 3, 1)),
-        *((262, 3, 0 if zero_is_white else 1), (273, 4, 8), (277, 3, 1)),
+        *((262, 3, 0 if zero_is_white else 1), (273, 4, 8), (277, 3, samples)),
         *((278, 3, 8), (279, 4, len(data)), *more),
     ]
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, n) for tag, kind, n in tags)
@@ -187,6 +187,7 @@ def palette_with_a_transparent_colour():
         (encode(array(257 * 90, mode="I;16")), (90, 90, 90), 0),
         (encode(array(65535, mode="I;16"), "TIFF"), (255, 255, 255), 0),
         (DEEP, (90, 0, 255), 0),
+        (encode(array((10, 20, 200)), "AVIF"), (10, 20, 200), 3),
         (tiff(16, 64 * b"\xc8\xc8", zero_is_white=True), (55, 55, 55), 0),
         (tiff(8, 64 * b"\xc8", zero_is_white=True), (55, 55, 55), 0),
         (tiff(12, TWELVE), (90, 90, 90), 0),
@@ -200,7 +201,7 @@ def palette_with_a_transparent_colour():
     ],
     ids=[
         *("grayscale", "bits", "CMYK", "opaque", "transparent", "gray-alpha"),
-        *("palette", "16-bit", "16-bit-TIFF", "16-bit-RGB"),
+        *("palette", "16-bit", "16-bit-TIFF", "16-bit-RGB", "AVIF"),
         *("zero-is-white-16-bit", "zero-is-white", "12-bit"),
         *("transparent-16-bit", "opaque-16-bit", "transparent-4-bit", "opaque-4-bit"),
         "transparent-16-bit-RGB",
@@ -278,6 +279,7 @@ BAD = {
     "huge": (huge(), "more than 100 megapixels"),
     "32-bit": (encode(array(70_000, mode="I"), "TIFF"), "range is unknown"),
     "8 bits with a sign": (tiff(8, bytes(64), (339, 3, 2)), "range is unknown"),
+    "bands": (tiff(8, bytes(64), samples=8), "its 8 bands are more than colours"),
     "float": (encode(array(0.5, mode="F"), "TIFF"), "range is unknown"),
 }
 
@@ -304,15 +306,15 @@ def folder(tmp_path):
 
 def test_bad_images_are_left_out_and_listed(folder, tmp_path):
     name, data = f"folder:{folder}", tmp_path / "data"
-    with pytest.raises(UserError, match=r"8 of 16 .*skipped.csv.*max_skipped=0.5"):
+    with pytest.raises(UserError, match=r"9 of 17 .*skipped.csv.*max_skipped=0.53"):
         open_store(name, image_size=8, data_dir=data)
     for _ in range(2):  # Prepared, then opened.
-        store = open_store(name, image_size=8, data_dir=data, max_skipped=0.5)
+        store = open_store(name, image_size=8, data_dir=data, max_skipped=0.53)
         assert [i.split("/")[0] for i in store.ids] == ["cat"] * 4 + ["dog"] * 4
         assert store.labels.tolist() == [0] * 4 + [1] * 4
         assert store.read(np.arange(8))[:, 0, 0, 0].tolist() == [0, 1, 2, 3] * 2
     # What is prepared does not make a stricter call content.
-    with pytest.raises(UserError, match="8 of 16"):
+    with pytest.raises(UserError, match="9 of 17"):
         open_store(name, image_size=8, data_dir=data)
     (listed,) = data.glob("*/skipped.csv")
     lines = listed.read_text().splitlines()

@@ -147,11 +147,11 @@ def test_files_of_other_suffixes(pictures, tmp_path, caplog):
     assert "dog/without" in store.ids and not caplog.text
     (pictures / "fox").mkdir()
     for i in range(3):
-        (pictures / "fox" / f"{i}.heic").write_bytes(b"other")
+        (pictures / "fox" / f"{i}.jxl").write_bytes(b"other")
     (pictures / "dog" / "empty").write_bytes(b"")
     assert len(_open(pictures, tmp_path / "data")) == 8
     for said in (
-        "4 files of other kinds (3 .heic, 1 without a suffix), such as dog/empty",
+        "4 files of other kinds (3 .jxl, 1 without a suffix), such as dog/empty",
         "Nothing is used of the folders fox.",
     ):
         assert said in caplog.text
