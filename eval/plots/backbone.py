@@ -19,7 +19,7 @@ from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import normalize
 
-extras.require("eval", "A map")
+extras.require("eval", "A figure of results")
 
 # Colours that can still be told apart (matplotlib's tab20); all other classes are grey.
 COLOURED = 20
