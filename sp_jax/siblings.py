@@ -11,6 +11,6 @@ import sys
 
 from sp_jax import extras
 
-extras.require("train", "All but the library")
+extras.require("train", "A program of sp_jax")
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))

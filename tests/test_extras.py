@@ -81,7 +81,13 @@ def test_the_library_needs_no_extra(tmp_path):
         ("train", ("eval.knn", "--checkpoint=run")),
         ("train", ("input_pipeline.prepare", "--store=emoji")),
         ("eval", ("eval.report", "--out=page", "run")),
-        ("detection", ("eval.detection", "--config=a.py")),
+        (
+            "detection",
+            (
+                "eval.detection",
+                f"--config={ROOT}/configs/eval/scenes_faster_rcnn_c4.py",
+            ),
+        ),
         ("curate", ("input_pipeline.curate", "--store=emoji", "--pairs=a.csv")),
         ("tfds", ("input_pipeline.prepare", "--store=tfds:cifar10")),
     ],
