@@ -17,7 +17,6 @@ import socket
 
 import filelock
 from absl import flags
-from werkzeug import serving
 
 from input_pipeline import pairs
 from input_pipeline.curation.decisions import Curation
@@ -35,6 +34,8 @@ _PORT = flags.DEFINE_integer(
 
 def curate() -> None:
     """Serve the page until it is interrupted."""
+    from werkzeug import serving  # late: its extra is asked for first
+
     path = pathlib.Path(_PAIRS.value).expanduser()
     store = given.open_from_flags()
     table = pairs.load_table(path, store)

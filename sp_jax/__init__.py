@@ -21,7 +21,8 @@ def load(path: str | os.PathLike, *, untrained: bool = False) -> "Backbone":
         A `sp_jax.backbone.Backbone`: `backbone(uint8 [n, S, S, 3]) -> float32 [n, D]`.
 
     Raises:
-        UserError: there is none, it is damaged, or it holds no known network.
+        UserError: there is none, it is damaged, or it holds no known network; or it is a
+            run, and what the extra `train` installs is missing.
 
     Example:
         >>> backbone = load("runs/quickstart/semantic")  # doctest: +SKIP
@@ -29,13 +30,14 @@ def load(path: str | os.PathLike, *, untrained: bool = False) -> "Backbone":
         (1, 512)
     """
     # Imported here: sp_jax.losses costs no more than jax.
-    from sp_jax import weights
+    from sp_jax import extras, weights
 
     if weights.find_file(path) or (
         os.path.splitext(path)[1] and not os.path.isdir(path)
     ):
         backbone = weights.load(path)
         return backbone.untrained() if untrained else backbone
+    extras.require("train", "Loading a run")
     from sp_jax.train.restore import load_backbone
 
     return load_backbone(path, untrained=untrained)

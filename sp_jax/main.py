@@ -10,13 +10,14 @@ import contextlib
 import logging
 import pathlib
 
+# First: what is not installed is said, and the user may have an eval.py.
+from sp_jax import siblings as siblings
+
+# isort: split
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sp_jax import siblings as siblings  # the user may have an eval.py
-
-# isort: split
 from eval.plots.first_batch import draw_first_batch
 from eval.training import open_training
 from input_pipeline.pairs import resident, stream

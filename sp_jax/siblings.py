@@ -9,4 +9,8 @@ does not: `import sp_jax` leaves the path of a user's own modules as it is.
 import pathlib
 import sys
 
+from sp_jax import extras
+
+extras.require("train", "A program of sp_jax")
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))

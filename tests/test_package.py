@@ -2,13 +2,16 @@
 
 import ast
 import importlib.metadata
+import json
 import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import types
+import urllib.request
 import zipfile
 
 import jax
@@ -32,25 +35,91 @@ def tracked(*folders):
     return [name for name in done.stdout.decode().split("\0") if name]
 
 
-def test_the_wheel_holds_every_file(tmp_path):
-    """Modules and pages, pictures, archives: a new one cannot be forgotten."""
-    files = tracked(*PACKAGES)
-    for name in (*files, *tracked(":(top,glob)*")):
-        copy = tmp_path / "source" / name
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of what git knows."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in (*tracked(*PACKAGES), *tracked(":(top,glob)*")):
+        copy = folder / "source" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy)
     build = "from setuptools import build_meta; build_meta.build_wheel('..')"
     subprocess.run(
         [sys.executable, "-c", build],
-        cwd=tmp_path / "source",
+        cwd=folder / "source",
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+def test_the_wheel_holds_every_file(wheel):
+    """Modules and pages, pictures, archives: a new one cannot be forgotten."""
     with zipfile.ZipFile(wheel) as archive:
         found = {n for n in archive.namelist() if n.partition("/")[0] in PACKAGES}
-    assert found == set(files)
+    assert found == set(tracked(*PACKAGES))
     assert "sp_jax/py.typed" in found  # so that a type checker reads our annotations
+
+
+RECIPE = """
+from configs import quickstart
+
+def get_config():
+    config = quickstart.get_config()
+    config.image_size = config.batch_size = 16
+    config.model.width = 8
+    config.epochs = 5 / 406  # 6,500 pairs
+    config.optimizer.warmup_epochs = 0.0
+    config.log_every = 1
+    config.evals = {}
+    return config
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_in_a_fresh_environment(wheel, tmp_path):
+    """Installed beside an older jax, outside of the checkout: import, train, curate."""
+    ours = ("PYTHONPATH", "JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    quick = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # to compile
+    environment = {**kept, **quick, "SP_JAX_DATA": str(tmp_path / "data")}
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+
+    def python(*words, **options):
+        command = [tmp_path / "venv/bin/python", *words]
+        options = {"check": True, "text": True, "stdout": subprocess.PIPE} | options
+        return subprocess.run(command, cwd=tmp_path, env=environment, **options).stdout
+
+    try:
+        python("-m", "pip", "download", "--no-deps", "--dest=probe", "wadler-lindig")
+    except subprocess.CalledProcessError:
+        pytest.skip("no package registry can be reached")
+    older = "jax<0.11"
+    python("-m", "pip", "install", "--quiet", f"{wheel}[train,curate]", older)
+    python("-m", "pip", "check")
+    there = python("-c", "import sp_jax.losses, jax; print(jax.__version__)")
+    assert there.startswith("0.10.")
+
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    python("-m", "sp_jax.main", "--config=recipe.py", "--workdir=run")
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 5
+    code = "import sp_jax; print(sp_jax.load('run').info['step'])"
+    assert python("-c", code) == "5\n"
+
+    words = ("--store=emoji", "--pairs=run/pairs.csv", "--port=0", "--split=pretrain")
+    command = [tmp_path / "venv/bin/python", "-m", "input_pipeline.curate", *words]
+    page = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        address = re.search(r"http://\S+", page.stdout.readline())[0]
+        with urllib.request.urlopen(address) as answer:
+            assert b"<html" in answer.read()
+    finally:
+        page.send_signal(signal.SIGINT)
+        page.communicate()
 
 
 def test_the_library_imports_no_other_package_of_ours():

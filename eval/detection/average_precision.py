@@ -26,8 +26,6 @@ import io
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask
-from pycocotools.cocoeval import COCOeval
 
 from eval.detection.data.box_store import BoxStore
 from sp_jax.errors import UserError
@@ -105,13 +103,6 @@ def _corner_size(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-class _Coco(COCOeval):
-    """pycocotools, whose tables are filled from outside."""
-
-    def _prepare(self) -> None:
-        """Not its own: that takes objects to ignore for crowds, which have another IoU."""
-
-
 def _by_image_and_class(
     images: np.ndarray, classes: np.ndarray, boxes: np.ndarray, **fields: np.ndarray
 ) -> dict[tuple[int, int], list[dict[str, Any]]]:
@@ -128,7 +119,11 @@ def _by_image_and_class(
 
 def _coco_precision(store: BoxStore, detections: Detections) -> np.ndarray:
     """Precision at 101 recalls: float64 [10, C, 101]; -1 for classes without objects."""
-    coco = _Coco(iouType="bbox")
+    from pycocotools.cocoeval import COCOeval
+
+    coco = COCOeval(iouType="bbox")
+    # Its tables are filled here: it takes objects to ignore for crowds, of another IoU.
+    coco._prepare = lambda: None
     image = np.arange(len(store.boxes))
     coco.params.imgIds = image.tolist()
     coco.params.catIds = list(range(len(store.class_names)))
@@ -178,6 +173,8 @@ def _best_objects(
     store: BoxStore, detections: Detections
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of each detection the largest IoU in its class, or -1, and that object's number."""
+    from pycocotools import mask
+
     overlap = np.full(len(detections.scores), -1.0)
     which = np.zeros(len(overlap), np.int64)
     order = np.argsort(detections.image, kind="stable")

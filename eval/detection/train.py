@@ -22,7 +22,7 @@ from eval.evaluator import Number
 from eval.plots.figure import save_figure
 from eval.results import write_result
 from input_pipeline.pairs import stream
-from sp_jax import distributed, models, optim, progress, sharding, validate
+from sp_jax import distributed, extras, models, optim, progress, sharding, validate
 from sp_jax.augment import Augment
 from sp_jax.backbone import Backbone
 from sp_jax.domains import DETECTION, check_domains
@@ -128,8 +128,9 @@ def open_images(
     """Check a config, and open the images to train and to test on.
 
     Raises:
-      UserError: a key, a number, a store or a split is wrong.
+      UserError: a key, a number, a store or a split is wrong, or pycocotools is missing.
     """
+    extras.require("detection", "Detection")
     plain, own = config.to_dict(), config.data
     schema = voc_faster_rcnn_c4.get_config().to_dict()
     validate.check_keys(plain, schema, base="configs.eval.voc_faster_rcnn_c4")

@@ -2,16 +2,18 @@
 
 import base64
 import datetime
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
 from eval.compare import tables
 from eval.compare.tables import Comparison
+from sp_jax import extras
 from sp_jax.files import write_text
 from sp_jax.versions import describe_command, versions
+
+extras.require("eval", "A page of results")
 
 
 def _embed(path: pathlib.Path) -> str:
@@ -19,14 +21,20 @@ def _embed(path: pathlib.Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
-    autoescape=jinja2.select_autoescape(),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_TEMPLATES.filters["embed"] = _embed
+@functools.cache
+def _templates() -> Any:
+    import jinja2
+
+    folder = pathlib.Path(__file__).parent / "templates"
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=jinja2.select_autoescape(),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["embed"] = _embed
+    return templates
 
 
 def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path:
@@ -43,7 +51,7 @@ def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path
     made = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
     about = {"versions": versions(), "made": made, "command": describe_command()}
     values = about | values
-    write_text(path, _TEMPLATES.get_template(template).render(values))
+    write_text(path, _templates().get_template(template).render(values))
     return path
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib import pyplot as plt
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from eval.plots.figure import drawable, image_grid
 from eval.retrieval import nearest
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import ImageStore
-from sp_jax import progress
+from sp_jax import extras, progress
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import normalize
+
+extras.require("eval", "A figure of results")
 
 # Colours that can still be told apart (matplotlib's tab20); all other classes are grey.
 COLOURED = 20
@@ -27,6 +27,9 @@ COLOURED = 20
 
 def map_points(features: np.ndarray, seed: int) -> np.ndarray:
     """Places of images in the plane, float32 [N, 2], by t-SNE of cosines of features [N, D]."""
+    from sklearn.decomposition import PCA  # these take a second
+    from sklearn.manifold import TSNE
+
     unit = normalize(features)
     # As its authors do: noise goes, and most of the work.
     components = min(50, *unit.shape)

@@ -29,7 +29,7 @@ from eval.study import budget, changes, page, plan, runner
 from eval.study.checks import check_study
 from eval.study.images import add_images, find_outdated
 from eval.study.untrained import add_floors
-from sp_jax import cli, program, progress
+from sp_jax import cli, extras, program, progress
 from sp_jax.errors import UserError
 
 
@@ -40,6 +40,8 @@ def run() -> int:
     jax.config.update("jax_platforms", "cpu")
     workdir = pathlib.Path(values.workdir).absolute()
     pool, file = workdir / "runs", values["study"].config_filename
+    if values.launcher == "slurm":
+        extras.require("slurm", "--launcher=slurm")
     config, environments = values.study, runner.find_devices(values.jobs)
     if "hours" in config:  # what is asked of configs/studies/own.py
         if values.launcher == "slurm":

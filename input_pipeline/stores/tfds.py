@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from input_pipeline.stores.image_source import Reader, Source
+from sp_jax import extras
 from sp_jax.errors import UserError
 
 _NAMES = ("file_name", "image/filename", "id")  # Features that name an image.
@@ -58,6 +59,7 @@ def open_builder(name: str) -> Any:
 
 def find_builder(name: str) -> Any:
     """A set, prepared or not: its tfds.core.DatasetBuilder; UserError if it is unknown."""
+    extras.require("tfds", f"tfds:{name}")
     import tensorflow_datasets as tfds  # Takes a second.
 
     unknown = tfds.core.registered.DatasetNotFoundError
