@@ -88,14 +88,17 @@ def embed(
     }
     if record.exists():
         there = read_json(record)
-        if any(there.get(key) != about[key] for key in ("weights", "images")):
-            names = [
-                there.get(key) for key in ("checkpoint", "step", "dataset", "split")
-            ]
+        differ = [key for key in ("weights", "images") if there.get(key) != about[key]]
+        if differ:
+            keys = ("checkpoint", "step", "dataset", "split")
             raise UserError(
-                "{} holds embeddings by {}, step {}, of {}, split {}: choose another "
-                "--out, or remove it with {} and {}.".format(
-                    out, *names, record.name, parts.name
+                "{} is of other {}: {}, step {}, on {}, split {}. Choose another --out, or "
+                "remove it with {} and {}.".format(
+                    out,
+                    " and ".join(differ),
+                    *(there.get(key) for key in keys),
+                    record.name,
+                    parts.name,
                 )
             )
     elif out.exists():

@@ -78,13 +78,13 @@ def test_a_kill_changes_nothing(store, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         run(store, out, stop=5)  # in the third part of four
     assert not out.exists()
-    with pytest.raises(UserError, match="holds embeddings by RUN, step 3, of tiny"):
+    with pytest.raises(UserError, match="is of other weights: RUN, step 3, on tiny"):
         run(store, out, scale=2.0)
     assert run(store, out).calls == 4
     assert out.read_bytes() == whole.read_bytes()
     assert run(store, out).calls == 0
     assert "is there already" in capsys.readouterr().out
-    with pytest.raises(UserError, match="split train: choose another --out"):
+    with pytest.raises(UserError, match="of other images: .*Choose another --out"):
         run(store.take(np.arange(30)), out)
     (tmp_path / "a.npz.json").unlink()
     with pytest.raises(UserError, match=r"there is no a.npz.json"):
