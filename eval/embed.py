@@ -14,7 +14,6 @@ the features; a point shows its image), `--nearest` OUT.nearest.png, and prints 
 """
 
 import base64
-import contextlib
 import dataclasses
 import io
 import json
@@ -212,7 +211,7 @@ def _sheet(store: ImageStore, rows: np.ndarray) -> str:
         image = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
         sheet.paste(image, (i % SHEET * side, i // SHEET * side))
     content = io.BytesIO()
-    sheet.save(content, "WEBP", quality=75)
+    sheet.save(content, "WEBP", quality=60)
     return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
@@ -224,13 +223,18 @@ def find_image(
     Raises:
       UserError: there is no such image, or it cannot be used.
     """
-    name, path = given, pathlib.Path(given)
+    names, path = [given], pathlib.Path(given)
     if store.root is not None and path.is_file():
-        with contextlib.suppress(ValueError):  # It lies elsewhere.
-            name = path.resolve().relative_to(store.root.resolve()).as_posix()
-    for known in (given, name):
-        if known in store.ids:
-            row = store.ids.index(known)
+        for full in (
+            os.path.abspath,
+            os.path.realpath,
+        ):  # Links in it may lead elsewhere.
+            names.append(
+                os.path.relpath(full(path), full(store.root)).replace(os.sep, "/")
+            )
+    for name in names:
+        if name in store.ids:
+            row = store.ids.index(name)
             return row, store.read(np.array([row]))[0]
     if not path.is_file():
         raise UserError(

@@ -129,6 +129,11 @@ def test_map_and_nearest_of_unlabelled_photographs(photographs, tmp_path, capsys
     row, pixels = embed.find_image(store, str(photographs / "05<b>.png"), settings)
     assert store.ids[row] == "05<b>.png"
     assert embed.find_image(store, "05<b>.png", settings)[0] == row
+    (photographs / "06<b>.png").rename(tmp_path / "6.png")
+    (photographs / "06<b>.png").symlink_to(tmp_path / "6.png")
+    assert (
+        embed.find_image(store, str(photographs / "06<b>.png"), settings)[0] == row + 1
+    )
     (tmp_path / "other.png").write_bytes((photographs / "05<b>.png").read_bytes())
     other, same = embed.find_image(store, str(tmp_path / "other.png"), settings)
     assert other == -1 and np.array_equal(same, pixels)
