@@ -16,6 +16,7 @@ MODULES = {
     "detection": ("pycocotools",),
     "curate": ("flask",),
     "slurm": ("submitit",),
+    "parquet": ("pyarrow",),
     "tfds": ("tensorflow_datasets", "importlib_resources"),
 }
 

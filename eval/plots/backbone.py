@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
 
 from eval.plots.figure import drawable, image_grid
 from eval.retrieval import nearest
@@ -40,19 +41,29 @@ def map_points(features: np.ndarray, seed: int) -> np.ndarray:
         return tsne.fit_transform(unit)
 
 
+def frequent_classes(labels: np.ndarray) -> np.ndarray:
+    """The classes that have a colour, at most `COLOURED`, the most frequent first."""
+    classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+    return classes[np.argsort(-counts, kind="stable")[:COLOURED]]
+
+
+def class_colours(count: int) -> list[str]:
+    """Colours of so many classes, such as "#1f77b4"."""
+    colours = plt.get_cmap("tab10" if count <= 10 else "tab20")
+    return [to_hex(colours(i)) for i in range(count)]
+
+
 def draw_map(
     points: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str
 ) -> plt.Figure:
     """Points [N, 2], coloured by class; the most frequent `COLOURED` classes have one."""
     figure, axis = plt.subplots(figsize=(7, 6))
-    classes, counts = np.unique(labels[labels >= 0], return_counts=True)
-    shown = classes[np.argsort(-counts, kind="stable")[:COLOURED]]
+    shown = frequent_classes(labels)
     rest = ~np.isin(labels, shown)
     size = float(np.clip(9000 / len(points), 3, 40))
     axis.scatter(*points[rest].T, s=size, color="#cccccc", linewidths=0)
     marks = []
-    for i, number in enumerate(shown):
-        color = plt.get_cmap("tab10" if len(shown) <= 10 else "tab20")(i)
+    for number, color in zip(shown, class_colours(len(shown)), strict=True):
         own = points[labels == number]
         mark = axis.scatter(*own.T, s=size, color=color, linewidths=0)
         marks.append((mark, drawable(names[number])))
