@@ -97,14 +97,12 @@ def read_run(path: str | os.PathLike) -> Run:
         steps = (int(path.name),)
     elif (folder / "checkpoints").is_dir():
         steps = checkpoint.find_steps(folder / "checkpoints")
-    meta = (
-        checkpoint.read_meta(folder / "checkpoints" / str(steps[-1])) if steps else {}
-    )
+    meta = checkpoint.read_meta(folder / "checkpoints" / str(steps[0])) if steps else {}
     if not meta and not (folder / "config.json").is_file():
         raise UserError(explain_no_run(path))
     config = meta["config"] if meta else read_config(folder)
     lines = [] if steps else writer.read_metrics(folder)
-    step = steps[-1] if steps else lines[-1]["step"] if lines else 0
+    step = steps[0] if steps else lines[-1]["step"] if lines else 0
     pairs = pairs_info(folder, meta.get("pairs"))
     run = meta.get("run", {})
     versions = meta.get("versions", {})

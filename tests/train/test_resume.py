@@ -8,6 +8,7 @@ import pytest
 
 import eval as evals
 import sp_jax
+from eval.compare.runs import read_run
 from eval.results import evaluate_untrained, read_results
 from input_pipeline.pairs.training import pairs_info
 from sp_jax.errors import UserError
@@ -55,6 +56,8 @@ def test_the_record_is_complete(uninterrupted):
     for name in (*files, "eval/untrained/knn.json"):
         assert (uninterrupted / name).stat().st_size > 0
     assert list((uninterrupted / "tensorboard").iterdir())
+    run = read_run(uninterrupted)
+    assert run.step == run.total == STEPS and "step" not in run.facts
     (only,) = read_starts(uninterrupted)
     assert only["step"] == 0 and "-m sp_jax.main --config=" in only["command"]
     assert only["device"] == "1 x cpu" and "sp_jax" in only["versions"]
