@@ -14,8 +14,6 @@ python -m sp_jax.export --checkpoint=vit.pth --heads=6 --mean=0.5,0.5,0.5 --std=
     --out=vit.safetensors
 """
 
-import pathlib
-
 from absl import flags
 
 import sp_jax
@@ -58,7 +56,9 @@ _SAID = {
 
 def main() -> None:
     """Load, write and say what was written."""
-    folder = not weights.check_target(_OUT.value, _FORMAT.value).suffix
+    target = weights.check_target(_OUT.value, _FORMAT.value)
+    folder = not target.suffix
+    replaced = (target / "model.safetensors" if folder else target).is_file()
     if folder:
         # This program stands behind eval, as sp_jax.main does; a mere file needs none of it.
         from eval import card
@@ -78,17 +78,18 @@ def main() -> None:
         backbone = weights.load(_CHECKPOINT.value, **said)
     if folder:
         naming = _FORMAT.value or weights.choose_naming(backbone)
-        name = pathlib.Path(_OUT.value).absolute().name
+        name = target.absolute().name
         text = card.make_card(backbone, _CHECKPOINT.value, naming, name, _LICENCE.value)
     else:
         naming = _FORMAT.value or weights.names_of(backbone.module)[0]
-    path = weights.save(backbone, _OUT.value, naming)
+    path = weights.save(backbone, target, naming)
     if folder:
         weights.write_card(path, text)
     print(weights.describe(backbone))
-    print(f"written to {path}, with the names of {naming}")
+    place = " in the place of an earlier export" if replaced else ""
+    print(f"written to {path}{place}, with the names of {naming}")
     if naming != "detectron2":  # whose config has the widths
-        print(weights.describe_loaders(backbone, naming))
+        print(weights.describe_loaders(backbone, naming, folder))
 
 
 if __name__ == "__main__":

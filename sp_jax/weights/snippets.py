@@ -3,6 +3,10 @@
 It stands in the folder's model card; the tests run it from there.
 """
 
+import flax.linen as nn
+import jax
+import numpy as np
+
 from sp_jax.backbone import Backbone
 from sp_jax.models.resnet import ResNet
 from sp_jax.weights.families import family
@@ -102,11 +106,11 @@ def choose_naming(backbone: Backbone) -> str:
     return max(namings, key=lambda naming: len(loaders(backbone, naming)))
 
 
-def describe_loaders(backbone: Backbone, naming: str) -> str:
-    """Which libraries load a backbone, or why that of its naming does not, and what would."""
+def describe_loaders(backbone: Backbone, naming: str, folder: bool = True) -> str:
+    """Which libraries load a folder, or a file; or what would, where its own cannot."""
     found, library = loaders(backbone, naming), _LIBRARY.get(naming, naming)
     if library in found:
-        return f"It loads in {', '.join(found)} and sp_jax."
+        return f"It loads in {', '.join(found if folder else [library])} and sp_jax."
     network = backbone.module.describe()
     if _stretched(backbone):
         network += f", with positions for {backbone.module.image_size} px"
@@ -141,9 +145,6 @@ def snippets(backbone: Backbone, naming: str) -> dict[str, str]:
 
 def count_features(backbone: Backbone) -> int:
     """How many features an image has."""
-    import jax
-    import numpy as np
-
     images = np.zeros((1, backbone.size, backbone.size, 3), np.uint8)
     return jax.eval_shape(backbone.apply, backbone.variables, images).shape[-1]
 
@@ -165,7 +166,7 @@ def _images(backbone: Backbone) -> str:
     return _IMAGES.format(square=square, tensor=tensor, mean=mean, std=std)
 
 
-def _network(module, naming: str, library: str) -> tuple[str, str]:
+def _network(module: nn.Module, naming: str, library: str) -> tuple[str, str]:
     """Code that makes the `network`, and what takes the features out of its answer."""
     if library == "transformers":
         if naming != "huggingface":
