@@ -71,6 +71,12 @@ class Backbone:
         about = type(self.module).__name__, network, int(self.size), *colours
         return hashlib.sha256(f"{self.fingerprint()} {about!r}".encode()).hexdigest()
 
+    @property
+    def stored(self) -> tuple[int, str]:
+        """How its images were stored: pixels of a side, and how they became square."""
+        data = self.info.get("config", {}).get("data") or self.info.get("images") or {}
+        return data.get("image_size", self.size), data.get("resize", "crop")
+
     def untrained(self) -> "Backbone":
         """The same network at random: variables from seed 0, and step 0."""
         image = np.zeros((1, self.size, self.size, 3), np.uint8)

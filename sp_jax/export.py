@@ -1,9 +1,12 @@
-r"""Write the backbone of a run for other libraries.
+r"""Write the backbone of a run for other libraries, without heads and optimiser.
 
 python -m sp_jax.export --checkpoint=RUN --out=backbone.safetensors
 python -m sp_jax.export --checkpoint=RUN --out=backbone.pth
+python -m sp_jax.export --checkpoint=RUN --out=FOLDER --licence=apache-2.0
 python -m sp_jax.export --checkpoint=RUN --out=FOLDER --format=huggingface
 python -m sp_jax.export --checkpoint=RUN --out=backbone.pkl --format=detectron2
+
+A folder has a model card, README.md, with the code that loads it in each library that can.
 
 Of another library's file it makes one that says what the first one did not:
 
@@ -23,14 +26,20 @@ _CHECKPOINT = flags.DEFINE_string(
 _OUT = flags.DEFINE_string(
     "out",
     None,
-    "File: .safetensors, .pth (needs PyTorch) or .pkl; or a folder for transformers.",
+    "File: .safetensors, .pth (needs PyTorch) or .pkl; or a folder, with a model card.",
     required=True,
 )
 _FORMAT = flags.DEFINE_enum(
     "format",
     None,
     weights.NAMINGS,
-    "Names of the parameters; by default torchvision's for a ResNet, timm's for a ViT.",
+    "Names of the parameters; by default torchvision's for a ResNet and timm's for a ViT, in "
+    "a folder those that most libraries load.",
+)
+_LICENCE = flags.DEFINE_string(
+    "licence",
+    None,
+    "Of a folder, for its model card: an identifier of the Hugging Face Hub, or words.",
 )
 _SAID = {
     "network": flags.DEFINE_string(
@@ -47,7 +56,12 @@ _SAID = {
 
 def main() -> None:
     """Load, write and say what was written."""
-    weights.check_target(_OUT.value, _FORMAT.value)
+    target = weights.check_target(_OUT.value, _FORMAT.value)
+    folder = not target.suffix
+    replaced = (target / "model.safetensors" if folder else target).is_file()
+    if folder:
+        # This program stands behind eval, as sp_jax.main does; a mere file needs none of it.
+        from eval import card
     said = {name: flag.value for name, flag in _SAID.items() if flag.value is not None}
     for name in {"mean", "std"} & said.keys():
         try:
@@ -62,10 +76,20 @@ def main() -> None:
         )
     else:
         backbone = weights.load(_CHECKPOINT.value, **said)
-    naming = _FORMAT.value or weights.names_of(backbone.module)[0]
-    path = weights.save(backbone, _OUT.value, naming)
+    if folder:
+        naming = _FORMAT.value or weights.choose_naming(backbone)
+        name = target.absolute().name
+        text = card.make_card(backbone, _CHECKPOINT.value, naming, name, _LICENCE.value)
+    else:
+        naming = _FORMAT.value or weights.names_of(backbone.module)[0]
+    path = weights.save(backbone, target, naming)
+    if folder:
+        weights.write_card(path, text)
     print(weights.describe(backbone))
-    print(f"written to {path}, with the names of {naming}")
+    place = " in the place of an earlier export" if replaced else ""
+    print(f"written to {path}{place}, with the names of {naming}")
+    if naming != "detectron2":  # whose config has the widths
+        print(weights.describe_loaders(backbone, naming, folder))
 
 
 if __name__ == "__main__":

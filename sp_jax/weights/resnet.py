@@ -118,6 +118,22 @@ def numbered_names(prefix: str, shapes: Shapes) -> Table:
     return (("^conv1.", "^0."), ("^bn1.", "^1."), *layers, *_SHORTCUT)
 
 
+def is_standard(module: ResNet) -> bool:
+    """Whether torchvision and timm can build it, apart from its stem; they fix the widths."""
+    return module.width == 64 and len(module.stage_sizes) == 4
+
+
+def timm_config(module: ResNet) -> dict[str, Any] | None:
+    """What timm builds the network from, in config.json; None if it cannot."""
+    if not is_standard(module) or module.stem != "imagenet":
+        return None
+    return {
+        "architecture": "resnet50" if module.block is Bottleneck else "resnet18",
+        "num_features": 512 * module.block.expansion,
+        "model_args": {"layers": list(module.stage_sizes)},
+    }
+
+
 def hugging_face_config(module: ResNet) -> dict[str, Any]:
     """What `from_pretrained` of transformers needs to know: the content of config.json."""
     return {

@@ -123,6 +123,23 @@ def guess(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ViT:
     )
 
 
+def timm_config(module: ViT) -> dict[str, Any]:
+    """What timm builds the network from, in config.json."""
+    return {
+        "architecture": "vit_base_patch16_224",  # all of its sizes are replaced
+        "num_features": module.dim,
+        "global_pool": "token",
+        "model_args": {
+            "img_size": module.image_size,
+            "patch_size": module.patch_size,
+            "embed_dim": module.dim,
+            "depth": module.depth,
+            "num_heads": module.heads,
+            "mlp_ratio": module.mlp_ratio,
+        },
+    }
+
+
 def hugging_face_config(module: ViT) -> dict[str, Any]:
     """What `from_pretrained` of transformers needs to know: the content of config.json."""
     return {

@@ -1,6 +1,7 @@
 """Weights as files for other libraries: safetensors, PyTorch, Detectron2, transformers."""
 
 import collections
+import hashlib
 import io
 import json
 import os
@@ -20,27 +21,23 @@ from sp_jax.weights.names import State
 from sp_jax.weights.state_dict import rename, to_torch
 from sp_jax.weights.tensors import KEY, import_torch
 
+CARD = "README.md"
+_SETTINGS = ("config.json", "preprocessor_config.json")
+
 
 def check_target(path: str | os.PathLike, naming: str | None = None) -> pathlib.Path:
     """Check where weights are to be written, before any work is done.
 
     Raises:
-        UserError: the suffix does not fit the naming, the folder holds other things, or
-            PyTorch is needed and missing.
+        UserError: the suffix does not fit the naming, something that is no export lies
+            there, or PyTorch is needed and missing.
     """
     path = pathlib.Path(path)
     if path.suffix not in (*_WRITERS, ""):
-        raise UserError(
-            f"{path} must end in {', '.join(_WRITERS)}, or be a folder for transformers."
-        )
+        raise UserError(f"{path} must end in {', '.join(_WRITERS)}, or be a folder.")
     if naming is not None:
         if (path.suffix == ".pkl") != (naming == "detectron2"):
             raise UserError("Detectron2 reads .pkl, and its naming is for .pkl only.")
-        if path.suffix == "" and naming != "huggingface":
-            raise UserError(
-                f"A folder is for transformers (huggingface): give {path} a suffix, one of "
-                f"{', '.join(_WRITERS)}."
-            )
     if path.suffix == "" and path.exists():
         if not path.is_dir():
             raise UserError(f"{path} is a file: give a new folder.")
@@ -49,6 +46,16 @@ def check_target(path: str | os.PathLike, naming: str | None = None) -> pathlib.
             raise UserError(f"{path} holds other things: give a new folder.")
     if path.suffix and path.is_dir():
         raise UserError(f"{path} is a folder: give the name of a new file.")
+    file = path if path.suffix else path / "model.safetensors"
+    if file.is_file() and KEY.encode() not in file.read_bytes():
+        raise UserError(f"{file} exists, and is no export: choose another --out.")
+    if not path.suffix and (card := path / CARD).is_file():
+        text, _, _ = card.read_bytes().decode("utf-8", "replace").rpartition("\n<!--")
+        if card.read_bytes() != _signed(text).encode():
+            raise UserError(
+                f"{card} was written or changed by hand: move it away, or choose another "
+                "--out."
+            )
     if path.suffix == ".pth":
         import_torch()
     return path
@@ -60,8 +67,8 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
     Args:
         backbone: what to write.
         path: a file that ends in .safetensors, .pth (a state dict, by PyTorch) or .pkl
-            (for Detectron2); or, for "huggingface", a folder for `from_pretrained`, in which
-            `model.safetensors`, `config.json` and `preprocessor_config.json` are written.
+            (for Detectron2); or a folder, in which `model.safetensors` is written, and what
+            transformers or, by its names, timm needs beside it.
         naming: one of `NAMINGS`.
 
     Raises:
@@ -73,7 +80,7 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
     state = to_torch(backbone.module, backbone.variables)
     state = rename(backbone.module, state, naming)
     config = backbone.info.get("config", {})
-    data = config.get("data", {})
+    image_size, resize = backbone.stored
     about = {
         "module": kind.description(backbone.module),
         "size": backbone.size,
@@ -83,8 +90,7 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
         # A file that is exported again says what the first one said.
         "method": config.get("method", backbone.info.get("method")),
         "step": backbone.info.get("step"),
-        "images": {k: data[k] for k in ("image_size", "resize") if k in data}
-        or backbone.info.get("images"),
+        "images": {"image_size": image_size, "resize": resize},
     }
     # safetensors and PyTorch make bytes, and do not write: their errors have no cause.
     if path.suffix:
@@ -93,13 +99,22 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
         return path
     path.mkdir(parents=True, exist_ok=True)
     write_bytes(path / "model.safetensors", _safetensors(state, about))
-    settings = {
-        "config.json": kind.hugging_face_config(backbone.module),
-        "preprocessor_config.json": _preprocessor(backbone),
-    }
+    settings = _settings(backbone, naming)
     for name, content in settings.items():
         write_text(path / name, json.dumps(content, indent=2) + "\n")
+    for name in {*_SETTINGS, CARD} - settings.keys():  # of an earlier export
+        (path / name).unlink(missing_ok=True)
     return path
+
+
+def write_card(folder: pathlib.Path, text: str) -> None:
+    """Write the model card of an exported folder, which `check_target` knows again."""
+    write_text(folder / CARD, _signed(text))
+
+
+def _signed(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text}\n<!-- written by sp_jax.export: {digest} -->\n"
 
 
 def _safetensors(state: State, about: Mapping) -> bytes:
@@ -140,16 +155,37 @@ class _Pickler(pickle.Pickler):
 _WRITERS = {".safetensors": _safetensors, ".pth": _pth, ".pkl": _pkl}
 
 
-def _preprocessor(backbone: Backbone) -> dict[str, Any]:
-    """The content of transformers' preprocessor_config.json."""
-    return {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": backbone.size, "width": backbone.size},
-        "resample": 2,  # bilinear
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(backbone.mean),
-        "image_std": list(backbone.std),
+def _settings(backbone: Backbone, naming: str) -> dict[str, dict[str, Any]]:
+    """What lies beside the weights in a folder, by the names of files."""
+    kind, size = family(backbone.module), backbone.size
+    crop = backbone.stored[1] == "crop"
+    colours = list(backbone.mean), list(backbone.std)
+    if naming == "huggingface":
+        squashed = {"height": size, "width": size}
+        images = {
+            "image_processor_type": "BitImageProcessor"
+            if crop
+            else "ViTImageProcessor",
+            "do_resize": True,
+            "size": {"shortest_edge": size} if crop else squashed,
+            "do_center_crop": crop,
+            "crop_size": squashed,
+            "resample": 3,  # bicubic
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+        }
+        images |= zip(("image_mean", "image_std"), colours, strict=True)
+        contents = kind.hugging_face_config(backbone.module), images
+        return dict(zip(_SETTINGS, contents, strict=True))
+    config = kind.timm_config(backbone.module)
+    if config is None:
+        return {}
+    images = {
+        "input_size": [3, size, size],
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "center" if crop else "squash",
     }
+    images |= zip(("mean", "std"), colours, strict=True)
+    return {"config.json": config | {"num_classes": 0, "pretrained_cfg": images}}

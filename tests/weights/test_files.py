@@ -216,7 +216,6 @@ def test_what_cannot_be_written(backbones, tmp_path, monkeypatch):
             "must end in .safetensors, .pth, .pkl, or be a folder",
         ),
         (resnet, "a.pth", "detectron2", "for .pkl only"),
-        (resnet, "folder", "timm", "A folder is for transformers"),
         (resnet, "a.pth", "keras", "no naming 'keras'"),
         (vit, "a.pkl", "detectron2", "has no ViT of .*choose timm or huggingface"),
         (vit, "a.pth", "torchvision", "choose timm"),
@@ -249,6 +248,29 @@ def test_a_folder_of_something_else_is_left_alone(backbones, tmp_path):
     assert (tmp_path / "run" / "config.json").read_text() == "{}"
 
 
+def test_what_is_no_export_is_never_replaced(backbones, tmp_path):
+    vit, folder = backbones["vit"], tmp_path / "folder"
+    for name, naming in (("a.safetensors", "timm"), ("a.pth", "timm")):
+        (tmp_path / name).write_bytes(b"of another library")
+        with pytest.raises(UserError, match=f"{name} exists, and is no export"):
+            weights.save(vit, tmp_path / name, naming)
+        assert (tmp_path / name).read_bytes() == b"of another library"
+        (tmp_path / name).unlink()
+        for _ in range(2):
+            weights.save(vit, tmp_path / name, naming)
+    # An export takes the place of an earlier one, with all that lay beside it.
+    weights.save(vit, folder, "huggingface")
+    weights.write_card(folder, "of the first")
+    weights.save(vit, folder, "timm")
+    assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
+    weights.write_card(folder, "licence: unknown")
+    weights.check_target(folder)
+    edited = (folder / "README.md").read_text().replace("unknown", "mine")
+    (folder / "README.md").write_text(edited)
+    with pytest.raises(UserError, match="README.md was written or changed by hand"):
+        weights.save(vit, folder, "timm")
+
+
 def test_results_of_a_file_are_its_own(tmp_path):
     """Neither those of a run of this name, nor of a file with another suffix."""
     (tmp_path / "sp").mkdir()
@@ -278,6 +300,16 @@ def test_the_commands(tmp_path):
     backbone = sp_jax.load(out)
     assert (backbone.module.heads, backbone.size) == (4, 48)
     assert (backbone.mean, backbone.std[0]) == ((0.5, 0.5, 0.5), 0.229)
+
+    out = tmp_path / "folder"
+    code, stdout, stderr = run("sp_jax.export", f"--out={out}", "--licence=mit")
+    assert code == 0, stderr
+    assert stdout.endswith(
+        "names of timm\nIt loads in timm, transformers and sp_jax.\n"
+    )
+    card = (out / "README.md").read_text()
+    assert "license: mit\n" in card and "a.pth, of another library; 1 of its" in card
+    assert sp_jax.load(out).module.heads == 2
 
     code, _, stderr = run("sp_jax.export", f"--out={out}", "--mean=a,b,c")
     assert code == 2 and stderr.endswith("--mean must be three numbers with commas.\n")

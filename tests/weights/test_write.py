@@ -72,8 +72,8 @@ def test_targets_that_are_in_the_way(backbones, tmp_path):
 
 
 def test_an_exported_folder_is_a_checkpoint(backbones, tmp_path):
-    for name in ("vit", "basic"):
-        folder = weights.save(backbones[name], tmp_path / name, "huggingface")
+    for name, naming in (("vit", "huggingface"), ("basic", "torchvision")):
+        folder = weights.save(backbones[name], tmp_path / name, naming)
         again = sp_jax.load(folder)
         wanted = backbones[name].variables
         jax.tree.map(np.testing.assert_array_equal, again.variables, wanted)
