@@ -68,8 +68,8 @@ def make_config(
 
     Args:
         method: one with a file in configs/.
-        model: resnet18 | resnet50 | resnet50:small (the stem) | vit_small | vit_small:cudnn (the attention)
-            | ...; a ViT has patches of 8 pixels.
+        model: resnet18 | resnet50 | resnet50:small (the stem) | vit_small |
+            vit_small:cudnn (the attention) | ...; a ViT has patches of 8 pixels.
         batch_size: pairs.
         local_crops: of the methods that have them.
     """

@@ -1,5 +1,7 @@
 """Attention of all tokens of an image to each other, in plain operations or in one kernel."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,11 @@ def fits_cudnn(size: int, dtype: DTypeLike) -> bool:
 
 
 def attend_padded(
-    query: Heads, key: Heads, value: Heads, tokens: int, implementation: str = "cudnn"
+    query: Heads,
+    key: Heads,
+    value: Heads,
+    tokens: int,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Heads:
     """`attend` to the first `tokens` only, in one kernel; the others are given zeros.
 

@@ -20,7 +20,7 @@ from sp_jax.domain import BELOW_ONE, PIXELS, Domain, whole
 from sp_jax.models.attention import attend, attend_padded, fits_cudnn
 from sp_jax.models.facts import Facts
 from sp_jax.models.heads import torch_bias, torch_linear
-from sp_jax.models.layers import at_least_float32
+from sp_jax.models.layers import LayerNorm, at_least_float32
 
 POSITIONS = ("learned", "sincos")
 TOKENS = ("cls", "cls4", "mean")  # and "map", which are no features of an image
@@ -63,11 +63,6 @@ def _dense(
     init = xavier(parts) if module.xavier else normal
     layer = nn.Dense(features, kernel_init=init, dtype=module.dtype, name=name)
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], features)
-
-
-def _norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
-    # Its statistics are in float32 at least; "fast" is E[x^2] - E[x]^2, which cancels.
-    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
 
 
 def gelu(x: Float[Any, " *shape"]) -> Float[Array, " *shape"]:
@@ -137,8 +132,10 @@ class Attention(nn.Module):
         size = dim // self.heads
         qkv = _dense(self, x, 3 * dim, "qkv", parts=3)
         q, k, v = jnp.moveaxis(qkv.reshape(n, tokens, 3, self.heads, size), 2, 0)
-        plain = self.tokens is None
-        y = attend(q, k, v) if plain else attend_padded(q, k, v, self.tokens)
+        if self.tokens is None:
+            y = attend(q, k, v)
+        else:
+            y = attend_padded(q, k, v, self.tokens)
         return _dense(self, y.reshape(n, tokens, dim), dim, "proj")
 
 
@@ -177,11 +174,11 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Tokens, train: bool) -> Tokens:
         """Map tokens to tokens of the same dtype."""
-        y = _norm(self.dtype, "norm1")(x)
+        y = LayerNorm(dtype=self.dtype, name="norm1")(x)
         heads, xavier = self.heads, self.xavier
         y = Attention(heads, xavier, self.dtype, self.tokens, name="attn")(y)
         x = x + self._drop(y, train)
-        y = _norm(self.dtype, "norm2")(x)
+        y = LayerNorm(dtype=self.dtype, name="norm2")(x)
         y = FeedForward(self.hidden, self.xavier, self.dtype, name="mlp")(y)
         return x + self._drop(y, train)
 
@@ -229,7 +226,8 @@ class ViT(Facts, nn.Module):
 
     Raises:
         ValueError: at construction, if the sizes do not divide each other, the position,
-            the tokens or the attention are unknown, or there are fewer than four blocks for "cls4".
+            the tokens or the attention are unknown, or there are fewer than four blocks
+            for "cls4".
     """
 
     dim: int
@@ -354,7 +352,7 @@ class ViT(Facts, nn.Module):
             options = self.heads, hidden, drop, moco, self.dtype, attended
             x = make(*options, name=f"block{i}")(x, train)
             class_tokens.append(x[:, 0])
-        norm = _norm(x.dtype, "norm")
+        norm = LayerNorm(dtype=x.dtype, name="norm")
         if self.tokens == "cls4":
             return norm(jnp.stack(class_tokens[-4:], axis=1)).reshape(len(x), -1)
         x = norm(x[:, :tokens])

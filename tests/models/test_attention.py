@@ -83,9 +83,7 @@ def test_cudnn_is_the_plain_one():
     x = jax.random.normal(KEYS[0], (8, 64, 64, 3))
 
     def outcome(attention, dtype):
-        module = models.get(
-            "vit_small", patch_size=8, attention=attention, dtype=dtype
-        )
+        module = models.get("vit_small", patch_size=8, attention=attention, dtype=dtype)
         params = module.init(KEYS[1], x, True)["params"]
 
         def loss(params):
