@@ -281,6 +281,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--features", type=int, help="random ones instead, so many")
     parser.add_argument("--classes", type=int, default=10, help="of random ones")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--own", action="store_true", help="leave the others out")
     args = parser.parse_args(argv)
     if args.images < 50 or args.classes < 2 or args.rounds < 1:
         parser.error("give at least 50 images, 2 classes and 1 round.")
@@ -311,6 +312,8 @@ def main(argv: list[str]) -> None:
         ("scikit-learn", "sklearn", lambda: scikit_learn(data, decays)),
         ("torch", "torch", lambda: torch_sgd(data)),
     ):
+        if args.own:
+            continue
         if importlib.util.find_spec(module):
             turns[name] = make()
         else:

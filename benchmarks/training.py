@@ -68,19 +68,20 @@ def make_config(
 
     Args:
         method: one with a file in configs/.
-        model: resnet18 | resnet50 | resnet50:small (the stem) | vit_small | ...; a ViT has
-            patches of 8 pixels.
+        model: resnet18 | resnet50 | resnet50:small (the stem) | vit_small |
+            vit_small:cudnn (the attention) | ...; a ViT has patches of 8 pixels.
         batch_size: pairs.
         local_crops: of the methods that have them.
     """
-    name, _, stem = model.partition(":")
+    name, _, kind = model.partition(":")
     vit = name.startswith("vit")
     recipe = f"configs.{method}_{'vit' if vit else 'resnet50'}"
     if importlib.util.find_spec(recipe) is None:
         recipe = f"configs.{method}_resnet50"
     config = importlib.import_module(recipe).get_config()
-    kind = {"patch_size": 8} if vit else {"stem": stem or "imagenet"}
-    config.model = ConfigDict({"name": name, **kind})
+    vit_options = {"patch_size": 8, "attention": kind or "auto"}
+    options = vit_options if vit else {"stem": kind or "imagenet"}
+    config.model = ConfigDict({"name": name, **options})
     if "local_crops" in inspect.signature(methods.get(method).views).parameters:
         config.augment.local_crops = local_crops
     config.batch_size = batch_size
@@ -88,9 +89,9 @@ def make_config(
 
 
 def model_name(config: ConfigDict) -> str:
-    """The model as `make_config` takes it: with its stem, if that is not the usual one."""
-    stem = config.model.get("stem", "imagenet")
-    return config.model.name + ("" if stem == "imagenet" else f":{stem}")
+    """The model as `make_config` takes it: with its stem or attention, if one was asked for."""
+    kind = config.model.get("stem") or config.model.get("attention", "auto")
+    return config.model.name + ("" if kind in ("imagenet", "auto") else f":{kind}")
 
 
 def open_images(config: ConfigDict, count: int = 0) -> ImageStore:
@@ -194,12 +195,15 @@ def lower_step(
 def count_flops(config: ConfigDict, num_images: int) -> float | None:
     """FLOPs of one step before XLA optimises; None if there is no CPU to lower for.
 
-    Lowered for a CPU, because not every backend counts.
+    Lowered for a CPU, because not every backend counts, so with attention in plain operations.
     """
     try:
         mesh = make_mesh(jax.devices("cpu")[:1])
     except RuntimeError:
         return None
+    config = config.copy_and_resolve_references()
+    if "attention" in config.model:
+        config.model.attention = "xla"
     return lower_step(config, mesh, num_images).cost_analysis()["flops"]
 
 

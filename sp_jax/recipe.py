@@ -68,7 +68,7 @@ def make_recipe(
     model = dict(config["model"])
     chunks = model.pop("chunks", 1)
     sides = [view.shape[-2] for view in views]
-    unchunked = backbone = make_backbone(model, config["dtype"], sides)
+    unchunked = backbone = make_backbone(model, config["dtype"], sides, train)
     if chunks != 1:
         backbone = models.Chunked(backbone, chunks, run.batch_size)
     options = _given(config["method_options"])

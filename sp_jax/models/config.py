@@ -24,9 +24,10 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def make_backbone(
-    options: Mapping[str, Any], dtype: str, sides: Sequence[int]
+    options: Mapping[str, Any], dtype: str, sides: Sequence[int], train: bool
 ) -> nn.Module:
-    """Make the backbone of a config, and check that it fits the views' sides in pixels.
+    """Make the backbone of a config, and check that it fits the views' sides in pixels and,
+    with `train`, this device.
 
     The options are the config's `model` without chunks. A backbone outside of the project need
     not have a ResNet's: `sp_jax/config.py` has these in all configs, and no command line can
@@ -50,6 +51,15 @@ def make_backbone(
                 f"of it) cannot be cut into patches of {backbone.patch_size} px "
                 "(config.model.patch_size): choose a multiple."
             )
+    if (
+        train
+        and options.get("attention") == "cudnn"
+        and not getattr(backbone, "one_kernel", True)
+    ):
+        raise ValueError(
+            "config.model.attention='cudnn' needs a GPU, config.dtype='bfloat16' and heads "
+            "whose width is a multiple of 8 and at most 128: set it to 'xla'."
+        )
     if outside:
         models.check_features(name, backbone, (sides[0], sides[0], 3))
     return backbone

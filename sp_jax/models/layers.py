@@ -1,10 +1,11 @@
-"""Convolution, max-pooling and batch normalisation with PyTorch's conventions.
+"""Convolution, max-pooling and normalisations with PyTorch's conventions.
 
 Weights trained here can be moved to torchvision and back, so padding is explicit (flax's
 "SAME" pads strided convolutions on one side only) and the running variance is unbiased.
 Each layer also avoids slow paths of XLA on a CPU; the comments say which.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -227,3 +228,70 @@ class BatchNorm(nn.Module):
             ra_mean.value = m * ra_mean.value + (1 - m) * mean
             ra_var.value = m * ra_var.value + (1 - m) * unbiased
         return y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def layer_norm(
+    x: Float[Any, "*batch channels"],
+    scale: Float[Any, " channels"],
+    bias: Float[Any, " channels"],
+    eps: float,
+    dtype: DTypeLike,
+) -> Float[Array, "*batch channels"]:
+    """Normalise each vector of x; the result is in `dtype`, statistics in float32 at least.
+
+    The backward pass is written by hand: it reads x and two numbers of each vector, where
+    the one that autodiff derives keeps more, and a ViT is bound by memory.
+    """
+    return _layer_norm_forward(x, scale, bias, eps, dtype)[0]
+
+
+def _layer_norm_forward(x, scale, bias, eps, dtype):
+    wide = at_least_float32(x)
+    mean = jnp.mean(wide, -1, keepdims=True)
+    # Not E[x^2] - E[x]^2, which cancels.
+    var = jnp.mean(jnp.square(wide - mean), -1, keepdims=True)
+    inv = jax.lax.rsqrt(var + eps)
+    y = (wide - mean) * inv * scale + bias
+    return y.astype(dtype), (x, mean, inv, scale)
+
+
+def _layer_norm_backward(eps, dtype, residuals, dy):
+    *seen, scale = residuals
+    # Otherwise XLA finds that the forward pass normalised x, too, and keeps that in float32.
+    x, mean, inv = jax.lax.optimization_barrier(seen)
+    dy = at_least_float32(dy)
+    normed = (at_least_float32(x) - mean) * inv
+    axes = tuple(range(x.ndim - 1))
+    dscale, dbias = jnp.sum(dy * normed, axes), jnp.sum(dy, axes)
+    dy = dy * scale
+    along = jnp.mean(dy * normed, -1, keepdims=True)
+    dx = inv * (dy - jnp.mean(dy, -1, keepdims=True) - normed * along)
+    return dx.astype(x.dtype), dscale, dbias
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with scale and bias.
+
+    Attributes:
+        eps: added to the variance.
+        dtype: of the result; parameters are float32.
+
+    Source: https://arxiv.org/abs/1607.06450
+    """
+
+    eps: float = 1e-6
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Any, "*batch channels"]
+    ) -> Float[Array, "*batch channels"]:
+        """Normalise the last axis of x."""
+        c = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        return layer_norm(x, scale, bias, self.eps, self.dtype)

@@ -17,12 +17,14 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Float64
 
 from sp_jax.domain import BELOW_ONE, PIXELS, Domain, whole
+from sp_jax.models.attention import attend, attend_padded, fits_cudnn
 from sp_jax.models.facts import Facts
 from sp_jax.models.heads import torch_bias, torch_linear
-from sp_jax.models.layers import at_least_float32
+from sp_jax.models.layers import LayerNorm, at_least_float32
 
 POSITIONS = ("learned", "sincos")
 TOKENS = ("cls", "cls4", "mean")  # and "map", which are no features of an image
+ATTENTION = ("auto", "xla", "cudnn")
 DOMAINS = {
     "dim": whole(1, 2**14),
     "depth": whole(1, 1024),
@@ -61,11 +63,6 @@ def _dense(
     init = xavier(parts) if module.xavier else normal
     layer = nn.Dense(features, kernel_init=init, dtype=module.dtype, name=name)
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], features)
-
-
-def _norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
-    # Its statistics are in float32 at least; "fast" is E[x^2] - E[x]^2, which cancels.
-    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
 
 
 def gelu(x: Float[Any, " *shape"]) -> Float[Array, " *shape"]:
@@ -117,11 +114,16 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; queries, keys and values have biases."""
+    """Multi-head self-attention; queries, keys and values have biases.
+
+    Attributes:
+        tokens: how many there are, without those that fill up, to attend in one kernel.
+    """
 
     heads: int
     xavier: bool
     dtype: DTypeLike
+    tokens: int | None = None
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
@@ -130,9 +132,10 @@ class Attention(nn.Module):
         size = dim // self.heads
         qkv = _dense(self, x, 3 * dim, "qkv", parts=3)
         q, k, v = jnp.moveaxis(qkv.reshape(n, tokens, 3, self.heads, size), 2, 0)
-        logits = jnp.einsum("nqhd,nkhd->nhqk", q * size**-0.5, k)
-        weights = jax.nn.softmax(at_least_float32(logits)).astype(v.dtype)
-        y = jnp.einsum("nhqk,nkhd->nqhd", weights, v)
+        if self.tokens is None:
+            y = attend(q, k, v)
+        else:
+            y = attend_padded(q, k, v, self.tokens)
         return _dense(self, y.reshape(n, tokens, dim), dim, "proj")
 
 
@@ -158,6 +161,7 @@ class Block(nn.Module):
         drop_path: probability that a sample skips a branch, drawn for each of the two.
         xavier: draw the kernels as MoCo v3 does; otherwise as DINO.
         dtype: compute dtype of the two branches.
+        tokens: see `Attention`.
     """
 
     heads: int
@@ -165,14 +169,16 @@ class Block(nn.Module):
     drop_path: float
     xavier: bool
     dtype: DTypeLike
+    tokens: int | None = None
 
     @nn.compact
     def __call__(self, x: Tokens, train: bool) -> Tokens:
         """Map tokens to tokens of the same dtype."""
-        y = _norm(self.dtype, "norm1")(x)
-        y = Attention(self.heads, self.xavier, self.dtype, name="attn")(y)
+        y = LayerNorm(dtype=self.dtype, name="norm1")(x)
+        heads, xavier = self.heads, self.xavier
+        y = Attention(heads, xavier, self.dtype, self.tokens, name="attn")(y)
         x = x + self._drop(y, train)
-        y = _norm(self.dtype, "norm2")(x)
+        y = LayerNorm(dtype=self.dtype, name="norm2")(x)
         y = FeedForward(self.hidden, self.xavier, self.dtype, name="mlp")(y)
         return x + self._drop(y, train)
 
@@ -212,12 +218,16 @@ class ViT(Facts, nn.Module):
             stays among the parameters, and weight decay would still move it.
         remat: keep only the inputs of the blocks, and compute what is inside of them
             a second time for the gradient.
+        attention: "xla" attends in plain operations, "cudnn" in one kernel where
+            `one_kernel` says that it can, else plainly, too: they differ by rounding. "auto"
+            is the one that was timed on a GPU, "xla".
         dtype: compute dtype; parameters, the sum along the shortcuts and the statistics
             of the normalisations are float32, as under PyTorch's autocast.
 
     Raises:
-        ValueError: at construction, if the sizes do not divide each other, the position
-            or the tokens are unknown, or there are fewer than four blocks for "cls4".
+        ValueError: at construction, if the sizes do not divide each other, the position,
+            the tokens or the attention are unknown, or there are fewer than four blocks
+            for "cls4".
     """
 
     dim: int
@@ -231,6 +241,7 @@ class ViT(Facts, nn.Module):
     tokens: str = "cls"
     freeze_patch_embedding: bool = False
     remat: bool = False
+    attention: str = "auto"
     dtype: DTypeLike = jnp.float32
 
     is_transformer = True
@@ -248,6 +259,10 @@ class ViT(Facts, nn.Module):
         if self.tokens not in (*TOKENS, "map"):
             raise ValueError(
                 f"There are no tokens {self.tokens!r}; choose 'cls', 'cls4' or 'mean'."
+            )
+        if self.attention not in ATTENTION:
+            raise ValueError(
+                f"There is no attention {self.attention!r}; choose 'auto', 'xla' or 'cudnn'."
             )
         if self.tokens == "cls4" and self.depth < 4:
             raise ValueError(
@@ -269,6 +284,12 @@ class ViT(Facts, nn.Module):
     def stride(self) -> int | None:
         """Pixels between two positions of `trunk`'s map, which tokens="map" gives."""
         return self.patch_size if self.tokens == "map" else None
+
+    @property
+    def one_kernel(self) -> bool:
+        """Whether cuDNN attends: it was asked for, and there is a GPU and a narrow dtype."""
+        cudnn = self.attention == "cudnn"
+        return cudnn and fits_cudnn(self.dim // self.heads, self.dtype)
 
     def layers(self) -> list[str]:
         """The embeddings, the blocks and the last norm; see `Facts.layers`."""
@@ -320,17 +341,21 @@ class ViT(Facts, nn.Module):
             side = self.image_size // self.patch_size
             shape = (1, 1 + side * side, self.dim)
             x = x + resize_position(self.param("pos_embed", normal, shape), grid)
+        tokens = x.shape[1]
+        if self.one_kernel:  # cuDNN's gradient needs an even number.
+            x = jnp.pad(x, ((0, 0), (0, tokens % 2), (0, 0)))
+        attended = tokens if self.one_kernel else None
         make = nn.remat(Block, static_argnums=2) if self.remat else Block
         hidden, class_tokens = int(self.mlp_ratio * self.dim), []
         for i in range(self.depth):
             drop = self.drop_path * i / max(self.depth - 1, 1)
-            block = make(self.heads, hidden, drop, moco, self.dtype, name=f"block{i}")
-            x = block(x, train)
+            options = self.heads, hidden, drop, moco, self.dtype, attended
+            x = make(*options, name=f"block{i}")(x, train)
             class_tokens.append(x[:, 0])
-        norm = _norm(x.dtype, "norm")
+        norm = LayerNorm(dtype=x.dtype, name="norm")
         if self.tokens == "cls4":
             return norm(jnp.stack(class_tokens[-4:], axis=1)).reshape(len(x), -1)
-        x = norm(x)
+        x = norm(x[:, :tokens])
         if self.tokens == "map":
             return x[:, 1:].reshape(len(x), *grid, self.dim)
         return x[:, 1:].mean(axis=1) if self.tokens == "mean" else x[:, 0]
@@ -350,7 +375,7 @@ class ViT(Facts, nn.Module):
         def keep(layer: nn.Module, method: str) -> bool:
             return layer.path[-3:] == last
 
-        _, kept = self.apply(
+        _, kept = self.clone(attention="xla").apply(
             variables, x, False, capture_intermediates=keep, mutable="intermediates"
         )
         (qkv,) = jax.tree.leaves(kept)
