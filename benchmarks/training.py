@@ -79,8 +79,9 @@ def make_config(
     if importlib.util.find_spec(recipe) is None:
         recipe = f"configs.{method}_resnet50"
     config = importlib.import_module(recipe).get_config()
-    vit_options = {"patch_size": 8, "attention": kind or "auto"}
-    options = vit_options if vit else {"stem": kind or "imagenet"}
+    options = {"patch_size": 8} if vit else {"stem": kind or "imagenet"}
+    if vit and kind:
+        options["attention"] = kind
     config.model = ConfigDict({"name": name, **options})
     if "local_crops" in inspect.signature(methods.get(method).views).parameters:
         config.augment.local_crops = local_crops
