@@ -12,6 +12,7 @@ import pathlib
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -104,6 +105,6 @@ def start(
 ) -> list[InBackground]:
     """The loggers of these names, for a run; see above."""
     return [
-        InBackground(name, lambda name=name: get(name).create(workdir, config, record))
+        InBackground(name, partial(get(name).create, workdir, config, record))
         for name in dict.fromkeys(names)
     ]
