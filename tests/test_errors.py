@@ -89,6 +89,10 @@ CASES = {
     "unknown store": (lambda p, f: ("data.store", "emojy"), "emoji, folder:DIR"),
     "missing dataset": (lambda p, f: ("data.store", f"folder:{p}/none"), "none"),
     "missing split": (lambda p, f: ("data.split", "train"), "no split 'train'"),
+    "unknown logger": (
+        lambda p, f: ("loggers", ("wand",)),
+        "no logger 'wand'; choose one of: wandb, tensorboard",
+    ),
     "unknown evaluator": (lambda p, f: ("evals.knn.type", "knnn"), "config.evals.knn"),
     "evaluator option": (lambda p, f: ("evals.knn.neighbours", 3), "neighbours"),
     "evaluator target": (lambda p, f: ("evals.knn.target", "kind"), "kind"),

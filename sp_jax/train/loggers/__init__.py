@@ -64,7 +64,7 @@ class InBackground:
 
     def __init__(self, name: str, create: Callable[[], Logger]):
         """Begin with `create()`. The first thing that fails is said, and ends the logger."""
-        self._name, self._create = name, create
+        self._name, self._create, self._left = name, create, False
         self._lines: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -75,6 +75,8 @@ class InBackground:
                 while line := self._lines.get():
                     logger.write_scalars(*line)
         except BaseException as error:  # also the exit of a library
+            if self._left:
+                return
             words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             progress.say(
                 f"The run goes on without the logger {self._name!r}, which has failed "
@@ -91,6 +93,7 @@ class InBackground:
         with progress.show(f"waiting for the logger {self._name!r}"):
             self._thread.join(PATIENCE)
         if self._thread.is_alive():
+            self._left = True
             progress.say(
                 f"The logger {self._name!r} has not ended after {PATIENCE:.0f} s and is left "
                 "behind; metrics.jsonl has all numbers."

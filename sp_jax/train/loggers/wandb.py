@@ -17,10 +17,11 @@ from sp_jax.config import flatten
 from sp_jax.files import write_text
 
 # What W&B does unless the environment says otherwise. It asks nothing, and leaves the terminal
-# to our progress; the end of a run waits a minute for its upload, not days; and a kill takes a
-# second away from the file of an offline run, not 15.
+# to our progress; a run waits a minute for the server at its beginning and its end, not days;
+# and a kill takes a second away from the file of an offline run, not 15.
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("WANDB_CONSOLE", "off")
+os.environ.setdefault("WANDB_INIT_TIMEOUT", "60")
 os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")
 os.environ.setdefault("WANDB__TRANSACTION_LOG_FLUSH_INTERVAL", "1")
 
