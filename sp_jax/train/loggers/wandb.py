@@ -16,13 +16,15 @@ from sp_jax import progress
 from sp_jax.config import flatten
 from sp_jax.files import write_text
 
-# What W&B does unless the environment says otherwise. It asks nothing, and leaves the terminal
-# to our progress; a run waits a minute for the server at its beginning and its end, not days;
-# and a kill takes a second away from the file of an offline run, not 15.
-os.environ.setdefault("WANDB_SILENT", "true")
+# What W&B does unless the environment says otherwise. It asks nothing, and tells of nothing but
+# failures; it leaves the terminal to our progress; a run waits a minute for the server at its beginning
+# and its end, not days, and what is not sent then is a failure; and a kill takes a second away
+# from the file of an offline run, not 15.
+os.environ.setdefault("WANDB_SHOW_INFO", "false")
 os.environ.setdefault("WANDB_CONSOLE", "off")
 os.environ.setdefault("WANDB_INIT_TIMEOUT", "60")
 os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")
+os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
 os.environ.setdefault("WANDB__TRANSACTION_LOG_FLUSH_INTERVAL", "1")
 
 # After that, because it reads the environment; and in the main thread, because CPython 3.11
@@ -58,12 +60,14 @@ def create(workdir: pathlib.Path, config: Mapping[str, Any], record: Sequence) -
         resume="allow",
         allow_val_change=True,  # of what is free to change
     )
-    if run.url:
+    if not run.offline:
         progress.say(f"W&B: {run.url}")
-    files = pathlib.Path(run.dir).parents[1].glob(f"*run-*-{run.id}/*.wandb")
-    # Offline nobody can be asked which steps the run has; they are in the files to be synced.
-    last = max((x for file in files for x in _steps(file)), default=-1)
-    logger = _Run(run, last + 1 if run.offline else run.starting_step)
+    first_step = run.starting_step
+    if run.offline:  # no server knows which steps the run has: they are in its files
+        files = pathlib.Path(run.dir).parents[1].glob(f"*run-*-{run.id}/*.wandb")
+        steps = (step for file in files for step in _steps(file))
+        first_step = max(steps, default=-1) + 1
+    logger = _Run(run, first_step)
     for line in record:
         logger.write_scalars(*line)
     return logger
@@ -73,9 +77,8 @@ def _steps(path: pathlib.Path) -> Iterator[int]:
     """The steps in a file of W&B: after 7 bytes a log as LevelDB's, of protocol buffers."""
     data, place, parts = path.read_bytes(), 7, b""
     while place + 7 < len(data):
-        if (
-            left := _BLOCK - place % _BLOCK
-        ) < 7:  # no header fits in what is left of a block
+        left = _BLOCK - place % _BLOCK
+        if left < 7:  # the header of the next part is in the next block
             place += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, place)
