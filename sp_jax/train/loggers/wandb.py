@@ -17,9 +17,9 @@ from sp_jax.config import flatten
 from sp_jax.files import write_text
 
 # What W&B does unless the environment says otherwise. It asks nothing, and tells of nothing but
-# failures; it leaves the terminal to our progress; a run waits a minute for the server at its beginning
-# and its end, not days, and what is not sent then is a failure; and a kill takes a second away
-# from the file of an offline run, not 15.
+# failures; it leaves the terminal to our progress; a run waits a minute for the server at its
+# beginning and its end, not days, and what is not sent then is a failure; and a kill takes a
+# second away from the file of an offline run, not 15.
 os.environ.setdefault("WANDB_SHOW_INFO", "false")
 os.environ.setdefault("WANDB_CONSOLE", "off")
 os.environ.setdefault("WANDB_INIT_TIMEOUT", "60")
