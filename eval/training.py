@@ -12,6 +12,7 @@ from sp_jax import validate
 from sp_jax.errors import UserError
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe, make_recipe
+from sp_jax.train import loggers
 from sp_jax.train.evaluation import Evaluation
 
 
@@ -37,6 +38,7 @@ def open_training(config: ConfigDict, workdir: pathlib.Path, devices: int) -> Tr
     """
     plain = config.to_dict()
     validate.check_training(plain)
+    loggers.check(plain["loggers"])
     chunks = config.model.get("chunks", 1)
     validate.check_devices(config.batch_size, devices, chunks, config.fsdp)
     pairs = open_pairs(config)

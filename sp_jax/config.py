@@ -90,6 +90,8 @@ def get_config() -> ml_collections.ConfigDict:
     # In one dispatch, if the pixels are on the device; at most `log_every`. 0: auto.
     config.steps_per_call = 0
     config.log_every = 50  # steps
+    # Besides metrics.jsonl: tensorboard | wandb | an import path (docs/logging.md).
+    config.loggers = ("tensorboard",)
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 500  # steps
     config.checkpoint.keep_last = 2

@@ -55,13 +55,17 @@ _METHODS = {
     whole(2): "out_dim num_clusters num_prototypes",
 }
 _OF_A_METHOD = {"pirl.hidden_dim": COUNT_OR_NONE, "swav.queue_size": COUNT_OR_NONE}
-_AUGMENT = {
+_VIEW = {
     SHARE: "flip jitter grayscale blur solarize solarize_threshold",
-    POSITIVE_SHARE: "crop_scale local_crop_scale",
-    POSITIVE: "crop_ratio blur_sigma std",
+    POSITIVE_SHARE: "crop_scale",
+    POSITIVE: "crop_ratio blur_sigma",
     NOT_NEGATIVE: "brightness contrast saturation",
     Domain(0, 0.5): "hue",
     COUNT: "blur_kernel",
+}
+_VIEWS = {
+    POSITIVE_SHARE: "local_crop_scale",
+    POSITIVE: "std",
     whole(0, 64): "local_crops",
     FINITE: "mean",
 }
@@ -77,8 +81,8 @@ def _section(section: str, domains: Mapping[Domain, str]) -> dict[str, Domain]:
 
 # Of a pre-training: `sp_jax/config.py`.
 TRAINING = LOOP | _OF_A_METHOD
-TRAINING |= _section("method_options", _METHODS) | _section("augment", _AUGMENT)
-TRAINING |= _section("augment_second", _AUGMENT)
+TRAINING |= _section("method_options", _METHODS) | _section("augment", _VIEWS)
+TRAINING |= _section("augment", _VIEW) | _section("augment_second", _VIEW)
 TRAINING |= {
     "image_size": PIXELS,
     # All methods compare the pairs of a batch, or normalise over them.

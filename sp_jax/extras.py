@@ -10,12 +10,14 @@ from sp_jax.errors import UserError
 MODULES = {
     "train": (
         *("PIL", "absl", "array_record", "clu", "filelock", "grain", "matplotlib"),
-        *("ml_collections", "orbax", "tensorboardX"),
+        *("ml_collections", "orbax"),
     ),
     "eval": ("jinja2", "sklearn"),
     "detection": ("pycocotools",),
     "curate": ("flask",),
     "slurm": ("submitit",),
+    "tensorboard": ("tensorboardX",),
+    "wandb": ("wandb",),
     "parquet": ("pyarrow",),
     "tfds": ("tensorflow_datasets", "importlib_resources"),
 }

@@ -14,6 +14,7 @@ import optax
 import pytest
 
 from sp_jax import methods, models, optim
+from sp_jax.train import loggers
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "adding.md"
 
@@ -28,7 +29,7 @@ def package(tmp_path_factory):
         for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
             (folder / "added" / f"{name}.py").write_text(block)
     names = sorted(path.stem for path in (folder / "added").glob("*.py"))
-    assert names == ["backbone", "loss", "method", "optimiser"]
+    assert names == ["backbone", "logger", "loss", "method", "optimiser"]
     sys.path.insert(0, str(folder))
     yield "added"
     sys.path.remove(str(folder))
@@ -66,3 +67,12 @@ def test_method_backbone_and_optimiser_learn_together(package):
 def test_loss(package):
     loss = importlib.import_module(f"{package}.loss").cosine_distance
     assert float(loss(jnp.eye(3), -jnp.eye(3))) == pytest.approx(2.0)
+
+
+def test_logger(package, tmp_path):
+    config, record = {"method": "simclr"}, [(0, {"loss": 2.0})]
+    (logger,) = loggers.start([f"{package}.logger"], tmp_path, config, record)
+    logger.write_scalars(4, {"loss": 1.5, "epoch": 0.5})
+    logger.close()
+    rows = (tmp_path / "simclr.csv").read_text().splitlines()
+    assert rows == ["0,loss,2.0", "4,loss,1.5", "4,epoch,0.5"]

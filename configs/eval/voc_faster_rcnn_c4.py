@@ -60,6 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.test_every = 0  # steps; 0: at the end only
 
     config.log_every = 50  # steps
+    config.loggers = ("tensorboard",)  # besides metrics.jsonl (docs/logging.md)
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 1000  # steps
     config.checkpoint.keep_last = 2

@@ -31,6 +31,7 @@ from sp_jax.files import write_bytes
 from sp_jax.methods import Method, RunSize
 from sp_jax.models.config import compute_dtype
 from sp_jax.recipe import Recipe
+from sp_jax.train import loggers
 from sp_jax.train.evaluation import Evaluation
 from sp_jax.train.feed import StreamedFeed
 from sp_jax.train.loop import fit
@@ -135,6 +136,7 @@ def open_images(
     schema = voc_faster_rcnn_c4.get_config().to_dict()
     validate.check_keys(plain, schema, base="configs.eval.voc_faster_rcnn_c4")
     check_domains(plain, DETECTION)
+    loggers.check(plain["loggers"])
     validate.check_devices(config.batch_size, devices)
 
     train, test = (

@@ -10,7 +10,7 @@ from sp_jax.config import OPEN_SECTIONS, flatten, get_config
 # the parameters. Where the images and the table of pairs lie is told by `data.store` and
 # `data.pairs`; that they are the same is proved by their fingerprints.
 FREE_TO_CHANGE = tuple(
-    "profile evals checkpoint fsdp steps_per_call test_batch_size test_every "
+    "profile loggers evals checkpoint fsdp steps_per_call test_batch_size test_every "
     "checkpoint_of_backbone data.dir data.store data.pairs data.placement data.prefetch "
     "data.workers".split()
 )

@@ -5,7 +5,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from sp_jax import progress
 from sp_jax.errors import NonFiniteError
 from sp_jax.methods import RunSize
+from sp_jax.train import loggers
 from sp_jax.train.feed import Advance
 from sp_jax.train.health import make_health
 from sp_jax.train.writer import MetricsWriter, from_json, to_json
@@ -39,10 +40,13 @@ class RunLog:
         resume_step: int,
         window: list[dict[str, Any]],
         mesh: Mesh,
+        logger_names: Sequence[str],
+        config: Mapping[str, Any],
     ):
         """Begin, or go on with the `window` that `fetch_window` gave at `resume_step`.
 
-        Of each pair there are so many views; with 0 a batch has images, and no pairs.
+        Of each pair there are so many views; with 0 a batch has images, and no pairs. The
+        named loggers get the config.
         """
         self._run_size, self._views = run_size, views
         # Steps since the last line: on the device, or numbers of a checkpoint.
@@ -52,6 +56,10 @@ class RunLog:
         self._clock, self._clock_step = 0.0, resume_step
         self._first = jax.process_index() == 0
         self._writer = MetricsWriter(workdir, resume_step) if self._first else None
+        self._loggers = []
+        if self._writer:
+            record = [(line["step"], _scalars(line)) for line in self._writer.kept]
+            self._loggers = loggers.start(logger_names, workdir, config, record)
         self._closing = contextlib.ExitStack()
         self._shown = self._closing.enter_context(
             progress.show(workdir.name, run_size.total_steps, "steps", resume_step)
@@ -124,12 +132,13 @@ class RunLog:
         self._clock += time.perf_counter() - before
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Append numbers to the record."""
+        """Append numbers to the record, and give them to the loggers."""
         if self._writer:
             epoch = round(step / self._run_size.steps_per_epoch, 4)
-            self._writer.write(
-                {"step": step, "epoch": epoch, "time": time.time(), **numbers}
-            )
+            line = {"step": step, "epoch": epoch, "time": time.time(), **numbers}
+            self._writer.write(line)
+            for logger in self._loggers:
+                logger.write_scalars(step, _scalars(line))
 
     def say(self, text: str) -> None:
         """Print a line above the progress."""
@@ -149,10 +158,16 @@ class RunLog:
             self.say(f"step {step}/{total}: {shown}, {progress.clock(seconds)} left")
 
     def close(self) -> None:
-        """Show no more, and flush the record."""
+        """Show no more, close the record and the loggers."""
         self._closing.close()
         if self._writer:
             self._writer.close()
+        for logger in self._loggers:
+            logger.close()
+
+
+def _scalars(line: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in line.items() if name != "step"}
 
 
 def _explain_non_finite(name: str, step: int, line: Mapping[str, float]) -> str:

@@ -39,7 +39,8 @@ def fit(
 ) -> None:
     """Train to the end, from the newest checkpoint of workdir if there is one.
 
-    Of the config `log_every`, `checkpoint` and `profile` are read. Each checkpoint gets `meta`.
+    Of the config `log_every`, `loggers`, `checkpoint` and `profile` are read. Each checkpoint
+    gets `meta`, each logger the config in it.
 
     Raises:
         NonFiniteError: a loss was not finite. The last good checkpoint remains.
@@ -65,13 +66,14 @@ def fit(
         write_parameters(workdir / "parameters.txt", state.params)
         if step < total:
             note_start(workdir, step)
-    log = RunLog(workdir, run_size, len(recipe.views), step, window, mesh)
+    told = config.loggers, meta["config"]
+    log = RunLog(workdir, run_size, len(recipe.views), step, window, mesh, *told)
     profile = config.profile
     trace = Trace(workdir, profile.first_step, profile.steps, step, total)
 
     with (
+        contextlib.closing(log),  # last: a logger may take its time
         checkpoints,
-        contextlib.closing(log),
         contextlib.closing(trace),
         StopSignals() as signals,
         contextlib.closing(feed),

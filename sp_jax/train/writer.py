@@ -1,13 +1,10 @@
-"""metrics.jsonl, the record of a run, and the TensorBoard events made from it."""
+"""metrics.jsonl, the record of a run."""
 
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
-
-from tensorboardX import SummaryWriter
 
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
@@ -51,8 +48,10 @@ class MetricsWriter:
     """Append one line a log step; the file never has a gap or a repeat.
 
     A killed run may have written lines after its last checkpoint, that of `resume_step`. They
-    go to metrics.cut.jsonl when it resumes, because the resumed run makes them again. The
-    TensorBoard events are written anew from the remaining lines.
+    go to metrics.cut.jsonl when it resumes, because the resumed run makes them again.
+
+    Attributes:
+        kept: the lines that the file began with.
     """
 
     def __init__(self, workdir: str | os.PathLike, resume_step: int):
@@ -68,23 +67,13 @@ class MetricsWriter:
                 file.writelines(map(_json_line, cut))
         write_text(path, "".join(map(_json_line, kept)))
         self._file = open(path, "a")
-        shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
-        self._events = SummaryWriter(str(workdir / "tensorboard"))
-        for line in kept:
-            self._add_events(line)
-
-    def _add_events(self, line: dict) -> None:
-        for name, value in line.items():
-            if name not in ("step", "time"):
-                self._events.add_scalar(name, value, line["step"], line["time"])
+        self.kept = kept
 
     def write(self, line: dict) -> None:
         """Append a line of scalars; it needs "step" and "time" (seconds since 1970)."""
         self._file.write(_json_line(line))
         self._file.flush()
-        self._add_events(line)
 
     def close(self) -> None:
-        """Flush both."""
+        """Close the file."""
         self._file.close()
-        self._events.close()

@@ -97,7 +97,7 @@ def test_sigkill_changes_nothing(uninterrupted, tmp_path, kill_after):
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    finish(workdir)
+    finish(workdir, "--config.loggers=()")
     assert record(workdir) == record(uninterrupted)
     assert final_bytes(workdir) == final_bytes(uninterrupted)
     first, again = read_starts(workdir)
