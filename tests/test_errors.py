@@ -180,7 +180,7 @@ def numbers_of_configs():
     schema = flatten(common.get_config().to_dict())
     booleans = {"optimizer.by_epoch"}
     texts = {n for n, v in schema.items() if isinstance(v, str)}
-    texts |= {"augment.interpolation", "optimizer.name"}
+    texts |= {"augment.interpolation", "augment_second.interpolation", "optimizer.name"}
     texts |= {n for n in schema if n.startswith("method_options")}
     texts |= {"model.zero_init_residual", "model.stem", "loggers"}
     names = {(name, "") for name in schema.keys() - texts - booleans}
