@@ -93,6 +93,7 @@ TRAINING |= {
     "data.image_size": PIXELS,
     "data.max_skipped": SHARE,
     "data.semantic_fraction": SHARE,
+    "data.semantic_schedule": NOT_NEGATIVE,  # epochs and fractions
     "data.rounds": COUNT,
     "optimizer.warmup_epochs": NOT_NEGATIVE,
     "optimizer.final_factor": NOT_NEGATIVE,
