@@ -204,12 +204,21 @@ def test_a_vit_that_does_not_fit(tmp_path, changes, message):
         open_start(config, make_recipe(config, RUN), tmp_path)
 
 
-def train(workdir, **changes):
+def test_other_colours_are_told(exported, tmp_path, caplog):
+    config = make_config(init=exported[0])
+    config["augment"]["mean"] = (0.5, 0.5, 0.5)
+    open_start(config, make_recipe(config, RUN), tmp_path)
+    (said,) = [x.message for x in caplog.records if x.levelname == "WARNING"]
+    assert "config.augment.mean=(0.485, 0.456, 0.406); those of this run" in said
+
+
+def train(workdir, evaluate=False, **changes):
     config = tiny.get_config()
     config.epochs = 0.02  # 5 steps
     config.optimizer.warmup_epochs = 0.01
     config.checkpoint.every = 3
-    config.evals = {"knn": {**config.evals.knn, "every_epochs": 0.0}}
+    if not evaluate:
+        config.evals = {}
     config.update(changes)
     main.run(config, workdir)
     return workdir
@@ -218,7 +227,8 @@ def train(workdir, **changes):
 def test_a_run_that_starts_from_a_run(tmp_path, caplog):
     caplog.set_level("INFO")
     first = train(tmp_path / "first")
-    second = train(tmp_path / "second", seed=1, init=str(first), init_heads=True)
+    changes = dict(seed=1, init=str(first), init_heads=True)
+    second = train(tmp_path / "second", evaluate=True, **changes)
     said = next(x for x in caplog.messages if x.startswith("Starts from"))
     assert "width 8" in said and "Taken: backbone, projector. At random: -." in said
     trained = sp_jax.load(first)
@@ -237,7 +247,6 @@ def test_a_run_that_starts_from_a_run(tmp_path, caplog):
     moved, last = tmp_path / "moved", sp_jax.load(second).fingerprint()
     shutil.move(first, moved)
     shutil.rmtree(second / "checkpoints/5")
-    changes = dict(seed=1, init=str(first), init_heads=True)
     train(second, **changes)
     assert sp_jax.load(second).fingerprint() == last
     for other, message in (
