@@ -58,9 +58,11 @@ def open_start(
     backbone, network = _load(record, config["method"], recipe)
     record["init_weights"] = digest = fingerprint(network)
     parts, taken = _draw(recipe)[0].keys(), network["params"].keys()
+    said = {"Taken": taken, "At random": parts - taken}
+    said["Left out"] = backbone.heads.get("params", {}).keys() - taken
+    words = (f"{what}: {', '.join(sorted(x))}." for what, x in said.items() if x)
     logging.info(
-        f"Starts from {path} (SHA-256 {digest[:8]}). {describe(backbone)} Taken: "
-        f"{', '.join(sorted(taken))}. At random: {', '.join(sorted(parts - taken)) or '-'}."
+        f"Starts from {path} (SHA-256 {digest[:8]}). {describe(backbone)} {' '.join(words)}"
     )
     for name in ("mean", "std"):
         own, theirs = getattr(recipe.views[0], name), getattr(backbone, name)
