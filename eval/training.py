@@ -14,19 +14,21 @@ from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe, make_recipe
 from sp_jax.train import loggers
 from sp_jax.train.evaluation import Evaluation
+from sp_jax.train.initial import Start, open_start
 
 
 class Training(NamedTuple):
-    """What is trained, on which pairs, for how long, and what is measured meanwhile."""
+    """What is trained, from what, on which pairs, how long, and what is measured meanwhile."""
 
     pairs: TrainingPairs
     run_size: RunSize
     recipe: Recipe
     evaluations: list[Evaluation]
+    start: Start
 
 
 def open_training(config: ConfigDict, workdir: pathlib.Path, devices: int) -> Training:
-    """Open the images, the pairs and the evaluations of a config, and build its recipe.
+    """Open images, pairs, evaluations and first weights of a config, and build its recipe.
 
     Args:
         config: a complete config.
@@ -50,7 +52,8 @@ def open_training(config: ConfigDict, workdir: pathlib.Path, devices: int) -> Tr
             "or images whose classes are known (docs/data.md)."
         )
     evaluations = make_evaluations(config, recipe, workdir, run_size.steps_per_epoch)
-    return Training(pairs, run_size, recipe, evaluations)
+    start = open_start(plain, recipe, workdir)
+    return Training(pairs, run_size, recipe, evaluations, start)
 
 
 def _run_size(config: ConfigDict, pairs: TrainingPairs) -> RunSize:

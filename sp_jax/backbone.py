@@ -18,6 +18,17 @@ PyTree = Any
 Colour = tuple[float, float, float]
 
 
+def fingerprint(variables: PyTree) -> str:
+    """SHA-256 hex over names, types, shapes and bytes of variables."""
+    whole = hashlib.sha256()
+    for path, value in jax.tree.leaves_with_path(jax.device_get(local_copy(variables))):
+        value = np.asarray(value)
+        about = jax.tree_util.keystr(path), value.dtype.name, value.shape
+        whole.update(repr(about).encode())
+        whole.update(np.ascontiguousarray(value).view(np.uint8))
+    return whole.hexdigest()
+
+
 @dataclasses.dataclass(frozen=True)
 class Backbone:
     """A network and its variables, with what has to be done to images before.
@@ -29,6 +40,8 @@ class Backbone:
         mean: of each channel of values in [0, 1], subtracted.
         std: of each channel, divided by.
         info: where it comes from: "config", "step", "versions" of a checkpoint.
+        heads: "params" and "batch_stats" of what was trained on it, by the names of the parts,
+            such as "projector"; {} where only the backbone is known.
     """
 
     module: nn.Module
@@ -37,6 +50,14 @@ class Backbone:
     mean: Colour
     std: Colour
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    heads: PyTree = dataclasses.field(default_factory=dict)
+
+    def network(self, heads: bool = False) -> PyTree:
+        """Its variables, and those of the heads if asked, as `Method.start_from` takes them."""
+        return {
+            kind: {"backbone": tree, **(self.heads.get(kind, {}) if heads else {})}
+            for kind, tree in self.variables.items()
+        }
 
     def apply(self, variables: PyTree, images: jax.Array) -> jax.Array:
         """Features float32 [n, D] of images uint8 [n, S, S, 3], as a pure function."""
@@ -47,15 +68,8 @@ class Backbone:
         return preprocess(images, self.size, self.mean, self.std)
 
     def fingerprint(self) -> str:
-        """SHA-256 hex over names, types, shapes and bytes of the variables."""
-        whole = hashlib.sha256()
-        variables = jax.device_get(local_copy(self.variables))
-        for path, value in jax.tree.leaves_with_path(variables):
-            value = np.asarray(value)
-            about = jax.tree_util.keystr(path), value.dtype.name, value.shape
-            whole.update(repr(about).encode())
-            whole.update(np.ascontiguousarray(value).view(np.uint8))
-        return whole.hexdigest()
+        """See `fingerprint`, of the variables."""
+        return fingerprint(self.variables)
 
     def identity(self) -> str:
         """SHA-256 hex over all that makes the features: variables, network and colours.
@@ -87,7 +101,7 @@ class Backbone:
 
         variables = init(jax.random.key(0, impl="rbg"))
         info = {**self.info, "step": 0}
-        return dataclasses.replace(self, variables=variables, info=info)
+        return dataclasses.replace(self, variables=variables, info=info, heads={})
 
     @contextlib.contextmanager
     def untouched(self) -> Iterator[None]:

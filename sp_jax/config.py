@@ -30,6 +30,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.image_size = 64  # side of the views in pixels
     config.batch_size = 256  # pairs, over all devices
     config.epochs = 200.0
+    # Weights to start from: a run, a checkpoint, a file or an exported folder; "": none.
+    config.init = ""
+    config.init_heads = False  # of a run of the same method: its heads, too
 
     config.model = ml_collections.ConfigDict()  # arguments of sp_jax.models.get()
     config.model.name = "resnet50"  # or an import path

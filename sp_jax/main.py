@@ -42,7 +42,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """
     plain = config.to_dict()
     opened = open_training(config, workdir, jax.device_count())
-    pairs, run_size, recipe, evaluations = opened
+    pairs, run_size, recipe, evaluations, begun = opened
+    plain |= begun.record
     # Asked now, while all of the device's memory is free.
     placement, reason = resident.place(config.data.placement, pairs.shown)
     distributed.check_equal({"config": plain, "pairs": pairs.table.digest})
@@ -64,7 +65,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
                 draw_first_batch(pairs, recipe, workdir / "views.png")
         mesh = make_mesh(fsdp=config.fsdp)
         with progress.show("making the network"):
-            state = init_state(recipe, config.seed, mesh)
+            state = init_state(recipe, config.seed, mesh, begun.network)
         feed = _make_feed(config, pairs, recipe, mesh, run_size, placement)
         logging.info("Pixels: %s (%s).", placement, reason)
         logging.info(

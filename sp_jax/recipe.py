@@ -48,7 +48,10 @@ class Recipe(NamedTuple):
         """The backbone of a run as it is evaluated: size and colours of the first view."""
         view = self.views[0]
         variables = self.method.backbone_variables(params, state)
-        return Backbone(self.backbone, variables, view.size, view.mean, view.std, info)
+        heads = self.method.heads(params, state)
+        return Backbone(
+            self.backbone, variables, view.size, view.mean, view.std, info, heads
+        )
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,11 @@ CASES = {
         "remat is 'false': use True or False",
     ),
     "number out of its domain": (lambda p, f: ("epochs", math.nan), "config.epochs is"),
+    "no weights": (
+        lambda p, f: ("init", f"{p}/none.pth"),
+        "config.init: There is no file .*none.pth",
+    ),
+    "no run for its heads": (lambda p, f: ("init_heads", True), "needs config.init,"),
     "bucket": (
         lambda p, f: ("data.dir", "gs://bucket/data"),
         "gs://bucket/data: files",
@@ -178,7 +183,7 @@ def test_unlabelled_images_train_on_augmentation_pairs_only(tmp_path, folder):
 def numbers_of_configs():
     """Name of each number that a config can have, and the method that it is an option of."""
     schema = flatten(common.get_config().to_dict())
-    booleans = {"optimizer.by_epoch"}
+    booleans = {"optimizer.by_epoch", "init_heads"}
     texts = {n for n, v in schema.items() if isinstance(v, str)}
     texts |= {"augment.interpolation", "augment_second.interpolation", "optimizer.name"}
     texts |= {n for n in schema if n.startswith("method_options")}

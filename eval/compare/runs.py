@@ -33,6 +33,7 @@ class Run(NamedTuple):
       step: of its weights.
       total: the steps of the whole training; None if that is not known.
       code: the versions that trained it.
+      start: the path of the weights that it started from; "" for random ones.
     """
 
     path: pathlib.Path
@@ -41,6 +42,7 @@ class Run(NamedTuple):
     step: int
     total: int | None
     code: str
+    start: str = ""
 
     @property
     def folder(self) -> pathlib.Path:
@@ -132,7 +134,8 @@ def describe(
     facts = run_facts(config, pairs)
     facts["kind"] = _kind(facts, pairs.get("same"))
     code = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return Run(path, facts, config["seed"], step, total, code).at(step)
+    start = config.get("init", "")
+    return Run(path, facts, config["seed"], step, total, code, start).at(step)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
@@ -195,6 +198,8 @@ def _column(label: str, group: Sequence[Run]) -> Column:
                 f"Seed {run.seed} is there twice: {by_seed[run.seed].path} counts, "
                 f"{run.path} does not."
             )
+    starts = dict.fromkeys(run.start for run in group if run.start)
+    notes += [f"Started from the weights in {path}." for path in starts]
     versions = dict.fromkeys(run.code for run in by_seed.values())
     if len(versions) > 1:
         text = "; ".join(version or "not known" for version in versions)
@@ -259,4 +264,6 @@ def _part(name: str, value: str) -> str:
         return value
     if name == "step":
         return value or "finished"
+    if name == "init_weights":
+        return f"init={value[:8] or 'random'}"
     return f"{name.removesuffix('.by')}={value or 'default'}"

@@ -17,7 +17,7 @@ from configs.eval import voc_faster_rcnn_c4
 from eval.detection import data
 from eval.detection.average_precision import Detections, average_precision
 from eval.detection.draw_boxes import draw_detections
-from eval.detection.network import Detector, Settings, load_backbone, make_detector
+from eval.detection.network import Detector, Settings, make_detector
 from eval.evaluator import Number
 from eval.plots.figure import save_figure
 from eval.results import write_result
@@ -83,15 +83,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, checkpoint: str = "") -> None
     with claim_workdir(workdir, plain) if first else contextlib.nullcontext():
         mesh = sharding.make_mesh()
         with progress.show("making the network"):
-            state = init_state(recipe, config.seed, mesh)
-        if checkpoint:
-            own_state = state.params, state.method_state
-            try:
-                params, stats = load_backbone(*own_state, backbone.variables)
-            except ValueError as error:
-                raise UserError(f"The checkpoint does not fit: {error}") from error
-            state = state.replace(params=params, method_state=stats)
-            state = jax.device_put(state, sharding.replicated(mesh))
+            state = init_state(recipe, config.seed, mesh, backbone.network())
         feed = StreamedFeed(
             make_step(recipe, mesh),
             lambda start: stream.iterate(

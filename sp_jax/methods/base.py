@@ -85,6 +85,8 @@ class Method(NamedTuple):
         fill_banks: `fill_banks(params, state, batch) -> state`, called with each batch of
             the first epoch before the first step. None: nothing.
         needs_labels: without labels it would be another method, and is refused.
+        copies: names in the state of networks that follow the trained one, such as "target".
+            Each has parts of its parameters, and its statistics are in NAME_stats.
     """
 
     init: Callable[[jax.Array, list[jax.Array]], tuple[PyTree, PyTree]]
@@ -93,6 +95,78 @@ class Method(NamedTuple):
     backbone_variables: Callable[[PyTree, PyTree], PyTree] = online_backbone
     fill_banks: Callable[[PyTree, PyTree, Batch], PyTree] | None = None
     needs_labels: bool = False
+    copies: tuple[str, ...] = ()
+
+    def heads(self, params: PyTree, state: PyTree) -> PyTree:
+        """Variables of all parts but the backbone, of the network that is evaluated."""
+        stats = state.get("batch_stats", {})
+        evaluated = self.backbone_variables(params, state)["params"]
+        for name in self.copies:
+            if state[name]["backbone"] is evaluated:
+                params, stats = state[name], state[f"{name}_stats"]
+        return {
+            kind: {part: x for part, x in tree.items() if part != "backbone"}
+            for kind, tree in (("params", params), ("batch_stats", stats))
+        }
+
+    def start_from(
+        self, params: PyTree, state: PyTree, network: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """Put a trained network, or its backbone alone, in the place of what `init` drew.
+
+        The copies begin as it is. Queues, banks and the like stay as they were drawn.
+
+        Args:
+            params: what `init` gave.
+            state: likewise.
+            network: "params" and, if it has any, "batch_stats" by the names of its parts.
+
+        Raises:
+            ValueError: a variable is missing, unknown or has another shape; or the method does
+                not say which of its networks are copies.
+        """
+
+        def shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+            parts = network["params"]
+            return shapes_by_path(
+                {
+                    kind: {x: tree.get(kind, {}).get(x, {}) for x in parts}
+                    for kind in own
+                }
+            )
+
+        own = {"params": params, "batch_stats": state["batch_stats"]}
+        wanted, given = shapes(own), shapes(network)
+        for name in sorted(wanted.keys() | given.keys()):
+            if wanted.get(name) != given.get(name):
+                raise ValueError(
+                    f"{name} is {given.get(name, 'missing')} in the weights and "
+                    f"{wanted.get(name, 'missing')} in the network"
+                )
+
+        def put(kind: str, tree: PyTree) -> PyTree:
+            new = network.get(kind, {})
+            return {part: new.get(part, x) for part, x in tree.items()}
+
+        new = {"batch_stats": put("batch_stats", state["batch_stats"])}
+        for name in self.copies:
+            new[name] = put("params", state[name])
+            new[f"{name}_stats"] = put("batch_stats", state[f"{name}_stats"])
+        params, state = put("params", params), {**state, **new}
+        evaluated = self.backbone_variables(params, state)["params"]
+        if evaluated is not network["params"]["backbone"]:
+            raise ValueError(
+                "the method evaluates a network that it does not name in Method.copies"
+            )
+        return params, state
+
+
+def shapes_by_path(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of a tree, by its path, as "params/backbone/conv1/kernel"."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(value.shape)
+        for path, value in jax.tree.leaves_with_path(tree)
+    }
 
 
 Images = jax.Array | Sequence[jax.Array]

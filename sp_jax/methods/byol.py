@@ -118,4 +118,4 @@ def create(
         target = optax.incremental_update(online, state["target"], 1 - schedule(step))
         return params, {**state, "target": target}
 
-    return base.Method(init, loss, update)
+    return base.Method(init, loss, update, copies=("target",))

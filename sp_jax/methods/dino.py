@@ -154,4 +154,4 @@ def create(
             state["teacher"], {"batch_stats": state["teacher_stats"]}
         )
 
-    return base.Method(init, loss, update, teacher_backbone)
+    return base.Method(init, loss, update, teacher_backbone, copies=("teacher",))

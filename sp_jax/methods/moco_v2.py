@@ -129,4 +129,4 @@ def create(
         metrics = {"pair_cosine": base.pair_cosine(q, k)}
         return value, base.Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
-    return base.Method(init, loss)
+    return base.Method(init, loss, copies=("key",))

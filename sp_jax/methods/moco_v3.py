@@ -113,4 +113,4 @@ def create(
         }
         return value, base.Output(state, metrics, jnp.stack([h1, h2], axis=1))
 
-    return base.Method(init, loss)
+    return base.Method(init, loss, copies=("key",))

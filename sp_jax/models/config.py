@@ -1,5 +1,6 @@
 """A backbone from the plain values of a config."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from sp_jax import models
+
+# Fields that change nothing of what variables mean: how they are drawn, trained or computed,
+# and which tokens are read.
+_NOT_TOLD = set(
+    "dtype remat zero_init_residual drop_path freeze_patch_embedding tokens parent "
+    "name".split()
+)
 
 
 def compute_dtype(name: str) -> jnp.dtype:
@@ -63,3 +71,42 @@ def make_backbone(
     if outside:
         models.check_features(name, backbone, (sides[0], sides[0], 3))
     return backbone
+
+
+def find_changes(ours: nn.Module, theirs: nn.Module) -> dict[str, Any] | None:
+    """What to set in `config.model`, which made one backbone, for the weights of another.
+
+    Returns:
+        {} if they fit as it is; None if no backbone of ours is like the other one.
+    """
+    before, after = _values(ours), _values(theirs)
+    if type(ours) is type(theirs) and before == after:
+        return {}
+    mine, options = _options(ours) or {}, _options(theirs)
+    if options is None:
+        return None
+    default = {name: x for name, x in after.items() if name in mine}
+    wanted = {**default, **options}
+    return {name: x for name, x in wanted.items() if mine.get(name) != x}
+
+
+def _values(module: nn.Module) -> dict[str, Any]:
+    """The fields that make features of variables."""
+    names = {field.name for field in dataclasses.fields(module)} - _NOT_TOLD
+    if getattr(module, "position", None) == "sincos":
+        names -= {"image_size"}  # such positions are computed for any
+    return {name: getattr(module, name) for name in sorted(names)}
+
+
+def _options(module: nn.Module) -> dict[str, Any] | None:
+    """The shortest `config.model` that makes a backbone; None of a user's own."""
+    found = []
+    for name, make in models.VARIANTS.items():
+        default, values = make(), _values(module)
+        other = {k: x for k, x in values.items() if getattr(default, k, None) != x}
+        if (
+            type(default) is type(module)
+            and other.keys() <= models.known_options(name).keys()
+        ):
+            found.append({"name": name, **other})
+    return min(found, key=len, default=None)

@@ -8,9 +8,11 @@ from sp_jax.config import OPEN_SECTIONS, flatten, get_config
 
 # What may change between the start of a run and its resumption: nothing that touches
 # the parameters. Where the images and the table of pairs lie is told by `data.store` and
-# `data.pairs`; that they are the same is proved by their fingerprints.
+# `data.pairs`; that they are the same is proved by their fingerprints. So it is with `init`,
+# what a run started from, by "init_weights" in its config.json.
 FREE_TO_CHANGE = tuple(
-    "profile loggers evals checkpoint fsdp steps_per_call test_batch_size test_every "
+    "init init_heads loggers profile evals checkpoint fsdp steps_per_call test_batch_size "
+    "test_every "
     "checkpoint_of_backbone data.dir data.store data.pairs data.placement data.prefetch "
     "data.workers".split()
 )
@@ -49,7 +51,7 @@ def run_facts(config: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, 
 
 # What the features of a network without a step depend on, beside its seed.
 _NETWORK = ("model.", "dtype", "image_size", "data.image_size", "data.resize")
-_NETWORK += ("augment.mean", "augment.std")
+_NETWORK += ("augment.mean", "augment.std", "init")
 
 
 def network_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.json_file import read_json
 from sp_jax.methods import RunSize
+from sp_jax.methods.base import shapes_by_path
 from sp_jax.recipe import Recipe, make_recipe
 from sp_jax.registry import ImportFailed
 from sp_jax.sharding import make_mesh
 from sp_jax.train import checkpoint
 from sp_jax.train.folders import explain_no_run
+from sp_jax.train.initial import load_again
 from sp_jax.train.step import init_state
 from sp_jax.validate import flatten
 
@@ -66,7 +68,7 @@ def load_backbone(path: str | os.PathLike, untrained: bool = False) -> Backbone:
     """Load the frozen backbone of a run's newest checkpoint, or of one `checkpoints/STEP`.
 
     Its info is what was saved with the checkpoint, among it "config", and "step". `untrained`
-    gives that of step 0 instead, made again from config and seed.
+    gives that of step 0 instead, made again from config, seed and the weights it started from.
 
     Raises:
         UserError: there is no checkpoint, or it is damaged, no pre-training's, or of a
@@ -83,11 +85,11 @@ def load_backbone(path: str | os.PathLike, untrained: bool = False) -> Backbone:
         if not isinstance(config, dict) or not isinstance(run, dict):
             raise ValueError("it says no config and no lengths of its run")
         tree = ocp.PyTreeCheckpointHandler().metadata(directory / "state").tree
-        saved = _shapes(tree)
+        saved = shapes_by_path(tree)
         _check_size(config, saved)
         recipe = make_recipe(config, RunSize(**run), train=untrained)
         part = _abstract(recipe)
-        for name, shape in _shapes(part).items():
+        for name, shape in shapes_by_path(part).items():
             if saved.get(name) != shape:
                 there = f"it has {saved[name]}" if name in saved else "there is none"
                 text = f"by its config {name} has the shape {shape}, but {there}"
@@ -106,8 +108,10 @@ def load_backbone(path: str | os.PathLike, untrained: bool = False) -> Backbone:
             "version that wrote it, see the versions in its meta/metadata."
         ) from error
     if untrained:
+        network = load_again(config, recipe, directory)
+        mesh = make_mesh(jax.local_devices())
         # All of the state: a program without the optimiser could round in another way.
-        state = init_state(recipe, config["seed"], make_mesh(jax.local_devices()))
+        state = init_state(recipe, config["seed"], mesh, network)
         return recipe.freeze(state.params, state.method_state, **meta | {"step": 0})
     restore = ocp.args.PyTreeRestore(
         item=part,
@@ -129,14 +133,6 @@ def _abstract(recipe: Recipe) -> dict[str, Any]:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
         {"params": params, "method_state": method_state},
     )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of each array of a tree, by its path."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
 
 
 def _check_size(config: Mapping[str, Any], saved: dict[str, tuple[int, ...]]) -> None:

@@ -45,10 +45,13 @@ Step = Callable[
 ]
 
 
-def init_state(recipe: Recipe, seed: int, mesh: Mesh) -> TrainState:
+def init_state(
+    recipe: Recipe, seed: int, mesh: Mesh, network: PyTree | None = None
+) -> TrainState:
     """Make the state of step 0, split over the devices as `sharding.by_size` says.
 
-    A function of the seed, on one kind of device: `rbg` may give other bits on another.
+    A function of the seed, on one kind of device: `rbg` may give other bits on another. Where
+    there is a trained network, see `Method.start_from`, its variables replace random ones.
     """
 
     def begin(key):
@@ -60,6 +63,15 @@ def init_state(recipe: Recipe, seed: int, mesh: Mesh) -> TrainState:
     key = jax.random.key(seed, impl="rbg")
     whole = replicated(mesh)
     params, method_state, opt_state = jax.jit(begin, out_shardings=whole)(key)
+    if network:
+
+        def start(params, method_state, network):
+            own = recipe.method.start_from(params, method_state, network)
+            # Copies, because a step takes the place of what was there before.
+            return jax.tree.map(jnp.copy, (*own, recipe.tx.init(own[0])))
+
+        drawn = params, method_state, jax.device_put(network, whole)
+        params, method_state, opt_state = jax.jit(start, out_shardings=whole)(*drawn)
     key = jax.random.key_data(jax.random.key(seed))
     state = TrainState(np.int32(0), params, method_state, opt_state, key)
     # Made whole first: bits of `rbg` may depend on how an array is split.

@@ -1,5 +1,6 @@
 """Weights go to other libraries and come from them, with equal features."""
 
+import functools
 import pickle
 import pickletools
 import re
@@ -11,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sp_jax
-from sp_jax import weights
+from configs import common
+from sp_jax import models, weights
 from sp_jax.errors import UserError
+from sp_jax.methods import RunSize
 from sp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from sp_jax.models.vit import ViT
+from sp_jax.recipe import make_recipe
+from sp_jax.train.initial import open_start
 from tests.torchvision_ref import torch, torchvision
 from tests.weights.conftest import (
     MODULES,
@@ -318,3 +323,30 @@ def test_parts_that_change_the_features_are_refused(backbones, extra, part, tmp_
     else:
         with pytest.raises(UserError, match=f"1 parameters .* such as {part}"):
             sp_jax.load(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("name", ["basic", "vit"])
+def test_a_run_starts_from_what_a_library_wrote(name, tmp_path):
+    network = randomise(reference(name))
+    state = network.state_dict()
+    head = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
+    torch.save({"model": state | head}, tmp_path / "their.pth")
+    config = common.get_config().to_dict()
+    options = dict(name="resnet18"), VIT | dict(name="vit_tiny")
+    config["model"], config["init"] = (
+        options[name == "vit"],
+        str(tmp_path / "their.pth"),
+    )
+    shallow = functools.partial(ResNet, (1, 2, 1, 1), BasicBlock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.VARIANTS, "resnet18", shallow)
+        recipe = make_recipe(config, RunSize(9, 3, 16, 48), train=False)
+        start = open_start(config, recipe, tmp_path)
+        taken = {kind: tree["backbone"] for kind, tree in start.network.items()}
+        for key, value in weights.to_torch(recipe.backbone, taken).items():
+            np.testing.assert_array_equal(value, state[key].numpy(), err_msg=key)
+
+        backbone = sp_jax.load(tmp_path / "their.pth")
+        folder = weights.save(backbone, tmp_path / "folder", "huggingface")
+        again = open_start(config | {"init": str(folder)}, recipe, tmp_path)
+    assert again.record["init_weights"] == start.record["init_weights"]

@@ -23,7 +23,7 @@ from eval.detection.network.losses import box_head_loss, rpn_loss
 from eval.detection.network.matching import FOREGROUND
 from eval.detection.network.roi_align import roi_align
 from eval.detection.network.selection import Settings
-from sp_jax.methods.base import Output, online_backbone
+from sp_jax.methods.base import Output
 
 PyTree = Any
 Colour = tuple[float, float, float]
@@ -183,32 +183,3 @@ def _by_parts(function: Callable[[jax.Array], PyTree], rois: jax.Array) -> PyTre
         return x.swapaxes(0, 1).reshape(batch, parts * n, *x.shape[3:])[:, :count]
 
     return jax.tree.map(whole, outputs)
-
-
-def load_backbone(
-    params: PyTree, state: PyTree, variables: PyTree
-) -> tuple[PyTree, PyTree]:
-    """Put "params" and "batch_stats" of a trained backbone into what `Detector.init` gave.
-
-    Raises:
-        ValueError: a variable is missing, unknown or has another shape.
-    """
-    own, stats = online_backbone(params, state), state["batch_stats"]
-    new = {name: variables.get(name, {}) for name in own}
-    wanted, given = (
-        {
-            jax.tree_util.keystr(path, simple=True, separator="/"): np.shape(value)
-            for path, value in jax.tree.leaves_with_path(tree)
-        }
-        for tree in (own, new)
-    )
-    for name in sorted(wanted.keys() | given.keys()):
-        if wanted.get(name) != given.get(name):
-            raise ValueError(
-                f"The backbone does not fit: {name} is {given.get(name, 'missing')} in "
-                f"the checkpoint and {wanted.get(name, 'missing')} in the detector."
-            )
-    params = {**params, "backbone": new["params"]}
-    if new["batch_stats"]:
-        stats = {**stats, "backbone": new["batch_stats"]}
-    return params, {**state, "batch_stats": stats}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from configs import common
 from eval.compare.runs import AP, SP, describe, make_columns
 from sp_jax.config import flatten
-from sp_jax.train.identity import FREE_TO_CHANGE
+from sp_jax.train.identity import FREE_TO_CHANGE, network_facts
 
 CONFIG = common.get_config().to_dict()
 LABELS = {"by": "labels", "rounds": 1}
@@ -103,6 +103,22 @@ def test_the_kind_of_pairs_is_that_of_the_table():
 def test_what_is_not_finished_is_a_column_of_its_own():
     done, early = make_columns([a_run("a"), a_run("b", step=400)])
     assert (done.label, early.label) == ("finished", "step 400 of 900")
+
+
+def test_other_weights_to_start_from_are_another_column_and_another_path_is_not():
+    def start(path, weights):
+        return changed(set(), seed=len(path)) | {"init": path, "init_weights": weights}
+
+    one, same, other = start("a", "1" * 64), start("bb", "1" * 64), start("a", "2" * 64)
+    runs = [a_run("0"), a_run("1", one), a_run("2", same), a_run("3", other)]
+    random, *columns = make_columns(runs)
+    assert random.label == "init=random" and not random.notes
+    assert [x.label for x in columns] == ["init=11111111", "init=22222222"]
+    assert columns[0].notes == tuple(
+        f"Started from the weights in {x}." for x in ("a", "bb")
+    )
+    untrained = {json.dumps(network_facts(run.facts)) for run in runs}
+    assert len(untrained) == 3
 
 
 def test_other_code_and_a_seed_that_is_there_twice_are_noted():

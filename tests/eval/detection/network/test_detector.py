@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from eval.detection.network.detector import load_backbone, make_detector
+from eval.detection.network.detector import make_detector
 from eval.detection.network.faster_rcnn import FasterRCNN
 from eval.detection.network.selection import Settings
 from sp_jax import models
+from sp_jax.backbone import Backbone
+from sp_jax.methods import Method
 from sp_jax.models.resnet import BasicBlock, ResNet
 
 BACKBONE = ResNet((1, 1, 1, 1), BasicBlock, width=8)
@@ -44,7 +46,13 @@ def test_a_checkpoint_is_put_in_whole():
     init = jax.jit(functools.partial(BACKBONE.init, train=False))
     trained = init(jax.random.key(7), np.zeros((1, 32, 32, 3), np.float32))
     trained["batch_stats"] = jax.tree.map(lambda x: x + 1, trained["batch_stats"])
-    new, new_state = load_backbone(params, state, trained)
+    method = Method(own.init, own.loss)
+
+    def put(variables):
+        backbone = Backbone(BACKBONE, variables, 32, (0.5,) * 3, (0.2,) * 3)
+        return method.start_from(params, state, backbone.network())
+
+    new, new_state = put(trained)
     assert new["backbone"] is trained["params"]
     assert new_state["batch_stats"]["backbone"] is trained["batch_stats"]
     assert new["rpn"] is params["rpn"]
@@ -54,12 +62,12 @@ def test_a_checkpoint_is_put_in_whole():
     kernel = {"kernel": np.zeros((7, 7, 3, 16))}
     other = {**trained, "params": {**trained["params"], "conv1": kernel}}
     with pytest.raises(ValueError, match=r"conv1/kernel is \(7, 7, 3, 16\) in the"):
-        load_backbone(params, state, other)
-    with pytest.raises(ValueError, match="batch_stats/bn1/mean is missing in the ch"):
-        load_backbone(params, state, {"params": trained["params"]})
+        put(other)
+    with pytest.raises(ValueError, match="batch_stats/.*/bn1/mean is missing in the w"):
+        put({"params": trained["params"]})
     more = {**trained, "params": {**trained["params"], "fc": kernel}}
-    with pytest.raises(ValueError, match="fc/kernel .* missing in the detector"):
-        load_backbone(params, state, more)
+    with pytest.raises(ValueError, match="fc/kernel .* missing in the network"):
+        put(more)
 
 
 def test_what_does_not_fit_is_told():
