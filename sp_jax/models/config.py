@@ -13,8 +13,8 @@ from sp_jax import models
 # Fields that change nothing of what variables mean: how they are drawn, trained or computed,
 # and which tokens are read.
 _NOT_TOLD = set(
-    "dtype remat zero_init_residual drop_path freeze_patch_embedding tokens parent "
-    "name".split()
+    "dtype remat attention zero_init_residual drop_path freeze_patch_embedding tokens "
+    "parent name".split()
 )
 
 

@@ -11,10 +11,9 @@ from sp_jax.config import OPEN_SECTIONS, flatten, get_config
 # `data.pairs`; that they are the same is proved by their fingerprints. So it is with `init`,
 # what a run started from, by "init_weights" in its config.json.
 FREE_TO_CHANGE = tuple(
-    "init init_heads loggers profile evals checkpoint fsdp steps_per_call test_batch_size "
-    "test_every "
-    "checkpoint_of_backbone data.dir data.store data.pairs data.placement data.prefetch "
-    "data.workers".split()
+    "init init_heads loggers profile evals checkpoint fsdp steps_per_call "
+    "test_batch_size test_every checkpoint_of_backbone data.dir data.store data.pairs "
+    "data.placement data.prefetch data.workers".split()
 )
 
 
