@@ -206,10 +206,8 @@ def main(argv: list[str]) -> None:
         log = flags.out / f"{part.name}.txt"
         log.unlink(missing_ok=True)
         for command in part.commands:
-            started, before = (
-                time.monotonic(),
-                log.stat().st_size if log.exists() else 0,
-            )
+            started = time.monotonic()
+            before = log.stat().st_size if log.exists() else 0
             outcome = run(command, log, end - started)
             took = time.monotonic() - started
             output = log.read_bytes()[before:].decode(errors="replace").strip()

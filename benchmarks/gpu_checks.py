@@ -14,18 +14,22 @@ last steps and the kNN accuracy of each seed, and their paired differences.
 """
 
 import argparse
-import json
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
 
-from benchmarks.common import table_head, table_row
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 
-# No jax here before the runs are over: they need the device.
+from benchmarks.common import table_head, table_row
+from sp_jax.train.checkpoint import find_steps
+from sp_jax.train.writer import read_metrics
+
+# Nothing here asks for a device before the runs are over: they need it.
 
 TIMED = ("time", "step_ms", "pairs_per_sec", "images_per_sec")
 TARGETS = ("knn_category", "knn_subcategory")
@@ -55,22 +59,18 @@ def shorten(epochs: float) -> list[str]:
 
 
 def read_lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The complete lines of metrics.jsonl, without what depends on the clock."""
-    path = workdir / "metrics.jsonl"
-    text = path.read_text().rpartition("\n")[0] if path.exists() else ""
-    lines = map(json.loads, text.splitlines())
-    return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
+    """The record of a run, without what depends on the clock."""
+    return [
+        {k: v for k, v in line.items() if k not in TIMED}
+        for line in read_metrics(workdir)
+    ]
 
 
 def final_state(workdir: pathlib.Path) -> dict[str, bytes]:
     """Every array of the last checkpoint."""
-    import jax
-    import orbax.checkpoint as ocp
-
     folder = workdir / "checkpoints"
-    last = max(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
     with ocp.PyTreeCheckpointer() as reader:
-        state = reader.restore(folder / str(last) / "state")
+        state = reader.restore(folder / str(find_steps(folder)[0]) / "state")
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {jax.tree_util.keystr(path): bytes(memoryview(x)) for path, x in leaves}
 
@@ -92,7 +92,7 @@ def resume(folder: pathlib.Path, flags: argparse.Namespace) -> None:
     finish(killed, *words)
     own, others = final_state(killed), final_state(whole)
     differ = [name for name in others if own.get(name) != others[name]]
-    lines = read_lines(killed) == read_lines(whole)
+    lines = repr(read_lines(killed)) == repr(read_lines(whole))  # NaN is NaN
     print(
         f"{steps} steps, killed after {steps // 2}: {len(others) - len(differ)} of "
         f"{len(others)} arrays equal to the bit, metrics {'equal' if lines else 'differ'}."
@@ -118,16 +118,10 @@ def precision(folder: pathlib.Path, flags: argparse.Namespace) -> None:
             names = ("loss", *(f"{target}/accuracy_k20" for target in TARGETS))
             rows.append([last[name] for name in names])
             print(table_row([seed, dtype, *(f"{x:.4f}" for x in rows[-1])]), flush=True)
-    pairs = zip(found["bfloat16"], found["float32"], strict=True)
-    columns = list(
-        zip(
-            *([a - b for a, b in zip(*pair, strict=True)] for pair in pairs),
-            strict=True,
-        )
-    )
-    for name, values in zip(("loss", *TARGETS), columns, strict=True):
-        of = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-        print(f"bfloat16 - float32, {name}: {statistics.mean(values):+.4f}{of}")
+    differences = np.subtract(found["bfloat16"], found["float32"])
+    for name, values in zip(("loss", *TARGETS), differences.T, strict=True):
+        of = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+        print(f"bfloat16 - float32, {name}: {np.mean(values):+.4f}{of}")
 
 
 def main(argv: list[str]) -> None:

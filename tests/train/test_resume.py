@@ -3,16 +3,16 @@
 import re
 import signal
 
-import orbax.checkpoint as ocp
 import pytest
 
 import eval as evals
 import sp_jax
+from benchmarks.gpu_checks import final_state
 from eval.compare.runs import read_run
 from eval.results import evaluate_untrained, read_results
 from input_pipeline.pairs.training import pairs_info
 from sp_jax.errors import UserError
-from sp_jax.train.checkpoint import find_damage, read_meta
+from sp_jax.train.checkpoint import find_damage, find_steps, read_meta
 from sp_jax.train.starts import read_starts
 from sp_jax.train.trace import Trace
 from tests.train.processes import (
@@ -26,14 +26,9 @@ from tests.train.processes import (
 
 
 def final_bytes(workdir):
-    step_dir = workdir / "checkpoints" / str(STEPS)
-    assert find_damage(step_dir) is None
-    with ocp.PyTreeCheckpointer() as reader:
-        state = reader.restore(step_dir / "state")
-    import jax
-
-    paths = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {jax.tree_util.keystr(path): bytes(memoryview(leaf)) for path, leaf in paths}
+    assert find_damage(workdir / "checkpoints" / str(STEPS)) is None
+    assert find_steps(workdir / "checkpoints")[0] == STEPS
+    return final_state(workdir)
 
 
 @pytest.fixture(scope="module")
