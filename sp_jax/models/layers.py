@@ -128,18 +128,26 @@ def _max_pool_backward(residuals, dy):
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def batch_norm(
     x: Float[Any, "*batch channels"],
     scale: Float[Any, " channels"],
     bias: Float[Any, " channels"],
     eps: float | Array,  # autodiff makes an array of it
+    rectify: bool = False,
 ) -> tuple[
     Float[Array, "*batch channels"],
     Float[Array, " channels"],
     Float[Array, " channels"],
 ]:
     """Normalise x by the statistics of all axes but the last.
+
+    Args:
+        x: the activations.
+        scale: multiplies the normalised x.
+        bias: is added to it.
+        eps: is added to the variance.
+        rectify: set what is below zero to zero, as a rectifier that follows.
 
     Returns:
         y in x's dtype, and the float32 mean and biased variance. No gradient flows
@@ -152,33 +160,54 @@ def batch_norm(
     below 2^-20 (1 + (mean / standard deviation)^2): 9e-4 at a ratio of 30, and at 1000 the
     variance is of no use. docs/performance.md says what an exact one would cost.
     """
-    return _batch_norm_forward(x, scale, bias, eps)[0]
+    return _batch_norm_forward(x, scale, bias, eps, rectify)[0]
 
 
-def _batch_norm_forward(x, scale, bias, eps):
-    axes = tuple(range(x.ndim - 1))
+def _batch_norm_forward(x, scale, bias, eps, rectify):
     wide = at_least_float32(x)
-    mean = jnp.mean(wide, axes)
-    # One pass over x; clipped, because the difference can round below zero.
-    var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0.0)
-    inv = jax.lax.rsqrt(var + eps)
-    y = wide * (inv * scale) + (bias - mean * inv * scale)
-    return (y.astype(x.dtype), mean, var), (x, scale, mean, inv)
-
-
-def _batch_norm_backward(residuals, cotangents):
-    x, scale, mean, inv = residuals
-    dy = at_least_float32(cotangents[0])
-    axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
-    normed = (at_least_float32(x) - mean) * inv
-    dbias = jnp.sum(dy, axes)
-    dscale = jnp.sum(dy * normed, axes)
-    dx = (scale * inv) * (dy - dbias / count - normed * (dscale / count))
+    total, squares = _two_sums(wide, jnp.square(wide))
+    mean = total / count
+    # One pass over x; clipped, because the difference can round below zero.
+    var = jnp.maximum(squares / count - jnp.square(mean), 0.0)
+    inv = jax.lax.rsqrt(var + eps)
+    slope = inv * scale
+    offset = bias - mean * slope
+    y = wide * slope + offset
+    y = jnp.maximum(y, 0.0) if rectify else y
+    return (y.astype(x.dtype), mean, var), (x, mean, inv, slope, offset)
+
+
+def _batch_norm_backward(rectify, residuals, cotangents):
+    x, mean, inv, slope, offset = residuals
+    wide, dy = at_least_float32(x), at_least_float32(cotangents[0])
+    count = x.size // x.shape[-1]
+    normed = (wide - mean) * inv
+    if rectify:
+        # From x, which is read here anyhow; y need not be kept.
+        dy = jnp.where(wide * slope + offset > 0, dy, 0.0)
+        dbias, dscale = _two_sums(dy, dy * normed)
+    else:
+        # Two sums: into these XLA fuses what comes before, a rectifier behind a shortcut.
+        axes = tuple(range(x.ndim - 1))
+        dbias, dscale = jnp.sum(dy, axes), jnp.sum(dy * normed, axes)
+    dx = slope * (dy - dbias / count - normed * (dscale / count))
     return dx.astype(x.dtype), dscale, dbias, None
 
 
 batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+def _two_sums(a, b):
+    """The sums of two arrays of one shape over all axes but the last."""
+    axes = tuple(range(a.ndim - 1))
+    if jax.default_backend() == "cpu":
+        return jnp.sum(a, axes), jnp.sum(b, axes)
+    # XLA sums a large array in two steps: together they are two kernels, apart three.
+    zero = jnp.zeros([], a.dtype)
+    return jax.lax.reduce(
+        (a, b), (zero, zero), lambda x, y: (x[0] + y[0], x[1] + y[1]), axes
+    )
 
 
 class BatchNorm(nn.Module):
@@ -193,6 +222,7 @@ class BatchNorm(nn.Module):
         use_scale: learn a scale (gamma).
         use_bias: learn a bias (beta).
         scale_init: initialiser of the scale.
+        rectify: set what is below zero to zero: a rectifier that follows, in one backward pass.
 
     Source: https://arxiv.org/abs/1502.03167
     """
@@ -202,6 +232,7 @@ class BatchNorm(nn.Module):
     use_scale: bool = True
     use_bias: bool = True
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    rectify: bool = False
 
     @nn.compact
     def __call__(
@@ -219,8 +250,9 @@ class BatchNorm(nn.Module):
         if not train:
             inv = jax.lax.rsqrt(ra_var.value + self.eps) * scale
             y = at_least_float32(x) * inv + (bias - ra_mean.value * inv)
+            y = nn.relu(y) if self.rectify else y
             return y.astype(x.dtype)
-        y, mean, var = batch_norm(x, scale, bias, self.eps)
+        y, mean, var = batch_norm(x, scale, bias, self.eps, self.rectify)
         if not self.is_initializing():
             count = x.size // c
             unbiased = var * (count / max(count - 1, 1))  # as PyTorch stores it

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sp_jax.models.layers import batch_norm
+from tests.torchvision_ref import torch
 
 
 @pytest.mark.parametrize("ratio", [0, 10, 30, 300])
@@ -22,3 +23,34 @@ def test_the_variance_is_within_its_bound(ratio, shape):
     np.testing.assert_allclose(var, exact.var(axes), rtol=bound)
     want = (exact - exact.mean(axes)) / np.sqrt(exact.var(axes) + 1e-5)
     np.testing.assert_allclose(y, want, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])  # whose form of the sums
+@pytest.mark.parametrize("rectify", [False, True])
+def test_gradients_are_those_of_the_formula(backend, rectify, monkeypatch):
+    """As autodiff has them of the definition in PyTorch and float64, a rectifier behind it."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    rng = np.random.default_rng(1)
+    x = rng.normal(0.5, 2.0, (8, 3, 5, 6)).astype(np.float32)
+    scale = np.array([1.5, -0.5, 0.0, 1.0, 0.1, 2.0], np.float32)
+    bias = rng.normal(size=6).astype(np.float32)
+    pull = rng.normal(size=x.shape).astype(np.float32)
+
+    def ours(x, scale, bias):
+        y, _, _ = batch_norm(x, scale, bias, 1e-5, rectify)
+        return jnp.vdot(y, pull), y
+
+    (_, y), grads = jax.jit(jax.value_and_grad(ours, (0, 1, 2), has_aux=True))(
+        x, scale, bias
+    )
+
+    inputs = [torch.tensor(a, dtype=torch.float64) for a in (x, scale, bias)]
+    for one in inputs:
+        one.requires_grad_()
+    rows = torch.movedim(inputs[0], -1, 1)
+    want = torch.nn.functional.batch_norm(rows, None, None, *inputs[1:], training=True)
+    want = torch.movedim(torch.relu(want) if rectify else want, 1, -1)
+    want.backward(torch.tensor(pull, dtype=torch.float64))
+    np.testing.assert_allclose(y, want.detach(), atol=1e-5)
+    for got, one in zip(grads, inputs, strict=True):
+        np.testing.assert_allclose(got, one.grad, rtol=1e-4, atol=1e-4)
