@@ -16,7 +16,7 @@ def test_the_variance_is_within_its_bound(ratio, shape):
     x = np.random.default_rng(0).normal(ratio, 1.0, shape).astype(np.float32)
     axes = tuple(range(len(shape) - 1))
     ones, zeros = jnp.ones(shape[-1]), jnp.zeros(shape[-1])
-    y, mean, var = jax.jit(batch_norm)(x, ones, zeros, 1e-5)
+    y, (mean,), (var,) = jax.jit(batch_norm)(x, ones, zeros, 1e-5)
     exact = x.astype(np.float64)
     bound = 2.0**-20 * (1 + ratio**2)
     np.testing.assert_allclose(mean, exact.mean(axes), rtol=1e-6, atol=1e-6)
@@ -26,9 +26,10 @@ def test_the_variance_is_within_its_bound(ratio, shape):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])  # whose form of the sums
+@pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("rectify", [False, True])
-def test_gradients_are_those_of_the_formula(backend, rectify, monkeypatch):
-    """As autodiff has them of the definition in PyTorch and float64, a rectifier behind it."""
+def test_equals_pytorch(backend, groups, rectify, monkeypatch):
+    """Values and gradients, of the definition in float64, each group by itself."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     rng = np.random.default_rng(1)
     x = rng.normal(0.5, 2.0, (8, 3, 5, 6)).astype(np.float32)
@@ -37,7 +38,7 @@ def test_gradients_are_those_of_the_formula(backend, rectify, monkeypatch):
     pull = rng.normal(size=x.shape).astype(np.float32)
 
     def ours(x, scale, bias):
-        y, _, _ = batch_norm(x, scale, bias, 1e-5, rectify)
+        y, _, _ = batch_norm(x, scale, bias, 1e-5, rectify, groups)
         return jnp.vdot(y, pull), y
 
     (_, y), grads = jax.jit(jax.value_and_grad(ours, (0, 1, 2), has_aux=True))(
@@ -47,9 +48,13 @@ def test_gradients_are_those_of_the_formula(backend, rectify, monkeypatch):
     inputs = [torch.tensor(a, dtype=torch.float64) for a in (x, scale, bias)]
     for one in inputs:
         one.requires_grad_()
-    rows = torch.movedim(inputs[0], -1, 1)
-    want = torch.nn.functional.batch_norm(rows, None, None, *inputs[1:], training=True)
-    want = torch.movedim(torch.relu(want) if rectify else want, 1, -1)
+    want = torch.empty(x.shape, dtype=torch.float64)
+    for group in range(groups):
+        rows = torch.movedim(inputs[0][group::groups], -1, 1)
+        rows = torch.nn.functional.batch_norm(
+            rows, None, None, *inputs[1:], training=True
+        )
+        want[group::groups] = torch.movedim(rows.relu() if rectify else rows, 1, -1)
     want.backward(torch.tensor(pull, dtype=torch.float64))
     np.testing.assert_allclose(y, want.detach(), atol=1e-5)
     for got, one in zip(grads, inputs, strict=True):
