@@ -226,7 +226,10 @@ def _two_sums(a, b, together=True):
 
 
 def _sum_both(a, b, axes, together):
-    if not together or jax.default_backend() == "cpu":
+    alone = (
+        jax.device_count() == 1
+    )  # XLA gathers the parts of a pair, and adds those of two
+    if not (together and alone) or jax.default_backend() == "cpu":
         return jnp.sum(a, axes), jnp.sum(b, axes)
     # XLA sums a large array in two steps: together they are two kernels, apart three.
     zero = jnp.zeros([], a.dtype)
