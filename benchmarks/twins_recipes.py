@@ -1,4 +1,4 @@
-"""The recipes of `benchmarks.twins`: a config for `sp_jax.main`, which the twin in PyTorch reads.
+"""The recipes of `benchmarks.twins`: configs for `sp_jax.main`, read by both sides.
 
     python -m sp_jax.main --config=benchmarks/twins_recipes.py:byol \
         --config.data.store=folder:CIFAR10 --config.evals.knn.dataset=folder:CIFAR10
