@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.common import table_head, table_row
+from benchmarks.peers import installed
 from benchmarks.twins_recipes import METHODS, WARMUP
 
 # No jax here before the runs are over.
@@ -215,6 +216,8 @@ def main(argv: list[str]) -> None:
     for method in methods:
         if method not in METHODS:
             parser.error(f"unknown method {method!r}: choose of {', '.join(METHODS)}")
+    if len(installed(["lightly"])) == 0:
+        sys.exit("error: install requirements-test.txt, which has PyTorch and lightly.")
     flags.out.mkdir(parents=True, exist_ok=True)
     # Seed by seed, so that what is there when it is stopped is of all methods.
     for seed in range(flags.seeds):
