@@ -8,7 +8,7 @@ not do (version 0.1.8), so that its step is less work than the others':
 
 * views: no saturation and no hue, no blur, no solarisation; crops have one aspect ratio and
   do not antialias. Brightness and contrast change every image;
-* projectors: no batch normalisation.
+* networks: no batch normalisation in the projectors; a ViT's GELU is the approximate one.
 """
 
 import time
