@@ -6,16 +6,15 @@ the whole step as one CUDA graph. "lightly" is as its users write it: its transf
 images in a loader's worker processes, its loss, its LARS. The networks are the same.
 """
 
-import dataclasses
 import math
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from benchmarks.peers_work import Work
 from tests.torchvision_ref import torch, torchvision
 
 nn, functional = torch.nn, torch.nn.functional
@@ -25,33 +24,6 @@ Step = Callable[[Views], Any]  # trains; may return before the device is done
 
 PREFETCH = 2  # batches a worker makes ahead; the loader's default
 TRIALS = 5  # steps of each setting, of which the fastest counts
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What is trained on what, in plain numbers and arrays.
-
-    Attributes:
-        method: simclr or vicreg.
-        model: arguments of `sp_jax.models.get`.
-        options: all keyword arguments of the method's `create`.
-        optimizer: name (adamw, sgd or a LARS), learning_rate (for this batch), weight_decay
-            and momentum.
-        views: the fields of `sp_jax.augment.Augment` for each of the two views, and
-            "kernel_size".
-        batch_size: pairs a step.
-        images: uint8 [N, S, S, 3].
-        pairs: rows of the images, int32 [P, 2].
-    """
-
-    method: str
-    model: dict[str, Any]
-    options: dict[str, Any]
-    optimizer: dict[str, Any]
-    views: list[dict[str, Any]]
-    batch_size: int
-    images: np.ndarray
-    pairs: np.ndarray
 
 
 # Networks and losses

@@ -33,7 +33,8 @@ from lightly.models.utils import update_momentum
 from lightly.utils.scheduler import cosine_schedule
 
 from benchmarks import peers
-from benchmarks.peers_torch import PairData, Views, Work, make_backbone, make_optimizer
+from benchmarks.peers_torch import PairData, Views, make_backbone, make_optimizer
+from benchmarks.peers_work import Work
 from benchmarks.twins_recipes import METHODS
 
 nn = torch.nn
