@@ -114,11 +114,10 @@ def make_target():
 
 
 def configs_of(flags: argparse.Namespace, batch_size: int) -> Iterator[tuple]:
-    """Method, model and config for each pair of the flags, or of the rows that are known."""
+    """Method, model and config for each pair of the flags."""
     from benchmarks.training import make_config
 
-    pairs = read_known(flags.known) or itertools.product(flags.methods, flags.models)
-    for method, model in pairs:
+    for method, model in itertools.product(flags.methods, flags.models):
         yield method, model, make_config(method, model, batch_size)
 
 
@@ -165,7 +164,7 @@ def kernels(flags: argparse.Namespace) -> None:
         sys.exit(f"error: {error}")
     import jax
 
-    from benchmarks.training import count_flops, lower_step
+    from benchmarks.training import count_flops, lower_step, make_config
 
     known, more = read_known(flags.known), []
     check_version(known, flags.known, jax.__version__)
@@ -173,7 +172,9 @@ def kernels(flags: argparse.Namespace) -> None:
     for card in CARDS:
         head += [f"{card}, at least", "pairs/s, at most"]
     print(table_head(head), flush=True)
-    for method, model, config in configs_of(flags, flags.batch_size):
+    pairs = known or itertools.product(flags.methods, flags.models)
+    for method, model in pairs:
+        config = make_config(method, model, flags.batch_size)
         config.dtype = "bfloat16"
         flops = count_flops(config, num_images=58_718)
         # Some layers ask what they will run on.

@@ -29,10 +29,12 @@ import numpy as np
 from benchmarks.common import table_head, table_row
 from benchmarks.peers import installed
 from benchmarks.twins_recipes import METHODS, WARMUP
+from sp_jax.train.writer import read_metrics
 
 # No jax here before the runs are over.
 
-SIDES = ("sp_jax", "torch")
+PROGRAMS = {"sp_jax": "sp_jax.main", "torch": "benchmarks.twins_torch"}  # by side
+SIDES = tuple(PROGRAMS)
 # What is compared: its name in a record, its title, and what it is multiplied by.
 NUMBERS = {"loss": ("final loss", 1), "knn/accuracy_k20": ("kNN, %", 100)}
 COLUMNS = ("method", "number", *SIDES, "difference", "95 % interval", "verdict")
@@ -60,25 +62,10 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     return Difference(mean, float(low), float(high), word)
 
 
-def make_config(method: str, seed: int, store: str, epochs: float | None) -> Any:
-    """The config of a run: the same that the flags of `train_ours` give the trainer."""
-    from sp_jax.config import load_config
-
-    config = load_config(f"{RECIPES}:{method}")
-    config.seed, config.data.store, config.evals.knn.dataset = seed, store, store
-    if epochs:
-        config.epochs, config.optimizer.warmup_epochs = epochs, WARMUP * epochs
-    return config
-
-
 def command(side: str, method: str, seed: int, flags: argparse.Namespace) -> list[str]:
-    """What trains one side once."""
+    """What trains one side once: two programs with the same flags."""
     out = flags.out / f"{method}_{side}_{seed}"
-    if side == "torch":
-        words = ["-m", "benchmarks.twins_torch", f"--method={method}", f"--out={out}"]
-        words += [f"--seed={seed}", f"--store={flags.store}"]
-        return words + ([f"--epochs={flags.epochs}"] if flags.epochs else [])
-    words = ["-m", "sp_jax.main", f"--config={RECIPES}:{method}", f"--workdir={out}"]
+    words = ["-m", PROGRAMS[side], f"--config={RECIPES}:{method}", f"--workdir={out}"]
     words += [f"--config.seed={seed}", f"--config.data.store={flags.store}"]
     words += [f"--config.evals.knn.dataset={flags.store}"]
     if flags.epochs:
@@ -89,9 +76,8 @@ def command(side: str, method: str, seed: int, flags: argparse.Namespace) -> lis
 
 def read_record(folder: pathlib.Path) -> dict[str, list[list[float]]]:
     """[step, value] of each number of a run, in order."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
     found: dict[str, list[list[float]]] = {name: [] for name in (*NUMBERS, "step_ms")}
-    for line in map(json.loads, lines):
+    for line in read_metrics(folder):
         for name in found.keys() & line.keys():
             found[name].append([line["step"], line[name]])
     return found
@@ -150,7 +136,9 @@ def make_table(runs: Runs) -> str:
                 f"{np.mean(x):.{digits}f} ± {np.std(x, ddof=min(1, len(x) - 1)):.{digits}f}"
                 for x in samples
             ]
-            interval = f"[{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+            interval = ""
+            if np.isfinite(found.low):
+                interval = f"[{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
             cells += [f"{found.mean:+.{digits}f}", interval, found.verdict]
             lines.append(table_row([method, title, *cells]))
     seeds = sorted({len(seeds) for seeds in runs.values()})

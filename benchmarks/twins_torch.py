@@ -1,12 +1,12 @@
 """One training of `benchmarks.twins` in PyTorch, with lightly's transforms, heads and losses.
 
-    python -m benchmarks.twins_torch --method=byol --seed=0 --store=folder:CIFAR10 --out=FOLDER
+    python -m benchmarks.twins_torch --config=benchmarks/twins_recipes.py:byol \
+        --config.data.store=folder:CIFAR10 --config.evals.knn.dataset=folder:CIFAR10
 
-Reads the same config as the trainer, and writes the same kind of record: `metrics.jsonl` with
+Takes the same flags as the trainer, and writes the same kind of record: `metrics.jsonl` with
 the mean loss of each `log_every` steps, and the kNN accuracy of the exported backbone.
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -35,7 +35,7 @@ from lightly.utils.scheduler import cosine_schedule
 from benchmarks import peers
 from benchmarks.peers_torch import PairData, Views, make_backbone, make_optimizer
 from benchmarks.peers_work import Work
-from benchmarks.twins_recipes import METHODS
+from sp_jax import program
 
 nn = torch.nn
 
@@ -211,20 +211,19 @@ def make_step(
     decay = recipe["weight_decay"]
     last_decay = recipe.get("final_weight_decay", decay)
 
-    def half_cosine(start: float, end: float, share: float) -> float:
-        return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
-
     def train(views: Views, step: int) -> float:
         rate = recipe["learning_rate"]
         if step < warmup:
             rate *= step / warmup
         else:
-            share = (step - warmup) / (length.steps - warmup)
-            rate = half_cosine(rate, recipe["final_factor"] * rate, share)
+            rest, last = length.steps - warmup, recipe["final_factor"] * rate
+            rate = cosine_schedule(step - warmup, rest + 1, rate, last)
         for group in optimizer.param_groups:
             group["lr"] = rate
         kernels, _ = optimizer.param_groups
-        kernels["weight_decay"] = half_cosine(decay, last_decay, step / length.steps)
+        kernels["weight_decay"] = cosine_schedule(
+            step, length.steps + 1, decay, last_decay
+        )
         optimizer.zero_grad()
         loss = method(*views)
         loss.backward()
@@ -256,6 +255,7 @@ def train(config: Any, out: pathlib.Path) -> None:
     from sp_jax import weights
     from sp_jax.features import Extractor
 
+    out.mkdir(parents=True, exist_ok=True)
     pairs, size, *_ = open_training(config, out, devices=1)
     length = Length(size.total_steps, size.steps_per_epoch)
     rows = np.arange(len(pairs.shown))
@@ -286,7 +286,9 @@ def train(config: Any, out: pathlib.Path) -> None:
                 line["step_ms"] = 1e3 * (now - started) / len(losses)
                 losses, started = [], now
             if line:
-                file.write(json.dumps({"step": number, **line}) + "\n")
+                file.write(
+                    json.dumps({"step": number, "time": time.time(), **line}) + "\n"
+                )
                 file.flush()
             if number < length.steps:
                 losses.append(step(next(data), number))
@@ -294,22 +296,5 @@ def train(config: Any, out: pathlib.Path) -> None:
                     sys.exit(f"error: the loss of step {number} is {losses[-1]}.")
 
 
-def main(argv: list[str]) -> None:
-    """Train once."""
-    from benchmarks.twins import make_config
-
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    add = parser.add_argument
-    add("--method", choices=METHODS, required=True)
-    add("--seed", type=int, default=0)
-    add("--store", required=True)
-    add("--epochs", type=float)
-    add("--out", type=pathlib.Path, required=True)
-    flags = parser.parse_args(argv)
-    flags.out.mkdir(parents=True, exist_ok=True)
-    words = flags.method, flags.seed, flags.store, flags.epochs
-    train(make_config(*words), flags.out)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    program.main(train, "benchmarks/twins_recipes.py:byol")

@@ -211,6 +211,12 @@ def _name(info: zipfile.ZipInfo) -> str:
     return name.replace("\\", "/")
 
 
+def key_of(root: pathlib.Path, paths: Iterable[pathlib.Path]) -> str:
+    """Changes whenever one of some files below a root may have: names, sizes and times."""
+    stats = [(path.relative_to(root).as_posix(), path.stat()) for path in paths]
+    return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+
+
 def check_size(size: int) -> None:
     """Raise OSError for a file that has too many bytes."""
     if size > _MAX_BYTES:

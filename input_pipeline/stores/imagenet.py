@@ -24,12 +24,11 @@ from typing import Any, NamedTuple
 
 from input_pipeline import text_files
 from input_pipeline.stores.archives import Archive
-from input_pipeline.stores.image_files import is_image, list_files
+from input_pipeline.stores.image_files import is_image, key_of, list_files
 from input_pipeline.stores.image_source import Source, make_meta
 from input_pipeline.stores.places import (
     Member,
     Places,
-    key_of,
     list_tar,
     make_places,
     source_of_places,

@@ -133,9 +133,3 @@ class _Found:
 
     def size_of(self, row: int) -> int:
         return int(self._list[1].size[row])
-
-
-def key_of(root: pathlib.Path, paths: Iterable[pathlib.Path]) -> str:
-    """Changes whenever one of some files below a root may have: names, sizes and times."""
-    stats = [(path.relative_to(root).as_posix(), path.stat()) for path in paths]
-    return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])

@@ -23,13 +23,12 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from input_pipeline import text_files
-from input_pipeline.stores.image_files import is_image, split_of
+from input_pipeline.stores.image_files import is_image, key_of, split_of
 from input_pipeline.stores.image_source import Source, make_meta
 from input_pipeline.stores.label_values import make_classes, read_options
 from input_pipeline.stores.places import (
     Member,
     Places,
-    key_of,
     list_tar,
     make_places,
     source_of_places,

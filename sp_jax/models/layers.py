@@ -226,12 +226,11 @@ def _two_sums(a, b, together=True):
 
 
 def _sum_both(a, b, axes, together):
-    alone = (
-        jax.device_count() == 1
-    )  # XLA gathers the parts of a pair, and adds those of two
-    if not (together and alone) or jax.default_backend() == "cpu":
+    # XLA sums a large array in two steps: together they are two kernels, apart three. Over
+    # several devices it would gather the parts of a pair, where it adds those of a sum.
+    one_gpu = jax.default_backend() != "cpu" and jax.device_count() == 1
+    if not (together and one_gpu):
         return jnp.sum(a, axes), jnp.sum(b, axes)
-    # XLA sums a large array in two steps: together they are two kernels, apart three.
     zero = jnp.zeros([], a.dtype)
     return jax.lax.reduce(
         (a, b), (zero, zero), lambda x, y: (x[0] + y[0], x[1] + y[1]), axes
