@@ -51,8 +51,9 @@ slow: .venv/tested ## the long tests: every full-size recipe, two processes (nee
 floor: .floor/installed ## compile steps for a GPU that is not there; fail where one has grown
 	.floor/bin/python -m benchmarks.floor --known=benchmarks/floor.jsonl
 
-lint: .venv/tested ## check style, types and the order of imports
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
+lint: .venv/tested ## check style, spelling, types and the order of imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && \
+	    $(BIN)/lint-imports && $(BIN)/mypy
 
 format: .venv/tested ## apply style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
