@@ -1,4 +1,4 @@
-"""The modules of docs/adding.md, found by their import path, do what the page says.
+"""The modules of docs/adding.md and CONTRIBUTING.md do what the pages say.
 
 Those of docs/data.md and docs/evaluation.md have tests of their own.
 """
@@ -13,10 +13,13 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from sp_jax import methods, models, optim
+from sp_jax import methods, models, optim, validate
+from sp_jax.config import load_config
 from sp_jax.train import loggers
+from tests.methods import recipe_steps
 
-PAGE = pathlib.Path(__file__).parents[1] / "docs" / "adding.md"
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "adding.md"
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +79,17 @@ def test_logger(package, tmp_path):
     logger.close()
     rows = (tmp_path / "simclr.csv").read_text().splitlines()
     assert rows == ["0,loss,2.0", "4,loss,1.5", "4,epoch,0.5"]
+
+
+def test_the_method_of_ten_minutes_trains(tmp_path, monkeypatch):
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    method, recipe = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "align.py").write_text(method)
+    (tmp_path / "recipe.py").write_text(recipe)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load_config(str(tmp_path / "recipe.py"))
+    validate.check_training(config.to_dict())
+    _, metrics = recipe_steps.train(config, steps=1, steps_per_epoch=1)
+    assert metrics[0].keys() > {"loss", "spread"}
+    assert metrics[0]["loss"] > metrics[0]["spread"]
