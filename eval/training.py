@@ -1,5 +1,6 @@
 """All that a pre-training needs, opened and checked before a device works."""
 
+import logging
 import pathlib
 from typing import NamedTuple
 
@@ -50,6 +51,12 @@ def open_training(config: ConfigDict, workdir: pathlib.Path, devices: int) -> Tr
         raise UserError(
             f"{config.method} learns from labels, and no pair has one: use another method, "
             "or images whose classes are known (docs/data.md)."
+        )
+    if config.image_size > config.data.image_size:
+        logging.warning(
+            f"Images are stored at {config.data.image_size} px, and enlarged to views of "
+            f"{config.image_size} px: set config.data.image_size={config.image_size}, if "
+            "yours are larger."
         )
     evaluations = make_evaluations(config, recipe, workdir, run_size.steps_per_epoch)
     start = open_start(plain, recipe, workdir)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from configs import common
 from configs.eval import voc_faster_rcnn_c4
+from eval.training import open_training
 from sp_jax import main, methods, models, validate
 from sp_jax.config import flatten
 from sp_jax.domains import DETECTION, LOOP, TRAINING, check_domains, find_domain
@@ -139,6 +140,15 @@ def test_one_sentence_before_anything_compiles(case, tmp_path, folder, monkeypat
         main.run(config, tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_views_larger_than_the_stored_images_are_said(tmp_path, caplog):
+    config = tiny.get_config()
+    open_training(config, tmp_path, devices=1)
+    assert not caplog.text
+    change(config, "image_size", config.data.image_size + 32)
+    open_training(config, tmp_path, devices=1)
+    assert "set config.data.image_size=" in caplog.text
 
 
 def test_an_image_that_does_not_decode_is_named(tmp_path, folder):
