@@ -124,3 +124,16 @@ def test_tables_are_whole():
     rows = re.findall(r"^\| `(\w+)` \| [^|]+\? \|", studies, re.MULTILINE)
     files = {path.stem for path in (ROOT / "configs" / "studies").glob("*.py")}
     assert set(rows) == files - {"__init__", "common"}
+
+
+def test_messages_that_a_page_quotes_are_in_the_code():
+    """Four words in a row, as what stands between them is another in each run."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    code = re.sub(r'"\s*f?"', "", CODE)  # a string in pieces becomes one
+    quoted = re.findall(r"```\n(.*?)```", page, re.DOTALL)
+    quoted += re.findall(r"`([^`\n]+)`", page)
+    messages = [q.split() for q in quoted if not q.startswith("-") and q.count(" ") > 5]
+    assert len(messages) > 10
+    for words in messages:
+        runs = (" ".join(words[i : i + 4]) for i in range(len(words) - 3))
+        assert any(run in code for run in runs), " ".join(words)
