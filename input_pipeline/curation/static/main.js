@@ -1,0 +1,326 @@
+// The page: what is shown, and what keys and buttons do.
+
+import * as classes from "./classes.js";
+import {ask, load, loadAhead} from "./server.js";
+import {element, grid, howMany, keysOf, mark, tile} from "./tiles.js";
+
+const find = id => document.getElementById(id);
+const STRIP = "1234567890qw";  // Keys of other partners.
+const NAMES = {Enter: "Enter", Backspace: "⌫", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc"};
+
+let facts = null;
+let mode = "sheet";  // Or "one" pair, or "make" pairs.
+let now = null;  // What is shown: the answer of the server.
+let home = null;  // The sheet from which one pair was enlarged.
+let busy = false;  // One decision at a time: keys must not run ahead of the eye.
+const rejected = new Set(), unseen = new Map();  // Pairs; those that cannot be shown.
+
+// Tiles that are wanted, and pairs to ask for.
+const tilesThatFit = () => Number(find("size").value)
+  || howMany(mode === "make" ? 1 : 2, find("tiles").getBoundingClientRect());
+const size = () => mode === "sheet" ? tilesThatFit() : 1;
+const rows = pair => pair.images.map(image => image.row);
+const last = view => view.pairs.at(-1);
+
+// Decisions.
+
+function send(decisions, stay = false) {
+  return ask(`/decide?count=${size()}`, {store: now.store, decisions, stay});
+}
+
+function next() {
+  return ask(`/sheet?count=${size()}&after=${last(now).place}`);
+}
+
+function save() {
+  const changed = now.pairs.flatMap(pair => {
+    const no = rejected.has(pair.pair);
+    if (unseen.has(pair.pair) && !no) return [];
+    if (pair.status === (no ? "rejected" : "accepted")) return [];
+    return [{pair: pair.pair, images: rows(pair), action: no ? "reject" : "accept"}];
+  });
+  return changed.length ? send(changed) : next();
+}
+
+async function decide(action, second) {
+  const [pair] = now.pairs;
+  if (action === "accept" && unseen.has(pair.pair)) throw new Error(unseen.get(pair.pair));
+  const stay = action === "swap" || home !== null;
+  const view = await send([{pair: pair.pair, images: rows(pair), action, second}], stay);
+  if (action === "swap" || !home) return view;
+  now = view;
+  return leave();
+}
+
+function toggle(...pairs) {
+  for (const {pair} of pairs) if (!rejected.delete(pair)) rejected.add(pair);
+  drawMarks();
+}
+
+async function undo() {
+  home = null;
+  const view = await ask("/undo", {}), shown = new Set(now.pairs.map(pair => pair.pair));
+  if (mode === "sheet" && view.pairs.every(pair => shown.has(pair.pair))) return merge(now, view);
+  if (mode === "one" && view.pairs.length > 1) mode = "sheet";
+  return view;
+}
+
+// A sheet with those of its pairs that have changed.
+function merge(sheet, view) {
+  const fresh = new Map(view.pairs.map(pair => [pair.pair, pair]));
+  return {...view, pairs: sheet.pairs.map(pair => fresh.get(pair.pair) ?? pair)};
+}
+
+// Looking around.
+
+function around(step) {
+  home = null;
+  return step > 0 ? ask(`/around/${last(now).place + 1}?count=${size()}`)
+    : ask(`/around/${now.pairs[0].place - 1}?count=${size()}&back=1`);
+}
+
+function enlarge(pair) {
+  home = now;
+  mode = "one";
+  return {...now, pairs: [pair]};
+}
+
+function leave() {
+  const back = home && merge(home, now);
+  home = null;
+  mode = "sheet";
+  return back ?? ask(`/around/${now.pairs[0].place}?count=${size()}`);
+}
+
+function alone() {
+  mode = "one";
+  return {...now, pairs: [now.pairs.find(pair => pair.status === "undecided") ?? now.pairs[0]]};
+}
+
+// What keys and buttons do. What they return is shown.
+
+const moving = [
+  ["ArrowLeft", "earlier", () => around(-1)],
+  ["ArrowRight", "later", () => around(1)],
+];
+const onward = () => (home = null, next());
+const write = () => ask("/export", {});
+const actions = {
+  sheet: [
+    ["Enter", "keep, next", save], ["Backspace", "undo", undo],
+    ["0", "mark the others", () => toggle(...now.pairs)], ...moving,
+    ["", "next undecided", onward], ["", "one by one", alone], ["", "export", write],
+  ],
+  one: [
+    ["a", "accept", () => decide("accept")], ["r", "reject", () => decide("reject")],
+    ["u", "undo", undo], ...moving, ["n", "next undecided", onward], ["e", "export", write],
+    ["Escape", "sheet", leave],
+  ],
+  make: [
+    ["Enter", "none of these", () => decide("reject")], ["Backspace", "undo", undo], ...moving,
+    ["", "next undecided", onward], ["", "export", write],
+  ],
+};
+
+addEventListener("keydown", event => {
+  const {target} = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (target.matches("input, select")) return;
+  // A button that was reached by Tab is pressed by Enter, as everywhere.
+  if (event.key === "Enter" && target.matches("button:not(.tile)")) return;
+  const typed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  // In other alphabets, and with Shift on digits, the place of the key tells.
+  const place = /^(?:Key|Digit)(.)$/.exec(event.code)?.[1].toLowerCase();
+  for (const key of [typed, place]) {
+    const tiles = [...document.querySelectorAll(mode === "one" ? "#strip .tile" : "#tiles .tile")];
+    const pressed = tiles.find(found => found.dataset.key === key);
+    const action = actions[mode].find(([wanted]) => wanted && wanted === key);
+    if (!pressed && !action) continue;
+    event.preventDefault();
+    return pressed ? pressed.press(event.shiftKey) : run(action[2]);
+  }
+});
+
+async function run(action) {
+  if (busy) return;
+  busy = true;
+  find("pictures").ariaBusy = "true";
+  find("message").textContent = "";
+  try {
+    const data = await action();
+    if (data?.message) find("message").textContent = data.message;
+    else if (data) await show(data);
+  } catch (error) {
+    find("message").textContent = error.message;
+  } finally {
+    busy = false;
+    find("pictures").ariaBusy = "false";
+  }
+}
+
+// What is shown.
+
+async function show(view) {
+  now = view;
+  unseen.clear();
+  for (const {pair, had, status} of view.pairs) {
+    if ((had || status) === "rejected") rejected.add(pair);
+    if ((had || status) === "accepted") rejected.delete(pair);
+  }
+  find("label").textContent = view.label;
+  const goal = facts.wanted ?? (mode === "make" ? "" : view.class_pairs);
+  find("class_count").textContent = `${view.class_accepted}${goal && ` of ${goal}`} accepted`;
+  find("count").textContent = mode === "make" ? `${view.accepted} pairs made`
+    : `${view.decided.toLocaleString("en")} of ${facts.pairs.toLocaleString("en")} pairs decided`;
+  drawActions();
+  find("sheet").hidden = mode === "one";
+  find("one").hidden = mode !== "one";
+  await {sheet: drawSheet, one: drawOne, make: drawPartners}[mode](view);
+  drawMarks();
+  const done = mode === "make" ? "Every image has a partner, or none" : "Every pair is decided";
+  find("message").textContent = [...unseen.values(), ...(view.finished ? [`${done}: export.`] : [])]
+    .join(" ");
+  classes.list(view.class).then(() => prepare(view)).catch(() => {});
+}
+
+function drawActions() {
+  const box = find("actions");
+  if (box.dataset.mode === mode) return;
+  box.dataset.mode = mode;
+  box.replaceChildren(...actions[mode].map(([key, text, action]) => {
+    const button = element("button", {type: "button"});
+    if (key) button.append(element("kbd", {textContent: NAMES[key] ?? key.toUpperCase()}), " ");
+    button.append(text);
+    button.onclick = event => {
+      if (event.detail) button.blur();  // By the mouse: Enter shall keep the sheet again.
+      run(action);
+    };
+    return button;
+  }));
+}
+
+// The pictures of a pair; in the place of one that cannot be shown, why.
+async function pictures(pair, small) {
+  const loads = await Promise.allSettled(pair.images.map(image => load(image, small)));
+  const failed = loads.filter(found => found.reason);
+  if (failed.length) unseen.set(pair.pair, failed.map(found => found.reason.message).join(" "));
+  return loads.map(found => found.value ?? element("span", {textContent: "cannot be shown"}));
+}
+
+function arrange(made, wide) {
+  const box = find("tiles").getBoundingClientRect();
+  find("tiles").style.setProperty("--columns", grid(made.length, wide, box).columns ?? 1);
+}
+
+async function drawSheet(view) {
+  const {columns} = grid(view.pairs.length, 2, find("tiles").getBoundingClientRect());
+  const keys = keysOf(view.pairs.length, columns);
+  const made = await Promise.all(view.pairs.map(async (pair, i) => {
+    const button = tile(keys[i], await pictures(pair, true), pair.marks);
+    button.pair = pair;
+    button.press = large => run(() => large ? enlarge(pair) : toggle(pair));
+    button.onclick = event => button.press(event.shiftKey);
+    const larger = element("button", {
+      className: "larger", type: "button", textContent: "⤢",
+      ariaLabel: `Enlarge ${keys[i].toUpperCase()}`, title: `Shift+${keys[i].toUpperCase()}`,
+      onclick: () => button.press(true),
+    });
+    return element("div", {className: "place"}, button, larger);
+  }));
+  find("tiles").replaceChildren(...made);
+  arrange(made, 2);
+}
+
+async function drawOne({pairs: [pair]}) {
+  const images = await pictures(pair, false);
+  find("large").replaceChildren(...images.map((image, i) => {
+    // Small ones are enlarged, but not so far that nothing but pixels is seen.
+    image.style.maxHeight = `${4 * image.naturalHeight}px`;
+    return element("figure", {}, image, element("figcaption", {textContent: pair.images[i].name}));
+  }));
+  find("marks").replaceChildren(...pair.marks.map(mark));
+  find("strip").replaceChildren();
+  drawStrip(pair).catch(error => find("strip").replaceChildren(error.message));
+}
+
+// Other partners come later than the pair: most pairs need none.
+async function drawStrip(pair) {
+  const {partners} = await ask(`/partners/${pair.pair}?count=${STRIP.length}`);
+  const made = await choices(partners, [...STRIP], "swap");
+  if (now.pairs[0] === pair) find("strip").replaceChildren(...made);
+}
+
+function choices(partners, keys, action) {
+  return Promise.all(partners.map(async (image, i) => {
+    const picture = await load(image, true).catch(error => error.message);
+    const button = tile(keys[i], [picture], image.marks);
+    button.ariaLabel = [keys[i].toUpperCase(), image.name, ...image.marks].join(", ");
+    button.press = () => run(() => decide(action, image.row));
+    button.onclick = button.press;
+    return button;
+  }));
+}
+
+async function drawPartners({pairs: [pair]}) {
+  const [shown, {partners}] = await Promise.all([
+    pictures(pair, false),
+    ask(`/partners/${pair.pair}?count=${tilesThatFit()}`),
+  ]);
+  const {columns} = grid(partners.length, 1, find("tiles").getBoundingClientRect());
+  const made = await choices(partners, keysOf(partners.length, columns), "choose");
+  const name = pair.images.map(image => image.name).join(" and ");
+  find("anchor").replaceChildren(...shown, element("figcaption", {textContent: name}));
+  const none = element("p", {textContent: "No other image of this class is free."});
+  find("tiles").replaceChildren(...made.length ? made : [none]);
+  arrange(made, 1);
+}
+
+function drawMarks() {
+  const [only] = now.pairs;
+  for (const button of document.querySelectorAll("#tiles .place .tile")) {
+    const {pair} = button, no = rejected.has(pair.pair);
+    button.classList.toggle("rejected", no);
+    button.classList.toggle("accepted", !no && pair.status === "accepted");
+    button.classList.toggle("unseen", unseen.has(pair.pair));
+    button.ariaPressed = String(no);
+    const names = pair.images.map(image => image.name).join(" and ");
+    const state = no ? "rejected" : pair.status === "accepted" ? "accepted" : "";
+    button.ariaLabel = [button.dataset.key.toUpperCase(), names, state, ...pair.marks]
+      .filter(Boolean).join(", ");
+  }
+  const marked = now.pairs.filter(pair => rejected.has(pair.pair)).length;
+  find("status").className = mode === "sheet" ? "" : only.status;
+  find("status").textContent = mode === "sheet" ? `${now.pairs.length} pairs, ${marked} rejected`
+    : only.status;
+}
+
+// The next pairs and their pictures, while a person looks at these.
+async function prepare(view) {
+  if (view.finished) return;
+  const without = view.pairs.map(pair => pair.pair).join();
+  const coming = await ask(
+    `/sheet?count=${size()}&after=${last(view).place}&without=${without}`);
+  const images = coming.pairs.flatMap(pair => pair.images);
+  if (mode === "make") {
+    const asked = `/partners/${coming.pairs[0].pair}?count=${tilesThatFit()}`;
+    images.push(...(await ask(asked)).partners);
+  }
+  if (now === view) loadAhead(images, mode !== "one");
+}
+
+new ResizeObserver(() => arrange([...find("tiles").children], mode === "make" ? 1 : 2))
+  .observe(find("tiles"));
+find("size").value = localStorage.getItem("size") ?? "";
+find("size").onchange = ({target}) => {
+  localStorage.setItem("size", target.value);
+  target.blur();
+  run(() => ask(`/around/${now.pairs[0].place}?count=${size()}`));
+};
+run(async () => {
+  facts = await ask("/facts");
+  if (facts.making) mode = "make";
+  find("anchor").hidden = !facts.making;
+  drawActions();
+  classes.start(facts, which => run(() => (home = null, ask(`/class/${which}?count=${size()}`))));
+  return ask(`/sheet?count=${size()}`);
+});
