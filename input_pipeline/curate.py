@@ -166,13 +166,13 @@ def _open_page(
             "out: that pair is asked for again."
         )
     encoder = _CHECKPOINT.value, _FEATURES.value
-    features, score, nearest = None, None, None
+    features, score, suspects = None, None, None
     if any(encoder) or together:
         features = load_features(store, *encoder, log.parent)
     if any(encoder) and not making and _SORTED.value:
         score = pair_cosines(features, table.first, table.second)
     if any(encoder) and store.labels.max() > 0:
-        nearest = marks.nearest_classes(features, store.labels)
+        suspects = marks.suspects(features, store.labels)
     asked = np.flatnonzero(groups >= 0) if making else opinions
     return make_app(
         curation,
@@ -182,7 +182,7 @@ def _open_page(
         likeness=Likeness(store, groups, features),
         wanted=_WANTED.value,
         opinions=opinions,
-        nearest=nearest,
+        suspects=suspects,
     )
 
 

@@ -7,9 +7,10 @@ import numpy as np
 from input_pipeline.stores import ImageStore
 
 # Sides of the windows of an image that are looked for in another one, and steps between them.
-_WINDOWS = {1.0: 1, 0.9: 3, 0.8: 3, 0.7: 4, 0.6: 5}
+_WINDOWS = {1.0: 1, 0.95: 3, 0.9: 4, 0.85: 5, 0.8: 6, 0.7: 8, 0.6: 10}
 _SIDE = 16  # Pixels of a window.
-SAME_SOURCE = 0.95  # Correlation from which on two windows show the same: docs/data.md.
+SAME_SOURCE = 0.9  # Correlation from which on two windows show the same: docs/data.md.
+_SUSPECTS = 0.02  # Share of images whose class is doubted, at most: docs/data.md.
 _CHUNK = 8192  # Images whose classes are compared at a time.
 
 
@@ -55,30 +56,31 @@ def _weights(size: int) -> list[np.ndarray]:
     return [weights.astype(np.float32) for weights in found]
 
 
-def nearest_classes(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The class whose mean feature, without the image itself, is nearest: int [N].
+def suspects(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The class to which an image may belong rather than to its own: int [N]; -1: none.
+
+    Another class has a nearer mean feature than its own one has without it; of all images that
+    is so by most for the 2 % that are named.
 
     Args:
       features: float [N, D].
-      labels: int [N]; an image without a label, -1, gets -1.
+      labels: int [N]; -1: unlabelled.
     """
-    count, known = labels.max() + 1, labels >= 0
-    sums = np.zeros((count, features.shape[1]))
-    numbers = np.bincount(labels[known], minlength=count)
-    blocks = np.array_split(np.flatnonzero(known), known.sum() // _CHUNK + 1)
+    known = np.flatnonzero(labels >= 0)
+    blocks = np.array_split(known, len(known) // _CHUNK + 1)
+    sums = np.zeros((labels.max() + 1, features.shape[1]))
     for rows in blocks:
         np.add.at(sums, labels[rows], _unit(features[rows]))
-    nearest = np.full(len(labels), -1)
-    lengths = np.linalg.norm(sums, axis=1)
+    means = _unit(sums)
+    other, gap = np.full(len(labels), -1), np.full(len(labels), -np.inf)
     for rows in blocks:
         unit, own = _unit(features[rows]), labels[rows]
-        cosine = unit @ sums.T / np.maximum(lengths, 1e-12)
-        rest = sums[own] - unit
-        length = np.maximum(np.linalg.norm(rest, axis=1), 1e-12)
-        cosine[np.arange(len(rows)), own] = (unit * rest).sum(1) / length
-        cosine[:, numbers == 0] = -np.inf
-        nearest[rows] = cosine.argmax(1)
-    return nearest
+        cosine = unit @ means.T
+        cosine[np.arange(len(rows)), own] = -np.inf
+        other[rows] = cosine.argmax(1)
+        gap[rows] = cosine.max(1) - (unit * _unit(sums[own] - unit)).sum(1)
+    least = max(0.0, np.quantile(gap[known], 1 - _SUSPECTS))
+    return np.where(gap > least, other, -1)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

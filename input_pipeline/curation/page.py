@@ -40,7 +40,7 @@ def make_app(
     likeness: Likeness | None = None,
     wanted: int | None = None,
     opinions: Mapping[int, str] | None = None,
-    nearest: np.ndarray | None = None,
+    suspects: np.ndarray | None = None,
 ) -> flask.Flask:
     """The page of a curation.
 
@@ -52,7 +52,7 @@ def make_app(
       likeness: of the images; by default by shapes and colours.
       wanted: accepted pairs of each class.
       opinions: what others say of a pair, in words.
-      nearest: int [N], the class to which each image is nearest.
+      suspects: int [N], the class to which an image may belong instead; -1: none.
     """
     app = flask.Flask(__name__, template_folder=str(pathlib.Path(__file__).parents[1]))
     # A page of another site must not reach this one by a name that resolves to here.
@@ -61,7 +61,7 @@ def make_app(
     lock = threading.Lock()
     order = order or Order(curation, wanted=wanted)
     likeness = likeness or Likeness(curation.store, curation.groups, None)
-    views = Views(curation, order, likeness, opinions or {}, nearest)
+    views = Views(curation, order, likeness, opinions or {}, suspects)
 
     def number(name: str, default: int) -> int:
         return flask.request.args.get(name, default, type=int)

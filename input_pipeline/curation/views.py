@@ -25,7 +25,7 @@ class Views:
         order: Order,
         likeness: Likeness,
         opinions: Mapping[int, str],
-        nearest: np.ndarray | None,
+        suspects: np.ndarray | None,
     ) -> None:
         """Keep what they are made of.
 
@@ -34,10 +34,10 @@ class Views:
           order: of the pairs.
           likeness: of the images.
           opinions: what several people say of a pair, in words.
-          nearest: int [N], the class to which each image is nearest.
+          suspects: see `marks.suspects`.
         """
         self._curation, self._order = curation, order
-        self._likeness, self._opinions, self._nearest = likeness, opinions, nearest
+        self._likeness, self._opinions, self._suspects = likeness, opinions, suspects
         # Browsers keep pictures: those of another store must have another address.
         self.store = curation.store.fingerprint[:12]
         self._marks = functools.lru_cache(maxsize=_KEPT)(self._find_marks)
@@ -103,10 +103,10 @@ class Views:
             found.append("same source")
         labels = store.labels[both]
         if min(labels) >= 0 and labels[0] != labels[1]:
-            found.append(f"second of {self._curation.class_name(labels[1])}")
-        if self._nearest is not None:
-            nearest = self._nearest[both]
-            if others := set(nearest[(nearest != labels) & (labels >= 0)].tolist()):
-                names = map(self._curation.class_name, sorted(others))
-                found.append(f"may be {' / '.join(names)}")
+            found.append(f"other class: {self._curation.class_name(labels[1])}")
+        if self._suspects is not None:
+            classes = sorted({*self._suspects[both].tolist()} - {-1})
+            if classes:
+                names = " / ".join(map(self._curation.class_name, classes))
+                found.append(f"looks like {names}")
         return found

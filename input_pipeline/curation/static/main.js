@@ -20,6 +20,7 @@ const tilesThatFit = () => Number(find("size").value)
   || howMany(mode === "make" ? 1 : 2, find("tiles").getBoundingClientRect());
 const size = () => mode === "sheet" ? tilesThatFit() : 1;
 const rows = pair => pair.images.map(image => image.row);
+const pairsOf = number => `${number.toLocaleString("en")} pair${number === 1 ? "" : "s"}`;
 const last = view => view.pairs.at(-1);
 
 // Decisions.
@@ -141,17 +142,22 @@ addEventListener("keydown", event => {
   }
 });
 
+function say(text, kind = "") {
+  find("message").textContent = text;
+  find("message").className = kind;
+}
+
 async function run(action) {
   if (busy) return;
   busy = true;
   find("pictures").ariaBusy = "true";
-  find("message").textContent = "";
+  say("");
   try {
     const data = await action();
-    if (data?.message) find("message").textContent = data.message;
+    if (data?.message) say(data.message);
     else if (data) await show(data);
   } catch (error) {
-    find("message").textContent = error.message;
+    say(error.message, "wrong");
   } finally {
     busy = false;
     find("pictures").ariaBusy = "false";
@@ -170,16 +176,16 @@ async function show(view) {
   find("label").textContent = view.label;
   const goal = facts.wanted ?? (mode === "make" ? "" : view.class_pairs);
   find("class_count").textContent = `${view.class_accepted}${goal && ` of ${goal}`} accepted`;
-  find("count").textContent = mode === "make" ? `${view.accepted} pairs made`
-    : `${view.decided.toLocaleString("en")} of ${facts.pairs.toLocaleString("en")} pairs decided`;
+  find("count").textContent = mode === "make" ? `${pairsOf(view.accepted)} made`
+    : `${view.decided.toLocaleString("en")} of ${pairsOf(facts.pairs)} decided`;
   drawActions();
   find("sheet").hidden = mode === "one";
   find("one").hidden = mode !== "one";
   await {sheet: drawSheet, one: drawOne, make: drawPartners}[mode](view);
   drawMarks();
   const done = mode === "make" ? "Every image has a partner, or none" : "Every pair is decided";
-  find("message").textContent = [...unseen.values(), ...(view.finished ? [`${done}: export.`] : [])]
-    .join(" ");
+  if (view.finished) say(`${done}: export.`);
+  if (unseen.size) say([...unseen.values()].join(" "), "wrong");
   classes.list(view.class).then(() => prepare(view)).catch(() => {});
 }
 
@@ -243,8 +249,10 @@ async function drawOne({pairs: [pair]}) {
   drawStrip(pair).catch(error => find("strip").replaceChildren(error.message));
 }
 
-// Other partners come later than the pair: most pairs need none.
+// Other partners come later than the pair: most pairs need none, and finding them takes time.
 async function drawStrip(pair) {
+  await new Promise(done => setTimeout(done, 250));
+  if (now.pairs[0] !== pair) return;
   const {partners} = await ask(`/partners/${pair.pair}?count=${STRIP.length}`);
   const made = await choices(partners, [...STRIP], "swap");
   if (now.pairs[0] === pair) find("strip").replaceChildren(...made);
@@ -290,7 +298,7 @@ function drawMarks() {
   }
   const marked = now.pairs.filter(pair => rejected.has(pair.pair)).length;
   find("status").className = mode === "sheet" ? "" : only.status;
-  find("status").textContent = mode === "sheet" ? `${now.pairs.length} pairs, ${marked} rejected`
+  find("status").textContent = mode === "sheet" ? `${pairsOf(now.pairs.length)}, ${marked} rejected`
     : only.status;
 }
 

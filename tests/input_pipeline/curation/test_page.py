@@ -296,7 +296,7 @@ def test_a_person_who_makes_pairs(folder, browser):
     program = command(path, store, "--pairs_per_class=2", table="--out={}/made.csv")
     with running(program) as server:
         page = Page(browser, address(server))
-        page.press("w", "count", "1 pairs made")
+        page.press("w", "count", "1 pair made")
         page.press(Keys.ENTER, "class_count", "1 of 2 accepted")  # None of these.
         page.press("q", "label", "dog <b>")
         assert len(page.find("#tiles .tile")) == 4
@@ -447,6 +447,6 @@ def test_keys_wait_for_the_pictures_of_this_set(make_store, browser, tmp_path):
         assert "class-1/3.png cannot be shown (it is gone)" in page.text("message")
         page.press(Keys.ENTER, "message", "cannot be shown")
         assert kept.tolist() == [ACCEPTED, UNDECIDED]
-        page.press("q", "status", "1 pairs, 1 rejected")
+        page.press("q", "status", "1 pair, 1 rejected")
         page.press(Keys.ENTER, "message", "Every pair is decided")
     assert kept.tolist() == [ACCEPTED, REJECTED]
