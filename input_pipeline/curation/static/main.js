@@ -184,8 +184,8 @@ async function show(view) {
   await {sheet: drawSheet, one: drawOne, make: drawPartners}[mode](view);
   drawMarks();
   const done = mode === "make" ? "Every image has a partner, or none" : "Every pair is decided";
-  if (view.finished) say(`${done}: export.`);
-  if (unseen.size) say([...unseen.values()].join(" "), "wrong");
+  const finished = view.finished ? [`${done}: export.`] : [];
+  say([...unseen.values(), ...finished].join(" "), unseen.size ? "wrong" : "");
   classes.list(view.class).then(() => prepare(view)).catch(() => {});
 }
 
