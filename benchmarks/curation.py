@@ -133,6 +133,10 @@ class Page:
             time.sleep(0.005)
         return taken[0] / 1e3
 
+    def finished(self) -> bool:
+        """Whether the page says that everything is decided."""
+        return "Every" in self.browser.execute_script("return message.innerText")
+
     def memory(self) -> int:
         """The most MiB that the program has used; Linux only."""
         status = pathlib.Path(f"/proc/{self.server.pid}/status").read_text()
@@ -241,7 +245,7 @@ HEAD = (
 )
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -249,12 +253,13 @@ def main() -> None:
     parser.add_argument("--split", default="all")
     parser.add_argument("--pairs", required=True, help="a table; its first pairs count")
     parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--decide", type=int, help="stop after so many of them")
     parser.add_argument("--single", type=int, default=200, help="one by one")
     parser.add_argument("--errors", type=float, default=0.02)
     parser.add_argument("--look", type=float, default=0.0, help="seconds a pair")
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--out", help="file of JSON lines to append to")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     store = open_store(options.store, options.split)
     table = pairs.load_table(options.pairs, store)
     print(table_head(HEAD))
@@ -264,7 +269,8 @@ def main() -> None:
             "single": one_by_one(store, table, pathlib.Path(folder), options),
         }
     for name, value in numbers["sheets"].items():
-        print(f"{name}: {value}")
+        if name != "seconds of sheets":
+            print(f"{name}: {value:.3g}")
     append_json(options.out, vars(options) | numbers)
 
 
@@ -281,9 +287,10 @@ def by_sheets(store, table, folder, options) -> dict[str, Any]:
     table, page = open_page(store, table, folder, options.count, options)
     person = Person(store, table, options.errors, options.look)
     first, sheets = page.first, 0
-    while "Every pair" not in page.browser.execute_script("return message.innerText"):
+    enough = options.decide or len(table)
+    while len(person.kept) < enough and not page.finished():
         # Kills are spread over the first half of the pairs.
-        due = page.kills * options.count / 2 <= len(person.kept) * options.kills
+        due = page.kills * enough / 2 <= len(person.kept) * options.kills
         person.decide_sheet(
             page, kill=sheets > 0 and due and page.kills < options.kills
         )

@@ -90,6 +90,7 @@ def curate() -> None:
     export = path.with_name(f"{stem}.curated.csv")
     if _OUT.value:
         export = summary.csv_path(_OUT.value)
+    listening = _listen()
     store = given.open_from_flags()
     rows = np.arange(len(store))
     if making:
@@ -111,7 +112,7 @@ def curate() -> None:
         ) from error
     with lock:
         app = _open_page(table, log, export, _merged(path, table, store), store)
-        _serve(app, f"{len(table)} {'images' if making else 'pairs'}")
+        _serve(app, listening, f"{len(table)} {'images' if making else 'pairs'}")
         print(f"\nStopped. The decisions are in {log}; the same command goes on.")
 
 
@@ -186,17 +187,21 @@ def _open_page(
     )
 
 
-def _serve(app: Any, what: str) -> None:
-    """Serve the page until Ctrl-C."""
-    from werkzeug import serving  # late: its extra is asked for first
-
+def _listen() -> socket.socket:
+    """The port of the page; before long work, for it may be taken."""
     try:
-        listening = socket.create_server(("127.0.0.1", _PORT.value))
+        return socket.create_server(("127.0.0.1", _PORT.value))
     except OSError as error:
         raise UserError(
             f"Port {_PORT.value} cannot be used ({os.strerror(error.errno)}): choose "
             "another --port, or end the program that has it."
         ) from error
+
+
+def _serve(app: Any, listening: socket.socket, what: str) -> None:
+    """Serve the page until Ctrl-C."""
+    from werkzeug import serving  # late: its extra is asked for first
+
     # Keeps connections: a sheet has up to 48 pictures.
     serving.WSGIRequestHandler.protocol_version = "HTTP/1.1"
     server = serving.make_server(

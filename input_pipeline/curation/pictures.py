@@ -6,6 +6,8 @@ from collections.abc import Callable
 from PIL import Image
 
 from input_pipeline.stores import ImageStore, decode, open_source
+from input_pipeline.stores.image_files import read_in
+from input_pipeline.stores.image_source import Reader
 
 LARGE, SMALL = 640, 256  # Pixels of a side, at most: of one pair, and of a tile.
 
@@ -15,23 +17,27 @@ def original_pictures(store: ImageStore) -> Callable[..., bytes]:
 
     It is larger than what training sees.
     """
-    if store.name.startswith("array_record:"):
-        return lambda row, side=LARGE: _png(Image.fromarray(store.read(row)), side)
-    source = open_source(store.name)
-    rows = {name: row for row, name in enumerate(source.meta()["ids"])}
-    read = source.open_reader()
+    read = _reader(store)
 
     def picture(row: int, side: int = LARGE) -> bytes:
-        content = read(rows[store.ids[row]])
+        content = read(row)
         encoded = isinstance(content, bytes)
         image = decode.open_rgb(content) if encoded else Image.fromarray(content)
-        return _png(image, side)
+        image.thumbnail((side, side))
+        file = io.BytesIO()
+        image.save(file, "PNG", compress_level=1)  # Time counts here, and bytes do not.
+        return file.getvalue()
 
     return picture
 
 
-def _png(image: Image.Image, side: int) -> bytes:
-    image.thumbnail((side, side))
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=1)  # Time counts here, and bytes do not.
-    return file.getvalue()
+def _reader(store: ImageStore) -> Reader:
+    if store.name.startswith("array_record:"):
+        return store.read
+    if store.root and store.root.is_dir():  # To list a large one takes seconds.
+        read_file = read_in(store.root)
+        return lambda row: read_file(store.ids[row])
+    source = open_source(store.name)
+    rows = {name: row for row, name in enumerate(source.meta()["ids"])}
+    read = source.open_reader()
+    return lambda row: read(rows[store.ids[row]])
