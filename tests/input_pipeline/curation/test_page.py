@@ -369,7 +369,7 @@ def test_the_program_refuses_with_one_sentence(folder):
 
 
 def test_the_end_and_a_port_that_is_taken(folder):
-    path, store, _ = folder
+    path, store, table = folder
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         program = command(path, store, f"--port={port}")
@@ -377,6 +377,7 @@ def test_the_end_and_a_port_that_is_taken(folder):
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert f"error: Port {port} cannot be used (Address already in use)" in done.stderr
     log = path / "pairs.decisions.csv"
+    Curation(table, store, log).decide((0, "accept"))
     kept = log.read_bytes()
     log.write_bytes(kept + b"time,0,acc")
     program = command(path, store)
