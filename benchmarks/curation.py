@@ -19,7 +19,7 @@ by one. What is printed, as a Markdown table:
 * the precision of the exported table by the labels, and what the errors let expect.
 
 Decisions are lost if one that the page has shown as kept is not in the file at the end; then
-the program fails.
+the program fails. Last, it makes pairs of an image and the first partner that is offered.
 """
 
 import argparse
@@ -38,7 +38,7 @@ import numpy as np
 
 from benchmarks.common import append_json, spread, table_head, table_row
 from input_pipeline import pairs
-from input_pipeline.curation.decisions import ACCEPTED, REJECTED, Curation
+from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
 from input_pipeline.stores import ImageStore, open_store
 
 LOOKS = (0.6, 1.5, 3.0)  # Seconds at a pair.
@@ -255,6 +255,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--decide", type=int, help="stop after so many of them")
     parser.add_argument("--single", type=int, default=200, help="one by one")
+    parser.add_argument("--make", type=int, default=100, help="pairs to make")
     parser.add_argument("--errors", type=float, default=0.02)
     parser.add_argument("--look", type=float, default=0.0, help="seconds a pair")
     parser.add_argument("--kills", type=int, default=0)
@@ -267,6 +268,7 @@ def main(words: list[str] | None = None) -> None:
         numbers = {
             "sheets": by_sheets(store, table, pathlib.Path(folder), options),
             "single": one_by_one(store, table, pathlib.Path(folder), options),
+            "made": making(store, table, pathlib.Path(folder), options),
         }
     for name, value in numbers["sheets"].items():
         if name != "seconds of sheets":
@@ -278,8 +280,12 @@ def open_page(store, table, folder, count, options) -> tuple[pairs.PairTable, Pa
     """The page of the first pairs of a table."""
     table = table.take(np.arange(min(count, len(table))), "the first")
     pairs.save_table(folder / f"{count}.csv", table, store)
-    words = (f"--store={options.store}", f"--split={options.split}")
-    return table, Page([*words, f"--pairs={folder / f'{count}.csv'}"])
+    return table, Page([*words_of(options), f"--pairs={folder / f'{count}.csv'}"])
+
+
+def words_of(options) -> list[str]:
+    """The flags that name the images."""
+    return [f"--store={options.store}", f"--split={options.split}"]
 
 
 def by_sheets(store, table, folder, options) -> dict[str, Any]:
@@ -310,7 +316,7 @@ def by_sheets(store, table, folder, options) -> dict[str, Any]:
     clean = pairs.load_table(folder / f"{options.count}.curated.csv", store)
     before, after = (
         float((store.labels[x.first] == store.labels[x.second]).mean())
-        for x in (table, clean)
+        for x in (table.take(kept.status != UNDECIDED, "decided"), clean)
     )
     right, wrong = before * (1 - options.errors), (1 - before) * options.errors
     print(table_row(person.describe("sheets")), flush=True)
@@ -322,7 +328,7 @@ def by_sheets(store, table, folder, options) -> dict[str, Any]:
         "kills": page.kills,
         "decisions lost": len(lost),
         "memory of the program in MiB": memory,
-        "precision of the table": before,
+        "precision of the pairs": before,
         "precision of the exported table": after,
         "precision to expect of such a person": right / (right + wrong),
         "seconds of sheets": person.seconds,
@@ -342,6 +348,24 @@ def one_by_one(store, table, folder, options) -> list[float]:
         person.decide_pair(page)
     page.close()
     print(table_row(person.describe("one by one")), flush=True)
+    return person.seconds
+
+
+def making(store, table, folder, options) -> list[float]:
+    """Pairs of an image and the one that is most alike: one key."""
+    page = Page([*words_of(options), f"--out={folder / 'made.csv'}"])
+    person = Person(store, table, options.errors, options.look)
+    for made in range(options.make):
+        time.sleep(options.look)
+        key = page.browser.execute_script(
+            "return document.querySelector('#tiles .tile').dataset.key"
+        )
+        person.keys += 1
+        person.seconds.append(page.press_and_wait(key))
+        person.kept[made] = True
+        person.sheets.append(1)
+    page.close()
+    print(table_row(person.describe("making")), flush=True)
     return person.seconds
 
 

@@ -67,6 +67,8 @@ def suspects(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
       labels: int [N]; -1: unlabelled.
     """
     known = np.flatnonzero(labels >= 0)
+    number = np.bincount(labels[known])
+    known = known[number[labels[known]] > 1]  # A class of one has no other mean.
     blocks = np.array_split(known, len(known) // _CHUNK + 1)
     sums = np.zeros((labels.max() + 1, features.shape[1]))
     for rows in blocks:
@@ -79,7 +81,7 @@ def suspects(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
         cosine[np.arange(len(rows)), own] = -np.inf
         other[rows] = cosine.argmax(1)
         gap[rows] = cosine.max(1) - (unit * _unit(sums[own] - unit)).sum(1)
-    least = max(0.0, np.quantile(gap[known], 1 - _SUSPECTS))
+    least = max(0.0, np.quantile(gap[known], 1 - _SUSPECTS)) if len(known) else 0.0
     return np.where(gap > least, other, -1)
 
 

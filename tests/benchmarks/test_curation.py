@@ -20,7 +20,13 @@ def test_nothing_is_lost(tmp_path, monkeypatch):
     table = pairing.semantic_pairs(store, seed=0)
     pairs.save_table(tmp_path / "pairs.csv", table, store)
     words = ["--store=emoji", f"--pairs={tmp_path / 'pairs.csv'}", "--count=20"]
-    words += ["--single=3", "--errors=0.3", "--kills=2", f"--out={tmp_path / 'out'}"]
+    words += [
+        "--single=3",
+        "--make=2",
+        "--errors=0.3",
+        "--kills=2",
+        f"--out={tmp_path / 'out'}",
+    ]
     curation.main(words)
     sheets = json.loads((tmp_path / "out").read_text())["sheets"]
     assert sheets["kills"] == 2 and sheets["decisions lost"] == 0

@@ -45,7 +45,8 @@ function save() {
 
 async function decide(action, second) {
   const [pair] = now.pairs;
-  if (action === "accept" && unseen.has(pair.pair)) throw new Error(unseen.get(pair.pair));
+  if (["accept", "choose"].includes(action) && unseen.has(pair.pair))
+    throw new Error(unseen.get(pair.pair));
   const stay = action === "swap" || home !== null;
   const view = await send([{pair: pair.pair, images: rows(pair), action, second}], stay);
   if (action === "swap" || !home) return view;
@@ -260,10 +261,12 @@ async function drawStrip(pair) {
 
 function choices(partners, keys, action) {
   return Promise.all(partners.map(async (image, i) => {
-    const picture = await load(image, true).catch(error => error.message);
-    const button = tile(keys[i], [picture], image.marks);
+    const picture = await load(image, true).catch(error => error);
+    const failed = picture instanceof Error;
+    const button = tile(keys[i], [failed ? picture.message : picture], image.marks);
     button.ariaLabel = [keys[i].toUpperCase(), image.name, ...image.marks].join(", ");
-    button.press = () => run(() => decide(action, image.row));
+    button.disabled = failed;
+    button.press = () => failed || run(() => decide(action, image.row));
     button.onclick = button.press;
     return button;
   }));

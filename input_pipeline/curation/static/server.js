@@ -32,7 +32,9 @@ export function loadAhead(images, small) {
 // The picture of an image, once it can be drawn; an Error with the reason if it cannot.
 export async function load(image, small) {
   let picture = start(image, small);
-  picture = ahead.get(picture.src) ?? picture;
+  const {src} = picture;
+  picture = ahead.get(src) ?? picture;
+  ahead.delete(src);  // A picture stands in one place; another pair may show the same image.
   try {
     await picture.decode();
   } catch {
