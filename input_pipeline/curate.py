@@ -131,7 +131,7 @@ def _merged(
         return None, None
     print("\n".join(merging.agreement(people)))
     state, conflicts = merging.merge(people)
-    print(f"{len(conflicts)} pairs are to settle.")
+    print(f"Pairs to settle: {len(conflicts)}.")
     return state, conflicts
 
 
