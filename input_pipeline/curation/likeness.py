@@ -22,8 +22,8 @@ def load_features(
     folder: pathlib.Path,
 ) -> np.ndarray:
     """Features of all images, float32 [N, D]; those that take long are kept in a folder."""
-    if file and not checkpoint:
-        return find_features(store, None, file)[0]
+    if file:
+        return find_features(store, checkpoint, file)[0]
     made_by = None
     if checkpoint:  # A run may train on; what else is in its folder does not matter.
         run = pathlib.Path(checkpoint).resolve()
@@ -32,7 +32,7 @@ def load_features(
     path = folder / f".features-{digest_json([store.fingerprint, made_by])[:16]}.npy"
     if not path.exists():
         content = io.BytesIO()
-        np.save(content, find_features(store, checkpoint, file)[0])
+        np.save(content, find_features(store, checkpoint, None)[0])
         write_bytes(path, content.getvalue())
     return np.load(path, mmap_mode="r")
 

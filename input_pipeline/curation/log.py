@@ -14,7 +14,7 @@ from input_pipeline import text_files
 from sp_jax.errors import UserError
 from sp_jax.files import write_text
 
-COLUMNS = ("time", "pair", "action", "second")
+_COLUMNS = ("time", "pair", "action", "second")
 # A name with a line end must not make two lines: only the last line can be torn.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
@@ -41,7 +41,7 @@ class Log:
     def __init__(self, path: str | os.PathLike[str], digest: str) -> None:
         """Nothing is read or written yet."""
         self.path = pathlib.Path(path)
-        self._head = f"# decisions on the pairs {digest}\n{','.join(COLUMNS)}\n"
+        self._head = f"# decisions on the pairs {digest}\n{','.join(_COLUMNS)}\n"
 
     def begin(self) -> None:
         """Make the file, if there is none."""

@@ -59,9 +59,7 @@ class Order:
         `without` are pairs that are on the page, and count as accepted.
         """
         without = np.asarray(without, int)
-        accepted = self._accepted() + np.bincount(
-            self._class[without], minlength=len(self._names)
-        )
+        accepted = self._accepted() + self._count(without)
         to_ask = self._to_ask(accepted)
         to_ask[without] = False
         places = np.flatnonzero(to_ask[self.pairs])
@@ -89,29 +87,26 @@ class Order:
 
     def counts(self, pair: int) -> dict[str, Any]:
         """How far the class of a pair is, and the whole."""
-        label = self._class[pair]
-        status = self._curation.state.status
+        label, status = self._class[pair], self._curation.state.status
         return {
             "class": int(label),
             "class_accepted": int(self._accepted()[label]),
-            "class_pairs": int((self._class == label).sum()),
+            "class_goal": int(self._wanted or self._possible()[label]),
             "decided": int((status != UNDECIDED).sum()),
             "accepted": int((status == ACCEPTED).sum()),
-            "left": int(self._to_ask(self._accepted()).sum()),
         }
 
     def classes(self, around: int, search: str, short: bool) -> dict[str, Any]:
         """How far the classes are whose names hold a word: up to 200 near one of them.
 
-        With `short` those only that still lack accepted pairs.
+        With `short` those only that lack accepted pairs; without a number that is wanted, those
+        in which something is to decide.
         """
-        size = len(self._names)
-        accepted, status = self._accepted(), self._curation.state.status
-        rejected = np.bincount(self._class[status == REJECTED], minlength=size)
-        pairs = np.bincount(self._class, minlength=size)
-        lacks = accepted < (self._wanted or np.inf)
-        if not self._wanted:
-            lacks = accepted + rejected < pairs
+        accepted, possible = self._accepted(), self._possible()
+        rejected = self._count(self._curation.state.status == REJECTED)
+        lacks = self._count(self._to_ask(accepted)) > 0
+        if self._wanted:
+            lacks = accepted < self._wanted
         word = search.casefold()
         chosen = [
             i
@@ -130,16 +125,27 @@ class Order:
                     "name": self._names[i],
                     "accepted": int(accepted[i]),
                     "rejected": int(rejected[i]),
-                    "pairs": int(pairs[i]),
+                    "possible": int(possible[i]),
                 }
                 for i in shown
             ],
         }
 
+    def _count(self, which: np.ndarray) -> np.ndarray:
+        """How many of some pairs are of each class."""
+        return np.bincount(self._class[which], minlength=len(self._names))
+
     def _accepted(self) -> np.ndarray:
         """Accepted pairs of each class."""
-        which = self._curation.state.status == ACCEPTED
-        return np.bincount(self._class[which], minlength=len(self._names))
+        return self._count(self._curation.state.status == ACCEPTED)
+
+    def _possible(self) -> np.ndarray:
+        """How many pairs of each class there can be."""
+        curation = self._curation
+        if curation.making:
+            every = np.ones(len(self._class), bool)
+            return self._count(every) * curation.max_uses // 2
+        return self._count(curation.state.status != REJECTED)
 
     def _to_ask(self, accepted: np.ndarray) -> np.ndarray:
         """Which pairs are to decide, bool [P], with so many accepted of each class."""

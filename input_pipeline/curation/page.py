@@ -18,9 +18,7 @@ from input_pipeline.curation.views import Views
 from sp_jax.errors import UserError
 
 _MOST = 48  # Pairs of a sheet.
-_BODY = (
-    64 * 1024
-)  # Bytes of a request, at most; a sheet sends the numbers of its images.
+_BODY = 64 * 1024  # Bytes of a request, at most; a sheet sends numbers alone.
 # No other site may show the page in a frame, nor its pictures.
 _HEADERS = {
     "X-Frame-Options": "DENY",
@@ -108,7 +106,6 @@ def make_app(
             "pairs": len(curation.table),
             "making": curation.making,
             "wanted": wanted,
-            "person": curation.person,
         }
 
     @app.get("/sheet")

@@ -22,21 +22,17 @@ export function start(facts, openClass) {
 }
 
 function line(data, here) {
-  const {accepted, rejected, pairs} = data;
-  const goal = wanted ?? pairs, most = pairs - rejected;
-  const short = wanted && most < wanted ? `, ${most} possible` : "";
+  const {accepted, rejected, possible} = data;
+  const goal = wanted ?? possible;
+  const short = possible < goal ? `, ${possible} possible` : "";
   const button = element("button", {
-    textContent: `${data.name}: ${wanted ? accepted : accepted + rejected} of ${goal}${short}`,
+    textContent: `${data.name}: ${accepted} of ${goal}${short}`,
     ariaLabel: `${data.name}: ${accepted} accepted, ${rejected} rejected, of ${goal}${short}`,
   });
   if (data.class === here) button.ariaCurrent = "true";
   button.onclick = () => open(data.class);
-  const bar = element("div", {className: "bar"});
-  for (const [tag, n] of [["i", accepted], ["b", rejected]]) {
-    const part = element(tag);
-    part.style.width = `${100 * Math.min(1, n / goal)}%`;
-    bar.append(part);
-  }
+  const bar = element("div", {className: "bar"}, element("i"));
+  bar.firstChild.style.width = `${100 * Math.min(1, accepted / goal)}%`;
   button.append(bar);
   return button;
 }

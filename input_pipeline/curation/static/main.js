@@ -76,9 +76,10 @@ function merge(sheet, view) {
 // Looking around.
 
 function around(step) {
+  const place = step > 0 ? last(now).place + 1 : now.pairs[0].place - 1;
+  if (place < 0 || place >= facts.pairs) return now;
   home = null;
-  return step > 0 ? ask(`/around/${last(now).place + 1}?count=${size()}`)
-    : ask(`/around/${now.pairs[0].place - 1}?count=${size()}&back=1`);
+  return ask(`/around/${place}?count=${size()}&back=${step > 0 ? 0 : 1}`);
 }
 
 function enlarge(pair) {
@@ -175,8 +176,7 @@ async function show(view) {
     if ((had || status) === "accepted") rejected.delete(pair);
   }
   find("label").textContent = view.label;
-  const goal = facts.wanted ?? (mode === "make" ? "" : view.class_pairs);
-  find("class_count").textContent = `${view.class_accepted}${goal && ` of ${goal}`} accepted`;
+  find("class_count").textContent = `${view.class_accepted} of ${view.class_goal} accepted`;
   find("count").textContent = mode === "make" ? `${pairsOf(view.accepted)} made`
     : `${view.decided.toLocaleString("en")} of ${pairsOf(facts.pairs)} decided`;
   drawActions();

@@ -36,10 +36,10 @@ def test_the_requests(folder):
     accept, reject = {"action": "accept"}, {"action": "reject"}
     assert b"/static/main.js" in client.get("/").data
     assert client.get("/static/main.js").mimetype == "text/javascript"
-    assert client.get("/facts").json["person"] == "ann"
+    assert client.get("/facts").json == {"pairs": 4, "making": False, "wanted": None}
     view = client.get("/sheet?count=12").json
     assert [pair["pair"] for pair in view["pairs"]] == [0, 1]  # Of one class.
-    assert (view["label"], view["class_pairs"], view["left"]) == ("cat", 2, 4)
+    assert (view["label"], view["class_goal"]) == ("cat", 2)
     shown = [image["url"] for image in view["pairs"][0]["images"]]
     assert shown == [
         f"/image/{mark}/{row}" for row in (table.first[0], table.second[0])
@@ -71,7 +71,7 @@ def test_the_requests(folder):
     view = decide(view, reject)
     assert view["finished"] and view["decided"] == 4
     assert client.get("/classes?search=CA").json["classes"] == [
-        {"class": 0, "name": "cat", "accepted": 1, "rejected": 1, "pairs": 2}
+        {"class": 0, "name": "cat", "accepted": 1, "rejected": 1, "possible": 1}
     ]
     assert client.get("/class/1?count=9").json["pairs"][1]["status"] == "rejected"
     assert client.get("/around/-5?count=9").json["pairs"][0]["pair"] == 0
