@@ -81,6 +81,36 @@ class Order:
             return self.pairs[max(start, place + 1 - count) : place + 1].tolist()
         return self.pairs[place : min(end, place + count)].tolist()
 
+    def asked(self, pairs: Sequence[int]) -> set[int]:
+        """Those of some pairs of one class that are to decide, no more than are wanted."""
+        accepted = self._accepted()
+        to_ask = self._to_ask(accepted)
+        found = [pair for pair in pairs if to_ask[pair]]
+        if self._wanted and found:
+            found = found[: self._wanted - accepted[self._class[found[0]]]]
+        return set(found)
+
+    def last(self) -> int:
+        """The last pair that was asked for."""
+        asked = self.pairs[self._asked[self.pairs]]
+        return int(asked[-1] if len(asked) else self.pairs[-1])
+
+    def end(self) -> str:
+        """A sentence for the time when nothing is to decide."""
+        status = self._curation.state.status
+        left = int((status == UNDECIDED).sum())
+        if self._curation.making:
+            return "Every image has a partner, or none: export."
+        if not self._asked.all():
+            settled = int((status[self._asked] != UNDECIDED).sum())
+            return f"{settled:,} settled, {left:,} undecided by all: export."
+        if left:
+            return (
+                f"Each class has {self._wanted:,} pairs, or no more to ask for; left "
+                f"undecided: {left:,}. Export."
+            )
+        return "Every pair is decided: export."
+
     def class_start(self, number: int) -> int:
         """The place from which on a class begins."""
         return int(np.searchsorted(self._class[self.pairs], number))

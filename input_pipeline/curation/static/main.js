@@ -5,6 +5,7 @@ import {ask, load, loadAhead} from "./server.js";
 import {element, grid, howMany, keysOf, mark, tile} from "./tiles.js";
 
 const find = id => document.getElementById(id);
+const GUARD = 300;  // Milliseconds in which nobody has seen what has come.
 const STRIP = "1234567890qw";  // Keys of other partners.
 const NAMES = {Enter: "Enter", Backspace: "⌫", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc"};
 
@@ -12,6 +13,7 @@ let facts = null;
 let mode = "sheet";  // Or "one" pair, or "make" pairs.
 let now = null;  // What is shown: the answer of the server.
 let home = null;  // The sheet from which one pair was enlarged.
+let shown = 0;  // When it came.
 let busy = false;  // One decision at a time: keys must not run ahead of the eye.
 const rejected = new Set(), unseen = new Map();  // Pairs; those that cannot be shown.
 
@@ -29,29 +31,48 @@ function send(decisions, stay = false) {
   return ask(`/decide?count=${size()}`, {store: now.store, decisions, stay});
 }
 
+// What is decided on a pair, if it still is as it was shown.
+const step = (pair, action, second) =>
+  ({pair: pair.pair, images: rows(pair), status: pair.status, action, second});
+
+// Keys that come right behind a sheet were meant for the one before.
+function looked() {
+  if (performance.now() - shown < GUARD)
+    throw new Error("This has only just come: look, and press the key again.");
+}
+
 function next() {
   return ask(`/sheet?count=${size()}&after=${last(now).place}`);
 }
 
 function save() {
+  looked();
   const changed = now.pairs.flatMap(pair => {
     const no = rejected.has(pair.pair);
     if (unseen.has(pair.pair) && !no) return [];
+    // What nobody asks for is decided by its own key alone.
+    if (pair.status === "undecided" && !pair.asked && !no) return [];
     if (pair.status === (no ? "rejected" : "accepted")) return [];
-    return [{pair: pair.pair, images: rows(pair), action: no ? "reject" : "accept"}];
+    return [step(pair, no ? "reject" : "accept")];
   });
   return changed.length ? send(changed) : next();
 }
 
 async function decide(action, second) {
   const [pair] = now.pairs;
+  looked();
   if (["accept", "choose"].includes(action) && unseen.has(pair.pair))
     throw new Error(unseen.get(pair.pair));
   const stay = action === "swap" || home !== null;
-  const view = await send([{pair: pair.pair, images: rows(pair), action, second}], stay);
+  const view = await send([step(pair, action, second)], stay);
   if (action === "swap" || !home) return view;
   now = view;
   return leave();
+}
+
+function none() {
+  looked();
+  return now.pairs[0].asked || now.pairs[0].status !== "undecided" ? decide("reject") : next();
 }
 
 function toggle(...pairs) {
@@ -61,8 +82,8 @@ function toggle(...pairs) {
 
 async function undo() {
   home = null;
-  const view = await ask("/undo", {}), shown = new Set(now.pairs.map(pair => pair.pair));
-  if (mode === "sheet" && view.pairs.every(pair => shown.has(pair.pair))) return merge(now, view);
+  const view = await ask("/undo", {}), here = new Set(now.pairs.map(pair => pair.pair));
+  if (mode === "sheet" && view.pairs.every(pair => here.has(pair.pair))) return merge(now, view);
   if (mode === "one" && view.pairs.length > 1) mode = "sheet";
   return view;
 }
@@ -120,7 +141,7 @@ const actions = {
     ["Escape", "sheet", leave],
   ],
   make: [
-    ["Enter", "none of these", () => decide("reject")], ["Backspace", "undo", undo], ...moving,
+    ["Enter", "none of these", none], ["Backspace", "undo", undo], ...moving,
     ["", "next undecided", onward], ["", "export", write],
   ],
 };
@@ -172,8 +193,9 @@ async function show(view) {
   now = view;
   unseen.clear();
   for (const {pair, had, status} of view.pairs) {
-    if ((had || status) === "rejected") rejected.add(pair);
-    if ((had || status) === "accepted") rejected.delete(pair);
+    const mark = status === "undecided" ? had : status;
+    if (mark === "rejected") rejected.add(pair);
+    if (mark === "accepted") rejected.delete(pair);
   }
   find("label").textContent = view.label;
   find("class_count").textContent = `${view.class_accepted} of ${view.class_goal} accepted`;
@@ -184,9 +206,10 @@ async function show(view) {
   find("one").hidden = mode !== "one";
   await {sheet: drawSheet, one: drawOne, make: drawPartners}[mode](view);
   drawMarks();
-  const done = mode === "make" ? "Every image has a partner, or none" : "Every pair is decided";
-  const finished = view.finished ? [`${done}: export.`] : [];
-  say([...unseen.values(), ...finished].join(" "), unseen.size ? "wrong" : "");
+  const said = [...unseen.values(), view.news, view.finished].filter(Boolean);
+  say(said.join(" "), unseen.size || view.news ? "wrong" : "");
+  view.news = "";  // Said once.
+  shown = performance.now();
   classes.list(view.class).then(() => prepare(view)).catch(() => {});
 }
 
@@ -292,10 +315,12 @@ function drawMarks() {
     const {pair} = button, no = rejected.has(pair.pair);
     button.classList.toggle("rejected", no);
     button.classList.toggle("accepted", !no && pair.status === "accepted");
-    button.classList.toggle("unseen", unseen.has(pair.pair));
+    const left = pair.status === "undecided" && !pair.asked && !no;
+    button.classList.toggle("unseen", unseen.has(pair.pair) || left);
     button.ariaPressed = String(no);
     const names = pair.images.map(image => image.name).join(" and ");
-    const state = no ? "rejected" : pair.status === "accepted" ? "accepted" : "";
+    const state = no ? "rejected" : pair.status === "accepted" ? "accepted"
+      : left ? "not asked for" : "";
     button.ariaLabel = [button.dataset.key.toUpperCase(), names, state, ...pair.marks]
       .filter(Boolean).join(", ");
   }

@@ -15,6 +15,7 @@ from input_pipeline import pairs
 from input_pipeline.curation import page as curate_page
 from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
 from input_pipeline.curation.pictures import original_pictures
+from input_pipeline.pairs import pairing
 from tests.input_pipeline.curation.running import address, command, running
 
 
@@ -64,6 +65,7 @@ class Page:
 
     def press(self, key, name="count", wanted=""):
         self.wait_for_pictures()
+        time.sleep(0.35)  # Before, the page takes no decision.
         self.send(key)
         self.wait_for_pictures()
         self.wait(lambda: wanted in self.text(name))
@@ -146,6 +148,41 @@ def test_a_person_who_makes_pairs(folder, browser):
     assert (store.labels[made.first] == store.labels[made.second]).all()
 
 
+AT_ONCE = """  // Enter as soon as the next sheet is there: nobody has seen it.
+const press = key =>
+  document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+press("ArrowRight");
+const timer = setInterval(() => {
+  if (pictures.ariaBusy === "true") return;
+  clearInterval(timer);
+  press("Enter");
+}, 1);
+"""
+
+
+def test_enter_decides_nothing_that_is_not_asked_for_or_not_seen(
+    make_store, browser, tmp_path
+):
+    from selenium.webdriver.common.keys import Keys
+
+    store = make_store([0] * 16, name="array_record:x")
+    table = pairing.class_pairs(store, 8, seed=0)
+    curation = Curation(table, store, tmp_path / "log.csv")
+    status = curation.state.status
+    with serve(curation, original_pictures(store), wanted=2) as port:
+        page = Page(browser, f"http://127.0.0.1:{port}")
+        page.wait_for_pictures()
+        browser.execute_script(AT_ONCE)
+        page.wait(lambda: "only just come" in page.text("message"))
+        assert not status.any()
+        page.press(Keys.ARROW_LEFT)
+        page.press(Keys.ENTER, "message", "left undecided: 6")
+        page.press(Keys.ENTER, "message", "left undecided: 6")
+        page.press(Keys.ARROW_LEFT)  # Those that are left stay so.
+        page.press(Keys.ENTER, "message", "left undecided: 6")
+    assert (status != UNDECIDED).sum() == 2
+
+
 def unlabelled(make_store, side):
     """Two pairs of images without labels, the size of which tells the sets apart."""
     store = make_store([-1] * 4, size=side, name="array_record:x")
@@ -154,8 +191,8 @@ def unlabelled(make_store, side):
 
 
 @contextlib.contextmanager
-def serve(curation, picture, port=0):
-    app = curate_page.make_app(curation, picture, pathlib.Path("out.csv"))
+def serve(curation, picture, port=0, **options):
+    app = curate_page.make_app(curation, picture, pathlib.Path("out.csv"), **options)
     server = serving.make_server("127.0.0.1", port, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -46,13 +46,19 @@ def test_the_best_come_first_until_there_are_enough(make_order):
     curation.decide((1, "accept"))
     assert order.next(9) == [4]
     assert order.counts(0)["class_accepted"] == 2
+    assert order.asked([0, 1, 2]) == set() and order.asked([4]) == {4}
+    curation.decide((4, "reject"))
+    assert order.end().endswith("left undecided: 1. Export.")
     short = order.classes(0, "", True)
     assert [c["name"] for c in short["classes"]] == ["class1"] and short["lacking"] == 1
 
 
 def test_only_some_pairs_are_asked_for(make_order):
-    order, _ = make_order([0, 0, 0, 0], only=[1, 3])
+    order, curation = make_order([0, 0, 0, 0], only=[1, 3])
     assert order.next(9) == [1, 3] and order.around(0, 9) == [0, 1, 2, 3]
+    assert order.asked([0, 1, 2, 3]) == {1, 3} and order.last() == 3
+    curation.decide((1, "accept"), (3, "accept"))
+    assert order.end() == "2 settled, 2 undecided by all: export."
 
 
 def test_of_many_classes_those_near_are_listed(make_order):

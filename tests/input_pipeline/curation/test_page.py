@@ -68,6 +68,10 @@ def test_the_requests(folder):
     view = decide(undone, accept, reject)
     view = decide(view, accept, count=1)
     assert [pair["pair"] for pair in view["pairs"]] == [3]
+    # Another window shows it as it was before.
+    stale = decide(view, accept | {"status": "accepted"})
+    assert "Decided meanwhile" in stale["news"]
+    assert stale["pairs"][0]["status"] == "undecided"
     view = decide(view, reject)
     assert view["finished"] and view["decided"] == 4
     assert client.get("/classes?search=CA").json["classes"] == [
