@@ -36,7 +36,7 @@ from absl import flags
 
 from input_pipeline import pairs
 from input_pipeline.curation import marks, merging
-from input_pipeline.curation.decisions import Curation, State
+from input_pipeline.curation.decisions import UNDECIDED, Curation, State
 from input_pipeline.curation.likeness import Likeness, load_features, pair_cosines
 from input_pipeline.curation.order import Order
 from input_pipeline.curation.page import make_app
@@ -83,6 +83,10 @@ def curate() -> None:
     path = pathlib.Path(_PAIRS.value or _OUT.value or "pairs.csv").expanduser()
     if not re.fullmatch(r"[\w-]*", _PERSON.value):
         raise UserError(f"--person={_PERSON.value} may hold letters, digits, - and _.")
+    if _PERSON.value == "merged":
+        raise UserError(
+            "--person=merged is the name of what is settled: choose another."
+        )
     if _MERGE.value and (making or len(_MERGE.value) < 2):
         raise UserError("--merge needs --pairs and the files of two people or more.")
     who = "merged" if _MERGE.value else _PERSON.value
@@ -118,28 +122,32 @@ def curate() -> None:
 
 def _merged(
     path: pathlib.Path, table: pairs.PairTable, store: ImageStore
-) -> tuple[State | None, dict[int, str] | None]:
-    """What the people of --merge agree on, and on which pairs they do not."""
+) -> tuple[State | None, dict[int, str] | None, str]:
+    """What the people of --merge agree on, on which pairs they do not, and their names."""
     people = []
     for name in _MERGE.value:
         file = pathlib.Path(name)
         if not file.is_file():
             raise UserError(f"--merge: there is no file {name}.")
         person = file.name.removesuffix(".decisions.csv").removeprefix(f"{path.stem}.")
+        if person in [other.person for other in people]:
+            raise UserError(
+                f"--merge has two files of {person}: give one file of each person, and "
+                "call the files by their names."
+            )
         people.append(Curation(table, store, file, person=person, only_read=True))
     if not people:
-        return None, None
+        return None, None, ""
+    people.sort(key=lambda one: one.person)
     print("\n".join(merging.agreement(people)))
-    state, conflicts = merging.merge(people)
-    print(f"Pairs to settle: {len(conflicts)}.")
-    return state, conflicts
+    return *merging.merge(people), " and ".join(one.person for one in people)
 
 
 def _open_page(
     table: pairs.PairTable,
     log: pathlib.Path,
     export: pathlib.Path,
-    merged: tuple[State | None, dict[int, str] | None],
+    merged: tuple[State | None, dict[int, str] | None, str],
     store: ImageStore,
 ) -> Any:
     """The page, with what was decided before."""
@@ -150,7 +158,7 @@ def _open_page(
         groups = np.zeros(len(store), np.int32)
     elif within != "label":
         groups = store.target(within)[0]
-    state, opinions = merged
+    state, opinions, people = merged
     curation = Curation(
         table,
         store,
@@ -160,7 +168,11 @@ def _open_page(
         groups=groups,
         max_uses=_USES.value,
         given=state,
+        given_by=people,
     )
+    if opinions is not None:
+        left = (curation.state.status[list(opinions)] == UNDECIDED).sum()
+        print(f"Pairs to settle: {left}.")
     if curation.dropped:
         print(
             f"The last line of {log} was cut off ({curation.dropped!r}) and is taken "
