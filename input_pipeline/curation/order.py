@@ -104,7 +104,7 @@ class Order:
         if not self._asked.all():
             settled = int((status[self._asked] != UNDECIDED).sum())
             return f"{settled:,} settled, {left:,} undecided by all: export."
-        if left:
+        if left and self._wanted:
             return (
                 f"Each class has {self._wanted:,} pairs, or no more to ask for; left "
                 f"undecided: {left:,}. Export."
