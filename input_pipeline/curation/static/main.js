@@ -81,11 +81,15 @@ function toggle(...pairs) {
 }
 
 async function undo() {
-  home = null;
+  const sheet = home;
   const view = await ask("/undo", {}), here = new Set(now.pairs.map(pair => pair.pair));
   if (mode === "sheet" && view.pairs.every(pair => here.has(pair.pair))) return merge(now, view);
-  if (mode === "one" && view.pairs.length > 1) mode = "sheet";
-  return view;
+  // Of a pair that was enlarged another partner is taken back; all else is seen on the sheet.
+  if (sheet && view.pairs.length === 1 && here.has(view.pairs[0].pair)) return view;
+  home = null;
+  if (mode === "one" && (sheet || view.pairs.length > 1)) mode = "sheet";
+  const there = new Set(sheet?.pairs.map(pair => pair.pair));
+  return view.pairs.every(pair => there.has(pair.pair)) ? merge(sheet, view) : view;
 }
 
 // A sheet with those of its pairs that have changed.
@@ -146,10 +150,29 @@ const actions = {
   ],
 };
 
+// Enter opens the first class that was found, Esc leaves.
+function search({key, target}) {
+  if (key === "Enter") document.querySelector("#class_list button")?.click();
+  if (key === "Enter" || key === "Escape") target.blur();
+}
+
+// After a click Enter shall keep the sheet again.
+addEventListener("click", ({detail, target}) => {
+  if (detail) target.closest("button:not(.tile)")?.blur();
+});
+
+addEventListener("beforeunload", event => {
+  const open = (home ?? now)?.pairs ?? [];
+  if (open.some(pair => rejected.has(pair.pair) && pair.status !== "rejected"))
+    event.preventDefault();
+});
+
 addEventListener("keydown", event => {
   const {target} = event;
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (target.matches("input, select")) return;
+  if (target.matches("input[type=search]")) return search(event);
+  // A list and a box keep the keys that change them.
+  if (target.matches("input, select") && /^(Arrow.*|Tab| )$/.test(event.key)) return;
   // A button that was reached by Tab is pressed by Enter, as everywhere.
   if (event.key === "Enter" && target.matches("button:not(.tile)")) return;
   const typed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
@@ -161,6 +184,7 @@ addEventListener("keydown", event => {
     const action = actions[mode].find(([wanted]) => wanted && wanted === key);
     if (!pressed && !action) continue;
     event.preventDefault();
+    if (target.matches("input, select")) target.blur();
     return pressed ? pressed.press(event.shiftKey) : run(action[2]);
   }
 });
@@ -171,7 +195,7 @@ function say(text, kind = "") {
 }
 
 async function run(action) {
-  if (busy) return;
+  if (busy) return say("The pictures are coming: press again when they are there.");
   busy = true;
   find("pictures").ariaBusy = "true";
   say("");
@@ -197,17 +221,17 @@ async function show(view) {
     if (mark === "rejected") rejected.add(pair);
     if (mark === "accepted") rejected.delete(pair);
   }
-  find("label").textContent = view.label;
-  find("class_count").textContent = `${view.class_accepted} of ${view.class_goal} accepted`;
-  find("count").textContent = mode === "make" ? `${pairsOf(view.accepted)} made`
-    : `${view.decided.toLocaleString("en")} of ${pairsOf(facts.pairs)} decided`;
   drawActions();
   find("sheet").hidden = mode === "one";
   find("one").hidden = mode !== "one";
   await {sheet: drawSheet, one: drawOne, make: drawPartners}[mode](view);
+  find("label").textContent = view.label;
+  find("class_count").textContent = `${view.class_accepted} of ${view.class_goal} accepted`;
+  find("count").textContent = mode === "make" ? `${pairsOf(view.accepted)} made`
+    : `${view.decided.toLocaleString("en")} of ${pairsOf(facts.pairs)} decided`;
   drawMarks();
-  const said = [...unseen.values(), view.news, view.finished].filter(Boolean);
-  say(said.join(" "), unseen.size || view.news ? "wrong" : "");
+  const said = new Set([...unseen.values(), view.news, view.finished].filter(Boolean));
+  say([...said].join(" "), unseen.size || view.news ? "wrong" : "");
   view.news = "";  // Said once.
   shown = performance.now();
   classes.list(view.class).then(() => prepare(view)).catch(() => {});
@@ -221,10 +245,7 @@ function drawActions() {
     const button = element("button", {type: "button"});
     if (key) button.append(element("kbd", {textContent: NAMES[key] ?? key.toUpperCase()}), " ");
     button.append(text);
-    button.onclick = event => {
-      if (event.detail) button.blur();  // By the mouse: Enter shall keep the sheet again.
-      run(action);
-    };
+    button.onclick = () => run(action);
     return button;
   }));
 }
@@ -233,7 +254,8 @@ function drawActions() {
 async function pictures(pair, small) {
   const loads = await Promise.allSettled(pair.images.map(image => load(image, small)));
   const failed = loads.filter(found => found.reason);
-  if (failed.length) unseen.set(pair.pair, failed.map(found => found.reason.message).join(" "));
+  if (failed.length) unseen.set(pair.pair,
+    [...new Set(failed.map(found => found.reason.message))].join(" "));
   return loads.map(found => found.value ?? element("span", {textContent: "cannot be shown"}));
 }
 
@@ -270,7 +292,8 @@ async function drawOne({pairs: [pair]}) {
   }));
   find("marks").replaceChildren(...pair.marks.map(mark));
   find("strip").replaceChildren();
-  drawStrip(pair).catch(error => find("strip").replaceChildren(error.message));
+  drawStrip(pair).catch(error => find("strip").replaceChildren(
+    element("p", {textContent: error.message})));
 }
 
 // Other partners come later than the pair: most pairs need none, and finding them takes time.

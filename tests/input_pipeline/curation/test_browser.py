@@ -105,7 +105,15 @@ def test_a_person_with_a_keyboard(folder, browser):
         press("1", "status", "undecided")
         swapped = page.text("large").split("\n")[1]
         assert swapped not in before
+        press("u", "status", "undecided")
+        assert page.text("large") == before
+        page.wait(lambda: len(page.find("#strip .tile")) == 1)
+        press("1", "status", "undecided")
         press("a", "status", "2 pairs, 1 rejected")
+        # Where a person has clicked takes no key from the sheet.
+        for place, marked in (("short", 2), ("open_classes", 1)):
+            page.find(f"#{place}")[0].click()
+            press("w", "status", f"2 pairs, {marked} rejected")
         press(Keys.ENTER, "count", "2 of 4 pairs decided")
         press(Keys.ENTER, "message", "Every pair is decided")
         # Export has no key on a sheet: it is reached by Tab.
@@ -231,7 +239,7 @@ def test_keys_wait_for_the_pictures_of_this_set(make_store, browser, tmp_path):
     kept = curation.state.status
     with serve(curation, picture, port):
         page = Page(browser, f"http://127.0.0.1:{port}")
-        page.wait(lambda: page.text("label"))
+        page.wait(lambda: page.find("#actions button"))
         page.send(Keys.ENTER)
         time.sleep(0.2)
         assert not kept.any()  # Nothing has been seen.
