@@ -31,8 +31,10 @@ def now() -> str:
 
 def split(line: str) -> list[str]:
     """The values of a line; ValueError or csv.Error if it has not one for each column."""
-    ((time, pair, action, second),) = csv.reader([line], strict=True)
-    return [time, pair, action, second]
+    (values,) = csv.reader([line], strict=True)
+    if len(values) != len(_COLUMNS):
+        raise ValueError(f"it has {len(values)} values, not {len(_COLUMNS)}")
+    return values
 
 
 class Log:

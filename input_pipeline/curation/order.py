@@ -184,5 +184,10 @@ class Order:
         if self._wanted:
             asked &= (accepted < self._wanted)[self._class]
         if curation.making:  # An image that is a partner already needs none.
-            asked &= curation.uses()[curation.table.first] < curation.max_uses
+            free = curation.uses()[curation.table.first] < curation.max_uses
+            _, group = np.unique(
+                curation.groups[curation.table.first], return_inverse=True
+            )
+            # The last free one of a group has no partner left.
+            asked &= free & (np.bincount(group, free)[group] > 1)
         return asked

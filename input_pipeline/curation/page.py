@@ -75,7 +75,7 @@ def make_app(
         if request.method == "POST":
             site = request.headers.get("Origin", request.host).rpartition("//")[2]
             if request.mimetype != "application/json" or site != request.host:
-                flask.abort(403)
+                flask.abort(403, "This page takes decisions from its own window alone.")
             try:
                 body = request.get_json()
             except RecursionError:  # Of lists in lists in lists.
