@@ -220,7 +220,7 @@ class Person:
         time.sleep(max(self._look, GUARD))
         right = self.judge(pair, rows)
         self.keys += 1
-        self.seconds.append(page.press_and_wait("a" if right else "r"))
+        self.seconds.append(page.press_and_wait("Enter" if right else "x"))
         self.kept[pair] = right
         self.sheets.append(1)
 

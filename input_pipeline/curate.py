@@ -44,7 +44,7 @@ from input_pipeline.curation.pictures import original_pictures
 from input_pipeline.pairs import summary
 from input_pipeline.stores import ImageStore
 from input_pipeline.stores import flags as given
-from sp_jax import cli
+from sp_jax import cli, progress
 from sp_jax.errors import UserError
 
 flags.adopt_module_key_flags(given)  # --help lists them
@@ -95,12 +95,13 @@ def curate() -> None:
     if _OUT.value:
         export = summary.csv_path(_OUT.value)
     listening = _listen()
-    store = given.open_from_flags()
-    rows = np.arange(len(store))
-    if making:
-        table = pairs.PairTable.of(store, rows, rows, "partners chosen by a person")
-    else:
-        table = pairs.load_table(path, store)
+    with progress.show("opening the images"):
+        store = given.open_from_flags()
+        rows = np.arange(len(store))
+        if making:
+            table = pairs.PairTable.of(store, rows, rows, "partners chosen by a person")
+        else:
+            table = pairs.load_table(path, store)
     log = path.with_name(f"{stem}.decisions.csv")
     try:
         lock = filelock.FileLock(f"{log}.lock", timeout=0)
@@ -115,7 +116,8 @@ def curate() -> None:
             "be written."
         ) from error
     with lock:
-        app = _open_page(table, log, export, _merged(path, table, store), store)
+        with progress.show("opening the page"):
+            app = _open_page(table, log, export, _merged(path, table, store), store)
         _serve(app, listening, f"{len(table)} {'images' if making else 'pairs'}")
         print(f"\nStopped. The decisions are in {log}; the same command goes on.")
 
@@ -139,7 +141,7 @@ def _merged(
     if not people:
         return None, None, ""
     people.sort(key=lambda one: one.person)
-    print("\n".join(merging.agreement(people)))
+    progress.say("\n".join(merging.agreement(people)))
     return *merging.merge(people), " and ".join(one.person for one in people)
 
 
@@ -172,9 +174,9 @@ def _open_page(
     )
     if opinions is not None:
         left = (curation.state.status[list(opinions)] == UNDECIDED).sum()
-        print(f"Pairs to settle: {left}.")
+        progress.say(f"Pairs to settle: {left}.")
     if curation.dropped:
-        print(
+        progress.say(
             f"The last line of {log} was cut off ({curation.dropped!r}) and is taken "
             "out: that pair is asked for again."
         )

@@ -117,11 +117,9 @@ class Order:
 
     def counts(self, pair: int) -> dict[str, Any]:
         """How far the class of a pair is, and the whole."""
-        label, status = self._class[pair], self._curation.state.status
+        status = self._curation.state.status
         return {
-            "class": int(label),
-            "class_accepted": int(self._accepted()[label]),
-            "class_goal": int(self._wanted or self._possible()[label]),
+            "of_class": self._progress([self._class[pair]])[0],
             "decided": int((status != UNDECIDED).sum()),
             "accepted": int((status == ACCEPTED).sum()),
         }
@@ -132,8 +130,7 @@ class Order:
         With `short` those only that lack accepted pairs; without a number that is wanted, those
         in which something is to decide.
         """
-        accepted, possible = self._accepted(), self._possible()
-        rejected = self._count(self._curation.state.status == REJECTED)
+        accepted = self._accepted()
         lacks = self._count(self._to_ask(accepted)) > 0
         if self._wanted:
             lacks = accepted < self._wanted
@@ -149,17 +146,27 @@ class Order:
             "lacking": int(lacks.sum()),
             "before": int(before),
             "behind": len(chosen) - int(before) - len(shown),
-            "classes": [
-                {
-                    "class": i,
-                    "name": self._names[i],
-                    "accepted": int(accepted[i]),
-                    "rejected": int(rejected[i]),
-                    "possible": int(possible[i]),
-                }
-                for i in shown
-            ],
+            "classes": self._progress(shown),
         }
+
+    def _progress(self, classes: Sequence[int]) -> list[dict[str, Any]]:
+        """How many pairs of classes are accepted, can still be, and were there at first."""
+        curation = self._curation
+        total = self._count(np.ones(len(self._class), bool))
+        rejected = self._count(curation.state.status == REJECTED)
+        if curation.making:  # Of images, of which none is lost.
+            total, rejected = total * curation.max_uses // 2, rejected * 0
+        accepted = self._accepted()
+        return [
+            {
+                "class": int(i),
+                "name": self._names[i],
+                "accepted": int(accepted[i]),
+                "possible": int(total[i] - rejected[i]),
+                "total": int(total[i]),
+            }
+            for i in classes
+        ]
 
     def _count(self, which: np.ndarray) -> np.ndarray:
         """How many of some pairs are of each class."""
@@ -168,14 +175,6 @@ class Order:
     def _accepted(self) -> np.ndarray:
         """Accepted pairs of each class."""
         return self._count(self._curation.state.status == ACCEPTED)
-
-    def _possible(self) -> np.ndarray:
-        """How many pairs of each class there can be."""
-        curation = self._curation
-        if curation.making:
-            every = np.ones(len(self._class), bool)
-            return self._count(every) * curation.max_uses // 2
-        return self._count(curation.state.status != REJECTED)
 
     def _to_ask(self, accepted: np.ndarray) -> np.ndarray:
         """Which pairs are to decide, bool [P], with so many accepted of each class."""
@@ -188,6 +187,7 @@ class Order:
             _, group = np.unique(
                 curation.groups[curation.table.first], return_inverse=True
             )
-            # The last free one of a group has no partner left.
-            asked &= free & (np.bincount(group, free)[group] > 1)
+            # The last one of a group is left over: those that nothing fits did not fit it.
+            fits = free & (curation.state.status != REJECTED)
+            asked &= free & (np.bincount(group, fits)[group] > 1)
         return asked

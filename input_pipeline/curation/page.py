@@ -131,7 +131,7 @@ def make_app(
         with lock:
             start = order.class_start(which)
             found = order.next(count(), start - 1)
-            if not found or order.counts(found[0])["class"] != which:
+            if not found or order.counts(found[0])["of_class"]["class"] != which:
                 found = order.around(start, count())
             return views.sheet(found)
 

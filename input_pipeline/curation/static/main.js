@@ -6,7 +6,9 @@ import {element, grid, howMany, keysOf, mark, tile} from "./tiles.js";
 
 const find = id => document.getElementById(id);
 const GUARD = 300;  // Milliseconds in which nobody has seen what has come.
-const STRIP = "1234567890qw";  // Keys of other partners.
+const STRIP = 12;  // Other partners of one pair.
+const NO_PARTNER = "No other image of this class is free.";
+const MADE = {undecided: "no partner yet", accepted: "has a partner", rejected: "none fits"};
 const NAMES = {Enter: "Enter", Backspace: "⌫", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc"};
 
 let facts = null;
@@ -65,9 +67,20 @@ async function decide(action, second) {
     throw new Error(unseen.get(pair.pair));
   const stay = action === "swap" || home !== null;
   const view = await send([step(pair, action, second)], stay);
-  if (action === "swap" || !home) return view;
+  if (action === "swap") {
+    view.pairs[0].asked = true;  // By who has chosen it.
+    return {...view, hint: "Enter accepts the pair with this partner."};
+  }
+  if (!home) return view;
   now = view;
   return leave();
+}
+
+// Enter goes on by habit: only from a sheet is a pair enlarged to be decided anew.
+function accept() {
+  looked();
+  const [{asked, status}] = now.pairs;
+  return home || (asked && status === "undecided") ? decide("accept") : next();
 }
 
 function none() {
@@ -140,9 +153,9 @@ const actions = {
     ["", "next undecided", onward], ["", "one by one", alone], ["", "export", write],
   ],
   one: [
-    ["a", "accept", () => decide("accept")], ["r", "reject", () => decide("reject")],
-    ["u", "undo", undo], ...moving, ["n", "next undecided", onward], ["e", "export", write],
-    ["Escape", "sheet", leave],
+    ["Enter", "accept", accept], ["x", "reject", () => decide("reject")],
+    ["Backspace", "undo", undo], ...moving, ["Escape", "sheet", leave],
+    ["", "next undecided", onward], ["", "export", write],
   ],
   make: [
     ["Enter", "none of these", none], ["Backspace", "undo", undo], ...moving,
@@ -222,19 +235,21 @@ async function show(view) {
     if (mark === "accepted") rejected.delete(pair);
   }
   drawActions();
+  find("setting").hidden = mode === "one";
   find("sheet").hidden = mode === "one";
   find("one").hidden = mode !== "one";
   await {sheet: drawSheet, one: drawOne, make: drawPartners}[mode](view);
   find("label").textContent = view.label;
-  find("class_count").textContent = `${view.class_accepted} of ${view.class_goal} accepted`;
+  find("class_count").textContent = classes.progress(view.of_class);
   find("count").textContent = mode === "make" ? `${pairsOf(view.accepted)} made`
     : `${view.decided.toLocaleString("en")} of ${pairsOf(facts.pairs)} decided`;
   drawMarks();
-  const said = new Set([...unseen.values(), view.news, view.finished].filter(Boolean));
+  const said = new Set(
+    [...unseen.values(), view.news, view.finished, view.hint].filter(Boolean));
   say([...said].join(" "), unseen.size || view.news ? "wrong" : "");
   view.news = "";  // Said once.
   shown = performance.now();
-  classes.list(view.class).then(() => prepare(view)).catch(() => {});
+  classes.list(view.of_class.class).then(() => prepare(view)).catch(() => {});
 }
 
 function drawActions() {
@@ -283,26 +298,33 @@ async function drawSheet(view) {
   arrange(made, 2);
 }
 
+// Small pictures are enlarged, but not so far that nothing but pixels is seen.
+function figures(images, pair) {
+  return images.map((image, i) => {
+    const {naturalWidth: wide, naturalHeight: high} = image;
+    image.style.maxHeight = `min(${4 * high}px, ${100 * high / wide}cqw)`;
+    return element("figure", {}, image, element("figcaption", {textContent: pair.images[i].name}));
+  });
+}
+
 async function drawOne({pairs: [pair]}) {
   const images = await pictures(pair, false);
-  find("large").replaceChildren(...images.map((image, i) => {
-    // Small ones are enlarged, but not so far that nothing but pixels is seen.
-    image.style.maxHeight = `${4 * image.naturalHeight}px`;
-    return element("figure", {}, image, element("figcaption", {textContent: pair.images[i].name}));
-  }));
+  find("large").replaceChildren(...figures(images, pair));
   find("marks").replaceChildren(...pair.marks.map(mark));
+  find("strip_text").textContent = "";
   find("strip").replaceChildren();
-  drawStrip(pair).catch(error => find("strip").replaceChildren(
-    element("p", {textContent: error.message})));
+  drawStrip(pair).catch(error => { find("strip_text").textContent = error.message; });
 }
 
 // Other partners come later than the pair: most pairs need none, and finding them takes time.
 async function drawStrip(pair) {
   await new Promise(done => setTimeout(done, 250));
   if (now.pairs[0] !== pair) return;
-  const {partners} = await ask(`/partners/${pair.pair}?count=${STRIP.length}`);
-  const made = await choices(partners, [...STRIP], "swap");
-  if (now.pairs[0] === pair) find("strip").replaceChildren(...made);
+  const {partners} = await ask(`/partners/${pair.pair}?count=${STRIP}`);
+  const made = await choices(partners, keysOf(partners.length, STRIP), "swap");
+  if (now.pairs[0] !== pair) return;
+  find("strip").replaceChildren(...made);
+  find("strip_text").textContent = made.length ? "Or another partner:" : NO_PARTNER;
 }
 
 function choices(partners, keys, action) {
@@ -325,9 +347,8 @@ async function drawPartners({pairs: [pair]}) {
   ]);
   const {columns} = grid(partners.length, 1, find("tiles").getBoundingClientRect());
   const made = await choices(partners, keysOf(partners.length, columns), "choose");
-  const name = pair.images.map(image => image.name).join(" and ");
-  find("anchor").replaceChildren(...shown, element("figcaption", {textContent: name}));
-  const none = element("p", {textContent: "No other image of this class is free."});
+  find("anchor").replaceChildren(...figures(shown, pair));
+  const none = element("p", {textContent: NO_PARTNER});
   find("tiles").replaceChildren(...made.length ? made : [none]);
   arrange(made, 1);
 }
@@ -350,7 +371,7 @@ function drawMarks() {
   const marked = now.pairs.filter(pair => rejected.has(pair.pair)).length;
   find("status").className = mode === "sheet" ? "" : only.status;
   find("status").textContent = mode === "sheet" ? `${pairsOf(now.pairs.length)}, ${marked} rejected`
-    : only.status;
+    : (mode === "make" ? MADE : {})[only.status] ?? only.status;
 }
 
 // The next pairs and their pictures, while a person looks at these.

@@ -102,14 +102,14 @@ def test_a_person_with_a_keyboard(folder, browser):
         assert page.heights("#large") == [300, 300]  # The original, not what is stored.
         page.wait(lambda: len(page.find("#strip .tile")) == 1)
         before = page.text("large")
-        press("1", "status", "undecided")
+        press("q", "message", "Enter accepts the pair with this partner")
         swapped = page.text("large").split("\n")[1]
         assert swapped not in before
-        press("u", "status", "undecided")
+        press(Keys.BACKSPACE, "status", "undecided")
         assert page.text("large") == before
         page.wait(lambda: len(page.find("#strip .tile")) == 1)
-        press("1", "status", "undecided")
-        press("a", "status", "2 pairs, 1 rejected")
+        press("q", "message", "Enter accepts")
+        press(Keys.ENTER, "status", "2 pairs, 1 rejected")
         # Where a person has clicked takes no key from the sheet.
         for place, marked in (("short", 2), ("open_classes", 1)):
             page.find(f"#{place}")[0].click()
@@ -135,7 +135,7 @@ def test_a_person_who_makes_pairs(folder, browser):
     with running(program) as server:
         page = Page(browser, address(server))
         page.press("w", "count", "1 pair made")
-        page.press(Keys.ENTER, "class_count", "1 of 2 accepted")  # None of these.
+        page.press(Keys.ENTER, "class_count", "1 of 2 made")  # None of these.
         page.press("q", "label", "dog <b>")
         assert len(page.find("#tiles .tile")) == 4
         page.press("q", "count", "3 pairs made")
@@ -188,7 +188,10 @@ def test_enter_decides_nothing_that_is_not_asked_for_or_not_seen(
         page.press(Keys.ENTER, "message", "left undecided: 6")
         page.press(Keys.ARROW_LEFT)  # Those that are left stay so.
         page.press(Keys.ENTER, "message", "left undecided: 6")
-    assert (status != UNDECIDED).sum() == 2
+        page.find("#actions button")[-2].click()  # One by one.
+        page.press("x", "status", "rejected")
+        page.press(Keys.ENTER, "status", "rejected")
+    assert (status == ACCEPTED).sum() == 2 and status[7] == REJECTED
 
 
 def unlabelled(make_store, side):
