@@ -76,16 +76,15 @@ async function decide(action, second) {
   return leave();
 }
 
-// Enter goes on by habit: only from a sheet is a pair enlarged to be decided anew.
-function accept() {
+// Enter is pressed by habit, and changes nothing that was decided; what was enlarged was meant.
+function enter(action) {
   looked();
   const [{asked, status}] = now.pairs;
-  return home || (asked && status === "undecided") ? decide("accept") : next();
+  return home || (asked && status === "undecided") ? decide(action) : next();
 }
 
-function none() {
-  looked();
-  return now.pairs[0].asked || now.pairs[0].status !== "undecided" ? decide("reject") : next();
+function part() {
+  return now.pairs[0].status === "accepted" ? decide("reject") : now;
 }
 
 function toggle(...pairs) {
@@ -153,13 +152,13 @@ const actions = {
     ["", "next undecided", onward], ["", "one by one", alone], ["", "export", write],
   ],
   one: [
-    ["Enter", "accept", accept], ["x", "reject", () => decide("reject")],
+    ["Enter", "accept", () => enter("accept")], ["x", "reject", () => decide("reject")],
     ["Backspace", "undo", undo], ...moving, ["Escape", "sheet", leave],
     ["", "next undecided", onward], ["", "export", write],
   ],
   make: [
-    ["Enter", "none of these", none], ["Backspace", "undo", undo], ...moving,
-    ["", "next undecided", onward], ["", "export", write],
+    ["Enter", "none of these", () => enter("reject")], ["Backspace", "undo", undo],
+    ["0", "take the pair apart", part], ...moving, ["", "next undecided", onward], ["", "export", write],
   ],
 };
 
@@ -371,7 +370,8 @@ function drawMarks() {
   const marked = now.pairs.filter(pair => rejected.has(pair.pair)).length;
   find("status").className = mode === "sheet" ? "" : only.status;
   find("status").textContent = mode === "sheet" ? `${pairsOf(now.pairs.length)}, ${marked} rejected`
-    : (mode === "make" ? MADE : {})[only.status] ?? only.status;
+    : mode === "one" ? only.status
+    : only.status === "undecided" && !only.asked ? "not asked for" : MADE[only.status];
 }
 
 // The next pairs and their pictures, while a person looks at these.
