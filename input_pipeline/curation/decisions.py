@@ -114,21 +114,22 @@ class Curation:
         image. UserError if there is no such pair, action or partner, or the file cannot be
         written; then nothing has changed.
         """
-        seconds: dict[int, int] = {}
-        steps = []
-        for pair, action, *new in decisions:
-            self._check(pair, action)
-            if action == "swap":
-                self._check_partner(pair, *new)
-                seconds[pair] = new[0]
-            second = seconds.get(pair, int(self.state.second[pair]))
-            if self.making and action == "accept" and second == self.table.first[pair]:
-                raise UserError("This image has no partner yet: choose one.")
-            steps.append((pair, action, second))
-        time, ids = log.now(), self.store.ids
-        self._log.append((time, pair, action, ids[row]) for pair, action, row in steps)
-        for step in steps:
-            self._apply(time, *step)
+        time, lines = log.now(), []
+        try:
+            for pair, action, *new in decisions:
+                self._check(pair, action)
+                if action == "swap":
+                    self._check_partner(pair, *new)
+                second = new[0] if action == "swap" else int(self.state.second[pair])
+                if action != "reject":
+                    self._check_free(pair, second)
+                self._apply(time, pair, action, second)
+                lines.append((time, pair, action, self.store.ids[second]))
+            self._log.append(lines)
+        except UserError:
+            for _ in lines:
+                self._take_back()
+            raise
 
     def undo(self) -> dict[int, int]:
         """Take back what was decided last: its pairs, with the status that they had.
@@ -159,10 +160,7 @@ class Curation:
 
         Those that are not rejected; where pairs are made, those that are.
         """
-        status = self.state.status
-        stand = status == ACCEPTED if self.making else status != REJECTED
-        if but is not None:
-            stand[but] = False
+        stand = self._standing(but)
         rows = np.concatenate([self.table.first[stand], self.state.second[stand]])
         return np.bincount(rows, minlength=len(self.store))
 
@@ -202,6 +200,26 @@ class Curation:
                 "This image cannot be the partner: it is in another pair, or of another "
                 "class. Choose another one."
             )
+
+    def _check_free(self, pair: int, second: int) -> None:
+        first = int(self.table.first[pair])
+        if self.making and second == first:
+            raise UserError("This image has no partner yet: choose one.")
+        # While the pair was rejected or not made, its images may have become partners.
+        new = self._standing(pair) & (self.state.second != self.table.second)
+        for row in {first, second} & {*self.state.second[new]}:
+            if self.uses(pair)[row] >= self.max_uses:
+                raise UserError(
+                    f"{self.store.ids[row]} has become the partner in another pair: take "
+                    "it back there first."
+                )
+
+    def _standing(self, but: int | None) -> np.ndarray:
+        status = self.state.status
+        stand = status == ACCEPTED if self.making else status != REJECTED
+        if but is not None:
+            stand[but] = False
+        return stand
 
     def _apply(self, time: str, pair: int, action: str, second: int) -> None:
         # Before there were sheets, times had no fraction, and two may be the same.

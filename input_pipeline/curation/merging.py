@@ -15,7 +15,7 @@ def merge(people: Sequence[Curation]) -> tuple[State, dict[int, str]]:
     """What people agree on, and their conflicts.
 
     A pair that one of them has not decided is as the others say. Accepting a pair with two
-    different partners is a conflict, too.
+    different partners is a conflict, too, and so is a new partner that stands in another pair.
 
     Args:
       people: their decisions on one table, each with a name.
@@ -31,6 +31,10 @@ def merge(people: Sequence[Curation]) -> tuple[State, dict[int, str]]:
     first = decided.argmax(0), np.arange(count)  # The first one who has decided.
     differ = (decided & (status != status[first])).any(0)
     differ |= (accepted & (second != second[first])).any(0)
+    table, stands = people[0].table, status[first] == ACCEPTED
+    uses = np.bincount(np.concatenate([table.first[stands], second[first][stands]]))
+    chosen = stands & (second[first] != table.second)
+    differ[chosen] |= uses[second[first][chosen]] > people[0].max_uses
     state = State(
         np.where(differ, UNDECIDED, status[first]).astype(np.int8),
         second[first],

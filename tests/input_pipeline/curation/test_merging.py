@@ -67,6 +67,16 @@ def test_what_is_agreed_on_and_what_is_to_settle(people, tmp_path):
     assert len(table) == 3 and columns["by"] == ["ann and bob", "ann and bob", "cy"]
 
 
+def test_one_partner_in_two_pairs_is_to_settle(people):
+    ann, bob = people
+    for person, pair in ((ann, 0), (bob, 1)):
+        while person.undo():
+            pass
+        (free, *_) = person.partners(pair).nonzero()[0]
+        person.decide((pair, "swap", int(free)), (pair, "accept"))
+    assert list(merging.merge(people)[1]) == [0, 1]
+
+
 def test_another_persons_file_is_only_read(people):
     ann, _ = people
     path = ann._log.path
