@@ -205,13 +205,13 @@ class Curation:
         first = int(self.table.first[pair])
         if self.making and second == first:
             raise UserError("This image has no partner yet: choose one.")
-        # While the pair was rejected or not made, its images may have become partners.
-        new = self._standing(pair) & (self.state.second != self.table.second)
-        for row in {first, second} & {*self.state.second[new]}:
+        # While the pair was rejected or not made, its images may have come into others.
+        given, now = self.table.second, self.state.second
+        chosen = {*now[self._standing(pair) & (now != given)]}
+        for row in {first, second} & chosen | {second} - {int(given[pair])}:
             if self.uses(pair)[row] >= self.max_uses:
                 raise UserError(
-                    f"{self.store.ids[row]} has become the partner in another pair: take "
-                    "it back there first."
+                    f"{self.store.ids[row]} is in another pair by now: take that back first."
                 )
 
     def _standing(self, but: int | None) -> np.ndarray:

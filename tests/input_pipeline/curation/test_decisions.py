@@ -243,7 +243,7 @@ def test_partners(make_store, tmp_path):
             curation.decide(step)
     curation.decide((0, "swap", 2), (0, "accept"))
     assert np.flatnonzero(curation.partners(1)).tolist() == [3]
-    with pytest.raises(UserError, match="has become the partner in another pair"):
+    with pytest.raises(UserError, match="is in another pair by now"):
         curation.decide((2, "swap", 3), (2, "accept"))
     twice = Curation(table, store, tmp_path / "log", making=True, max_uses=2)
     assert np.flatnonzero(twice.partners(1)).tolist() == [0, 2, 3]
