@@ -21,17 +21,17 @@ export function start(facts, openClass) {
     show(!document.body.classList.contains("with_classes"));
 }
 
-// How far a class is, in words.
-export function progress({accepted, possible, total}) {
+// How far a class is; in the list the word for it is left out.
+export function progress({accepted, possible, total}, word = making ? " made" : " accepted") {
   if (making && !total) return "no pair is possible";
-  const done = `${accepted} of ${wanted ?? total} ${making ? "made" : "accepted"}`;
+  const done = `${accepted} of ${wanted ?? total}${word}`;
   if (wanted) return possible < wanted ? `${done}, ${possible} possible` : done;
   return possible < total ? `${done}, ${total - possible} rejected` : done;
 }
 
 function line(data, here) {
   const {accepted, possible, total} = data;
-  const button = element("button", {textContent: `${data.name}: ${progress(data)}`});
+  const button = element("button", {textContent: `${data.name}: ${progress(data, "")}`});
   if (data.class === here) button.ariaCurrent = "true";
   button.onclick = () => open(data.class);
   const bar = element("div", {className: "bar"});

@@ -65,9 +65,12 @@ class Page:
 
     def press(self, key, name="count", wanted=""):
         self.wait_for_pictures()
-        time.sleep(0.35)  # Before, the page takes no decision.
         self.send(key)
         self.wait_for_pictures()
+        if "only just come" in self.text("message"):
+            time.sleep(0.3)
+            self.send(key)
+            self.wait_for_pictures()
         self.wait(lambda: wanted in self.text(name))
 
     def find(self, selector):
