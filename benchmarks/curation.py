@@ -139,9 +139,9 @@ class Page:
         return "Every" in self.browser.execute_script("return message.innerText")
 
     def memory(self) -> int:
-        """The most MiB that the program has used; Linux only."""
+        """MiB of the program, without those of files that it maps; Linux only."""
         status = pathlib.Path(f"/proc/{self.server.pid}/status").read_text()
-        line = next(x for x in status.splitlines() if x.startswith("VmHWM"))
+        line = next(x for x in status.splitlines() if x.startswith("RssAnon"))
         return int(line.split()[1]) // 1024
 
     def close(self) -> None:

@@ -67,6 +67,7 @@ async function decide(action, second) {
     throw new Error(unseen.get(pair.pair));
   const stay = action === "swap" || home !== null;
   const view = await send([step(pair, action, second)], stay);
+  if (view.news) return view;  // It was not decided.
   if (action === "swap") {
     view.pairs[0].asked = true;  // By who has chosen it.
     return {...view, hint: "Enter accepts the pair with this partner."};
