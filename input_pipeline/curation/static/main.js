@@ -311,7 +311,7 @@ async function drawOne({pairs: [pair]}) {
   const images = await pictures(pair, false);
   find("large").replaceChildren(...figures(images, pair));
   find("marks").replaceChildren(...pair.marks.map(mark));
-  find("strip_text").textContent = "";
+  find("strip_text").textContent = "Other partners are coming …";
   find("strip").replaceChildren();
   drawStrip(pair).catch(error => { find("strip_text").textContent = error.message; });
 }
