@@ -1,45 +1,108 @@
-"""Look at pairs one by one, and keep the good ones: a page in the browser.
+r"""Look at pairs, or make some, a sheet at a time: a page in the browser.
 
     python -m input_pipeline.curate --store=folder:/data/images --pairs=mined.csv
 
-opens http://127.0.0.1:8000, which this machine alone can reach. Keys: A accept, R reject,
-S another partner, U undo, arrows to look around, N the next undecided pair, E export.
+opens http://127.0.0.1:8000, which this machine alone can reach: sheets of 12 to 24 pairs of a
+class. The letters on the pairs mark those that are wrong, Enter keeps the sheet and shows the
+next one, Backspace takes it back. Decisions are in PAIRS.decisions.csv before the next sheet
+is shown; the same command goes on where it was. The button Export writes the accepted pairs to
+PAIRS.curated.csv, a table to train with.
 
-Decisions are in PAIRS.decisions.csv from the moment they are made; the same command goes on
-where it was. E writes the accepted pairs to PAIRS.curated.csv, a table to train with.
+    python -m input_pipeline.curate --store=folder:/data/images --pairs_per_class=157
+
+makes pairs: it shows image after image with those of its class that are most alike, of which
+one is chosen. The pairs are in pairs.curated.csv (--out).
+
+    python -m input_pipeline.curate --store=… --pairs=mined.csv --person=ann
+    python -m input_pipeline.curate --store=… --pairs=mined.csv --person=bob
+    python -m input_pipeline.curate --store=… --pairs=mined.csv \
+        --merge=mined.ann.decisions.csv,mined.bob.decisions.csv
+
+Two people decide, each in a file of their own; the last command says how far they agree, and
+asks for the pairs on which they do not.
 """
 
 import contextlib
 import logging
 import os
 import pathlib
+import re
 import socket
+from typing import Any
 
 import filelock
+import numpy as np
 from absl import flags
 
 from input_pipeline import pairs
-from input_pipeline.curation.decisions import Curation
-from input_pipeline.curation.page import make_app, original_pictures
+from input_pipeline.curation import marks, merging
+from input_pipeline.curation.decisions import UNDECIDED, Curation, State
+from input_pipeline.curation.likeness import Likeness, load_features, pair_cosines
+from input_pipeline.curation.order import Order
+from input_pipeline.curation.page import make_app
+from input_pipeline.curation.pictures import original_pictures
+from input_pipeline.pairs import summary
+from input_pipeline.stores import ImageStore
 from input_pipeline.stores import flags as given
-from sp_jax import cli
+from sp_jax import cli, progress
 from sp_jax.errors import UserError
 
 flags.adopt_module_key_flags(given)  # --help lists them
-_PAIRS = flags.DEFINE_string("pairs", None, "CSV of pairs to look at.", required=True)
+_PAIRS = flags.DEFINE_string(
+    "pairs", None, "CSV of pairs to look at; without it pairs are made."
+)
+_OUT = flags.DEFINE_string(
+    "out", None, "CSV for the accepted pairs; default PAIRS.curated.csv."
+)
 _PORT = flags.DEFINE_integer(
     "port", 8000, "Port on 127.0.0.1; 0 for a free one.", 0, 65535
+)
+_WANTED = flags.DEFINE_integer(
+    "pairs_per_class", None, "Accepted pairs of each class, no more are asked for.", 1
+)
+_PERSON = flags.DEFINE_string("person", "", "Who decides, with a file of their own.")
+_MERGE = flags.DEFINE_list("merge", [], "Files of decisions of several people.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Run or checkpoint: the encoder that says what is alike."
+)
+_FEATURES = flags.DEFINE_string("features", None, "Features made elsewhere: FILE.npy.")
+_SORTED = flags.DEFINE_bool(
+    "sorted", True, "With an encoder: of each class the most alike pairs first."
+)
+_WITHIN = flags.DEFINE_string(
+    "within", "label", "Partners share this: label, an attribute, or all for any image."
+)
+_USES = flags.DEFINE_integer(
+    "max_uses", 1, "Pairs that an image may stand in by a chosen partner.", 1
 )
 
 
 def curate() -> None:
     """Serve the page until it is interrupted."""
-    from werkzeug import serving  # late: its extra is asked for first
-
-    path = pathlib.Path(_PAIRS.value).expanduser()
-    store = given.open_from_flags()
-    table = pairs.load_table(path, store)
-    log = path.with_name(f"{path.stem}.decisions.csv")
+    making = _PAIRS.value is None
+    path = pathlib.Path(_PAIRS.value or _OUT.value or "pairs.csv").expanduser()
+    if not re.fullmatch(r"[\w-]*", _PERSON.value):
+        raise UserError(f"--person={_PERSON.value} may hold letters, digits, - and _.")
+    if _PERSON.value == "merged":
+        raise UserError(
+            "--person=merged is the name of what is settled: choose another."
+        )
+    if _MERGE.value and (making or len(_MERGE.value) < 2):
+        raise UserError("--merge needs --pairs and the files of two people or more.")
+    who = "merged" if _MERGE.value else _PERSON.value
+    stem = f"{path.stem}.{who}" if who else path.stem
+    export = path.with_name(f"{stem}.curated.csv")
+    if _OUT.value:
+        export = summary.csv_path(_OUT.value)
+    listening = _listen()
+    with progress.show("opening the images"):
+        store = given.open_from_flags()
+        rows = np.arange(len(store))
+        if making:
+            table = pairs.PairTable.of(store, rows, rows, "partners chosen by a person")
+        else:
+            table = pairs.load_table(path, store)
+    log = path.with_name(f"{stem}.decisions.csv")
     try:
         lock = filelock.FileLock(f"{log}.lock", timeout=0)
         lock.acquire()
@@ -53,30 +116,116 @@ def curate() -> None:
             "be written."
         ) from error
     with lock:
-        curation = Curation(table, store, log)
-        if curation.dropped:
-            print(
-                f"The last line of {log} was cut off ({curation.dropped!r}) and is taken "
-                "out: that pair is asked for again."
-            )
-        export = path.with_name(f"{path.stem}.curated.csv")
-        app = make_app(curation, original_pictures(store), export)
-        try:
-            listening = socket.create_server(("127.0.0.1", _PORT.value))
-        except OSError as error:
-            raise UserError(
-                f"Port {_PORT.value} cannot be used ({os.strerror(error.errno)}): choose "
-                "another --port, or end the program that has it."
-            ) from error
-        server = serving.make_server(
-            "127.0.0.1", 0, app, threaded=True, fd=listening.fileno()
-        )
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # Not every request.
-        with contextlib.suppress(KeyboardInterrupt):
-            page = f"http://127.0.0.1:{server.port}"
-            print(f"{len(table)} pairs: open {page} (Ctrl-C ends)", flush=True)
-            server.serve_forever()
+        with progress.show("opening the page"):
+            app = _open_page(table, log, export, _merged(path, table, store), store)
+        _serve(app, listening, f"{len(table)} {'images' if making else 'pairs'}")
         print(f"\nStopped. The decisions are in {log}; the same command goes on.")
+
+
+def _merged(
+    path: pathlib.Path, table: pairs.PairTable, store: ImageStore
+) -> tuple[State | None, dict[int, str] | None, str]:
+    """What the people of --merge agree on, on which pairs they do not, and their names."""
+    people = []
+    for name in _MERGE.value:
+        file = pathlib.Path(name)
+        if not file.is_file():
+            raise UserError(f"--merge: there is no file {name}.")
+        person = file.name.removesuffix(".decisions.csv").removeprefix(f"{path.stem}.")
+        if person in [other.person for other in people]:
+            raise UserError(
+                f"--merge has two files of {person}: give one file of each person, and "
+                "call the files by their names."
+            )
+        people.append(Curation(table, store, file, person=person, only_read=True))
+    if not people:
+        return None, None, ""
+    people.sort(key=lambda one: one.person)
+    progress.say("\n".join(merging.agreement(people)))
+    return *merging.merge(people), " and ".join(one.person for one in people)
+
+
+def _open_page(
+    table: pairs.PairTable,
+    log: pathlib.Path,
+    export: pathlib.Path,
+    merged: tuple[State | None, dict[int, str] | None, str],
+    store: ImageStore,
+) -> Any:
+    """The page, with what was decided before."""
+    making = _PAIRS.value is None
+    groups, within = store.labels, _WITHIN.value
+    together = within == "all" or making and within == "label" and groups.max() < 0
+    if together:
+        groups = np.zeros(len(store), np.int32)
+    elif within != "label":
+        groups = store.target(within)[0]
+    state, opinions, people = merged
+    curation = Curation(
+        table,
+        store,
+        log,
+        person=_PERSON.value,
+        making=making,
+        groups=groups,
+        max_uses=_USES.value,
+        given=state,
+        given_by=people,
+    )
+    if opinions is not None:
+        left = (curation.state.status[list(opinions)] == UNDECIDED).sum()
+        progress.say(f"Pairs to settle: {left}.")
+    if curation.dropped:
+        progress.say(
+            f"The last line of {log} was cut off ({curation.dropped!r}) and is taken "
+            "out: that pair is asked for again."
+        )
+    encoder = _CHECKPOINT.value, _FEATURES.value
+    features, score, suspects = None, None, None
+    if any(encoder) or together:
+        features = load_features(store, *encoder, log.parent)
+    if any(encoder) and not making and _SORTED.value:
+        score = pair_cosines(features, table.first, table.second)
+    if any(encoder) and store.labels.max() > 0:
+        suspects = marks.suspects(features, store.labels)
+    asked = np.flatnonzero(groups >= 0) if making else opinions
+    return make_app(
+        curation,
+        original_pictures(store),
+        export,
+        order=Order(curation, score=score, wanted=_WANTED.value, only=asked),
+        likeness=Likeness(store, groups, features),
+        wanted=_WANTED.value,
+        opinions=opinions,
+        suspects=suspects,
+    )
+
+
+def _listen() -> socket.socket:
+    """The port of the page; before long work, for it may be taken."""
+    try:
+        return socket.create_server(("127.0.0.1", _PORT.value))
+    except OSError as error:
+        raise UserError(
+            f"Port {_PORT.value} cannot be used ({os.strerror(error.errno)}): choose "
+            "another --port, or end the program that has it."
+        ) from error
+
+
+def _serve(app: Any, listening: socket.socket, what: str) -> None:
+    """Serve the page until Ctrl-C."""
+    from werkzeug import serving  # late: its extra is asked for first
+
+    # Keeps connections: a sheet has up to 48 pictures.
+    serving.WSGIRequestHandler.protocol_version = "HTTP/1.1"
+    server = serving.make_server(
+        "127.0.0.1", 0, app, threaded=True, fd=listening.fileno()
+    )
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # Not every request.
+    with contextlib.suppress(KeyboardInterrupt):
+        page = f"http://127.0.0.1:{server.port}"
+        print(f"{what}: open {page} (Ctrl-C ends)", flush=True)
+        server.serve_forever()
 
 
 if __name__ == "__main__":

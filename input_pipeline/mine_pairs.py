@@ -12,23 +12,20 @@ where the store has labels, they are compared with them: OUT-precision.png. The 
 column `score`, the best pair first. Train with --config.data.pairs=OUT.
 """
 
-import hashlib
 import pathlib
-from typing import Any
 
 import numpy as np
 from absl import flags
 
-from input_pipeline.mining import encoder, handmade_features, mutual_neighbours
+from input_pipeline.mining import mutual_neighbours
+from input_pipeline.mining.features import find_features
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
-from input_pipeline.stores import ImageStore
 from input_pipeline.stores import flags as given
-from sp_jax import cli, progress
+from sp_jax import cli
 from sp_jax.errors import UserError
 
 flags.adopt_module_key_flags(given)  # --help lists them
-_CHUNK = 1024  # Images that are described at a time.
 _OUT = flags.DEFINE_string("out", None, "CSV file to write.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or checkpoint: the encoder.")
 _FEATURES = flags.DEFINE_string("features", None, "Features made elsewhere: FILE.npy.")
@@ -53,7 +50,7 @@ def mine() -> None:
     if _WITHIN.value:
         groups += store.target(_WITHIN.value)[0]
     blank = summary.blank(store, np.arange(len(store)))
-    features, made_by = find_features(store)
+    features, made_by = find_features(store, _CHECKPOINT.value, _FEATURES.value)
     blank |= ~features.any(axis=1)  # To a row of zeros there is no cosine.
     if len(store) - blank.sum() < 2:
         raise UserError(
@@ -104,32 +101,6 @@ def mine() -> None:
         picture = out.with_name(f"{out.stem}-precision.png")
         draw_precision(picture, score[known], same, numbers["chance"])
     summary.write_table(out, table, store, score, **numbers)
-
-
-def find_features(store: ImageStore) -> tuple[np.ndarray, dict[str, Any]]:
-    """Features of every image of the store, and what made them, as JSON."""
-    if _CHECKPOINT.value and _FEATURES.value:
-        raise UserError("Give --checkpoint or --features, not both.")
-    if _CHECKPOINT.value:
-        # Starts jax, which only an encoder needs.
-        import sp_jax
-        from sp_jax.features import Extractor
-
-        backbone = sp_jax.load(_CHECKPOINT.value)
-        features = Extractor(backbone).extract(store)
-        return features, encoder.describe(backbone, _CHECKPOINT.value)
-    if not _FEATURES.value:
-        if store.images.shape[1] < 16:
-            raise UserError(
-                "Without an encoder, images need at least 16 pixels a side."
-            )
-        parts = np.array_split(np.arange(len(store)), len(store) // _CHUNK + 1)
-        describe = handmade_features.hog_and_colour
-        parts = progress.track(parts, "describing images", "blocks")
-        features = np.concatenate([describe(store.read(rows)) for rows in parts])
-        return features, {"descriptor": describe.__name__}
-    features = mutual_neighbours.read_features(_FEATURES.value, len(store))
-    return features, {"features": hashlib.sha256(features).hexdigest()}
 
 
 def draw_precision(

@@ -1,101 +1,187 @@
-"""A person's decisions on pairs: kept at once, undone, exported.
+"""Decisions on pairs: kept at once, undone, repeated when the page is opened again.
 
-Each decision is a line that is appended to a log and forced to the disk before the page goes
-on. A crash can tear the last line at most; a torn line is dropped, and `Curation.dropped` has
-it. A line that cannot be written, on a full disk, is taken out again, and the decision does not
-count. Undoing is a line, too: nothing that was decided is ever rewritten.
+Undoing is a line in the file of decisions, too: nothing that was decided is ever rewritten.
 """
 
 import csv
 import dataclasses
 import os
-import pathlib
-import time
+from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import text_files
+from input_pipeline.curation import log
 from input_pipeline.pairs.table import PairTable, check_table
 from input_pipeline.stores import ImageStore
 from sp_jax.errors import UserError
-from sp_jax.files import write_text
 
 UNDECIDED, ACCEPTED, REJECTED = 0, 1, 2
 _ACTIONS = {"accept": ACCEPTED, "reject": REJECTED, "swap": UNDECIDED}
-_COLUMNS = ("time", "pair", "action", "second")
-# A name with a line end must not make two lines: only the last line can be torn.
-_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 _NO_DECISION = (ValueError, LookupError, csv.Error)  # What a line that is none raises.
 
 
+class State(NamedTuple):
+    """What was decided on each pair of a table.
+
+    Attributes:
+      status: int8 [P]: UNDECIDED, ACCEPTED or REJECTED.
+      second: int32 [P]: the second image of each pair, as swapped so far.
+      when: the time of the last decision on each pair; "" without one.
+      by: whose it is; "" if that was not said.
+    """
+
+    status: np.ndarray
+    second: np.ndarray
+    when: list[str]
+    by: list[str]
+
+    def at(self, pair: int) -> tuple[int, int, str, str]:
+        """The values of one pair."""
+        return tuple(column[pair] for column in self)
+
+    def set(self, pair: int, values: tuple[int, int, str, str]) -> None:
+        """Change those of one pair."""
+        for column, value in zip(self, values, strict=True):
+            column[pair] = value
+
+
 class Curation:
-    """The pairs of a table, what was decided on each, and the log of it.
+    """The pairs of a table, what was decided on each, and the file of it.
 
     Attributes:
       table: the pairs as they were given.
       store: their images.
-      status: int8 [P]: UNDECIDED, ACCEPTED or REJECTED.
-      second: int32 [P]: the second image of each pair, as swapped so far.
-      dropped: a torn last line of the log, which was taken out of it; "" without one.
+      person: who decides; "" if that was not said.
+      making: the table holds each image with itself, and a person gives them partners.
+      state: what was decided.
+      dropped: a torn last line of the file, which was taken out of it; "" without one.
     """
 
     def __init__(
-        self, table: PairTable, store: ImageStore, path: str | os.PathLike[str]
+        self,
+        table: PairTable,
+        store: ImageStore,
+        path: str | os.PathLike[str],
+        *,
+        person: str = "",
+        making: bool = False,
+        groups: np.ndarray | None = None,
+        max_uses: int = 1,
+        given: State | None = None,
+        given_by: str = "",
+        only_read: bool = False,
     ) -> None:
-        """Open the log at `path`, and repeat what it holds.
+        """Open the file at `path`, and repeat what it holds.
+
+        Args:
+          table: the pairs.
+          store: their images.
+          path: of the file.
+          person: who decides.
+          making: see `Curation`.
+          groups: int [N], images of which are partners; -1: of none. Default: the labels.
+          max_uses: pairs in which an image may stand by a new partner.
+          given: what was decided before the file began.
+          given_by: whose decisions these are; the file belongs to them alone.
+          only_read: leave the file as it is: another person's.
 
         Raises:
-          UserError: the log belongs to other pairs, cannot be read or written, or has a
+          UserError: the file belongs to other pairs, cannot be read or written, or has a
             line that is no decision (with its number).
         """
         check_table(table, store)
-        self.table, self.store = table, store
-        self.status = np.zeros(len(table), np.int8)
-        self.second = np.array(table.second)
-        self._done: list[tuple[int, int, int]] = []  # pair, status and second before
-        names = [name.translate(_ESCAPES) for name in store.ids]
-        self._rows = {name: row for row, name in enumerate(names)}
-        self._path = pathlib.Path(path)
+        self.table, self.store, self.person = table, store, person
+        self.making, self.max_uses = making, max_uses
+        self.groups = store.labels if groups is None else groups
+        self._given = given is not None
+        blank = [""] * len(table)
+        self.state = given or State(
+            np.zeros(len(table), np.int8), np.array(table.second), blank, blank[:]
+        )
+        # Groups that are undone together, of pairs and their values before.
+        self._done: list[list[tuple[int, tuple[int, int, str, str]]]] = []
+        self._time = ""  # Of the last group.
+        self._rows = {log.escape(name): row for row, name in enumerate(store.ids)}
+        belongs = f"{table.digest} by {given_by}" if given_by else table.digest
+        self._log = log.Log(path, belongs)
         self.dropped = ""
-        self._replay()
+        self._replay(only_read)
 
-    def decide(self, pair: int, action: str) -> None:
-        """Accept or reject a pair, or swap its second image for another of its class.
+    def decide(self, *decisions: tuple[int, str] | tuple[int, str, int]) -> None:
+        """Keep decisions that are undone together, such as those of a sheet.
 
-        UserError if there is no such pair or action, nothing to swap with, or the log cannot be
+        Each is a pair, an action ("accept", "reject" or "swap") and of a swap the new second
+        image. UserError if there is no such pair, action or partner, or the file cannot be
         written; then nothing has changed.
         """
-        self._check(pair, action)
-        second = int(self.second[pair])
-        if action == "swap":
-            second = self._next_partner(pair)
-        self._write(pair, action, self.store.ids[second])
-        self._apply(pair, action, second)
+        time, lines = log.now(), []
+        try:
+            for pair, action, *new in decisions:
+                self._check(pair, action)
+                if action == "swap":
+                    self._check_partner(pair, *new)
+                second = new[0] if action == "swap" else int(self.state.second[pair])
+                if action != "reject":
+                    self._check_free(pair, second)
+                self._apply(time, pair, action, second)
+                lines.append((time, pair, action, self.store.ids[second]))
+            self._log.append(lines)
+        except UserError:
+            for _ in lines:
+                self._take_back()
+            raise
 
-    def undo(self) -> int | None:
-        """Take back the last decision: its pair, or None without one. Errors as `decide`."""
+    def undo(self) -> dict[int, int]:
+        """Take back what was decided last: its pairs, with the status that they had.
+
+        Nothing without a decision. Errors as those of `decide`.
+        """
         if not self._done:
-            return None
-        self._write(self._done[-1][0], "undo", "")
-        return self._take_back()
+            return {}
+        pairs = [pair for pair, _ in self._done[-1]]
+        had = {pair: int(self.state.status[pair]) for pair in pairs}
+        time = log.now()
+        self._log.append((time, pair, "undo", "") for pair in reversed(pairs))
+        for _ in pairs:
+            self._take_back()
+        return had
 
-    def next_undecided(self, after: int = -1) -> int | None:
-        """The first pair behind `after` without a decision, then from the start."""
-        (open_pairs,) = np.nonzero(self.status == UNDECIDED)
-        behind = open_pairs[open_pairs > after]
-        found = behind if len(behind) else open_pairs
-        return int(found[0]) if len(found) else None
+    def partners(self, pair: int) -> np.ndarray:
+        """Which images may be another second of a pair: of its group and free, bool [N]."""
+        first = int(self.table.first[pair])
+        if self.groups[first] < 0:
+            raise UserError("This image has no label, so there is no class to swap in.")
+        free = self.uses(pair) < self.max_uses
+        free[[first, self.state.second[pair]]] = False
+        return free & (self.groups == self.groups[first])
 
-    def accepted(self) -> PairTable:
-        """The accepted pairs with their partners as swapped; UserError if there are none."""
-        which = self.status == ACCEPTED
-        if not which.any():
+    def uses(self, but: int | None = None) -> np.ndarray:
+        """In how many pairs each image stands, int [N]; one pair may be left out.
+
+        Those that are not rejected; where pairs are made, those that are.
+        """
+        stand = self._standing(but)
+        rows = np.concatenate([self.table.first[stand], self.state.second[stand]])
+        return np.bincount(rows, minlength=len(self.store))
+
+    def accepted(self) -> tuple[PairTable, dict[str, list[str]]]:
+        """The accepted pairs with their partners as swapped, and who decided, and when.
+
+        UserError if there are none.
+        """
+        state = self.state
+        (which,) = np.nonzero(state.status == ACCEPTED)
+        if not len(which):
             raise UserError("No pair has been accepted yet.")
-        table = dataclasses.replace(self.table, second=self.second)
-        how = f"curated ({which.sum()} of {len(which)} accepted)"
+        table = dataclasses.replace(self.table, second=state.second)
+        how = f"curated ({len(which)} of {len(state.status)} accepted)"
         table = table.take(which, how)
         recipe = {"by": "curated", "digest": table.digest}
-        return dataclasses.replace(table, recipe=recipe)
+        columns = {
+            name: [column[pair] for pair in which]
+            for name, column in (("by", state.by), ("time", state.when))
+        }
+        return dataclasses.replace(table, recipe=recipe), columns
 
     def class_name(self, label: int) -> str:
         """The name of a class id, as the page shows it."""
@@ -107,101 +193,78 @@ class Curation:
         if action not in _ACTIONS:
             raise UserError(f"There is no action {action!r}.")
 
-    def _next_partner(self, pair: int) -> int:
-        """The next image of the class that no pair uses, behind the present one."""
-        label = self.store.labels[self.table.first[pair]]
-        if label < 0:
-            raise UserError("This image has no label, so there is no class to swap in.")
-        first, standing = self.table.first, self.status != REJECTED
-        used = {*first[standing], *self.second[standing], first[pair]}
-        free = [i for i in np.flatnonzero(self.store.labels == label) if i not in used]
-        if not free:
+    def _check_partner(self, pair: int, second: int | None = None) -> None:
+        rows = range(len(self.store))
+        if second not in rows or not self.partners(pair)[second]:
             raise UserError(
-                f"Every image of {self.store.class_names[label]!r} is in a pair: reject "
-                "this one, or another whose image you want."
+                "This image cannot be the partner: it is in another pair, or of another "
+                "class. Choose another one."
             )
-        behind = [i for i in free if i > self.second[pair]]
-        return int((behind or free)[0])
 
-    def _apply(self, pair: int, action: str, second: int) -> None:
-        self._done.append((pair, int(self.status[pair]), int(self.second[pair])))
-        self.second[pair] = second
-        self.status[pair] = _ACTIONS[action]
-
-    def _take_back(self) -> int:
-        pair, self.status[pair], self.second[pair] = self._done.pop()
-        return pair
-
-    def _write(self, pair: int, action: str, second: str) -> None:
-        now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        line = text_files.csv_line((now, pair, action, second.translate(_ESCAPES)))
-        line = line.encode("utf-8", "surrogateescape")
-        try:
-            # Unbuffered: what is left of a failed line must not be written later on.
-            with open(self._path, "r+b", buffering=0) as file:
-                size = file.seek(0, os.SEEK_END)
-                try:
-                    while line:  # A disk takes what it has room for.
-                        line = line[file.write(line) :]
-                    os.fsync(file.fileno())
-                except OSError:
-                    file.truncate(size)
-                    raise
-        except OSError as error:
-            raise UserError(
-                f"This was not kept, because {self._path} cannot be written ({error}): "
-                "make room, or put the file back, and do it again."
-            ) from error
-
-    def _replay(self) -> None:
-        head = f"# decisions on the pairs {self.table.digest}\n{','.join(_COLUMNS)}\n"
-        try:
-            if not self._path.exists():
-                write_text(self._path, head)
-            content = self._path.read_bytes()
-            end = content.rfind(b"\n") + 1
-            self._repeat(content[:end].decode("utf-8-sig", "surrogateescape"), head)
-            torn = content[end:].decode("utf-8", "surrogateescape")
-            try:
-                if torn:
-                    self._repeat_line(torn, torn=True)
-            except _NO_DECISION:
-                self.dropped = torn
-                os.truncate(self._path, end)
-            else:  # An editor may have left the last line end out.
-                with open(self._path, "ab") as file:
-                    file.write(b"\n" if torn else b"")
-        except OSError as error:
-            raise UserError(
-                f"Cannot keep decisions in {self._path} ({error}): make room, or copy the "
-                "pairs into a folder that can be written."
-            ) from error
-
-    def _repeat(self, text: str, head: str) -> None:
-        # Not splitlines(): names hold more line ends than a log does.
-        lines = text.split("\n")[:-1]
-        # Spreadsheet programs pad the first line with commas, and change line ends.
-        begin = [line.rstrip(",\r").strip('"') for line in lines[:2]]
-        if begin != head.splitlines():
-            raise UserError(
-                f"{self._path} holds decisions on other pairs, or another program has "
-                "changed its first two lines: move it away, or open the table that it "
-                "belongs to."
-            )
-        for number, line in enumerate(lines[2:], 3):
-            try:
-                self._repeat_line(line)
-            except _NO_DECISION as error:
+    def _check_free(self, pair: int, second: int) -> None:
+        first = int(self.table.first[pair])
+        if self.making and second == first:
+            raise UserError("This image has no partner yet: choose one.")
+        # While the pair was rejected or not made, its images may have come into others.
+        given, now = self.table.second, self.state.second
+        chosen = {*now[self._standing(pair) & (now != given)]}
+        for row in {first, second} & chosen | {second} - {int(given[pair])}:
+            if self.uses(pair)[row] >= self.max_uses:
                 raise UserError(
-                    f"{self._path}, line {number}: {line!r} is no decision on these pairs "
-                    f"({error}): correct or remove the line."
-                ) from error
+                    f"{self.store.ids[row]} is in another pair by now: take that back first."
+                )
 
-    def _repeat_line(self, line: str, torn: bool = False) -> None:
-        ((_, pair, action, second),) = csv.reader([line], strict=True)
+    def _standing(self, but: int | None) -> np.ndarray:
+        status = self.state.status
+        stand = status == ACCEPTED if self.making else status != REJECTED
+        if but is not None:
+            stand[but] = False
+        return stand
+
+    def _apply(self, time: str, pair: int, action: str, second: int) -> None:
+        # Before there were sheets, times had no fraction, and two may be the same.
+        if not (self._done and time == self._time and "." in time):
+            self._done.append([])
+        self._time = time
+        self._done[-1].append((pair, self.state.at(pair)))
+        self.state.set(pair, (_ACTIONS[action], second, time, self.person))
+
+    def _take_back(self) -> None:
+        self.state.set(*self._done[-1].pop())
+        if not self._done[-1]:
+            self._done.pop()
+
+    def _replay(self, only_read: bool) -> None:
+        try:
+            if not only_read:
+                self._log.begin()
+            lines, torn = self._log.read()
+            for number, line in lines:
+                try:
+                    self._repeat(line)
+                except _NO_DECISION as error:
+                    raise UserError(
+                        f"{self._log.path}, line {number}: {line!r} is no decision on "
+                        f"these pairs ({error}): correct or remove the line."
+                    ) from error
+            if torn:
+                try:
+                    self._repeat(torn, torn=True)
+                except _NO_DECISION:
+                    self.dropped = torn
+                if not only_read:
+                    self._log.mend(drop=bool(self.dropped))
+        except OSError as error:
+            raise UserError(
+                f"Cannot keep decisions in {self._log.path} ({error}): make room, or copy "
+                "the pairs into a folder that can be written."
+            ) from error
+
+    def _repeat(self, line: str, torn: bool = False) -> None:
+        time, pair, action, second = log.split(line)
         pair = int(pair)
         if action == "undo":
-            if not self._done or self._done[-1][0] != pair:
+            if not self._done or self._done[-1][-1][0] != pair:
                 raise ValueError("it was not decided just before")
             self._take_back()
             return
@@ -209,6 +272,7 @@ class Curation:
         # Only of a swap the name is news, and a part of a name may be a name.
         if action == "swap" and torn:
             raise ValueError("the name may be cut off")
-        if action != "swap" and self._rows[second] != self.second[pair]:
+        row = self._rows[second]
+        if action != "swap" and not self._given and row != self.state.second[pair]:
             raise ValueError("the pair had another second image")
-        self._apply(pair, action, self._rows[second])
+        self._apply(time, pair, action, row)

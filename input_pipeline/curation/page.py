@@ -1,75 +1,72 @@
-"""The page on which a person decides on pairs: requests and pictures."""
+"""The page on which a person decides on pairs: its requests."""
 
-import functools
-import io
 import pathlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flask
 import numpy as np
-from PIL import Image
 from werkzeug.exceptions import HTTPException
 
 from input_pipeline import pairs
-from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
-from input_pipeline.stores import ImageStore, decode, open_source
+from input_pipeline.curation.decisions import Curation
+from input_pipeline.curation.likeness import Likeness
+from input_pipeline.curation.order import Order
+from input_pipeline.curation.pictures import LARGE, SMALL
+from input_pipeline.curation.views import Views
 from sp_jax.errors import UserError
 
-_SIDE = 640  # Pixels of an image on the page, at most.
-_NEAR = 100  # Classes that are listed before the present one, and behind it.
-_BODY = 64 * 1024  # Bytes of a request, at most; a page sends two names.
+_MOST = 48  # Pairs of a sheet.
+_MEANWHILE = "Decided meanwhile in another window: this is how it stands. Look again."
+_BODY = 64 * 1024  # Bytes of a request, at most; a sheet sends numbers alone.
 # No other site may show the page in a frame, nor its pictures.
 _HEADERS = {
     "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
-_WORDS = {ACCEPTED: "accepted", REJECTED: "rejected"}
 
 
 def make_app(
-    curation: Curation, picture: Callable[[int], bytes], export: pathlib.Path
+    curation: Curation,
+    picture: Callable[[int, int], bytes],
+    export: pathlib.Path,
+    *,
+    order: Order | None = None,
+    likeness: Likeness | None = None,
+    wanted: int | None = None,
+    opinions: Mapping[int, str] | None = None,
+    suspects: np.ndarray | None = None,
 ) -> flask.Flask:
-    """The page; `picture` makes PNG files of rows, and `export` is for the accepted pairs."""
+    """The page of a curation.
+
+    Args:
+      curation: the pairs.
+      picture: makes a PNG file of a row and the largest side in pixels.
+      export: a file for the accepted pairs.
+      order: of the pairs; by default as in the table.
+      likeness: of the images; by default by shapes and colours.
+      wanted: accepted pairs of each class.
+      opinions: what others say of a pair, in words.
+      suspects: int [N], the class to which an image may belong instead; -1: none.
+    """
     app = flask.Flask(__name__, template_folder=str(pathlib.Path(__file__).parents[1]))
     # A page of another site must not reach this one by a name that resolves to here.
     app.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost"]
     app.config["MAX_CONTENT_LENGTH"] = _BODY
     lock = threading.Lock()
-    picture = functools.lru_cache(maxsize=256)(picture)
-    # Browsers keep pictures: those of another store must have another address.
-    mark = curation.store.fingerprint[:12]
+    order = order or Order(curation, wanted=wanted)
+    likeness = likeness or Likeness(curation.store, curation.groups, None)
+    views = Views(curation, order, likeness, opinions or {}, suspects)
 
-    def images(pair: int) -> list[dict[str, str]]:
-        rows = int(curation.table.first[pair]), int(curation.second[pair])
-        ids = curation.store.ids
-        return [{"url": f"/image/{mark}/{row}", "name": ids[row]} for row in rows]
+    def number(name: str, default: int) -> int:
+        return flask.request.args.get(name, default, type=int)
 
-    def two_classes(pair: int) -> str:
-        """The names of the images' classes, if these are two."""
-        rows = curation.table.first[pair], curation.second[pair]
-        first, second = curation.store.labels[list(rows)]
-        if min(first, second) < 0 or first == second:
-            return ""
-        return f"{curation.class_name(first)} / {curation.class_name(second)}"
-
-    def view(pair: int | None) -> dict[str, Any]:
-        shown = pair if pair is not None else len(curation.table) - 1
-        return {
-            "pair": shown,
-            "finished": pair is None,
-            "pairs": len(curation.table),
-            "decided": int((curation.status != UNDECIDED).sum()),
-            "label": curation.class_name(curation.table.label[shown]),
-            "two_classes": two_classes(shown),
-            "status": _WORDS.get(int(curation.status[shown]), "undecided"),
-            "images": images(shown),
-            "classes": _progress(curation, shown),
-        }
+    def count() -> int:
+        return min(max(number("count", 1), 1), _MOST)
 
     @app.before_request
     def check() -> None:
@@ -78,7 +75,7 @@ def make_app(
         if request.method == "POST":
             site = request.headers.get("Origin", request.host).rpartition("//")[2]
             if request.mimetype != "application/json" or site != request.host:
-                flask.abort(403)
+                flask.abort(403, "This page takes decisions from its own window alone.")
             try:
                 body = request.get_json()
             except RecursionError:  # Of lists in lists in lists.
@@ -103,22 +100,62 @@ def make_app(
     def page() -> str:
         return flask.render_template("curate_page.html")
 
-    @app.get("/pair/<int(signed=True):pair>")
-    def look(pair: int) -> dict[str, Any]:
-        with lock:
-            return view(min(max(pair, 0), len(curation.table) - 1))
+    @app.get("/facts")
+    def facts() -> dict[str, Any]:
+        """What does not change while the page is open."""
+        return {
+            "pairs": len(curation.table),
+            "making": curation.making,
+            "wanted": wanted,
+        }
 
-    @app.get("/undecided/<int(signed=True):after>")
-    def undecided(after: int) -> dict[str, Any]:
+    @app.get("/sheet")
+    def sheet() -> dict[str, Any]:
+        """The next pairs to decide, without those that are on the page."""
+        words = flask.request.args.get("without", "").split(",")
+        shown = [int(w) for w in words if w.isdecimal()]
+        if shown and max(shown) >= len(curation.table):
+            flask.abort(404)
         with lock:
-            return view(curation.next_undecided(after))
+            return views.sheet(order.next(count(), number("after", -1), shown))
+
+    @app.get("/around/<int(signed=True):place>")
+    def around(place: int) -> dict[str, Any]:
+        """Pairs from a place on, or before it, whether they are decided or not."""
+        with lock:
+            return views.sheet(order.around(place, count(), bool(number("back", 0))))
+
+    @app.get("/class/<int:which>")
+    def of_class(which: int) -> dict[str, Any]:
+        """The next pairs of a class to decide, or its first ones."""
+        with lock:
+            start = order.class_start(which)
+            found = order.next(count(), start - 1)
+            if not found or order.counts(found[0])["of_class"]["class"] != which:
+                found = order.around(start, count())
+            return views.sheet(found)
+
+    @app.get("/classes")
+    def classes() -> dict[str, Any]:
+        search = flask.request.args.get("search", "")
+        with lock:
+            return order.classes(number("near", 0), search, bool(number("short", 0)))
+
+    @app.get("/partners/<int:pair>")
+    def partners(pair: int) -> dict[str, Any]:
+        if pair >= len(curation.table):
+            flask.abort(404)
+        with lock:
+            allowed = curation.partners(pair)
+        # Without the lock: of a new class it may take a second.
+        return {"partners": views.partners(pair, allowed, count())}
 
     @app.get("/image/<store>/<int:row>")
     def image(store: str, row: int) -> flask.Response:
-        if store != mark or row >= len(curation.store):
+        if store != views.store or row >= len(curation.store):
             flask.abort(404)
         try:
-            content = picture(row)
+            content = picture(row, SMALL if number("small", 0) else LARGE)
         except Exception as error:  # Folders, archives and decoders raise many types.
             raise UserError(
                 f"{curation.store.ids[row]} cannot be shown ({error}): reject the pair, or "
@@ -130,32 +167,57 @@ def make_app(
 
     @app.post("/decide")
     def decide() -> dict[str, Any]:
+        """Keep the decisions of a sheet, and answer with the next one or the same."""
         asked = flask.request.get_json()
-        pair, action = asked.get("pair"), asked.get("action")
-        if type(pair) is not int or type(action) is not str:
-            flask.abort(400, "pair must be a whole number and action a string.")
+        steps = asked.get("decisions")
+        if type(steps) is not list or not steps:
+            flask.abort(400, "decisions must be a list.")
+        for step in steps:
+            if not (
+                isinstance(step, dict)
+                and type(step.get("pair")) is int
+                and type(step.get("action")) is str
+                and type(step.get("second", 0)) is int
+                and type(step.get("status", "")) is str
+            ):
+                flask.abort(
+                    400, "A decision has a whole number as pair, and an action."
+                )
+        numbers = [step["pair"] for step in steps]
         with lock:
             # The page may have been left open while another set came to this port.
-            current = 0 <= pair < len(curation.table)
-            if not current or asked.get("images") != images(pair):
+            current = asked.get("store") == views.store and all(
+                0 <= pair < len(curation.table) for pair in numbers
+            )
+            if not current or any(
+                step.get("images") != views.rows(step["pair"]) for step in steps
+            ):
                 raise UserError("The page shows an old pair: load the page again.")
-            curation.decide(pair, action)
-            return view(pair if action == "swap" else curation.next_undecided(pair))
+            if any(
+                step.get("status") not in (None, views.status(step["pair"]))
+                for step in steps
+            ):
+                return views.sheet(numbers) | {"news": _MEANWHILE}
+            curation.decide(*_decisions(steps))
+            if asked.get("stay"):
+                return views.sheet(numbers)
+            after = max(int(order.place[pair]) for pair in numbers)
+            return views.sheet(order.next(count(), after))
 
     @app.post("/undo")
     def undo() -> dict[str, Any]:
         with lock:
-            pair = curation.undo()
-            if pair is None:
+            had = curation.undo()
+            if not had:
                 raise UserError("There is nothing to undo.")
-            return view(pair)
+            return views.sheet(sorted(had, key=order.place.__getitem__), had)
 
     @app.post("/export")
     def write() -> dict[str, Any]:
         with lock:
-            table = curation.accepted()
+            table, columns = curation.accepted()
             try:
-                pairs.save_table(export, table, curation.store)
+                pairs.save_table(export, table, curation.store, more=columns)
             except OSError as error:
                 raise UserError(
                     f"{export} cannot be written ({error}): make room, or move away what "
@@ -166,47 +228,13 @@ def make_app(
     return app
 
 
-def _progress(curation: Curation, pair: int) -> dict[str, Any]:
-    """How far the classes near that of a pair are: all may be too many to send and draw."""
-    classes, first, place = np.unique(
-        curation.table.label, return_index=True, return_inverse=True
-    )
-    counts = {
-        "first": first,
-        "accepted": np.bincount(place, curation.status == ACCEPTED),
-        "rejected": np.bincount(place, curation.status == REJECTED),
-        "pairs": np.bincount(place),
-    }
-    order = np.argsort(first)
-    here = int(np.flatnonzero(order == place[pair])[0])
-    before = max(here - _NEAR, 0)
-    near = [
-        {"name": curation.class_name(classes[i])}
-        | {name: int(count[i]) for name, count in counts.items()}
-        for i in order[before : here + _NEAR + 1]
-    ]
-    return {"before": before, "near": near, "behind": len(order) - before - len(near)}
-
-
-def original_pictures(store: ImageStore) -> Callable[[int], bytes]:
-    """Row to a PNG of the original image, larger than what training sees."""
-    if store.name.startswith("array_record:"):
-        return lambda row: _png(Image.fromarray(store.read(row)))
-    source = open_source(store.name)
-    rows = {name: row for row, name in enumerate(source.meta()["ids"])}
-    read = source.open_reader()
-
-    def picture(row: int) -> bytes:
-        content = read(rows[store.ids[row]])
-        encoded = isinstance(content, bytes)
-        image = decode.open_rgb(content) if encoded else Image.fromarray(content)
-        image.thumbnail((_SIDE, _SIDE))
-        return _png(image)
-
-    return picture
-
-
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
+def _decisions(steps: list[dict[str, Any]]) -> list[tuple]:
+    """The same for `Curation.decide`; "choose" is a new partner that is accepted."""
+    found = []
+    for step in steps:
+        pair, action = step["pair"], step["action"]
+        if action in ("swap", "choose"):
+            found.append((pair, "swap", step.get("second", -1)))
+        if action != "swap":
+            found.append((pair, "accept" if action == "choose" else action))
+    return found

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,6 +153,7 @@ def save_table(
     table: PairTable,
     store: ImageStore,
     score: np.ndarray | None = None,
+    more: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write a table as CSV: comment lines on its origin, then ids and class names.
 
@@ -161,6 +162,7 @@ def save_table(
       table: pairs of the store.
       store: gives ids and class names.
       score: float [P], a further column: how sure each pair is.
+      more: further columns of P values, by name.
 
     Raises:
       UserError: the table was made for another store.
@@ -170,12 +172,13 @@ def save_table(
     for key in _HEADER:
         text.write(f"# {key}={' '.join(str(getattr(table, key)).split())}\n")
     text.write(f"# recipe={json.dumps(table.recipe)}\n# digest={table.digest}\n")
-    text.write(text_files.csv_line(_COLUMNS if score is None else (*_COLUMNS, "score")))
-    columns = zip(*table.columns.values(), strict=True)
-    for row, (first, second, label) in enumerate(columns):
+    further = {} if score is None else {"score": [f"{x:.6f}" for x in score]}
+    further |= more or {}
+    text.write(text_files.csv_line((*_COLUMNS, *further)))
+    columns = zip(*table.columns.values(), *further.values(), strict=True)
+    for first, second, label, *values in columns:
         names = store.ids[first], store.ids[second], store.class_name(label)
-        more = () if score is None else (f"{score[row]:.6f}",)
-        text.write(text_files.csv_line((*names, *more)))
+        text.write(text_files.csv_line((*names, *values)))
     write_text(path, text.getvalue())
 
 

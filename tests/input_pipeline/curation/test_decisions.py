@@ -1,10 +1,7 @@
 """Decisions on pairs: kept at once, undone, repeated after a crash."""
 
 import dataclasses
-import re
 import resource
-import subprocess
-import sys
 
 import hypothesis
 import numpy as np
@@ -14,7 +11,6 @@ from hypothesis import strategies as st
 from input_pipeline import pairs
 from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
 from input_pipeline.pairs import pairing
-from input_pipeline.stores import open_store
 from sp_jax.errors import UserError
 
 
@@ -31,59 +27,73 @@ def table(store):
 
 
 def state(curation):
-    return curation.status.tolist(), curation.second.tolist()
+    return [list(column) for column in curation.state]
 
 
-ACTIONS = st.lists(
-    st.tuples(st.integers(0, 5), st.sampled_from(["accept", "reject", "swap", "undo"])),
+def swap(curation, pair):
+    """The step that gives a pair its next free partner; None without one."""
+    free = np.flatnonzero(curation.partners(pair))
+    return (pair, "swap", int(free[0])) if len(free) else None
+
+
+SHEETS = st.lists(  # Decisions that are kept and undone together; of none, an undo.
+    st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from(["accept", "reject", "swap"])),
+        max_size=3,
+        unique_by=lambda step: step[0],
+    ),
     max_size=25,
 )
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
-@hypothesis.given(actions=ACTIONS)
-def test_undo_and_reopening(store, table, tmp_path_factory, actions):
+@hypothesis.given(sheets=SHEETS)
+def test_undo_and_reopening(store, table, tmp_path_factory, sheets):
     path = tmp_path_factory.mktemp("log") / "decisions.csv"
     curation, states = Curation(table, store, path), []
-    for pair, action in actions:
+    for sheet in sheets:
         before = state(curation)
-        if action == "undo":
+        if not sheet:
             undone = curation.undo()
-            assert (undone is None) == (not states)
+            assert bool(undone) == bool(states)
             if states:
+                assert all(undone[pair] == before[0][pair] for pair in undone)
                 assert state(curation) == states.pop()
             continue
+        steps = [s if s[1] != "swap" else swap(curation, s[0]) for s in sheet]
+        if None in steps:
+            continue
         try:
-            curation.decide(pair, action)
+            curation.decide(*steps)
         except UserError as error:
-            assert "is in a pair" in str(error) and state(curation) == before
+            assert "another pair" in str(error) and state(curation) == before
             continue
         states.append(before)
-        # No image comes into two pairs that stand.
-        stand = curation.status != REJECTED
-        rows = [*table.first[stand], *curation.second[stand]]
-        if "reject" not in [a for _, a in actions]:
-            assert len(set(rows)) == len(rows)
-        labels = store.labels[table.first], store.labels[curation.second]
+        assert curation.uses().max() <= 1  # No image stands in two pairs.
+        labels = store.labels[table.first], store.labels[curation.state.second]
         assert np.array_equal(*labels)
     assert state(Curation(table, store, path)) == state(curation)
+    again = Curation(table, store, path)
+    while states:
+        again.undo()
+        assert state(again) == states.pop()
 
 
 def test_a_torn_line_is_dropped_and_other_pairs_are_refused(store, table, tmp_path):
     path = tmp_path / "decisions.csv"
     curation = Curation(table, store, path)
-    curation.decide(0, "accept")
-    curation.decide(1, "swap")
+    curation.decide((0, "accept"))
+    curation.decide(swap(curation, 1))
     kept = path.read_bytes()
-    curation.decide(1, "reject")
+    curation.decide((1, "reject"))
     path.write_bytes(path.read_bytes()[:-5])
     again = Curation(table, store, path)
     assert path.read_bytes() == kept and ",1,reject,class0/" in again.dropped
     assert not Curation(table, store, path).dropped
-    assert again.status[:2].tolist() == [ACCEPTED, UNDECIDED]
-    assert again.second[1] == curation.second[1] != table.second[1]
+    assert again.state.status[:2].tolist() == [ACCEPTED, UNDECIDED]
+    assert again.state.second[1] == curation.state.second[1] != table.second[1]
     again.undo()
-    assert again.second[1] == table.second[1]
+    assert again.state.second[1] == table.second[1]
     torn = kept + b"time,1,swap,class0/1"  # Of class0/1.png, or of class0/11.png.
     path.write_bytes(torn)
     assert Curation(table, store, path).dropped == "time,1,swap,class0/1"
@@ -94,6 +104,9 @@ def test_a_torn_line_is_dropped_and_other_pairs_are_refused(store, table, tmp_pa
     with pytest.raises(UserError, match="line 4: .* is no decision"):
         Curation(table, store, path)
     assert path.read_bytes() == torn
+    for cut in (0, 5, 50):  # Within the first lines: nothing was decided.
+        path.write_bytes(kept[:cut])
+        assert not Curation(table, store, path).state.status.any()
     path.write_bytes(kept)
     with pytest.raises(UserError, match="decisions on other pairs"):
         Curation(pairing.class_pairs(store, 2, seed=0), store, path)
@@ -103,9 +116,9 @@ def test_a_log_that_another_program_has_saved(store, table, tmp_path):
     """Without the last line end, or as a spreadsheet program on Windows writes it."""
     path = tmp_path / "decisions.csv"
     curation = Curation(table, store, path)
-    curation.decide(0, "swap")
+    curation.decide(swap(curation, 0))
     for pair, action in ((1, "accept"), (0, "reject"), (0, "accept")):
-        curation.decide(pair, action)
+        curation.decide((pair, action))
     curation.undo()
     kept, wanted = path.read_bytes(), state(curation)
     for cut in (1, len(kept) - kept[:-1].rfind(b"\n")):  # An undo, a decision.
@@ -115,7 +128,7 @@ def test_a_log_that_another_program_has_saved(store, table, tmp_path):
     path.write_bytes(kept.replace(b"\ntime,", b",,,\ntime,").replace(b"\n", b"\r\n"))
     again = Curation(table, store, path)
     assert state(again) == wanted
-    again.decide(2, "reject")
+    again.decide((2, "reject"))
     assert state(Curation(table, store, path)) == state(again)
     path.write_bytes(kept.decode().encode("utf-8-sig"))
     assert state(Curation(table, store, path)) == wanted
@@ -127,10 +140,10 @@ def test_a_log_that_another_program_has_saved(store, table, tmp_path):
 def test_a_full_disk_changes_nothing(store, table, tmp_path):
     path = tmp_path / "decisions.csv"
     curation = Curation(table, store, path)
-    curation.decide(0, "accept")
+    curation.decide((0, "accept"))
     kept = path.read_bytes(), state(curation)
     limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for action in (lambda: curation.decide(1, "accept"), curation.undo):
+    for action in (lambda: curation.decide((1, "accept")), curation.undo):
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept[0]) + 22, hard))
         try:
             with pytest.raises(UserError, match="decisions.csv cannot .*: make room"):
@@ -138,7 +151,7 @@ def test_a_full_disk_changes_nothing(store, table, tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         assert (path.read_bytes(), state(curation)) == kept
-    curation.decide(1, "reject")
+    curation.decide((1, "reject"))
     assert state(Curation(table, store, path)) == state(curation)
 
 
@@ -181,7 +194,7 @@ def test_odd_names_survive_the_log(make_store, tmp_path):
     curation = Curation(table, store, path)
     for pair in range(6):
         kept = path.read_bytes()
-        curation.decide(pair, "accept")
+        curation.decide((pair, "accept"))
         assert path.read_bytes().count(b"\n") == kept.count(b"\n") + 1
     assert state(Curation(table, store, path)) == state(curation)
 
@@ -191,25 +204,51 @@ def test_a_log_that_cannot_be_written(store, table, tmp_path):
         Curation(table, store, tmp_path / "nowhere" / "decisions.csv")
 
 
-def test_a_kill_loses_no_decision(tmp_path):
-    program = """
-        import os, signal, sys
-        import numpy as np
-        from input_pipeline.pairs import pairing
-        from input_pipeline.curation.decisions import Curation
-        from input_pipeline.stores import open_store
-        store = open_store("emoji", "pretrain", data_dir=sys.argv[1])
-        table = pairing.semantic_pairs(store, seed=0)
-        curation = Curation(table, store, sys.argv[2])
-        for pair in range(5):
-            curation.decide(pair, "accept" if pair % 2 else "reject")
-        os.kill(os.getpid(), signal.SIGKILL)
-    """
-    program = re.sub("^        ", "", program, flags=re.MULTILINE)
-    log = tmp_path / "log.csv"
-    subprocess.run([sys.executable, "-c", program, str(tmp_path), str(log)])
-    store = open_store("emoji", "pretrain", data_dir=tmp_path)
-    curation = Curation(pairing.semantic_pairs(store, seed=0), store, log)
-    want = [REJECTED, ACCEPTED, REJECTED, ACCEPTED, REJECTED, UNDECIDED]
-    assert curation.status[:6].tolist() == want
-    assert curation.next_undecided() == 5
+def test_a_log_of_an_older_version(store, table, tmp_path):
+    """Times without a fraction: decisions of one second are undone one by one."""
+    path = tmp_path / "decisions.csv"
+    time, (first, *_) = "2026-01-02T03:04:05", table.second
+    names = [store.ids[row] for row in table.second]
+    other = next(i for i in store.ids[:8] if i not in names and i != store.ids[first])
+    path.write_text(
+        f"# decisions on the pairs {table.digest}\ntime,pair,action,second\n"
+        f"{time},0,swap,{other}\n{time},0,accept,{other}\n{time},1,reject,{names[1]}\n"
+        f"{time},1,undo,\n{time},2,reject,{names[2]}\n"
+    )
+    curation = Curation(table, store, path)
+    kept = curation.state
+    assert kept.status[:3].tolist() == [ACCEPTED, UNDECIDED, REJECTED]
+    assert store.ids[kept.second[0]] == other and kept.when[0] == time
+    assert curation.undo() == {2: REJECTED} and curation.undo() == {0: ACCEPTED}
+    assert store.ids[kept.second[0]] == other
+    assert curation.undo() == {0: UNDECIDED} and kept.second[0] == first
+
+
+def test_partners(make_store, tmp_path):
+    """Each image with itself: a partner is of its class, and in no other pair."""
+    store = make_store([0] * 4 + [1] * 3 + [-1])
+    rows = np.arange(len(store))
+    table = pairs.PairTable.of(store, rows, rows, "by a person")
+    curation = Curation(table, store, tmp_path / "log", making=True, person="ann")
+    for step, wanted in (
+        ((0, "accept"), "no partner yet"),
+        ((0, "swap", 0), "cannot be the partner"),
+        ((0, "swap", 4), "cannot be the partner"),
+        ((0, "swap", 99), "cannot be the partner"),
+        ((7, "swap", 0), "no label"),
+        ((0, "burn"), "no action"),
+        ((8, "accept"), "no pair 8 of 8"),
+    ):
+        with pytest.raises(UserError, match=wanted):
+            curation.decide(step)
+    curation.decide((0, "swap", 2), (0, "accept"))
+    assert np.flatnonzero(curation.partners(1)).tolist() == [3]
+    with pytest.raises(UserError, match="is in another pair by now"):
+        curation.decide((2, "swap", 3), (2, "accept"))
+    twice = Curation(table, store, tmp_path / "log", making=True, max_uses=2)
+    assert np.flatnonzero(twice.partners(1)).tolist() == [0, 2, 3]
+    made, columns = curation.accepted()
+    assert (made.first.tolist(), made.second.tolist()) == ([0], [2])
+    assert columns["by"] == ["ann"] and columns["time"][0].startswith("20")
+    assert curation.undo() == {0: ACCEPTED} and not curation.state.status.any()
+    assert curation.state.second.tolist() == rows.tolist()

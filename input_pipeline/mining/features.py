@@ -1,0 +1,50 @@
+"""The features by which images are compared: an encoder's, a file's or a descriptor's."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.mining import handmade_features, mutual_neighbours
+from input_pipeline.stores import ImageStore
+from sp_jax import progress
+from sp_jax.errors import UserError
+
+_CHUNK = 1024  # Images that are described at a time.
+
+
+def find_features(
+    store: ImageStore, checkpoint: str | None, file: str | None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Features of every image of the store, and what made them, as JSON.
+
+    Args:
+      store: of the images.
+      checkpoint: a run or a checkpoint.
+      file: an .npy file; without both a descriptor of shapes and colours is taken.
+    """
+    if checkpoint and file:
+        raise UserError("Give --checkpoint or --features, not both.")
+    if checkpoint:
+        # They start jax, which only an encoder needs.
+        import sp_jax
+        from input_pipeline.mining import encoder
+        from sp_jax.features import Extractor
+
+        backbone = sp_jax.load(checkpoint)
+        features = Extractor(backbone).extract(store)
+        return features, encoder.describe(backbone, checkpoint)
+    if file:
+        features = mutual_neighbours.read_features(file, len(store))
+        return features, {"features": hashlib.sha256(features).hexdigest()}
+    parts = np.array_split(np.arange(len(store)), len(store) // _CHUNK + 1)
+    parts = progress.track(parts, "describing images", "blocks")
+    features = np.concatenate([describe(store, rows) for rows in parts])
+    return features, {"descriptor": handmade_features.hog_and_colour.__name__}
+
+
+def describe(store: ImageStore, rows: np.ndarray) -> np.ndarray:
+    """Shapes and colours of some images, float32 [n, D]: what needs no encoder."""
+    if store.images.shape[1] < 16:
+        raise UserError("Without an encoder, images need at least 16 pixels a side.")
+    return handmade_features.hog_and_colour(store.read(rows))
