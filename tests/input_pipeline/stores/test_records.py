@@ -153,11 +153,11 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
         from input_pipeline import prepare
         from input_pipeline.stores import preparing
         from sp_jax import cli
-        decode = preparing.decode
+        decode = preparing.decode_as
         def slow(*args):
             time.sleep(0.1)
             return decode(*args)
-        preparing.decode = slow
+        preparing.decode_as = slow
         cli.run(prepare.prepare)
     """
     command = [sys.executable, "-c", textwrap.dedent(program), *options(pictures, out)]
@@ -197,14 +197,14 @@ def test_killed_preparation_goes_on(pictures, tmp_path):
         from input_pipeline import prepare
         from input_pipeline.stores import preparing
         from sp_jax import cli
-        decode, left = preparing.decode, [8]
+        decode, left = preparing.decode_as, [8]
         preparing._AHEAD = 1
         def decode_or_die(*args):
             left[0] -= 1
             if left[0] < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             return decode(*args)
-        preparing.decode = decode_or_die
+        preparing.decode_as = decode_or_die
         cli.run(prepare.prepare)
     """
     killed = prepare(*options(pictures, out), program=f"-c {textwrap.dedent(program)}")
