@@ -1,19 +1,20 @@
-"""Images a second of one core: a JPEG file decoded once, and two random crops of 224 pixels.
+"""Pairs a second of one core: JPEG files decoded, and two random crops of 224 pixels.
 
     python -m benchmarks.decoding
 
 Two photographs that scikit-learn has, cut to 500 x 375 pixels at random places (ImageNet's
 mean size), 200 of them, written as `input_pipeline.prepare --coded` writes images.
 
-* `sp_jax`: what a worker of the stream does for a batch of augmentation pairs: its random
-  numbers, ArrayRecord, PIL's decoder and resize.
+* `sp_jax`: what a worker of the stream does for a batch of augmentation pairs, a file decoded
+  and two crops a pair: its random numbers, ArrayRecord, PIL's decoder and resize.
 * `torchvision, PIL`: PIL's decoder, as in torchvision's folders of images, and
   `RandomResizedCrop` twice, its files in memory. The two libraries have the same PIL.
 * `torchvision, tensors`: `decode_jpeg` and the second version of `RandomResizedCrop` twice, on
   uint8 tensors. Left out where torchvision has no decoder, as beside a torch of another build.
+* `sp_jax, semantic pairs`: two files decoded and a crop of each.
 
 All take turns in one process on one core, and CPU time is counted, so that another load on
-the machine hits all alike. Prints a Markdown table: images/s, and what `sp_jax` has over the
+the machine hits all alike. Prints a Markdown table: pairs/s, and what `sp_jax` has over the
 others in each round; then what PIL's reduced decoding would save and spoil for smaller views.
 """
 
@@ -62,9 +63,9 @@ def make_store(folder: str, shorter_side: int, quality: int) -> ImageStore:
     return open_store(f"array_record:{folder}")
 
 
-def ours(store: ImageStore, crop: Crop) -> Callable[[], None]:
-    table = pairing.own_pairs(store)
-    sampler = Sampler(table, IMAGES, 0, pairing="augmented")
+def ours(store: ImageStore, crop: Crop, kind: str) -> Callable[[], None]:
+    table = pairing.semantic_pairs(store, seed=0)
+    sampler = Sampler(table, IMAGES, 0, pairing=kind)
     host = HostCrops(store.images, [crop, crop], 0)
     return lambda: host.read(0, sampler.batch(0), slice(None))
 
@@ -104,7 +105,7 @@ def by_tensors(files: list[bytes], size: int) -> Callable[[], None] | None:
 
 
 def timed(turn: Callable[[], None]) -> Callable[[], float]:
-    """Images a second of CPU time."""
+    """Pairs a second of CPU time."""
 
     def call() -> float:
         started = time.process_time()
@@ -144,9 +145,8 @@ def reduced(files: list[bytes], size: int) -> None:
 def main(argv: list[str]) -> None:
     """Write the files, measure in turns, and print."""
     form = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=form
-    )
+    about = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser(description=about, formatter_class=form)
     add = functools.partial(parser.add_argument, type=int)
     add("--size", default=224, help="of the views in pixels")
     add("--shorter_side", default=256, help="of the files")
@@ -161,13 +161,14 @@ def main(argv: list[str]) -> None:
         files = [file.tobytes() for file in store.images.stored(np.arange(IMAGES))]
         print(f"{IMAGES} files of {statistics.mean(map(len, files)) / 1e3:.1f} KB\n")
         turns = {
-            "sp_jax": ours(store, crop),
+            "sp_jax": ours(store, crop, "augmented"),
+            "sp_jax, semantic pairs": ours(store, crop, "semantic"),
             "torchvision, PIL": by_pil(files, options.size),
             "torchvision, tensors": by_tensors(files, options.size),
         }
         turns = {name: timed(turn) for name, turn in turns.items() if turn}
         found = take_turns(turns, options.rounds, warm_up=1)
-    print(table_head(("", "images/s", "range", "sp_jax is faster by", "range")))
+    print(table_head(("", "pairs/s", "range", "sp_jax is faster by", "range")))
     for name, speeds in found.items():
         ratios = [a / b for a, b in zip(found["sp_jax"], speeds, strict=True)]
         more = spread(ratios, ".2f") if name != "sp_jax" else ["", ""]

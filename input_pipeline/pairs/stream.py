@@ -4,7 +4,10 @@ The step number is the whole random state (`sampling`). So a run resumes by star
 step, on any number of processes.
 """
 
+import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -102,10 +105,21 @@ def iterate(
         steps = steps.mp_prefetch(
             grain.multiprocessing.MultiprocessingOptions(
                 num_workers=workers, per_worker_buffer_size=max(1, prefetch)
-            )
+            ),
+            worker_init_fn=_end_with_parent,
         )
     batches = iter(steps)
     try:
         yield from batches
     finally:
         batches.close()
+
+
+def _end_with_parent(index: int, count: int) -> None:
+    """End this worker process when the training is killed: it would wait for ever."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
