@@ -157,7 +157,7 @@ def make_views(
     if per_pair == 2:
         images = jnp.where(swap, images[:, ::-1], images)
     shown = [images[:, i % per_pair] for i in range(len(configs))]
-    return _augment_each(keys, shown, configs, cropped=False), source
+    return _augment_each(keys, shown, configs), source
 
 
 def finish_views(
@@ -190,9 +190,12 @@ def _augment_each(
     keys: Sequence[PRNGKeyArray],
     shown: Sequence[Array | np.ndarray],
     configs: Sequence[Augment | Jigsaw],
-    cropped: bool,
+    **options: bool,
 ) -> list[Array]:
-    """One view of each array of images; those with equal configs are made together."""
+    """One view of each array of images; those with equal configs are made together.
+
+    The options are those of `augment` and `jigsaw`.
+    """
     views = {}
     for config, key in zip(dict.fromkeys(configs), keys, strict=False):
         members = [i for i, other in enumerate(configs) if other == config]
@@ -200,9 +203,9 @@ def _augment_each(
         stack = jnp.stack([shown[i] for i in members], axis=1)
         flat = stack.reshape(-1, *stack.shape[2:])
         if isinstance(config, Jigsaw):
-            out = jigsaw(key, flat, config, cropped)
+            out = jigsaw(key, flat, config, **options)
         else:
-            out = augment(key, flat, config, cropped)
+            out = augment(key, flat, config, **options)
         out = out.reshape(-1, len(members), *out.shape[1:])
         for place, i in enumerate(members):
             views[i] = out[:, place]
