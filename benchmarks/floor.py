@@ -176,6 +176,8 @@ def kernels(flags: argparse.Namespace) -> None:
     for method, model in pairs:
         config = make_config(method, model, flags.batch_size)
         config.dtype = "bfloat16"
+        if flags.image_size:
+            config.image_size = config.data.image_size = flags.image_size
         flops = count_flops(config, num_images=58_718)
         # Some layers ask what they will run on.
         with mock.patch.object(jax, "default_backend", lambda: "gpu"):
@@ -356,6 +358,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--methods", help="with a recipe in configs/", **several)
     add("--models", help="resnet18, resnet50:small, vit_small ...", **several)
     add("--batch_size", type=int, default=256, help="pairs; collectives: a device")
+    add("--image_size", type=int, help="kernels: side of the views and stored images")
     add("--out", help="file for JSON lines, appended")
     known = "kernels: rows of --out to measure anew; fails where one has grown by 5 %%"
     add("--known", help=known)

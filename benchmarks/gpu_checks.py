@@ -67,10 +67,13 @@ def read_lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def final_state(workdir: pathlib.Path) -> dict[str, bytes]:
-    """Every array of the last checkpoint."""
+    """Every array of the last checkpoint, whatever devices wrote it."""
     folder = workdir / "checkpoints"
+    folder = folder / str(find_steps(folder)[0]) / "state"
+    shapes = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
     with ocp.PyTreeCheckpointer() as reader:
-        state = reader.restore(folder / str(find_steps(folder)[0]) / "state")
+        state = reader.restore(folder, restore_args=args)
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {jax.tree_util.keystr(path): bytes(memoryview(x)) for path, x in leaves}
 

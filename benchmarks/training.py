@@ -133,7 +133,7 @@ def prepare(
         pixels = resident.DevicePixels(images, sampler, replicated(mesh))
         feed = feeds.ResidentFeed(step, pixels, mesh, steps_per_call)
     else:
-        dataset = stream.make_dataset(images, sampler)
+        dataset = stream.make_dataset(images, sampler, crops=recipe.crops)
 
         def batches(first: int):
             data = config.data

@@ -2,12 +2,14 @@
 
     python -m input_pipeline.prepare --store=folder:/data/imagenet/train
     python -m input_pipeline.prepare --store=tfds:imagenet2012 --out=/data/imagenet64
+    python -m input_pipeline.prepare --store=imagenet:/data/imagenet --out=/data/coded --coded
 
 Training does the same by itself where a store is new. Prepared beforehand, many runs can
 share it, and with --out the images come into ArrayRecord files, for sets of millions:
---config.data.store=array_record:/data/imagenet64 reads them. A preparation that was killed
-goes on with the same command. A set of TensorFlow Datasets is downloaded, prepared or
-converted first, where TensorFlow is installed.
+--config.data.store=array_record:/data/imagenet64 reads them. With --coded they stay whole, as
+JPEG files, of which the workers of a training take each view's random crop: for views of 224
+pixels. A preparation that was killed goes on with the same command. A set of TensorFlow
+Datasets is downloaded, prepared or converted first, where TensorFlow is installed.
 """
 
 import os
@@ -17,12 +19,20 @@ from absl import flags
 from input_pipeline.stores import flags as given
 from input_pipeline.stores import open_source, records, tfds_build
 from sp_jax import cli
+from sp_jax.errors import UserError
 
 flags.adopt_module_key_flags(given)  # --help lists them
 _OUT = flags.DEFINE_string("out", None, "Folder for ArrayRecord files, instead.")
 _SHARD_IMAGES = flags.DEFINE_integer(
     "shard_images", 16384, "Images a file of --out.", 1
 )
+_CODED = flags.DEFINE_bool(
+    "coded", False, "With --out: whole images as JPEG files, not centres as pixels."
+)
+_SHORTER_SIDE = flags.DEFINE_integer(
+    "shorter_side", 256, "Of --coded: of larger images, in pixels.", 1
+)
+_QUALITY = flags.DEFINE_integer("quality", 90, "Of --coded: of the JPEG files.", 1, 100)
 _VERIFY = flags.DEFINE_bool(
     "verify", False, "Compare all pixels that are there with their SHA-256."
 )
@@ -31,6 +41,8 @@ _VERIFY = flags.DEFINE_bool(
 def prepare() -> None:
     """Prepare the images, and say what there is."""
     name = given.STORE.value
+    if _CODED.value and not _OUT.value:
+        raise UserError("--coded writes ArrayRecord files: say where with --out=DIR.")
     if name.startswith("tfds:"):
         tfds_build.build(name.removeprefix("tfds:"))
     if _OUT.value:
@@ -41,12 +53,16 @@ def prepare() -> None:
             given.RESIZE.value,
             given.MAX_SKIPPED.value,
             _SHARD_IMAGES.value,
+            records.Coding(_SHORTER_SIDE.value, _QUALITY.value)
+            if _CODED.value
+            else None,
         )
         name = f"array_record:{os.path.abspath(os.path.expanduser(_OUT.value))}"
     store = given.open_from_flags(name, _VERIFY.value)
+    form = "JPEG files" if store.coded else f"images of {given.IMAGE_SIZE.value} px"
     print(
-        f"{name}, split {store.split}: {len(store)} images of "
-        f"{given.IMAGE_SIZE.value} px, {len(store.class_names)} classes"
+        f"{name}, split {store.split}: {len(store)} {form}, "
+        f"{len(store.class_names)} classes"
     )
 
 

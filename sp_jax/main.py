@@ -95,9 +95,8 @@ def _make_feed(
         # A call ends at a log line at the latest: more steps would never fit.
         count = min(steps_per_call(config.steps_per_call), config.log_every)
         return ResidentFeed(step, pixels, mesh, count)
-    dataset = stream.make_dataset(
-        pairs.shown, pairs.sampler, jax.process_index(), jax.process_count()
-    )
+    share = jax.process_index(), jax.process_count()
+    dataset = stream.make_dataset(pairs.shown, pairs.sampler, *share, recipe.crops)
     data = config.data
     return StreamedFeed(
         step,

@@ -17,6 +17,7 @@ import optax
 from sp_jax import methods, models, optim
 from sp_jax.augment import Augment, Jigsaw
 from sp_jax.backbone import Backbone
+from sp_jax.crops import Crop
 from sp_jax.models.config import make_backbone
 from sp_jax.registry import check_options
 
@@ -37,6 +38,11 @@ class Recipe(NamedTuple):
     backbone: nn.Module
     tx: optax.GradientTransformation | None = None
     schedule: optax.Schedule | None = None
+
+    @property
+    def crops(self) -> tuple[Crop, ...]:
+        """The crop of each view."""
+        return tuple(view.crop for view in self.views)
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """Parameters and buffers of the method, from a random key."""

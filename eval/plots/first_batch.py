@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from eval.plots.figure import image_grid, save_figure
+from input_pipeline.pairs.host_crops import HostCrops
 from input_pipeline.pairs.training import TrainingPairs
-from sp_jax.augment import make_views
+from sp_jax.augment import finish_views, make_views
 from sp_jax.recipe import Recipe
 
 
@@ -16,12 +17,19 @@ def draw_first_batch(pairs: TrainingPairs, recipe: Recipe, path: pathlib.Path) -
     """Draw eight pairs beside views of a key of their own, unless the file is there."""
     if path.exists():
         return
-    images = pairs.shown.images[pairs.sampler.batch(0)["index"][:8]]
-    make = jax.jit(lambda key, x: make_views(key, x, recipe.views)[0])
+    batch, store = pairs.sampler.batch(0), pairs.shown
+    images = store.images[batch["index"][:8]]
+    if store.coded:
+        crops = HostCrops(store.images, recipe.crops, pairs.sampler.seed)
+        shown = crops.read(0, batch, slice(8))["crops"]
+        make = jax.jit(lambda key, x: finish_views(key, x, recipe.views))
+    else:
+        shown = images
+        make = jax.jit(lambda key, x: make_views(key, x, recipe.views)[0])
     mean, std = np.array(recipe.views[0].mean), np.array(recipe.views[0].std)
     views = [
         _tile(np.clip(np.asarray(view) * std + mean, 0, 1))
-        for view in make(jax.random.key(0), images)
+        for view in make(jax.random.key(0), shown)
     ]
     rows = [[*images[i], *(view[i] for view in views)] for i in range(len(images))]
     stored = ["image"] if images.shape[1] == 1 else ["first", "second"]

@@ -80,6 +80,13 @@ def place(
         raise UserError(
             f"config.data.placement is {asked!r}: use one of {', '.join(PLACEMENTS)}."
         )
+    if store.coded:
+        if asked == "device":
+            raise UserError(
+                f"config.data.placement=device, but {store.name} holds JPEG files, which the "
+                "host decodes: use config.data.placement=stream."
+            )
+        return "stream", "JPEG files, which the host decodes"
     size = float(np.prod(store.images.shape, dtype=np.float64))
     if (free := _free_memory()) is None:
         words = f"{size / 1e9:.2f} GB; this kind of device does not tell its memory"

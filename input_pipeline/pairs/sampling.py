@@ -18,7 +18,7 @@ from input_pipeline.pairs.table import PairTable
 from sp_jax.config import PAIRINGS
 from sp_jax.errors import UserError
 
-_ORDER, _CHOICE = 0, 1  # Keep the two uses of a seed apart.
+_ORDER, _CHOICE, SWAP, CROP = range(4)  # Keep the uses of a seed apart.
 _CHOICE_BITS = 24
 
 

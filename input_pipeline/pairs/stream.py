@@ -4,32 +4,48 @@ The step number is the whole random state (`sampling`). So a run resumes by star
 step, on any number of processes.
 """
 
+import multiprocessing
+import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
-import numpy as np
 from absl import flags
 
+from input_pipeline.pairs.host_crops import HostCrops
 from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.pairs.table import check_table
 from input_pipeline.stores import ImageStore
+from sp_jax.crops import Crop
 from sp_jax.errors import UserError
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]  # of arrays
 
 
 def make_dataset(
-    store: ImageStore, sampler: Sampler, process_index: int = 0, process_count: int = 1
+    store: ImageStore,
+    sampler: Sampler,
+    process_index: int = 0,
+    process_count: int = 1,
+    crops: Sequence[Crop] = (),
 ) -> grain.MapDataset:
     """The stream of batches: `dataset[step]` is this process's share of that step.
 
     That of process p of n is the rows [p B/n, (p+1) B/n) of the B pairs of the global batch.
 
+    Args:
+      store: the images of the sampler's table.
+      sampler: draws the pairs.
+      process_index: p.
+      process_count: n.
+      crops: of each view, to be taken here where the store is coded; of others the device
+        takes them.
+
     Returns:
       An endless dataset of {"image": uint8 [B/n, V, S, S, 3], "index": int32 [B/n, V],
-      "label": int32 [B/n]}. Each element is newly allocated.
+      "label": int32 [B/n]}, or what `HostCrops.read` gives. Each element is newly allocated.
 
     Raises:
       UserError: the table was made for another store, or the processes cannot share the batch.
@@ -37,8 +53,11 @@ def make_dataset(
     check_table(sampler.table, store)
     mine = share_of(sampler.batch_size, process_index, process_count)
     images = store.images  # Worker processes get this, and not the names of all images.
+    host = HostCrops(images, crops, sampler.seed) if store.coded and crops else None
 
     def read(step: int) -> Batch:
+        if host:
+            return host.read(int(step), sampler.batch(int(step)), mine)
         batch = {name: x[mine] for name, x in sampler.batch(int(step)).items()}
         return {"image": images[batch["index"]], **batch}
 
@@ -73,7 +92,8 @@ def iterate(
     One thread reads, or several processes do; the batches are the same. They end when the
     iterator is used up, closed or collected. Each worker holds `prefetch` batches ready; 0
     reads in the calling thread. No workers are needed for pixels in memory or in a memory
-    map; they help where a single reader of ArrayRecord files is too slow.
+    map; they help where a single reader of ArrayRecord files is too slow, and JPEG-coded
+    images need as many as there are cores.
     """
     options = grain.ReadOptions(
         num_threads=1 if prefetch else 0, prefetch_buffer_size=prefetch
@@ -85,10 +105,21 @@ def iterate(
         steps = steps.mp_prefetch(
             grain.multiprocessing.MultiprocessingOptions(
                 num_workers=workers, per_worker_buffer_size=max(1, prefetch)
-            )
+            ),
+            worker_init_fn=_end_with_parent,
         )
     batches = iter(steps)
     try:
         yield from batches
     finally:
         batches.close()
+
+
+def _end_with_parent(index: int, count: int) -> None:
+    """End this worker process when the training is killed: it would wait for ever."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -7,16 +7,19 @@ of an animation the first frame is taken) and resized, bicubic and antialiased:
 * "crop": the shorter side becomes the store's image size, then the centre is cropped;
 * "squash": both sides become the image size; nothing is lost, but shapes change.
 
+Or it is kept whole as a JPEG file, not larger than need be (`encode`).
+
 Only the pixels decide whether an image can be used: not its text, its colour profile or what
 else its camera wrote.
 """
 
 import contextlib
+import functools
 import io
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -34,6 +37,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 MAX_PIXELS = 100_000_000
 # Of all images that are being decoded. A pixel takes up to 20 bytes on the way: 4 GB.
 _PIXELS_IN_FLIGHT = 200_000_000
+_JPEG_SIDE = 65_500  # The longest that libjpeg writes.
 # Raise it when the pixels that come out, or the images that are found, change: prepared
 # images are made anew.
 VERSION = 3
@@ -55,8 +59,15 @@ class BadImage(Exception):
 
 def decode(content: bytes, size: int, resize: Resize = "crop") -> np.ndarray:
     """Decode an encoded image: uint8 [size, size, 3]; errors are those of `open_rgb`."""
+    return decode_as(content, functools.partial(fit, size=size, resize=resize))
+
+
+def decode_as(
+    content: bytes, convert: Callable[[Image.Image], np.ndarray]
+) -> np.ndarray:
+    """What becomes of an encoded image's upright RGB; errors are those of `open_rgb`."""
     with _opened(content) as image:
-        return fit(_rgb(image), size, resize)
+        return convert(_rgb(image))
 
 
 def open_rgb(content: bytes, upright: bool = True) -> Image.Image:
@@ -82,6 +93,22 @@ def fit(image: Image.Image, size: int, resize: Resize = "crop") -> np.ndarray:
     top, bottom = _centre(height, size / min(image.size), size)
     box = (left, top, right, bottom)
     return np.asarray(image.resize((size, size), Image.BICUBIC, box))
+
+
+def encode(image: Image.Image, shorter_side: int, quality: int) -> np.ndarray:
+    """An RGB image as a JPEG file, uint8 [bytes]; its shorter side is at most so many pixels.
+
+    Raises:
+      BadImage: it is too long for a JPEG.
+    """
+    if (scale := shorter_side / min(image.size)) < 1:
+        width, height = (round(side * scale) for side in image.size)
+        image = image.resize((width, height), Image.BICUBIC)
+    if (longer := max(image.size)) > _JPEG_SIDE:
+        raise BadImage(f"its longer side, {longer} pixels, is too long for a JPEG")
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality, comment="")
+    return np.frombuffer(file.getvalue(), np.uint8)
 
 
 def _centre(side: int, scale: float, size: int) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,13 @@ class _Rows:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         return self._pixels[self._rows[rows]]
 
+    def stored(self, rows: np.ndarray) -> Sequence[np.ndarray]:
+        return self._pixels.stored(self._rows[rows])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageStore:
-    """Images of one size with labels; pixels are read, never decoded.
+    """Images of one size with labels; pixels are read, and decoded only if `coded`.
 
     Attributes:
       name: as given to `open_store`, e.g. "emoji".
@@ -64,6 +67,7 @@ class ImageStore:
       splits: names of all splits of the store, of which this may be one.
       root: see `Source`; None for ArrayRecord files.
       read_alpha: see `Source`; None for ArrayRecord files.
+      coded: `images.stored` gives JPEG files of whole images; `images` are their centres.
     """
 
     name: str
@@ -78,6 +82,7 @@ class ImageStore:
     splits: tuple[str, ...] = ()
     root: pathlib.Path | None = None
     read_alpha: ReadAlpha | None = None
+    coded: bool = False
 
     def __len__(self) -> int:
         """The number of images."""
@@ -176,7 +181,7 @@ def open_store(
         function that `image_source` describes.
       split: one of the store's splits; None or "all" for every image. With ":holdout" or
         ":rest" behind it, one of the two parts that `holdout` makes of it.
-      image_size: side in pixels of the stored images.
+      image_size: side in pixels of the stored images; of JPEG-coded ones that of their centres.
       resize: "crop": the shorter side becomes image_size, then the centre is cropped;
         "squash": both sides become image_size.
       data_dir: where prepared images are kept; default $SP_JAX_DATA, else ~/.cache/sp_jax.
@@ -202,7 +207,7 @@ def open_store(
     scheme, _, argument = name.partition(":")
     if scheme == "array_record" and argument:
         prepared = records.load(argument, image_size, resize, verify)
-        declared = {}
+        declared = {"coded": "quality" in prepared.meta}
     else:
         with progress.show(f"listing {name}"):
             source = open_source(name)

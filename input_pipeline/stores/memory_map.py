@@ -54,6 +54,10 @@ class NpyPixels:
         """The pixels of some rows."""
         return np.asarray(self._array[rows])
 
+    def stored(self, rows: np.ndarray) -> np.ndarray:
+        """As `Pixels.stored`."""
+        return self[rows]
+
     def __reduce__(self):
         """By path: without it, a memory map is sent with all its bytes."""
         return NpyPixels, (self._path,)
@@ -76,8 +80,8 @@ def load_or_prepare(
     def make() -> None:
         if final.exists():  # A damaged one.
             shutil.rmtree(final)
-        writer = functools.partial(_Writer, size=image_size)
-        preparing.prepare(source, final, writer, image_size, resize, max_skipped)
+        writer = functools.partial(_Writer, size=image_size, resize=resize)
+        preparing.prepare(source, final, writer, max_skipped)
 
     lock = final.parent / ".locks" / final.name
     try:
@@ -114,7 +118,11 @@ def _open(final: pathlib.Path, verify: bool) -> Prepared | None:
 class _Writer:
     """Writes `images.npy` and `digests.npy`; see `preparing.Writer`."""
 
-    def __init__(self, folder: pathlib.Path, count: int, size: int):
+    def __init__(
+        self, folder: pathlib.Path, count: int, size: int, resize: decode.Resize
+    ):
+        self.convert = functools.partial(decode.fit, size=size, resize=resize)
+        self.image_bytes = 3 * size**2
         os.utime(folder)  # It is in use: no process may take it for a leftover.
         _remove_stale(folder.parent)
         self._folder, self.chunk = folder, _CHUNK

@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -41,12 +41,15 @@ _CHUNK_BYTES = 2**22  # Of one thread.
 
 
 class Pixels(Protocol):
-    """Images of one size, uint8 [N, S, S, 3], that stay on disk."""
+    """Images, read from the disk at one size: uint8 [N, S, S, 3]."""
 
     shape: tuple[int, int, int, int]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """A new array uint8 [..., S, S, 3] for rows [...]."""
+
+    def stored(self, rows: np.ndarray) -> Sequence[np.ndarray]:
+        """What is on the disk of each row of [n], uint8: its pixels, or its file."""
 
 
 class PixelFiles(Pixels, Protocol):
@@ -153,12 +156,12 @@ def _load_digests(path: pathlib.Path, count: int) -> np.ndarray:
 
 
 def find_damaged(images: Pixels, digests: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Those of some rows whose pixels differ from their digests."""
+    """Those of some rows whose pixels, or files, differ from their digests."""
     chunk = max(1, _CHUNK_BYTES // int(np.prod(images.shape[1:])))
 
     def differ(start: int) -> list[int]:
         part = rows[start : start + chunk]
-        found = np.stack([digest_pixels(image) for image in images[part]])
+        found = np.stack([digest_pixels(image) for image in images.stored(part)])
         return part[(found != digests[part]).any(1)].tolist()
 
     starts = range(0, len(rows), chunk)

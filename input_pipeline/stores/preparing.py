@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.stores import prepared_images
-from input_pipeline.stores.decode import BadImage, Budget, Resize, decode, fit
+from input_pipeline.stores.decode import BadImage, Budget, decode_as
 from input_pipeline.stores.image_source import Source
 from sp_jax import progress
 from sp_jax.errors import UserError
@@ -42,9 +42,13 @@ class Writer(Protocol):
     chunk: int  # Rows of the source between two notes.
     done: int  # Rows that an earlier call has written, as it noted.
     skipped: dict[int, str]  # Those of them that it left out, and why.
+    image_bytes: int  # Of the memory that an image takes; about.
+
+    def convert(self, image: Image.Image) -> np.ndarray:
+        """An upright RGB image in this form; several threads may call it."""
 
     def write(self, images: Iterator[np.ndarray]) -> None:
-        """Bring the next images, uint8 [S, S, 3], and their SHA-256 to the disk."""
+        """Bring the next images, of `convert`, and their SHA-256 to the disk."""
 
     def note(self, done: int, skipped: dict[int, str]) -> None:
         """Note that the rows before `done` need not be decoded again."""
@@ -76,8 +80,6 @@ def prepare(
     source: Source,
     final: pathlib.Path,
     open_writer: Callable[[pathlib.Path, int], Writer],
-    image_size: int,
-    resize: Resize,
     max_skipped: float,
 ) -> None:
     """Prepare the images of a source into the folder `final`, a new one; hold its lock.
@@ -100,7 +102,8 @@ def prepare(
     count = len(meta["ids"])
     writer = open_writer(partial, count)
     skipped = dict(writer.skipped)
-    images = decode_rows(source, count, image_size, resize, start=writer.done)
+    form = writer.convert, writer.image_bytes
+    images = decode_rows(source, count, *form, start=writer.done)
 
     def good(rows: range) -> Iterator[np.ndarray]:
         for row in rows:
@@ -128,9 +131,15 @@ def prepare(
 
 
 def decode_rows(
-    source: Source, count: int, size: int, resize: Resize, start: int = 0
+    source: Source,
+    count: int,
+    convert: Callable[[Image.Image], np.ndarray],
+    image_bytes: int,
+    start: int = 0,
 ) -> Iterator[np.ndarray | BadImage]:
-    """Rows start .. count - 1 of a source: uint8 [size, size, 3], or why not; by threads.
+    """Rows start .. count - 1 of a source, converted, or why not; by threads.
+
+    `convert` and `image_bytes` are those of `Writer`.
 
     Raises:
       UserError: the memory or the number of threads does not suffice, or the source gives
@@ -144,8 +153,8 @@ def decode_rows(
             with _bytes_in_flight.hold(source.size_of(row)):
                 content = read(row)
                 if isinstance(content, bytes):
-                    return decode(content, size, resize)
-                return fit(_from_array(source.name, content), size, resize)
+                    return decode_as(content, convert)
+                return convert(_from_array(source.name, content))
         except OSError as error:
             if error.errno in _LIMITS:
                 raise
@@ -154,7 +163,7 @@ def decode_rows(
             return BadImage(str(error))  # Its traceback would keep the content.
 
     threads = min(os.cpu_count() or 1, 32)  # PIL decodes without the interpreter lock.
-    ahead = max(1, min(_AHEAD, _BYTES_AHEAD // (3 * size**2)))
+    ahead = max(1, min(_AHEAD, _BYTES_AHEAD // image_bytes))
     what = f"preparing {source.name}"
     with (
         progress.show(what, count, "images", start) as work,

@@ -2,11 +2,13 @@
 
 The pixels of a folder OUT that `python -m input_pipeline.prepare` wrote are in
 `images-00000-of-00079.array_record`, ..., a record an image; `prepared_images` says what lies
-beside them, and `made_of.json` of what the folder was made. A preparation that was killed goes
-on behind its last whole file. The empty file `.OUT.lock` lets one process at a time write it;
+beside them, and `made_of.json` of what the folder was made. With --coded a record is a JPEG
+file of the whole image instead. A preparation that was killed goes on behind its last whole
+file. The empty file `.OUT.lock` lets one process at a time write it;
 nothing else is left beside OUT.
 """
 
+import concurrent.futures
 import contextlib
 import errno
 import functools
@@ -16,7 +18,7 @@ import pathlib
 import shutil
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_record.python import array_record_module
@@ -35,6 +37,13 @@ _OPTIONS = "group_size:1,uncompressed"
 _AGAIN = "prepare the images again"
 
 
+class Coding(NamedTuple):
+    """JPEG files in the place of pixels; see `decode.encode`."""
+
+    shorter_side: int
+    quality: int
+
+
 class RecordPixels:
     """The records of several ArrayRecord files, one behind the other: images of one side.
 
@@ -51,31 +60,36 @@ class RecordPixels:
         self.shape = (int(self._starts[-1]), size, size, 3)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The pixels of some rows; each file is read once."""
+        """The pixels of some rows."""
         rows = np.asarray(rows)
-        flat = rows.reshape(-1)
+        images = np.empty((rows.size, *self.shape[1:]), np.uint8)
+        for image, record in zip(images, self.stored(rows.reshape(-1)), strict=True):
+            image[...] = record.reshape(image.shape)
+        return images.reshape(*rows.shape, *self.shape[1:])
+
+    def stored(self, rows: np.ndarray) -> list[np.ndarray]:
+        """As `Pixels.stored`; each file is read once."""
         count = self.shape[0]
-        if flat.size and not 0 <= flat.min() <= flat.max() < count:
+        if rows.size and not 0 <= rows.min() <= rows.max() < count:
             raise IndexError(f"rows must be in [0, {count})")
-        images = np.empty((flat.size, *self.shape[1:]), np.uint8)
-        shards = np.searchsorted(self._starts, flat, side="right") - 1
+        found: dict[int, np.ndarray] = {}
+        shards = np.searchsorted(self._starts, rows, side="right") - 1
         for shard in np.unique(shards):
             (places,) = np.nonzero(shards == shard)
             reader = self._reader(int(shard))
             try:
-                records = reader.read((flat[places] - self._starts[shard]).tolist())
-                for place, record in zip(places, records, strict=True):
-                    pixels = np.frombuffer(record, np.uint8)
-                    images[place] = pixels.reshape(self.shape[1:])
+                records = reader.read((rows[places] - self._starts[shard]).tolist())
             except (ValueError, RuntimeError) as error:
                 raise UserError(
                     f"Cannot read {self._paths[shard]} ({error}): {_AGAIN}."
                 ) from error
-        return images.reshape(*rows.shape, *self.shape[1:])
+            contents = (np.frombuffer(record, np.uint8) for record in records)
+            found |= zip(places.tolist(), contents, strict=True)
+        return [found[place] for place in range(rows.size)]
 
     def __reduce__(self):
         """By paths: open readers cannot be sent."""
-        return RecordPixels, (self._folder, self.counts, self.shape[1])
+        return type(self), (self._folder, self.counts, self.shape[1])
 
     def _reader(self, shard: int) -> array_record_module.ArrayRecordReader:
         with self._lock:
@@ -101,6 +115,28 @@ class RecordPixels:
             return self._readers[shard]
 
 
+class CodedImages(RecordPixels):
+    """Records that are JPEG files, of which the centre is seen, of the side `size`."""
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The centres of some rows, by threads."""
+        rows, size = np.asarray(rows), self.shape[1]
+
+        def one(content: np.ndarray) -> np.ndarray:
+            try:
+                return decode.decode(content.tobytes(), size)
+            except decode.BadImage as error:
+                raise UserError(
+                    f"An image in {self._folder} {error}: {_AGAIN}."
+                ) from error
+
+        with concurrent.futures.ThreadPoolExecutor(
+            min(os.cpu_count() or 1, 32)
+        ) as pool:
+            found = list(pool.map(one, self.stored(rows.reshape(-1))))
+        return np.reshape(np.array(found, np.uint8), (*rows.shape, *self.shape[1:]))
+
+
 def load(
     directory: str | os.PathLike[str],
     image_size: int,
@@ -117,6 +153,7 @@ def load(
     other = "set these values, or prepare another folder"
 
     def open_pixels(meta: dict[str, Any]) -> RecordPixels:
+        coded = "quality" in meta
         counts, given = meta.get("counts"), (meta.get("image_size"), meta.get("resize"))
         if not isinstance(counts, list) or not all(
             type(n) is int and n >= 0 for n in counts
@@ -125,7 +162,12 @@ def load(
                 f"{root / 'meta.json'} is damaged: it does not say how many images the "
                 "files hold"
             )
-        if given != (image_size, resize):
+        if coded and resize != "crop":
+            raise UserError(
+                f"{root} holds JPEG files, of which programs see the centre: set "
+                "resize=crop, or prepare pixels, without --coded."
+            )
+        if not coded and given != (image_size, resize):
             raise UserError(
                 f"{root} was prepared with image_size={given[0]}, resize={given[1]}, not "
                 f"{image_size}, {resize}: {other}."
@@ -134,13 +176,14 @@ def load(
         for name in names:
             if not (root / name).exists():
                 raise UserError(f"{root / name} is missing")
-        return RecordPixels(root, dict(zip(names, counts, strict=True)), image_size)
+        kind = CodedImages if coded else RecordPixels
+        return kind(root, dict(zip(names, counts, strict=True)), image_size)
 
     try:
         return prepared_images.open_folder(root, open_pixels, verify)
     except UserError as error:
         said = str(error).rstrip(".")
-        if not said.endswith((_AGAIN, other)):
+        if not said.endswith((_AGAIN, other, "without --coded")):
             said += f": {_AGAIN}, with another --out or after you removed {root}"
         raise UserError(f"{said}.") from error
 
@@ -152,22 +195,26 @@ def write(
     resize: decode.Resize,
     max_skipped: float,
     shard_images: int,
+    coding: Coding | None = None,
 ) -> None:
     """Prepare the images of a source into the folder `out`, if it does not hold the same ones.
 
-    A file holds `shard_images` of them, but for the last and for those that are left out. The
-    other arguments are those of `open_store`.
+    A file holds `shard_images` of them, but for the last and for those that are left out. With
+    a coding they are JPEG files, and image_size and resize mean nothing. The other arguments
+    are those of `open_store`.
 
     Raises:
       UserError: the folder holds something else, too many images are unusable, or the
         disk is full.
     """
     out = pathlib.Path(os.path.expanduser(out)).absolute()
-    made_of = [FORMAT, decode.VERSION, image_size, resize, shard_images, source.key]
+    form = {"image_size": image_size, "resize": resize}
+    form = coding._asdict() if coding else form
+    made_of = [FORMAT, decode.VERSION, *form.values(), shard_images, source.key]
 
     def make() -> None:
-        writer = functools.partial(_Writer, made_of=made_of)
-        preparing.prepare(source, out, writer, image_size, resize, max_skipped)
+        writer = functools.partial(_Writer, made_of=made_of, form=form)
+        preparing.prepare(source, out, writer, max_skipped)
 
     lock = out.with_name(f".{out.name}.lock")
     try:
@@ -199,19 +246,29 @@ def _shard_names(shards: int) -> list[str]:
 class _Writer:
     """Writes a file after the other, and notes each; see `preparing.Writer`."""
 
-    def __init__(self, folder: pathlib.Path, count: int, made_of: list):
+    def __init__(
+        self, folder: pathlib.Path, count: int, made_of: list, form: dict[str, Any]
+    ):
         # What a program left that was killed before the first image.
         begun = ("made_of.json", ".made_of.json.")
         if not all(name.startswith(begun) for name in os.listdir(folder)):
             _is_there(folder, made_of)
         write_text(folder / "made_of.json", json.dumps(made_of))
-        _, _, size, self._resize, self.chunk, _ = made_of
+        *_, self.chunk, _ = made_of
+        self._form, (self._size, how) = form, form.values()
+        self.image_bytes = 3 * self._size**2
+        if coded := "quality" in form:
+            self.convert = functools.partial(decode.encode, **form)
+        else:
+            self.convert = functools.partial(decode.fit, size=self._size, resize=how)
         there = sum(path.stat().st_size for path in folder.iterdir())
-        need, free = count * size**2 * 3, shutil.disk_usage(folder).free
+        # How large JPEG files are is known when they are there.
+        need = 0 if coded else count * self.image_bytes
+        free = shutil.disk_usage(folder).free
         if need - there > free:
             reason = f"{need / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
             raise OSError(errno.ENOSPC, reason)
-        self._folder, self._size = folder, size
+        self._folder = folder
         self._names = _shard_names(-(-count // self.chunk))
         self.done, self.skipped = 0, {}
         for shard in range(len(self._names)):
@@ -246,8 +303,7 @@ class _Writer:
         digests = np.concatenate(digests).astype(np.uint8)
         np.save(self._folder / "digests.npy", digests)
         counts = np.bincount(kept // self.chunk, minlength=shards).tolist()
-        more = {"counts": counts, "image_size": self._size, "resize": self._resize}
-        return self._names, more
+        return self._names, {"counts": counts, **self._form}
 
     def _notes(self, shard: int) -> tuple[pathlib.Path, pathlib.Path]:
         """The digests of a file, and what it leaves out."""

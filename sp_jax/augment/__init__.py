@@ -28,6 +28,7 @@ from sp_jax.augment.params import Params as Params
 from sp_jax.augment.params import sample_params as sample_params
 from sp_jax.augment.views import apply_params as apply_params
 from sp_jax.augment.views import augment as augment
+from sp_jax.augment.views import finish_views as finish_views
 from sp_jax.augment.views import jigsaw as jigsaw
 from sp_jax.augment.views import make_views as make_views
 from sp_jax.augment.views import preprocess as preprocess

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from sp_jax.crops import Crop
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -73,6 +75,11 @@ class Augment:
     def shape(self) -> tuple[int, ...]:
         """Shape of one view."""
         return (self.size, self.size, 3)
+
+    @property
+    def crop(self) -> Crop:
+        """Its crop, as the host takes it from JPEG-coded images."""
+        return Crop(self.size, self.crop_scale, self.crop_ratio, self.interpolation)
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -157,6 +164,11 @@ class Jigsaw:
     def size(self) -> int:
         """Side of the crop in pixels, as `Augment.size`."""
         return self.view.size
+
+    @property
+    def crop(self) -> Crop:
+        """As `Augment.crop`, of the whole puzzle."""
+        return self.view.crop
 
     @property
     def shape(self) -> tuple[int, ...]:

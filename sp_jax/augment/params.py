@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray
 
+from sp_jax import crops
 from sp_jax.augment.config import Augment
-
-_TRIES = 10  # as torchvision's RandomResizedCrop.get_params
 
 
 class Params(NamedTuple):
@@ -99,33 +98,14 @@ def sample_boxes(
         Top, left, height, width of each, in pixels.
     """
     area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
-    shape = (n, _TRIES)
+    shape = (n, crops.TRIES)
     area = jax.random.uniform(area_key, shape, minval=scale[0], maxval=scale[1])
     area = area * (height * width)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = jnp.exp(jax.random.uniform(ratio_key, shape, minval=low, maxval=high))
-    # jnp.round rounds halves to even, as Python's round does.
-    widths = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
-    heights = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    first = jnp.argmax(fits, axis=1)[:, None]
-    found = jnp.any(fits, axis=1)
-    fallback_h, fallback_w = _centre_size(height, width, ratio)
-    h = jnp.where(found, jnp.take_along_axis(heights, first, 1)[:, 0], fallback_h)
-    w = jnp.where(found, jnp.take_along_axis(widths, first, 1)[:, 0], fallback_w)
+    h, w, found = crops.fit_crops(area, aspect, height, width, ratio, jnp)
     top = jax.random.randint(top_key, (n,), 0, height - h + 1)
     left = jax.random.randint(left_key, (n,), 0, width - w + 1)
-    top = jnp.where(found, top, (height - fallback_h) // 2)
-    left = jnp.where(found, left, (width - fallback_w) // 2)
+    top = jnp.where(found, top, (height - h) // 2)
+    left = jnp.where(found, left, (width - w) // 2)
     return jnp.stack([top, left, h, w], axis=1)
-
-
-def _centre_size(
-    height: int, width: int, ratio: tuple[float, float]
-) -> tuple[int, int]:
-    """Height and width of the largest crop whose width / height lies in `ratio`."""
-    if width / height < ratio[0]:
-        return round(width / ratio[0]), width
-    if width / height > ratio[1]:
-        return height, round(height * ratio[1])
-    return height, width

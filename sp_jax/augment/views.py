@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32, PRNGKeyArray, UInt8
 
+from sp_jax import crops
 from sp_jax.augment import blur, color, geometry
 from sp_jax.augment.config import IMAGENET_MEAN, IMAGENET_STD, Augment, Jigsaw
 from sp_jax.augment.geometry import Images
@@ -14,7 +15,7 @@ from sp_jax.augment.params import Params, sample_params
 
 
 def augment(
-    key: PRNGKeyArray, images: Images, config: Augment
+    key: PRNGKeyArray, images: Images, config: Augment, cropped: bool = False
 ) -> Float32[Array, "n {config.size} {config.size} 3"]:
     """Augments each image of a batch by its own random numbers.
 
@@ -25,6 +26,7 @@ def augment(
         key: a jax random key.
         images: of any height and width, values from 0 to 255.
         config: what to do.
+        cropped: the images are the crops already, of the size of the view.
 
     Returns:
         Normalised views.
@@ -40,20 +42,25 @@ def augment(
     _check(images, "[N, H, W, 3]")
     n, height, width, _ = images.shape
     params = sample_params(key, n, height, width, config)
-    return apply_params(images, params, config)
+    return apply_params(images, params, config, cropped)
 
 
 def apply_params(
-    images: Images, params: Params, config: Augment
+    images: Images, params: Params, config: Augment, cropped: bool = False
 ) -> Float32[Array, "n {config.size} {config.size} 3"]:
     """The deterministic half of `augment`: what was drawn is handed over."""
-    return recolour(_crop(images, params, config), params, config)
+    return recolour(_crop(images, params, config, cropped), params, config)
 
 
 def _crop(
-    images: Images, params: Params, config: Augment
+    images: Images, params: Params, config: Augment, cropped: bool
 ) -> Float32[Array, "n 3 {config.size} {config.size}"]:
     flip = params.flip if config.flip > 0 else None
+    if cropped:
+        x = jnp.moveaxis(images, -1, 1).astype(jnp.float32) / 255.0
+        return (
+            x if flip is None else jnp.where(flip[:, None, None, None], x[..., ::-1], x)
+        )
     size, kernel = config.size, config.interpolation
     return geometry.crop_resize(
         images, params.box, size, flip=flip, interpolation=kernel
@@ -78,7 +85,7 @@ def recolour(
 
 
 def jigsaw(
-    key: PRNGKeyArray, images: Images, config: Jigsaw
+    key: PRNGKeyArray, images: Images, config: Jigsaw, cropped: bool = False
 ) -> Float32[Array, "n {config.grid**2} {config.patch} {config.patch} 3"]:
     """Cuts a crop of each image into a grid of patches in random order.
 
@@ -89,6 +96,7 @@ def jigsaw(
         key: a jax random key.
         images: of any height and width, values from 0 to 255.
         config: what to do.
+        cropped: as in `augment`, of the puzzle's size.
 
     Returns:
         The normalised patches of each image.
@@ -101,7 +109,7 @@ def jigsaw(
     n, height, width, _ = images.shape
     crop_key, place_key, order_key, colour_key = jax.random.split(key, 4)
     params = sample_params(crop_key, n, height, width, view)
-    x = _crop(images, params, view)
+    x = _crop(images, params, view, cropped)
     cells, cell = grid * grid, view.size // grid
     corner = cell * jnp.stack(jnp.divmod(jnp.arange(cells), grid), axis=-1)
     free = jax.random.randint(place_key, (n, cells, 2), 0, cell - patch + 1)
@@ -144,25 +152,64 @@ def make_views(
     _check(images, "[B, V, H, W, 3]")
     batch, per_pair = images.shape[:2]
     swap_key, *keys = jax.random.split(key, 1 + len(configs))
-    source = jnp.tile(jnp.arange(len(configs)) % per_pair, (batch, 1))
+    swap = jax.random.bernoulli(swap_key, 0.5, (batch, 1, 1, 1, 1))
+    source = crops.sources(swap.reshape(-1), len(configs), per_pair, jnp)
     if per_pair == 2:
-        swap = jax.random.bernoulli(swap_key, 0.5, (batch, 1, 1, 1, 1))
         images = jnp.where(swap, images[:, ::-1], images)
-        source = jnp.where(swap[:, 0, 0, 0], 1 - source, source)
+    shown = [images[:, i % per_pair] for i in range(len(configs))]
+    return _augment_each(keys, shown, configs), source
+
+
+def finish_views(
+    key: PRNGKeyArray,
+    cropped: Sequence[UInt8[Array | np.ndarray, "batch _ _ _ 3"]],
+    configs: Sequence[Augment | Jigsaw],
+) -> list[Float32[Array, "batch ..."]]:
+    """Makes the views of images that a host has cropped; all else is as in `make_views`.
+
+    Args:
+        key: a jax random key.
+        cropped: values from 0 to 255, [B, n, s, s, 3] for each size s of the views, in the
+            order in which the sizes come first: the n views of this size.
+        configs: one for each view.
+
+    Returns:
+        For each config what `augment` or `jigsaw` returns.
+    """
+    _, *keys = jax.random.split(key, 1 + len(configs))
+    sizes = dict.fromkeys(config.size for config in configs)
+    by_size = {
+        size: iter(jnp.moveaxis(images, 1, 0))
+        for size, images in zip(sizes, cropped, strict=True)
+    }
+    shown = [next(by_size[config.size]) for config in configs]
+    return _augment_each(keys, shown, configs, cropped=True)
+
+
+def _augment_each(
+    keys: Sequence[PRNGKeyArray],
+    shown: Sequence[Array | np.ndarray],
+    configs: Sequence[Augment | Jigsaw],
+    **options: bool,
+) -> list[Array]:
+    """One view of each array of images; those with equal configs are made together.
+
+    The options are those of `augment` and `jigsaw`.
+    """
     views = {}
-    for config, group_key in zip(dict.fromkeys(configs), keys, strict=False):
+    for config, key in zip(dict.fromkeys(configs), keys, strict=False):
         members = [i for i, other in enumerate(configs) if other == config]
         # Stacked behind the batch axis, so that a sharded batch stays where it is.
-        stack = jnp.stack([images[:, i % per_pair] for i in members], axis=1)
+        stack = jnp.stack([shown[i] for i in members], axis=1)
         flat = stack.reshape(-1, *stack.shape[2:])
         if isinstance(config, Jigsaw):
-            out = jigsaw(group_key, flat, config)
+            out = jigsaw(key, flat, config, **options)
         else:
-            out = augment(group_key, flat, config)
-        out = out.reshape(batch, len(members), *out.shape[1:])
+            out = augment(key, flat, config, **options)
+        out = out.reshape(-1, len(members), *out.shape[1:])
         for place, i in enumerate(members):
             views[i] = out[:, place]
-    return [views[i] for i in range(len(configs))], source
+    return [views[i] for i in range(len(configs))]
 
 
 def preprocess(

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from sp_jax.augment import make_views
+from sp_jax.augment import finish_views, make_views
 from sp_jax.methods import Batch
 from sp_jax.optim.transforms import leaf_norms
 from sp_jax.recipe import Recipe
@@ -86,8 +86,9 @@ def make_step(recipe: Recipe, mesh: Mesh) -> Step:
     Returns:
         `step(state, batch) -> (state, metrics, features)`, to be compiled: see `feed`.
         The batch has "image" uint8 [B, 1|2, S, S, 3], "index" int32 [B, 1|2] and "label"
-        int32 [B]; metrics are float32 scalars; features float32 [B, 2, D] are those of two
-        views of each pair.
+        int32 [B]; or, of JPEG-coded images, "crops" as in `augment.finish_views` and "index"
+        int32 [B, views], the image of each view. Metrics are float32 scalars; features
+        float32 [B, 2, D] are those of two views of each pair.
     """
     method = recipe.method
 
@@ -125,6 +126,9 @@ def augment_batch(
     key: jax.Array, batch: dict[str, jax.Array], recipe: Recipe, step: jax.Array
 ) -> Batch:
     """The views of a batch of pairs, and which image each of them shows."""
+    if "crops" in batch:  # The host took them, and knows which image each shows.
+        views = finish_views(key, batch["crops"], recipe.views)
+        return Batch(views, batch["index"], batch["label"], step)
     views, source = make_views(key, batch["image"], recipe.views)
     index = jnp.take_along_axis(batch["index"], source, axis=1)
     return Batch(views, index, batch["label"], step)

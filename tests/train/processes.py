@@ -7,9 +7,18 @@ import subprocess
 import sys
 import time
 
+from input_pipeline.stores import open_source, records
+
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 23  # of the tiny config
 TIMED = ("time", "step_ms", "pairs_per_sec", "images_per_sec")
+
+
+def coded_drawings(folder):
+    """Flags of a training whose images are JPEG files, written into a folder."""
+    coding = records.Coding(shorter_side=48, quality=90)
+    records.write(open_source("emoji"), folder, 0, "crop", 0, 16384, coding)
+    return (f"--config.data.store=array_record:{folder}",)
 
 
 def start(workdir, *flags, devices=1):

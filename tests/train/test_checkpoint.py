@@ -3,14 +3,22 @@
 import errno
 import logging
 import os
+import pathlib
+import re
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from sp_jax.errors import UserError
+from sp_jax.sharding import by_size, make_mesh
 from sp_jax.train.checkpoint import MANIFEST, Checkpoints, find_steps
+from sp_jax.train.step import TrainState
+
+SCALING = pathlib.Path(__file__).parents[2] / "docs" / "scaling.md"
 
 
 def _save_two(directory):
@@ -118,3 +126,32 @@ def test_no_checkpoint_yet(tmp_path):
     checkpoints = Checkpoints(tmp_path / "c", keep_last=2, keep_every=0)
     assert checkpoints.restore({"w": jnp.zeros(3)}) is None
     checkpoints.close()
+
+
+def test_the_documented_way_to_read_it_by_orbax_alone(tmp_path, monkeypatch, caplog):
+    """Eight devices, of which four share a copy, to two; warnings are errors."""
+    params = {"kernel": jnp.arange(2.0**17).reshape(256, 512), "bias": jnp.ones(3)}
+    optimizer = optax.adam(0.1).init(params)
+    key = jax.random.key_data(jax.random.key(0))
+    state = TrainState(np.int32(7), params, {"batch_stats": {}}, optimizer, key)
+    state = jax.device_put(state, by_size(state, make_mesh(fsdp=4)))
+    folder = tmp_path / "runs/simclr/checkpoints"
+    checkpoints = Checkpoints(folder, keep_last=2, keep_every=0)
+    checkpoints.save(7, state, {"config": {"seed": 1}})
+    checkpoints.close()
+    (snippet,) = re.findall(r"```python\n(.*?)```", SCALING.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    with caplog.at_level(logging.WARNING):
+        exec(snippet, found)
+    assert not caplog.records
+    assert found["config"] == {"seed": 1} and found["step"] == 7
+    restored = found["restored"]["state"]
+    assert len(jax.tree.leaves(restored)) == len(jax.tree.leaves(state))
+    for name, expected in params.items():
+        array = found["params"][name]
+        assert (
+            array.sharding.mesh == found["mesh"] and len(array.addressable_shards) == 2
+        )
+        np.testing.assert_array_equal(array, expected)
+    assert found["params"]["kernel"].addressable_shards[0].data.shape == (128, 512)

@@ -9,11 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.gpu_checks import final_state
 from sp_jax import distributed
 from sp_jax.errors import UserError
 from sp_jax.train.checkpoint import find_damage
 from tests.train.processes import (
     STEPS,
+    coded_drawings,
     finish,
     record,
     start,
@@ -100,6 +102,23 @@ def test_the_run_outlives_its_processes(start_two, alone, tmp_path):
             # Sums have other orders; kNN counts neighbours.
             tolerance = 0.02 if name.startswith("knn") else 1e-3
             assert value == pytest.approx(other[name], rel=tolerance, abs=1e-3), name
+
+
+@pytest.mark.slow
+def test_two_processes_with_jpeg_files_resume_to_the_bit(start_two, tmp_path):
+    """Without workers, and killed with three workers each."""
+    flags = (*coded_drawings(tmp_path / "coded"), "--config.evals={}")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    said = outputs(start_two(whole, *flags))
+    assert (whole / "checkpoints" / str(STEPS)).exists(), said
+    processes = start_two(killed, *flags, "--config.data.workers=3")
+    wait_for_step(killed, 8)
+    for process in processes:
+        process.kill()
+    outputs(processes)
+    outputs(start_two(killed, *flags))
+    assert record(killed) == record(whole)
+    assert final_state(killed) == final_state(whole)
 
 
 def test_processes_that_differ_are_refused(start_two, tmp_path):

@@ -17,6 +17,7 @@ from sp_jax.train.starts import read_starts
 from sp_jax.train.trace import Trace
 from tests.train.processes import (
     STEPS,
+    coded_drawings,
     finish,
     read_lines,
     record,
@@ -100,8 +101,12 @@ def test_sigkill_changes_nothing(uninterrupted, tmp_path, kill_after):
 
 
 @pytest.mark.slow
-def test_sigkill_changes_nothing_of_a_schedule(tmp_path):
-    """Which pairs are semantic changes at step 11; colours change on one view only."""
+@pytest.mark.parametrize("coded", [False, True], ids=["pixels", "JPEG files"])
+def test_sigkill_changes_nothing_of_a_schedule(tmp_path, coded):
+    """Which pairs are semantic changes at step 11; colours change on one view only.
+
+    Of JPEG files the whole run has no workers, the other three until it is killed.
+    """
     flags = (
         "--config.data.pairing=mixed",
         "--config.data.semantic_schedule=((0, 0.0), (0.05, 1.0))",
@@ -109,8 +114,9 @@ def test_sigkill_changes_nothing_of_a_schedule(tmp_path):
         "--config.augment_second.grayscale=0.0",
     )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    flags += coded_drawings(tmp_path / "coded") if coded else ()
     finish(whole, *flags)
-    process = start(killed, *flags)
+    process = start(killed, *flags, f"--config.data.workers={3 if coded else 0}")
     wait_for_step(killed, 8)
     process.kill()
     process.communicate()

@@ -402,7 +402,7 @@ def test_large_files_wait_and_leave_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "_bytes_in_flight", decode.Budget(250_000))
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     source = open_source(f"folder:{root}")
-    found = list(preparing.decode_rows(source, 12, 8, "crop"))
+    found = list(preparing.decode_rows(source, 12, decode.fit, 1))
     assert all("it is none of" in str(bad) for bad in found) and max(most) == 2
     assert all(bad.__traceback__ is None for bad in found)
     assert all(bad.__context__ is None for bad in found)
@@ -421,7 +421,7 @@ def test_limits_of_the_system_are_no_fault_of_an_image(one, error, wanted, said)
 
     source = open_source(f"folder:{one}")._replace(open_reader=lambda: read)
     with pytest.raises(wanted, match=said):
-        list(preparing.decode_rows(source, 1, 8, "crop"))
+        list(preparing.decode_rows(source, 1, decode.fit, 1))
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_second_open_decodes_nothing(pictures, tmp_path, monkeypatch):
     def fail(*args):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(preparing, "decode", fail)
+    monkeypatch.setattr(preparing, "decode_as", fail)
     second = _open(pictures, tmp_path / "data")
     assert second.fingerprint == first.fingerprint
     monkeypatch.undo()
@@ -309,7 +309,7 @@ KILLED = """
     import os, signal
     from input_pipeline.stores import memory_map, preparing
     from input_pipeline.stores import open_store
-    memory_map._CHUNK, decode, left = 2, preparing.decode, [3]
+    memory_map._CHUNK, decode, left = 2, preparing.decode_as, [3]
     os.cpu_count = lambda: 1
     preparing._AHEAD = 1
     def decode_or_die(*args):
@@ -317,7 +317,7 @@ KILLED = """
         if left[0] < 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(*args)
-    preparing.decode = decode_or_die
+    preparing.decode_as = decode_or_die
     open_store({name!r}, image_size=8, data_dir={data!r})
 """
 
@@ -329,13 +329,13 @@ def test_killed_preparation_is_continued(pictures, tmp_path, monkeypatch):
     assert done.returncode == -signal.SIGKILL
     (left,) = _folders(data)
     assert left.name.endswith(".partial") and (left / "images.npy").exists()
-    decoded, decode = [], preparing.decode
+    decoded, decode = [], preparing.decode_as
 
     def note(content, *args):
         decoded.append(content)
         return decode(content, *args)
 
-    monkeypatch.setattr(preparing, "decode", note)
+    monkeypatch.setattr(preparing, "decode_as", note)
     store = _open(pictures, data)
     # Two of the three were noted as done; threads take the others in any order.
     left = [(pictures / name).read_bytes() for name in store.ids[2:]]
@@ -400,9 +400,9 @@ def test_old_leftover_that_is_needed_is_continued(pictures, tmp_path, monkeypatc
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)])
     (left,) = _folders(data)
     os.utime(left, (0, 0))
-    decoded, decode = [], preparing.decode
+    decoded, decode = [], preparing.decode_as
     monkeypatch.setattr(
-        preparing, "decode", lambda *args: decoded.append(args) or decode(*args)
+        preparing, "decode_as", lambda *args: decoded.append(args) or decode(*args)
     )
     assert len(_open(pictures, data)) == 4 and len(decoded) == 2
 
@@ -432,7 +432,7 @@ def test_class_of_which_no_image_is_left_is_named(spoiled, tmp_path, caplog):
 
 @pytest.mark.parametrize(
     "function, calls",
-    [("preparing.decode", 2), ("memory_map._cut", 1), ("preparing.keep_rows", 1)],
+    [("preparing.decode_as", 2), ("memory_map._cut", 1), ("preparing.keep_rows", 1)],
 )
 def test_images_left_out_and_a_kill_on_the_way(spoiled, tmp_path, function, calls):
     """While decoding, when one of the two arrays is cut, and when both are."""
@@ -479,12 +479,12 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
         import sys, time
         from input_pipeline.stores import preparing
         from input_pipeline.stores import open_store
-        decode, count = preparing.decode, [0]
+        decode, count = preparing.decode_as, [0]
         def slow(*args):
             count[0] += 1
             time.sleep(0.5)
             return decode(*args)
-        preparing.decode = slow
+        preparing.decode_as = slow
         store = open_store(sys.argv[1], image_size=8, data_dir=sys.argv[2])
         print(count[0], store.fingerprint)
     """

@@ -1,5 +1,6 @@
 """ArrayRecord files: the same images as the memory map, whole or absent."""
 
+import io
 import os
 import pickle
 import signal
@@ -153,11 +154,11 @@ def test_of_two_processes_one_prepares(pictures, tmp_path):
         from input_pipeline import prepare
         from input_pipeline.stores import preparing
         from sp_jax import cli
-        decode = preparing.decode
+        decode = preparing.decode_as
         def slow(*args):
             time.sleep(0.1)
             return decode(*args)
-        preparing.decode = slow
+        preparing.decode_as = slow
         cli.run(prepare.prepare)
     """
     command = [sys.executable, "-c", textwrap.dedent(program), *options(pictures, out)]
@@ -190,32 +191,34 @@ def test_killed_before_the_first_file(pictures, tmp_path, left):
     assert os.listdir(partial) == ["thesis.txt"]
 
 
-def test_killed_preparation_goes_on(pictures, tmp_path):
+@pytest.mark.parametrize("form", [(), ("--coded",)], ids=["pixels", "JPEG files"])
+def test_killed_preparation_goes_on(pictures, tmp_path, form):
     out, whole = tmp_path / "out", tmp_path / "whole"
     program = """
         import os, signal, sys
         from input_pipeline import prepare
         from input_pipeline.stores import preparing
         from sp_jax import cli
-        decode, left = preparing.decode, [8]
+        decode, left = preparing.decode_as, [8]
         preparing._AHEAD = 1
         def decode_or_die(*args):
             left[0] -= 1
             if left[0] < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             return decode(*args)
-        preparing.decode = decode_or_die
+        preparing.decode_as = decode_or_die
         cli.run(prepare.prepare)
     """
-    killed = prepare(*options(pictures, out), program=f"-c {textwrap.dedent(program)}")
+    words, killing = options(pictures, out, *form), f"-c {textwrap.dedent(program)}"
+    killed = prepare(*words, program=killing)
     assert killed.returncode == -signal.SIGKILL and not out.exists()
     partial = tmp_path / "out.partial"
     first = partial / "images-00000-of-00003.array_record"
     stamp = first.stat().st_mtime_ns
-    assert prepare(*options(pictures, out)).returncode == 0
+    assert prepare(*words).returncode == 0
     assert not partial.exists()
     assert (out / first.name).stat().st_mtime_ns == stamp  # It was not made again.
-    assert prepare(*options(pictures, whole)).returncode == 0
+    assert prepare(*options(pictures, whole, *form)).returncode == 0
     for name in set(os.listdir(whole)) - {"checked.json"}:  # It has times.
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
@@ -268,12 +271,13 @@ def test_pixels_that_are_not_those_that_were_written(pictures, tmp_path, sealed)
         opened(out)
 
 
+@pytest.mark.parametrize("coding", [None, records.Coding(8, 90)])
 @pytest.mark.parametrize("name", ["meta.json", "digests.npy", "images-00001-of-00003"])
-def test_one_byte_that_changed(pictures, tmp_path, name):
+def test_one_byte_that_changed(pictures, tmp_path, name, coding):
     out = tmp_path / "out"
-    records.write(open_source(f"folder:{pictures}"), out, 8, "crop", 0.1, 5)
+    records.write(open_source(f"folder:{pictures}"), out, 8, "crop", 0.1, 5, coding)
     (path,) = out.glob(f"{name}*")
-    pixels = np.uint8([20 * 6, 0, 0]).tobytes() * 64
+    pixels = b"JFIF" if coding else np.uint8([20 * 6, 0, 0]).tobytes() * 64
     flip(path, path.read_bytes().index(pixels) if "images" in name else -5)
     with pytest.raises(UserError, match=f"{name}.*prepare the images again"):
         opened(out)
@@ -328,3 +332,42 @@ def test_too_many_open_files(pictures, tmp_path):
     refused = prepare(*words, program=f"-c {textwrap.dedent(program)}")
     assert refused.returncode == 2, refused.stderr
     assert "too many files are open: raise the limit (ulimit -n)" in refused.stderr
+
+
+def test_whole_images_as_jpeg_files(tmp_path):
+    """Upright, RGB, not enlarged, and the centre is what other forms hold."""
+    rng, root = np.random.default_rng(0), tmp_path / "pictures"
+    root.mkdir()
+    for name, (width, height) in {"a": (90, 40), "b": (20, 48), "c": (16, 12)}.items():
+        smooth = rng.integers(0, 256, (3, 4, 3), np.uint8)
+        image = Image.fromarray(smooth).resize((width, height), Image.BICUBIC)
+        exif = image.getexif()
+        exif[0x0112] = 6 if name == "a" else 1  # turned
+        image.save(root / f"{name}.png", exif=exif)
+    (root / "d.png").write_bytes(b"")
+    Image.new("L", (70_000, 20)).save(root / "e.png")
+    out, words = tmp_path / "out", ("--max_skipped=0.5", "--coded", "--shorter_side=24")
+    done = prepare(f"--store=images:{root}", f"--out={out}", *words)
+    assert done.returncode == 0 and "all: 3 JPEG files" in done.stdout, done.stderr
+    assert "e.png" in (out / "skipped.csv").read_text().split("too long")[0]
+    store = opened(out, size=16, max_skipped=0.5)
+    assert store.coded and store.take(np.arange(2)).coded
+    files = [Image.open(io.BytesIO(file)) for file in store.images.stored(np.arange(3))]
+    found = {name: file.size for name, file in zip(store.ids, files, strict=True)}
+    assert found == {"a.png": (24, 54), "b.png": (20, 48), "c.png": (16, 12)}
+    raw = open_store(
+        f"images:{root}", image_size=16, data_dir=tmp_path, max_skipped=0.5
+    )
+    rows = np.array([[2, 0], [1, 0]])
+    off = np.abs(store.read(rows).astype(int) - raw.read(rows))
+    assert off.shape == (2, 2, 16, 16, 3) and off.mean() < 4
+    again = pickle.loads(pickle.dumps(store.images))
+    assert np.array_equal(again[rows], store.read(rows))
+    assert opened(out, size=8, max_skipped=0.5).fingerprint != store.fingerprint
+    # Another quality is another set; squashed there is none.
+    other = prepare(f"--store=images:{root}", f"--out={out}", *words, "--quality=50")
+    assert other.returncode == 2 and "choose another --out" in other.stderr
+    refused = prepare(f"--store=images:{root}", "--coded")
+    assert refused.returncode == 2 and "say where with --out=DIR" in refused.stderr
+    with pytest.raises(UserError, match="set resize=crop, or prepare pixels"):
+        open_store(f"array_record:{out}", image_size=8, resize="squash")
