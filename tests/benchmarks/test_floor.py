@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 
 import jax
 import pytest
@@ -10,6 +11,14 @@ from benchmarks import floor, hlo
 from benchmarks.training import make_config
 from sp_jax.sharding import make_mesh
 from tests.methods.build import shallow_resnet
+
+
+@pytest.fixture(autouse=True)
+def _started_jax(monkeypatch):
+    """The program chooses the devices before jax starts; the tests after it need theirs."""
+    jax.devices()
+    for name in ("JAX_PLATFORMS", "XLA_FLAGS"):
+        monkeypatch.setenv(name, os.environ[name])
 
 
 def test_prediction_by_hand():
