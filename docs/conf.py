@@ -13,7 +13,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
-    "docs.site",
+    "docs.site.extension",
 ]
 exclude_patterns = ["_build", "studies", "site"]
 html_theme = "furo"

@@ -39,9 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.width = 64  # of a ResNet: channels of its first stage
     # Of a ResNet: imagenet (7x7, stride 2, then pooling) | small (3x3, stride 1).
     config.model.stem = "imagenet"
-    config.model.zero_init_residual = (
-        True  # of a ResNet: its blocks start as identities
-    )
+    # Of a ResNet: its blocks start as identities.
+    config.model.zero_init_residual = True
     # Not set here, but known to every model, for large batches on small memory:
     # `chunks`, the parts in which a batch goes through the backbone (gradient caching; 1),
     # and `remat`, compute what is inside of a block twice instead of keeping it (False).

@@ -15,6 +15,7 @@ def write_signature(app, what, name, obj, options, arguments, returns):
         tree = ast.parse(textwrap.dedent(inspect.getsource(obj))).body[0]
     except (OSError, TypeError):
         return None
+    tree = _Aliases(vars(inspect.getmodule(obj))).visit(tree)
     if what == "class" and (fields := [*filter(_is_field, tree.body)]):
         return f"({', '.join(map(ast.unparse, fields))})", None
     if not isinstance(tree, ast.FunctionDef) or arguments is None:
@@ -23,6 +24,20 @@ def write_signature(app, what, name, obj, options, arguments, returns):
         tree.args.args = [one for one in tree.args.args if one.arg != "self"]
     given = tree.returns and ast.unparse(tree.returns).strip("'")
     return f"({ast.unparse(tree.args)})", given
+
+
+class _Aliases(ast.NodeTransformer):
+    """Puts shapes in the place of the names that a module gives them."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def visit_Name(self, node):
+        found = self.names.get(node.id)
+        if getattr(found, "__module__", "") == "jaxtyping" and "[" in found.__name__:
+            text = found.__name__.replace("jaxlib._jax.", "")
+            return ast.parse(text, mode="eval").body
+        return node
 
 
 def _is_field(node):
