@@ -17,6 +17,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "studies", "site"]
 html_theme = "furo"
+html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 
@@ -26,6 +27,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!sp_jax).*")]
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature has them
 myst_heading_anchors = 3
 linkcheck_timeout = 20
 
@@ -35,6 +37,7 @@ nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"
 nb_output_stderr = "remove"  # how far a program is
 nb_ipywidgets_js = {}  # it would come from another site
 _SETTINGS = {

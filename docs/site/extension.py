@@ -1,5 +1,7 @@
 """The site's own parts: an extension of Sphinx that fills pages from code and results."""
 
+from myst_nb.core import render
+
 from docs.site import config_keys, docstrings, programs, sources, studies
 
 # A line of a page that is replaced before it is read: `<!-- generated: NAME -->`.
@@ -18,9 +20,27 @@ def fill(app, docname, source):
             source[0] = source[0].replace(mark, make())
 
 
+def join_streams(outputs):
+    """Outputs of a cell, with what a program printed in one piece.
+
+    IPython hands it over in parts of 100 bytes, and MyST-NB would break the line behind each.
+    """
+    joined = []
+    for output in outputs:
+        if output.get("name") == "stderr":
+            continue  # not shown
+        last = joined[-1] if joined else {}
+        if output["output_type"] == last.get("output_type") == "stream":
+            last["text"] += output["text"]
+        else:
+            joined.append(output)
+    return joined
+
+
 def setup(app):
     """Sphinx calls this."""
     app.connect("source-read", fill)
+    render.coalesce_streams = join_streams
     docstrings.setup(app)
     sources.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

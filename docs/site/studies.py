@@ -42,6 +42,7 @@ def make_tables():
         for (factors, origin), values in rows.items():
             seeds = max(map(len, values.values()))
             cells = [mean_text(values.get(name, []), 2) for name in measures]
+            cells = [cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in cells]
             lines.append(
                 [*factors, str(seeds), *cells, f"[{origins.index(origin) + 1}]"]
             )
