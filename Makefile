@@ -49,8 +49,9 @@ test: .venv/tested ## run the test suite
 slow: .venv/tested ## the long tests: every full-size recipe, two processes (needs about 16 GiB)
 	$(BIN)/python -m pytest -m slow $(SLOW)
 
+# Many small parts of the pages at a time: tutorials wait for compiling.
 docs: .venv/documented ## build the site in docs/_build/html, and run its tutorials (5 minutes)
-	$(BIN)/python -m sphinx -q -j 2 -W --keep-going $(DOCS) docs docs/_build/html
+	$(BIN)/python -m sphinx -q -j 8 -W --keep-going $(DOCS) docs docs/_build/html
 	$(if $(LINKS),$(BIN)/python -m sphinx -q -b linkcheck -D nb_execution_mode=off docs docs/_build/links)
 
 .floor/installed: requirements.txt
