@@ -17,6 +17,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "studies", "site"]
 html_theme = "furo"
+smartquotes = False  # --flag keeps its two dashes
 html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

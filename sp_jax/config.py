@@ -24,7 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
     """The paper's frame: ResNet-50, 64 px, batch 256, 200 epochs."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # of everything that is random
-    config.method = "simclr"  # or the import path of your own, as "mypackage.mymethod"
+    # A file of sp_jax/methods, or the import path of your own, as "mypackage.mymethod".
+    config.method = "simclr"
     config.method_options = ml_collections.ConfigDict()  # arguments of its create()
     config.dtype = "auto"  # activations: bfloat16 on accelerators, float32 on a CPU
     config.image_size = 64  # side of the views in pixels
@@ -35,7 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.init_heads = False  # of a run of the same method: its heads, too
 
     config.model = ml_collections.ConfigDict()  # arguments of sp_jax.models.get()
-    config.model.name = "resnet50"  # or an import path
+    config.model.name = "resnet50"  # a network of sp_jax.models, or an import path
     config.model.width = 64  # of a ResNet: channels of its first stage
     # Of a ResNet: imagenet (7x7, stride 2, then pooling) | small (3x3, stride 1).
     config.model.stem = "imagenet"
@@ -50,10 +51,10 @@ def get_config() -> ml_collections.ConfigDict:
     data.store = "emoji"
     data.split = "all"  # of the store; "all" is every image
     data.image_size = 64  # side of the stored images
-    data.resize = "crop"  # the centre of the image; or "squash" the whole of it
+    data.resize = "crop"  # the centre of an image; or "squash", the whole of it
     data.max_skipped = 0.01  # share of the images that may be damaged and left out
     data.dir = ""  # prepared images; "" is $SP_JAX_DATA, else ~/.cache/sp_jax
-    # Or augmented: two views of the first image of each pair; both: of the first and of the
+    # semantic: both images; augmented: two views of the first; both: of the first and of the
     # second, 2N augmentation pairs of a table of N, so that half as many epochs (warm-up, too)
     # are as many steps; mixed.
     data.pairing = "semantic"
@@ -92,7 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Devices that share one copy of parameters, optimiser and buffers (docs/scaling.md).
     config.fsdp = 1
-    # In one dispatch, if the pixels are on the device; at most `log_every`. 0: auto.
+    # Steps in one dispatch, if the pixels are on the device; at most `log_every`. 0: auto.
     config.steps_per_call = 0
     config.log_every = 50  # steps from one line of the record to the next
     # Besides metrics.jsonl: tensorboard | wandb | an import path (docs/logging.md).

@@ -90,7 +90,7 @@ def make_tables():
     for name in methods.NAMES:
         create = methods.get(name).create
         parts += [f"### {name}", _options(create, create, "method_options", name)]
-    parts += ["## Backbones"]
+    parts.append("## Backbones")
     for title, name in (("ResNet", "resnet50"), ("ViT", "vit_small")):
         kind = getattr(models, title, None) or getattr(models.resnet, title)
         parts += [f"### {title}", _options(models.find(name), kind, "model", "")]
