@@ -1,6 +1,10 @@
 """The site's own parts: an extension of Sphinx that fills pages from code and results."""
 
+import pathlib
+import re
+
 from myst_nb.core import render
+from sphinx.errors import ExtensionError
 
 from docs.site import config_keys, docstrings, programs, sources, studies
 
@@ -37,10 +41,21 @@ def join_streams(outputs):
     return joined
 
 
+def check_offline(app, error):
+    """Refuse a page that loads anything from another site: the built site needs no network."""
+    loads = re.compile(
+        r"<(?:script|link|img|iframe)[^>]* (?:src|href)=\"(?:https?:)?//"
+    )
+    for page in pathlib.Path(app.outdir).rglob("*.html") if not error else ():
+        if found := loads.search(page.read_text(encoding="utf-8")):
+            raise ExtensionError(f"{page} loads from another site: {found[0]}")
+
+
 def setup(app):
     """Sphinx calls this."""
     app.connect("source-read", fill)
     render.coalesce_streams = join_streams
+    app.connect("build-finished", check_offline)
     docstrings.setup(app)
     sources.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
