@@ -71,19 +71,19 @@ def make_tables():
     """A section for each program: its docstring and a table of its flags."""
     programs = find_programs()
     of_argparse = [x for x, path in programs.items() if "argparse" in path.read_text()]
-    flags = {}
-    for name, text in ask("--helpxml", programs.keys() - of_argparse).items():
-        missing = re.search("No module named .*", text)  # such as torch
-        flags[name] = missing[0] if missing else _table(read_flags(text))
-    for name, text in ask("--help", of_argparse).items():
-        flags[name] = f"```\n{text[text.index('options:') :].strip()}\n```"
+    said = ask("--helpxml", programs.keys() - of_argparse)
+    said |= ask("--help", of_argparse)
     parts = []
     for package, title in PACKAGES.items():
         parts.append(f"## {title}")
         for name, path in programs.items():
             if name.split(".")[0] == package:
                 about = ast.get_docstring(ast.parse(path.read_text())) or ""
-                parts += [f"### python -m {name}", _as_markdown(about), flags[name]]
+                parts += [
+                    f"### python -m {name}",
+                    _as_markdown(about),
+                    _show_flags(said[name]),
+                ]
     return "\n\n".join(parts)
 
 
@@ -95,6 +95,14 @@ def _as_markdown(docstring):
             part = f"```\n{textwrap.dedent(part)}\n```"
         parts.append(part)
     return "\n\n".join(parts).replace("\n```\n\n```\n", "\n\n")
+
+
+def _show_flags(text):
+    if missing := re.search("No module named .*", text):  # such as torch
+        return missing[0]
+    if "<?xml" in text:
+        return _table(read_flags(text))
+    return f"```\n{text[text.index('options:') :].strip()}\n```"
 
 
 def _table(flags):
