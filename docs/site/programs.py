@@ -19,7 +19,7 @@ PACKAGES = {
 }
 # A process for each program, forked where what most of them import is there.
 _ASK = """
-import contextlib, os, runpy, sys
+import os, runpy, sys, traceback
 import eval.plots, input_pipeline.stores, scipy.stats, sp_jax.train.loop
 
 flag, folder, *programs = sys.argv[1:]
@@ -27,8 +27,12 @@ for program in programs:
     if not os.fork():
         with open(f"{folder}/{program}", "w") as sys.stdout:
             sys.argv, sys.stderr = [program, flag], sys.stdout
-            with contextlib.suppress(SystemExit):
+            try:
                 runpy.run_module(program, run_name="__main__", alter_sys=True)
+            except SystemExit:
+                pass
+            except ImportError:  # a library that only tests need
+                traceback.print_exc()
         os._exit(0)
     os.wait()
 """
