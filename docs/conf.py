@@ -31,7 +31,6 @@ napoleon_use_ivar = True
 napoleon_attr_annotations = False  # the signature has them
 myst_heading_anchors = 3
 linkcheck_timeout = 20
-suppress_warnings = ["toc.empty_glob"]
 
 # Tutorials run in a new folder each, as in an environment with sp_jax in it.
 nb_execution_mode = "force"
