@@ -8,8 +8,10 @@ QUICK ?=
 TEST_JOBS ?= 2
 # Options of the slow tests, such as SLOW="-k distributed".
 SLOW ?=
-# Options of Sphinx, such as DOCS="-D nb_execution_mode=off"; LINKS=1 asks other sites, too.
+# Options of Sphinx, such as DOCS="-D nb_execution_mode=off"; tutorials that do not run, such as
+# WITHOUT="tutorials/cluster.md"; LINKS=1 asks other sites, too.
 DOCS ?=
+WITHOUT ?=
 LINKS ?=
 TRAIN = $(BIN)/python -m sp_jax.main --config=configs/quickstart.py
 
@@ -51,7 +53,7 @@ slow: .venv/tested ## the long tests: every full-size recipe, two processes (nee
 
 # Many small parts of the pages at a time: tutorials wait for compiling.
 docs: .venv/documented ## build the site in docs/_build/html, and run its tutorials (5 minutes)
-	$(BIN)/python -m sphinx -q -j 8 -W --keep-going $(DOCS) docs docs/_build/html
+	WITHOUT="$(WITHOUT)" $(BIN)/python -m sphinx -q -j 8 -W --keep-going $(DOCS) docs docs/_build/html
 	$(if $(LINKS),$(BIN)/python -m sphinx -q -b linkcheck -D nb_execution_mode=off docs docs/_build/links)
 
 .floor/installed: requirements.txt

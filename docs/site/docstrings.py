@@ -63,8 +63,10 @@ def mark_code(app, what, name, obj, options, lines):
 
 
 def skip(app, what, name, obj, skipped, options):
-    """Leave out the fields of a NamedTuple: its own docstring explains them."""
-    return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for") else None
+    """Leave out what a module imports from others, and fields that a NamedTuple explains."""
+    foreign = not getattr(obj, "__module__", "sp_jax").startswith("sp_jax")
+    field = (getattr(obj, "__doc__", "") or "").startswith("Alias for")
+    return True if foreign or field else None
 
 
 def setup(app):
