@@ -53,7 +53,7 @@ slow: .venv/tested ## the long tests: every full-size recipe, two processes (nee
 
 # Many small parts of the pages at a time: tutorials wait for compiling.
 docs: .venv/documented ## build the site in docs/_build/html, and run its tutorials (5 minutes)
-	WITHOUT="$(WITHOUT)" $(BIN)/python -m sphinx -q -j 8 -W --keep-going $(DOCS) docs docs/_build/html
+	WITHOUT="$(WITHOUT)" $(BIN)/python -m sphinx -q -E -j 8 -W --keep-going $(DOCS) docs docs/_build/html
 	$(if $(LINKS),$(BIN)/python -m sphinx -q -b linkcheck -D nb_execution_mode=off docs docs/_build/links)
 
 .floor/installed: requirements.txt
