@@ -155,9 +155,8 @@ def test_commands_are_such_as_their_programs_take():
     commands = {}
     for page in PAGES:
         text = re.sub(r"\\\n\s*", " ", "\n".join(blocks(page, "", "bash")))
-        text = re.sub(
-            r"SEED|\$seed", "0", text.replace("config=…", f"config={EXAMPLE}")
-        )
+        text = re.sub(r"config=(?:…|recipe\.py)", f"config={EXAMPLE}", text)
+        text = re.sub(r"SEED|\$seed", "0", text.replace("$PYTHONPATH/", ""))
         for program, rest in re.findall(rf"python -m ({PROGRAM})(.*)", text):
             words = [program, *shlex.split(re.split(END, rest)[0])]
             whole = " …" not in rest
@@ -179,14 +178,16 @@ def test_commands_are_such_as_their_programs_take():
 
 def test_python_in_the_pages_is_run_by_a_test():
     """A block that is added needs a test, or a mark that says why there is none."""
-    counts = {name(page): len(blocks(page, "python")) for page in PAGES}
-    assert {page: count for page, count in counts.items() if count} == {
+    tested = {
         "README.md": 3,  # test_readme.py
+        "CONTRIBUTING.md": 2,  # test_adding.py
         "docs/adding.md": 5,  # test_adding.py
         "docs/data.md": 1,  # test_own_store.py
         "docs/evaluation.md": 3,  # test_own_evaluator.py, test_embed.py
         "docs/start.md": 1,
     }
+    counts = {name(page): len(blocks(page, "python")) for page in PAGES}
+    assert not [page for page, count in counts.items() if count > tested.get(page, 0)]
     (code,) = blocks(ROOT / "docs/start.md", "python")
     assert code in PAGES[0].read_text()
 
