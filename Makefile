@@ -8,10 +8,15 @@ QUICK ?=
 TEST_JOBS ?= 2
 # Options of the slow tests, such as SLOW="-k distributed".
 SLOW ?=
+# Options of Sphinx, such as DOCS="-D nb_execution_mode=off"; tutorials that do not run, such as
+# WITHOUT="tutorials/cluster.md"; LINKS=1 asks other sites, too.
+DOCS ?=
+WITHOUT ?=
+LINKS ?=
 TRAIN = $(BIN)/python -m sp_jax.main --config=configs/quickstart.py
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow floor lint format clean
+.PHONY: help quickstart test slow docs floor lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +28,10 @@ help: ## list the targets
 
 .venv/tested: .venv/installed requirements-test.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@touch $@
+
+.venv/documented: .venv/installed requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	@touch $@
 
 # Both runs at once: one step hardly uses more than one core.
@@ -42,6 +51,11 @@ test: .venv/tested ## run the test suite
 slow: .venv/tested ## the long tests: every full-size recipe, two processes (needs about 16 GiB)
 	$(BIN)/python -m pytest -m slow $(SLOW)
 
+# Many small parts of the pages at a time: tutorials wait for compiling.
+docs: .venv/documented ## build the site in docs/_build/html, and run its tutorials (5 minutes)
+	WITHOUT="$(WITHOUT)" $(BIN)/python -m sphinx -q -E -j 8 -W --keep-going $(DOCS) docs docs/_build/html
+	$(if $(LINKS),$(BIN)/python -m sphinx -q -b linkcheck -D nb_execution_mode=off docs docs/_build/links)
+
 .floor/installed: requirements.txt
 	$(PYTHON) -m venv .floor
 	.floor/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt \
@@ -59,4 +73,4 @@ format: .venv/tested ## apply style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean: ## remove environments and caches; runs/ stays
-	rm -rf .venv .floor .cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .floor .cache docs/_build .mypy_cache .pytest_cache .ruff_cache

@@ -23,21 +23,24 @@ PAIRINGS = ("semantic", "augmented", "both", "mixed")  # how a run shows its pai
 def get_config() -> ml_collections.ConfigDict:
     """The paper's frame: ResNet-50, 64 px, batch 256, 200 epochs."""
     config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.method = "simclr"  # or the import path of your own, as "mypackage.mymethod"
+    config.seed = 0  # of everything that is random
+    # A file of sp_jax/methods, or the import path of your own, as "mypackage.mymethod".
+    config.method = "simclr"
     config.method_options = ml_collections.ConfigDict()  # arguments of its create()
     config.dtype = "auto"  # activations: bfloat16 on accelerators, float32 on a CPU
     config.image_size = 64  # side of the views in pixels
-    config.batch_size = 256  # pairs, over all devices
-    config.epochs = 200.0
+    config.batch_size = 256  # pairs a step, over all devices
+    config.epochs = 200.0  # times that each pair is shown
     # Weights to start from: a run, a checkpoint, a file or an exported folder; "": none.
     config.init = ""
     config.init_heads = False  # of a run of the same method: its heads, too
 
     config.model = ml_collections.ConfigDict()  # arguments of sp_jax.models.get()
-    config.model.name = "resnet50"  # or an import path
-    config.model.width = 64
+    config.model.name = "resnet50"  # a network of sp_jax.models, or an import path
+    config.model.width = 64  # of a ResNet: channels of its first stage
+    # Of a ResNet: imagenet (7x7, stride 2, then pooling) | small (3x3, stride 1).
     config.model.stem = "imagenet"
+    # Of a ResNet: its blocks start as identities.
     config.model.zero_init_residual = True
     # Not set here, but known to every model, for large batches on small memory:
     # `chunks`, the parts in which a batch goes through the backbone (gradient caching; 1),
@@ -46,12 +49,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = data = ml_collections.ConfigDict()
     # emoji | folder:DIR | images:DIR | tiny_imagenet:DIR | cifar10:PATH | tfds:NAME | …
     data.store = "emoji"
-    data.split = "all"
+    data.split = "all"  # of the store; "all" is every image
     data.image_size = 64  # side of the stored images
-    data.resize = "crop"  # the centre of the image; or "squash" the whole of it
+    data.resize = "crop"  # the centre of an image; or "squash", the whole of it
     data.max_skipped = 0.01  # share of the images that may be damaged and left out
     data.dir = ""  # prepared images; "" is $SP_JAX_DATA, else ~/.cache/sp_jax
-    # Or augmented: two views of the first image of each pair; both: of the first and of the
+    # semantic: both images; augmented: two views of the first; both: of the first and of the
     # second, 2N augmentation pairs of a table of N, so that half as many epochs (warm-up, too)
     # are as many steps; mixed.
     data.pairing = "semantic"
@@ -73,16 +76,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment_second = _changes_of_a_view()
     # Multi-crop (SwAV, DeepCluster, DINO): small views of both images of a pair.
     augment.local_crops = placeholder(int)
-    augment.local_crop_scale = placeholder(tuple)
+    augment.local_crop_scale = placeholder(tuple)  # their area, as a share of the image
     augment.mean = placeholder(tuple)  # one for all views
     augment.std = placeholder(tuple)
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.name = placeholder(str)  # lars | lars_inside | larc | sgd | adamw
     optimizer.learning_rate = placeholder(float)  # for a batch of 256; scaled to it
-    optimizer.weight_decay = placeholder(float)
-    optimizer.momentum = placeholder(float)
-    optimizer.warmup_epochs = placeholder(float)
+    optimizer.weight_decay = placeholder(float)  # of the parameters that decay
+    optimizer.momentum = placeholder(float)  # of adamw: its first beta
+    optimizer.warmup_epochs = placeholder(float)  # the learning rate rises from 0
     optimizer.final_factor = placeholder(float)  # last / highest learning rate
     optimizer.by_epoch = placeholder(bool)  # the learning rate changes once an epoch
     optimizer.final_weight_decay = placeholder(float)  # reached by half a cosine; adamw
@@ -90,14 +93,14 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Devices that share one copy of parameters, optimiser and buffers (docs/scaling.md).
     config.fsdp = 1
-    # In one dispatch, if the pixels are on the device; at most `log_every`. 0: auto.
+    # Steps in one dispatch, if the pixels are on the device; at most `log_every`. 0: auto.
     config.steps_per_call = 0
-    config.log_every = 50  # steps
+    config.log_every = 50  # steps from one line of the record to the next
     # Besides metrics.jsonl: tensorboard | wandb | an import path (docs/logging.md).
     config.loggers = ("tensorboard",)
     config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.every = 500  # steps
-    config.checkpoint.keep_last = 2
+    config.checkpoint.every = 500  # steps from one to the next
+    config.checkpoint.keep_last = 2  # the newest ones
     config.checkpoint.keep_every = 0  # also keep multiples of it; 0 for none
 
     # Named evaluators: a type of eval/ or an import path, its options, and every_epochs
@@ -105,8 +108,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.evals = ml_collections.ConfigDict()
 
     config.profile = ml_collections.ConfigDict()
-    config.profile.first_step = 20
-    config.profile.steps = 0  # length of the trace; 0 for none
+    config.profile.first_step = 20  # of the trace
+    config.profile.steps = 0  # its length; 0 for none
     return config
 
 

@@ -1,18 +1,27 @@
 """What the documents name is there: files, headings, programs, flags, keys of a config."""
 
+import json
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from configs.eval import voc_faster_rcnn_c4
+from docs.site import programs
 from sp_jax import methods
 from sp_jax.config import get_config
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES += sorted(
+    set((ROOT / "docs").rglob("*.md")) - set((ROOT / "docs").rglob("_build/**/*"))
+)
+PROGRAM = r"(?:benchmarks|eval|input_pipeline|sp_jax)\.[a-z_.]*[a-z_]"
+EXAMPLE = "configs/quickstart.py"
+END = r" [#&|>]|;"  # of a command in a line
 RECIPES = [ROOT / "Makefile", *(ROOT / "configs").rglob("*.py")]
 PROGRAMS = [
     path
@@ -33,24 +42,38 @@ OPEN_GROUPS = (
 # Modules and flags of other programs.
 FOREIGN = {
     "mypackage.myeval",
-    *("venv", "pip", "pytest", "http", "slow"),
+    *("venv", "pip", "pytest", "http", "slow", "sphinx", "help"),
     *("quiet", "logdir", "nodes", "signal", "requeue", "dist", "fix", "check"),
 }
 
 
-# A process for each program, made where what most of them import is there.
-SHOW_HELP = """
-import contextlib, os, runpy, sys
+# Parses commands, by program, as their programs would; nothing runs. A process for each
+# program, made where what most of them import is there, and in it one for each command.
+PARSE = """
+import json, os, runpy, sys
 import eval.plots, input_pipeline.stores, scipy.stats, sp_jax.train.loop
+from absl import app, flags
 
-for program in sys.argv[2:]:
-    if not os.fork():
-        with open(f"{sys.argv[1]}/{program}", "w") as sys.stdout:
-            sys.argv, sys.stderr = [program, "--help"], sys.stdout
-            with contextlib.suppress(SystemExit):
-                runpy.run_module(program, run_name="__main__", alter_sys=True)
-        os._exit(0)
-    os.wait()
+def parse(main, argv=None, flags_parser=flags.FLAGS):
+    codes = [0]
+    for command in commands:
+        if not (child := os.fork()):
+            sys.argv = command
+            flags_parser(command)
+            os._exit(0)
+        codes.append(os.waitpid(child, 0)[1])
+        if codes[-1]:
+            print(command, flush=True)
+    os._exit(bool(max(codes)))
+
+app.run, codes = parse, [0]
+sys.stderr = sys.stdout
+for program, commands in json.load(sys.stdin).items():
+    if not (child := os.fork()):
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+        os._exit(1)
+    codes.append(os.waitpid(child, 0)[1])
+sys.exit(bool(max(codes)))
 """
 
 
@@ -99,22 +122,74 @@ def test_programs_flags_and_keys_are_there(page):
             assert any(rest[0] in keys for keys in found), key
 
 
-def test_help_of_a_program_lists_the_flags_that_are_named(tmp_path):
+def test_help_of_a_program_lists_the_flags_that_are_named():
     """Also in the docstrings of the code; a program that cannot start lists none."""
     named = {}
-    for page in [*PAGES, *ROOT.glob("docs/**/*.py"), *RECIPES, *PROGRAMS]:
+    for page in [*PAGES, *ROOT.glob("docs/s*/*.py"), *RECIPES, *PROGRAMS]:
         text = re.sub(r"\\\n\s*", " ", page.read_text())
-        for program, words in re.findall(
-            r"-m ((?:benchmarks|eval|input_pipeline|sp_jax)\.[a-z_.]*[a-z_])\b([^\n`#]*)",
-            text,
-        ):
+        for program, words in re.findall(rf"-m ({PROGRAM})\b([^\n`#]*)", text):
             named.setdefault(program, set()).update(re.findall(r"--([a-z_]+)", words))
-    command = [sys.executable, "-c", SHOW_HELP, tmp_path, *named]
-    subprocess.run(command, cwd=ROOT, check=True)
-    for program, flags in named.items():
-        shown = (tmp_path / program).read_text()
-        listed = set(re.findall(r"^ +--(?:\[no\])?([a-z_]+)", shown, re.MULTILINE))
-        assert flags <= listed, f"{program}: {flags - listed}\n{shown[-2000:]}"
+    assert named.keys() <= programs.find_programs().keys()
+    for program, text in programs.ask("--help", named).items():
+        listed = set(re.findall(r"^ +--(?:\[no\])?([a-z_]+)", text, re.MULTILINE))
+        assert named[program] <= listed, (
+            f"{program}: {named[program] - listed}\n{text[-2000:]}"
+        )
+
+
+def blocks(page, *languages):
+    """Code of a page, but for what is marked, above it, as not run."""
+    found = re.findall(
+        r"(^.*\n)?^```(.*)\n((?:(?!```).*\n)*)```$", page.read_text(), re.MULTILINE
+    )
+    return [
+        code
+        for above, language, code in found
+        if language in languages and not above.startswith("<!-- not run: ")
+    ]
+
+
+@pytest.mark.slow
+def test_commands_are_such_as_their_programs_take():
+    """Flags and keys are there, and values of their kind; words in capitals are some value."""
+    commands = {}
+    for page in PAGES:
+        text = re.sub(r"\\\n\s*", " ", "\n".join(blocks(page, "", "bash")))
+        text = re.sub(r"config=(?:…|recipe\.py)", f"config={EXAMPLE}", text)
+        text = re.sub(r"SEED|\$seed", "0", text.replace("$PYTHONPATH/", ""))
+        for program, rest in re.findall(rf"python -m ({PROGRAM})(.*)", text):
+            words = [program, *shlex.split(re.split(END, rest)[0])]
+            whole = " …" not in rest
+            if (
+                whole
+                and "argparse" not in programs.find_programs()[program].read_text()
+            ):
+                commands.setdefault(program, []).append(words)
+    assert sum(map(len, commands.values())) > 60
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE],
+        cwd=ROOT,
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+    )
+    assert not done.returncode, done.stdout + done.stderr
+
+
+def test_python_in_the_pages_is_run_by_a_test():
+    """A block that is added needs a test, or a mark that says why there is none."""
+    tested = {
+        "README.md": 3,  # test_readme.py
+        "CONTRIBUTING.md": 2,  # test_adding.py
+        "docs/adding.md": 5,  # test_adding.py
+        "docs/data.md": 1,  # test_own_store.py
+        "docs/evaluation.md": 3,  # test_own_evaluator.py, test_embed.py
+        "docs/start.md": 1,
+    }
+    counts = {name(page): len(blocks(page, "python")) for page in PAGES}
+    assert not [page for page, count in counts.items() if count > tested.get(page, 0)]
+    (code,) = blocks(ROOT / "docs/start.md", "python")
+    assert code in PAGES[0].read_text()
 
 
 def test_tables_are_whole():

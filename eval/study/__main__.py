@@ -73,7 +73,11 @@ def run() -> int:
     failed, complete = [], True
 
     def show_page() -> pathlib.Path:
-        return page.write(study, jobs, pool, out, protocols, changed, warning)
+        words = [
+            f"--{name}={value}" for name, value in {"study": file, **changed}.items()
+        ]
+        command = shlex.join(["python", "-m", "eval.study", *words])
+        return page.write(study, jobs, pool, out, protocols, changed, warning, command)
 
     if values.launcher == "local":
 

@@ -10,10 +10,12 @@ from eval import results
 from eval.compare.statistics import Interval, interval
 from eval.study.plan import Job, Study
 from eval.study.runner import missing
+from sp_jax.train.starts import read_starts
 from sp_jax.train.writer import read_metrics
 
 # title of a measure -> arm -> seed -> number; the seed None is every one (`plan.Job`)
 Values = dict[str, dict[str, dict[int | None, float]]]
+ORIGIN = ("commit", "device", "command")  # the last columns of study.csv
 
 
 def collect(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
@@ -116,23 +118,41 @@ def judge(claim: Mapping[str, Any], values: Values) -> Verdict:
     return Verdict(found, agree, word)
 
 
-def make_csv(study: Study, values: Values, floors: Values) -> list[list[Any]]:
-    """study.csv: a line for each run and measure, and the paper's numbers beside.
+# arm, or label of an untrained network, and seed -> commit and device of the run
+Origins = dict[tuple[str, int | None], tuple[str, str]]
 
-    Those of untrained networks come last; they have no factors.
+
+def read_origins(jobs: Sequence[Job], pool: pathlib.Path) -> Origins:
+    """With which code and on which device each run was trained, as far as it is known."""
+    found = {}
+    for job in jobs:
+        starts = read_starts(pool / (job.after if job.label else job.folder))
+        commits = [start["versions"]["sp_jax"] for start in starts]
+        devices = [start["device"] for start in starts]
+        words = ["; ".join(dict.fromkeys(texts)) for texts in (commits, devices)]
+        found[job.label or job.arm, job.seed] = tuple(words)
+    return found
+
+
+def make_csv(
+    study: Study, values: Values, floors: Values, origins: Origins, command: str
+) -> list[list[Any]]:
+    """study.csv: a line for each run and measure, the paper's numbers, and where it is from.
+
+    Those of untrained networks come last; they have no factors. The command is the study's.
     """
     factors = list(next(iter(study["arms"].values()))["factors"])
-    rows = [["arm", *factors, "seed", "measure", "value", "paper"]]
+    rows = [["arm", *factors, "seed", "measure", "value", "paper", *ORIGIN]]
     for found in (values, floors):
         for title, arms in found.items():
             for name, seeds in arms.items():
                 arm = study["arms"].get(name, {"factors": dict.fromkeys(factors, "")})
                 known = list(arm["factors"].values())
                 paper = study["paper"].get(name, {}).get(title, "")
-                rows += [
-                    [name, *known, seed, title, round(value, 6), paper]
-                    for seed, value in sorted(seeds.items())
-                ]
+                for seed, value in sorted(seeds.items()):
+                    origin = (*origins.get((name, seed), ("", "")), command)
+                    number = round(value, 6)
+                    rows.append([name, *known, seed, title, number, paper, *origin])
     return rows
 
 

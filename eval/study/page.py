@@ -141,6 +141,7 @@ def write(
     protocols: Mapping[str, str],
     changes: Mapping[str, Any] | None = None,
     warning: str = "",
+    command: str = "",
 ) -> pathlib.Path:
     """Write study.html, study.md, study.csv and the pictures of what is there so far.
 
@@ -152,13 +153,15 @@ def write(
         protocols: of the evaluations.
         changes: what the command line changed, by flag.
         warning: of what the numbers are not.
+        command: of the study, for study.csv.
 
     Returns:
         The page.
     """
     values = numbers.collect(study, jobs, pool)
     floors = collect_floors(study, jobs, pool)
-    table = numbers.make_csv(study, values, floors)
+    origins = numbers.read_origins(jobs, pool)
+    table = numbers.make_csv(study, values, floors, origins, command)
     out = choose_folder(out, numbers.count_runs(table))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "study.csv", format_csv(table))

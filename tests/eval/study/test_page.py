@@ -52,6 +52,8 @@ def made(tmp_path):
         ]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / "metrics.jsonl").write_text(text)
+        start = {"device": "8 x cpu", "versions": {"sp_jax": "0.1.0"}}
+        (folder / "starts.jsonl").write_text(json.dumps(start))
         words = {"train": {"words": list(job.commands[0].words), "seconds": 90.0}}
         if (job.arm, job.seed) == ("AP", 2):
             (folder / "train.log").write_text("step 3\nerror: the disk is full\n")
@@ -62,7 +64,9 @@ def made(tmp_path):
 
 def test_page(made, tmp_path):
     study, jobs, pool = made
-    text = page.write(study, jobs, pool, tmp_path / "out", {}).read_text()
+    command = "python -m eval.study --study=a.py"
+    out = tmp_path / "out"
+    text = page.write(study, jobs, pool, out, {}, command=command).read_text()
     assert "5 of 6 runs are complete" in text and "&lt;b&gt;" in text
     spread = 100 * np.std(SP, ddof=1)
     assert f"83.00 ± {spread:.2f}" in text and "paper 83.60 (-0.60)" in text
@@ -93,6 +97,8 @@ def test_page(made, tmp_path):
     assert floors == [10.0, 11.0, 12.0]
     assert len(top) == 5 and float(top["SP", "2"]["value"]) == 87.0
     assert top["SP", "0"]["paper"] == "83.6" and top["AP", "0"]["paper"] == ""
+    assert {row["command"] for row in rows} == {command}
+    assert {(row["commit"], row["device"]) for row in rows} == {("0.1.0", "8 x cpu")}
     minutes = [float(r["value"]) for r in rows if r["measure"] == "minutes"]
     assert minutes == [1.0] * 5  # 100 steps of 600 ms
     assert {r["value"] for r in rows if r["measure"] == "images/s"} == {"300.0"}
