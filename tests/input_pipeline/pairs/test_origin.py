@@ -20,8 +20,8 @@ def store(make_store):
 
 def curated(table, store, path):
     curation = Curation(table, store, path)
-    curation.decide(0, "accept")
-    return curation.accepted()
+    curation.decide((0, "accept"))
+    return curation.accepted()[0]
 
 
 def tables(store, seed, folder):
