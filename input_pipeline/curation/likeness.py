@@ -68,7 +68,7 @@ class Likeness:
         else:
             (rows,) = np.nonzero(allowed)
             features, here = self._features[rows], self._features[row]
-        cosine = features @ here / _lengths(features)
+        cosine = features @ here / lengths(features)
         return rows[np.argsort(-cosine, kind="stable")[:count]]
 
 
@@ -80,9 +80,10 @@ def pair_cosines(
     found = []
     for a, b in blocks:
         a, b = features[a], features[b]
-        found.append((a * b).sum(1) / _lengths(a) / _lengths(b))
+        found.append((a * b).sum(1) / lengths(a) / lengths(b))
     return np.concatenate(found)
 
 
-def _lengths(features: np.ndarray) -> np.ndarray:
+def lengths(features: np.ndarray) -> np.ndarray:
+    """The length of each row of float [N, D]; not 0, so that one can divide by it."""
     return np.maximum(np.linalg.norm(features, axis=1), 1e-12)

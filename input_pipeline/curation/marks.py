@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from input_pipeline.curation.likeness import lengths
 from input_pipeline.stores import ImageStore
 
 # Sides of the windows of an image that are looked for in another one, and steps between them.
@@ -86,4 +87,4 @@ def suspects(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return x / lengths(x)[:, None]

@@ -207,7 +207,7 @@ def open_store(
     scheme, _, argument = name.partition(":")
     if scheme == "array_record" and argument:
         prepared = records.load(argument, image_size, resize, verify)
-        declared = {"coded": "quality" in prepared.meta}
+        declared = {"coded": records.is_coded(prepared.meta)}
     else:
         with progress.show(f"listing {name}"):
             source = open_source(name)

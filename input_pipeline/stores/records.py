@@ -17,7 +17,7 @@ import os
 import pathlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,11 @@ class Coding(NamedTuple):
 
     shorter_side: int
     quality: int
+
+
+def is_coded(meta: Mapping[str, Any]) -> bool:
+    """Whether images of these meta data are JPEG files, by a `Coding`."""
+    return "quality" in meta
 
 
 class RecordPixels:
@@ -153,7 +158,7 @@ def load(
     other = "set these values, or prepare another folder"
 
     def open_pixels(meta: dict[str, Any]) -> RecordPixels:
-        coded = "quality" in meta
+        coded = is_coded(meta)
         counts, given = meta.get("counts"), (meta.get("image_size"), meta.get("resize"))
         if not isinstance(counts, list) or not all(
             type(n) is int and n >= 0 for n in counts
@@ -257,7 +262,7 @@ class _Writer:
         *_, self.chunk, _ = made_of
         self._form, (self._size, how) = form, form.values()
         self.image_bytes = 3 * self._size**2
-        if coded := "quality" in form:
+        if coded := is_coded(form):
             self.convert = functools.partial(decode.encode, **form)
         else:
             self.convert = functools.partial(decode.fit, size=self._size, resize=how)
