@@ -1,4 +1,4 @@
-"""The Python snippets of the README run as they stand, and its commands as they are."""
+"""The Python snippets of the README run as they stand, and commands of docs as they are."""
 
 import io
 import os
@@ -20,7 +20,8 @@ from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
 from tests.input_pipeline.stores.test_archives import cifar_files, write
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def run(snippet):
@@ -32,11 +33,10 @@ def run(snippet):
 
 def test_snippets_do_what_they_promise(tmp_path):
     snippets = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    training, augmenting, loading = snippets
+    training, loading = snippets
     assert "range(10)" in training
     first = run(training.replace("range(10)", "range(1)"))["loss"]
     assert run(training)["loss"] < 0.95 * first
-    assert run(augmenting)["one"].shape == (8, 64, 64, 3)
 
     # The checkpoint of the quickstart, without its training.
     config = quickstart.get_config().to_dict()
@@ -51,6 +51,10 @@ def test_snippets_do_what_they_promise(tmp_path):
     assert f"# {list(shape)}" in loading
 
 
+def test_a_stranger_reads_it_at_once():
+    assert len(README.read_text().splitlines()) <= 150
+
+
 def test_losses_import_nothing_but_jax():
     code = (
         "import sys, jax, jax.numpy, jax.scipy; before = set(sys.modules)\n"
@@ -58,13 +62,13 @@ def test_losses_import_nothing_but_jax():
         "new = {m.partition('.')[0] for m in set(sys.modules) - before}\n"
         "assert new <= {'sp_jax', 'jax', 'jaxlib'}, new"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=README.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 @pytest.mark.slow
 def test_commands_on_photographs(tmp_path):
-    """From archive to probe by the words of the README, with a small set in its place."""
-    text = README.read_text()
+    """From archive to probe by the words of docs/data.md, with a small set in its place."""
+    text = (ROOT / "docs/data.md").read_text()
     block = next(
         block
         for block in re.findall(r"```\n(.*?)```", text, re.DOTALL)
@@ -99,7 +103,7 @@ def test_commands_on_photographs(tmp_path):
         block = block.replace(old, new)
     done = subprocess.run(
         ["bash", "-ec", block],
-        cwd=README.parent,
+        cwd=ROOT,
         env={**os.environ, "SP_JAX_DATA": f"{tmp_path}/data", "XLA_FLAGS": ""},
         capture_output=True,
         text=True,

@@ -52,7 +52,8 @@ def get_study() -> ConfigDict:
     study.paper = ordered()  # arm -> title of a measure -> the paper's number
     # name -> text, measure, terms, paper, above, below; see `claim`.
     study.claims = ordered()
-    study.figure = ordered()  # kind: bars | lines | invariance | detection
+    # kind: bars (the default) | lines | invariance | detection; x, series: factors.
+    study.figure = ordered()
     return study
 
 

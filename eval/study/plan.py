@@ -118,7 +118,7 @@ def _check_readings(plain: Mapping[str, Any]) -> None:
         check(f"claims.{name}", claim["terms"], {**arms, UNTRAINED: None})
     axes = [plain["figure"][key] for key in ("x", "series") if key in plain["figure"]]
     check("figure", axes, next(iter(arms.values()))["factors"])
-    if plain["figure"].get("kind") not in FIGURES:
+    if plain["figure"].setdefault("kind", "bars") not in FIGURES:
         raise UserError(f"study.figure.kind must be one of {', '.join(FIGURES)}.")
 
 
