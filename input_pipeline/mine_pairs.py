@@ -7,17 +7,23 @@ The encoder is a checkpoint of this project (say, trained on augmentation pairs 
 images), any other one by --features=FILE.npy (numbers [N, D], rows as in the store), or without
 both a hand-made descriptor of shapes and colours, which is weak.
 
+    --scaling=whiten --local_scaling        what is alike, beside the plain cosine
+    --also=runs/ap_seed1,other.npy          pairs on which other encoders agree
+    --best=0.5                              the better half of the pairs
+    --fill                                  and each image that has none, with itself
+
 Beside OUT come OUT with .json (the numbers that are printed) and .png (pairs to look at);
 where the store has labels, they are compared with them: OUT-precision.png. The table has a
 column `score`, the best pair first. Train with --config.data.pairs=OUT.
 """
 
+import math
 import pathlib
 
 import numpy as np
 from absl import flags
 
-from input_pipeline.mining import mutual_neighbours
+from input_pipeline.mining import alike, mutual_neighbours
 from input_pipeline.mining.features import find_features
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
@@ -31,6 +37,19 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or checkpoint: the en
 _FEATURES = flags.DEFINE_string("features", None, "Features made elsewhere: FILE.npy.")
 _NEIGHBOURS = flags.DEFINE_integer(
     "neighbours", 5, "Each image must be among so many nearest of the other.", 1
+)
+_SCALING = flags.DEFINE_enum(
+    "scaling", "none", alike.SCALINGS, "Of the features, before cosines are taken."
+)
+_LOCAL = flags.DEFINE_bool(
+    "local_scaling", False, "Less similar to all is what is near to all (CSLS)."
+)
+_ALSO = flags.DEFINE_list(
+    "also", [], "Runs, checkpoints or FILE.npy by which it must be a pair, too."
+)
+_BEST = flags.DEFINE_float("best", 1.0, "Share of the pairs to keep.", 0.0, 1.0)
+_FILL = flags.DEFINE_bool(
+    "fill", False, "Pair images that have no pair with themselves."
 )
 _LEAST = flags.DEFINE_float("min_similarity", -1.0, "Least cosine of a pair.")
 _MOST = flags.DEFINE_float("max_similarity", 1.0, "Largest cosine of a pair.")
@@ -60,13 +79,17 @@ def mine() -> None:
     # Unlabelled images are of no class, not of one; and a blank one has no pair.
     alone = np.flatnonzero((groups < 0) | blank)
     groups[alone] = groups.max() + 1 + np.arange(len(alone))
-    from sp_jax.neighbours import nearest_others  # Starts jax: late.
-
-    k = min(_NEIGHBOURS.value, len(store) - 1)
-    neighbours, similarity = nearest_others(features, k, groups)
-    first, second, score = mutual_neighbours.mutual_pairs(
-        neighbours, similarity, band=(_LEAST.value, _MOST.value)
-    )
+    first, second, score = find_pairs(features, groups)
+    for other in _ALSO.value:
+        more, its_maker = find_features(store, *_as_encoder(other))
+        made_by = {**made_by, "also": [*made_by.get("also", []), its_maker]}
+        kept = alike.agreed(first, second, find_pairs(more, groups)[:2])
+        if not kept.any():
+            raise UserError(
+                f"{other} agrees on none of the {len(kept)} pairs: raise --neighbours, or "
+                "leave it out."
+            )
+        first, second, score = first[kept], second[kept], score[kept]
     copies = summary.near_duplicates(store, first, second)
     if copies.all():
         raise UserError(
@@ -75,6 +98,8 @@ def mine() -> None:
         )
     first, second, score = first[~copies], second[~copies], score[~copies]
     taken = mutual_neighbours.limit_uses(first, second, _USES.value)
+    taken = np.flatnonzero(taken)
+    taken = taken[: math.ceil(_BEST.value * len(taken))]
     first, second, score = first[taken], second[taken], score[taken]
     named = _CHECKPOINT.value or _FEATURES.value or "shapes and colours"
     source = f"mutual {_NEIGHBOURS.value} nearest neighbours by {named}"
@@ -86,6 +111,12 @@ def mine() -> None:
         "max_uses": _USES.value,
         "within": _WITHIN.value,
         "encoder": made_by,
+    }
+    # Only what is not as it was before there was a choice: a recipe tells runs apart.
+    recipe |= {
+        flag.name: flag.value
+        for flag in (_SCALING, _LOCAL, _BEST, _FILL)
+        if flag.value != flag.default
     }
     table = PairTable.of(store, first, second, source, recipe)
     numbers = {
@@ -100,7 +131,29 @@ def mine() -> None:
         numbers["chance"] = mutual_neighbours.chance(target[(target >= 0) & ~blank])
         picture = out.with_name(f"{out.stem}-precision.png")
         draw_precision(picture, score[known], same, numbers["chance"])
+    if _FILL.value:
+        paired = np.union1d(first, second)
+        rest = np.setdiff1d(np.flatnonzero(~blank), paired)
+        numbers["images_paired_with_themselves"] = len(rest)
+        first, second = np.append(first, rest), np.append(second, rest)
+        score = np.append(score, np.zeros(len(rest), score.dtype))
+        table = PairTable.of(store, first, second, source, recipe)
     summary.write_table(out, table, store, score, **numbers)
+
+
+def find_pairs(
+    features: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mutual neighbours by the flags; see `mutual_neighbours.mutual_pairs`."""
+    k = min(_NEIGHBOURS.value, len(features) - 1)
+    features = alike.rescale(features, _SCALING.value)
+    found = alike.find_alike(features, k, groups, _LOCAL.value)
+    return mutual_neighbours.mutual_pairs(*found, band=(_LEAST.value, _MOST.value))
+
+
+def _as_encoder(given: str) -> tuple[str | None, str | None]:
+    """A checkpoint, or a file of features, for `find_features`."""
+    return (None, given) if given.endswith(".npy") else (given, None)
 
 
 def draw_precision(
