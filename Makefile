@@ -11,7 +11,7 @@ SLOW ?=
 TRAIN = $(BIN)/python -m sp_jax.main --config=configs/quickstart.py
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow lint format clean
+.PHONY: help quickstart test slow floor lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,11 +42,20 @@ test: .venv/tested ## run the test suite
 slow: .venv/tested ## the long tests: every full-size recipe, two processes (needs about 16 GiB)
 	$(BIN)/python -m pytest -m slow $(SLOW)
 
+.floor/installed: requirements.txt
+	$(PYTHON) -m venv .floor
+	.floor/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt \
+	    "jax[cuda13]"
+	@touch $@
+
+floor: .floor/installed ## compile steps for a GPU that is not there; fail where one has grown
+	.floor/bin/python -m benchmarks.floor --known=benchmarks/floor.jsonl
+
 lint: .venv/tested ## check style, types and the order of imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 format: .venv/tested ## apply style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-clean: ## remove .venv and caches; runs/ stays
-	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove environments and caches; runs/ stays
+	rm -rf .venv .floor .cache .mypy_cache .pytest_cache .ruff_cache

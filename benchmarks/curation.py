@@ -42,6 +42,7 @@ from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Cur
 from input_pipeline.stores import ImageStore, open_store
 
 LOOKS = (0.6, 1.5, 3.0)  # Seconds at a pair.
+GUARD = 0.35  # Seconds in which the page takes no decision on what has just come.
 KEY = 0.28  # Seconds to press one.
 WIDTH, HEIGHT = 1280, 720
 # The time from a key to the drawing of what it shows.
@@ -179,7 +180,7 @@ class Person:
     def mark(self, page: Page) -> dict[int, bool]:
         """Look at a sheet and press the keys of the wrong pairs."""
         tiles = page.browser.execute_script(SHEET)
-        time.sleep(self._look * len(tiles))
+        time.sleep(max(self._look * len(tiles), GUARD))
         said = {pair: self.judge(pair, rows) for _, pair, rows, _ in tiles}
         toggled = {
             key for key, pair, _, marked in tiles if said[pair] == marked
@@ -216,10 +217,10 @@ class Person:
         names = page.browser.execute_script(NAMES)
         rows = [self._rows[name] for name in names]
         pair = self._pairs[tuple(rows)]
-        time.sleep(self._look)
+        time.sleep(max(self._look, GUARD))
         right = self.judge(pair, rows)
         self.keys += 1
-        self.seconds.append(page.press_and_wait("a" if right else "r"))
+        self.seconds.append(page.press_and_wait("Enter" if right else "x"))
         self.kept[pair] = right
         self.sheets.append(1)
 
@@ -356,7 +357,7 @@ def making(store, table, folder, options) -> list[float]:
     page = Page([*words_of(options), f"--out={folder / 'made.csv'}"])
     person = Person(store, table, options.errors, options.look)
     for made in range(options.make):
-        time.sleep(options.look)
+        time.sleep(max(options.look, GUARD))
         key = page.browser.execute_script(
             "return document.querySelector('#tiles .tile').dataset.key"
         )

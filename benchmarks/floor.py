@@ -2,6 +2,7 @@
 
     pip install "jax[cuda13]"          # the compiler; no GPU is needed
     python -m benchmarks.floor --methods=simclr,dino --models=resnet50,vit_small
+    make floor                         # measures benchmarks/floor.jsonl anew, and compares
     python -m benchmarks.floor --what=memory                # --run times the steps, too
     python -m benchmarks.floor --what=collectives --step_ms=10.16
 
@@ -38,7 +39,9 @@ bound, if latencies and rates are right.
 import argparse
 import concurrent.futures
 import itertools
+import json
 import os
+import pathlib
 import statistics
 import sys
 from collections.abc import Iterator
@@ -57,6 +60,7 @@ DEFAULTS = {  # methods and models
     "collectives": ("simclr", "resnet50"),
 }
 DEVICES = 8  # of collectives
+GROWTH = 0.05  # of kernels or bytes, beyond which --known fails
 # Dense bfloat16 FLOP/s and bytes/s, of the data sheets.
 CARDS = {"A100 80 GB": (312e12, 2.04e12), "H200": (989e12, 4.8e12)}
 TARGET = """
@@ -117,6 +121,36 @@ def configs_of(flags: argparse.Namespace, batch_size: int) -> Iterator[tuple]:
         yield method, model, make_config(method, model, batch_size)
 
 
+Rows = dict[tuple[str, str], dict[str, Any]]  # by method and model
+
+
+def read_known(path: str | None) -> Rows:
+    """The rows that `--out` wrote, the last one of each program."""
+    if not path:
+        return {}
+    lines = map(json.loads, pathlib.Path(path).read_text().splitlines())
+    return {(row["method"], row["model"]): row for row in lines}
+
+
+def check_version(known: Rows, path: str | None, jax_version: str) -> None:
+    """Exit where rows are of another jax: its compiler makes other programs."""
+    for version in {row["jax"] for row in known.values()} - {jax_version}:
+        sys.exit(
+            f"error: {path} was measured with jax {version}, and this is jax {jax_version}: "
+            f'pip install "jax[cuda13]=={version}", or choose another file by --known.'
+        )
+
+
+def grown(row: dict[str, Any], known: Rows) -> list[str]:
+    """In which numbers a program is more than `GROWTH` above its known row."""
+    before = known.get((row["method"], row["model"]), row)
+    return [
+        f"{row['method']} {row['model']}: {before[name]:,} {name} before, {row[name]:,} now"
+        for name in ("kernels", "bytes")
+        if row[name] > (1 + GROWTH) * before[name]
+    ]
+
+
 def kernels(flags: argparse.Namespace) -> None:
     """Print the floor of each step on each card."""
     # There is nothing to time kernels on, and Triton's are chosen by time.
@@ -130,13 +164,17 @@ def kernels(flags: argparse.Namespace) -> None:
         sys.exit(f"error: {error}")
     import jax
 
-    from benchmarks.training import count_flops, lower_step
+    from benchmarks.training import count_flops, lower_step, make_config
 
+    known, more = read_known(flags.known), []
+    check_version(known, flags.known, jax.__version__)
     head = ["method", "model", "TFLOP", "kernels", "GB"]
     for card in CARDS:
         head += [f"{card}, at least", "pairs/s, at most"]
     print(table_head(head), flush=True)
-    for method, model, config in configs_of(flags, flags.batch_size):
+    pairs = known or itertools.product(flags.methods, flags.models)
+    for method, model in pairs:
+        config = make_config(method, model, flags.batch_size)
         config.dtype = "bfloat16"
         flops = count_flops(config, num_images=58_718)
         # Some layers ask what they will run on.
@@ -155,7 +193,11 @@ def kernels(flags: argparse.Namespace) -> None:
         for kernel in sorted(found, key=lambda kernel: -kernel.bytes)[: flags.top]:
             print(f"{kernel.bytes / 1e6:9.1f} MB  {kernel.name}  {kernel.origin}")
         row = {"method": method, "model": model, "flops": flops, "bytes": size}
-        append_json(flags.out, row | {"what": "kernels", "kernels": len(found)})
+        row |= {"what": "kernels", "kernels": len(found), "jax": jax.__version__}
+        append_json(flags.out, row)
+        more += grown(row, known)
+    if more:
+        sys.exit(f"error: more than {GROWTH:.0%} was added:\n" + "\n".join(more))
 
 
 def memory(flags: argparse.Namespace) -> None:
@@ -315,6 +357,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--models", help="resnet18, resnet50:small, vit_small ...", **several)
     add("--batch_size", type=int, default=256, help="pairs; collectives: a device")
     add("--out", help="file for JSON lines, appended")
+    known = "kernels: rows of --out to measure anew; fails where one has grown by 5 %%"
+    add("--known", help=known)
     add("--top", type=int, default=0, help="kernels: largest ones to list")
     settings = "plain,remat,chunks=2,chunks=4,chunks=8"
     add("--settings", default=settings, help="memory: also remat+chunks=N", **several)

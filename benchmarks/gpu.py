@@ -117,8 +117,8 @@ def make_parts(out: pathlib.Path, small: bool) -> list[Part]:
         ),
         part(
             "peers",
-            3.0,
-            "PyTorch and lightly beside us, in turns",
+            4.0,
+            "PyTorch, lightly and stable-pretraining's JAX beside us, in turns",
             f"-m benchmarks.peers --models={resnet},{vit} --out={rows} {batch} {few}",
         ),
         part(

@@ -1,6 +1,7 @@
-"""Pairs a second of the training step: this project beside PyTorch, in one run.
+"""Pairs a second of the training step: this project beside others, in one run.
 
     python -m benchmarks.peers --methods=simclr --models=resnet50 --out=peers.jsonl
+    python -m benchmarks.peers --models=quick      # what configs/quickstart.py trains
 
 Everything is a whole step (views of the embedded drawings at 64 px, forward, backward,
 optimiser) with the same method, network, batch, augmentation and kind of optimiser,
@@ -10,14 +11,24 @@ activations in bfloat16 on a GPU and float32 on a CPU:
 * `torch`: PyTorch at its fastest, pixels on the device, views by kornia;
 * `torch_step`: the same on views that are there already, again and again. No loading and
   no augmentation: more than PyTorch can reach in training;
-* `lightly`: its transforms of PIL images in worker processes, its loss and LARS.
+* `lightly`: its transforms of PIL images in worker processes, its loss and LARS;
+* `spt_jax`: the JAX back end of stable-pretraining, by its own trainer. Its views and its
+  projectors do less than those of the recipe: `benchmarks.peers_spt` says what is missing.
 
 Each of those of PyTorch first tries its settings (memory format, torch.compile, a CUDA
-graph) and takes the fastest. PyTorch and jax have a process each, which waits while another
-takes its turn, so that whoever is timed has the machine for itself. All take their turns
-round after round: another load on the machine hits all alike. What is not installed is left
-out with a sentence. Prints a Markdown row each (median and range over the rounds; the ratio
-of each round to that of sp_jax), and writes JSON lines. The first round is not counted.
+graph) and takes the fastest. sp_jax, PyTorch and stable-pretraining have a process each,
+which waits while another takes its turn, so that whoever is timed has the machine for
+itself. All take their turns round after round: another load on the machine hits all alike.
+What is not installed is left out with a sentence. Prints a Markdown row each (median and
+range over the rounds; the ratio of each round to that of sp_jax), and writes JSON lines. The
+first round is not counted.
+
+The model `quick` is the network of a recipe's `:quick` variant, with its batch of 128 pairs
+and its views: that of SimCLR is configs/quickstart.py.
+
+stable-pretraining itself needs much that its JAX back end does not; this is enough:
+`pip install --no-deps stable-pretraining==0.1.8 loguru==0.7.3 omegaconf==2.3.1
+antlr4-python3-runtime==4.9.3`.
 """
 
 import argparse
@@ -39,14 +50,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import append_json, spread, table_head, table_row, take_turns
+from benchmarks.peers_work import Work
 
-# No jax and no torch here: each of the two processes imports this file, too.
+# No jax and no torch here: each of the processes imports this file, too.
 
 METHODS = ("simclr", "vicreg")
 NEEDS = {  # packages
     "torch": ("torch", "torchvision", "timm", "kornia"),
     "torch_step": ("torch", "torchvision", "timm", "kornia"),
     "lightly": ("torch", "torchvision", "timm", "lightly"),
+    "spt_jax": ("stable_pretraining", "loguru", "omegaconf"),
 }
 COLUMNS = (
     *("method", "model", "peer", "settings", "pairs/s", "range"),
@@ -89,8 +102,8 @@ def jax_side(config: Any, steps: int) -> Iterator[Side]:
 
 
 @contextlib.contextmanager
-def torch_side(work: Any, names: list[str]) -> Iterator[Side]:
-    """The peers of these names on a `peers_torch.Work`."""
+def torch_side(work: Work, names: list[str]) -> Iterator[Side]:
+    """The peers of these names on a work."""
     from benchmarks import peers_torch
 
     peers = peers_torch.make_peers(work, names)
@@ -99,9 +112,23 @@ def torch_side(work: Any, names: list[str]) -> Iterator[Side]:
     yield Side(peers_torch.device_name(), settings, turns)
 
 
-def make_work(config: Any, images: Any) -> Any:
-    """A config as a `peers_torch.Work`, with the same pairs of a store's images."""
-    from benchmarks.peers_torch import Work
+@contextlib.contextmanager
+def spt_side(work: Work) -> Iterator[Side]:
+    """stable-pretraining's JAX back end on a work."""
+    os.environ.setdefault("LOGURU_LEVEL", "WARNING")  # it logs among the rows
+    from sp_jax.xla_flags import set_cpu_flags
+
+    set_cpu_flags()  # those of sp_jax: its own users would not have them
+    import jax
+
+    from benchmarks import peers_spt
+
+    turns = {"spt_jax": peers_spt.make_turn(work)}
+    yield Side(jax.devices()[0].device_kind, {"spt_jax": "its trainer"}, turns)
+
+
+def make_work(config: Any, images: Any) -> Work:
+    """A config for the other peers, with the same pairs of a store's images."""
     from input_pipeline.pairs.pairing import semantic_pairs
     from sp_jax import methods
     from sp_jax.optim import linear_scaling
@@ -232,6 +259,13 @@ def installed(names: list[str]) -> list[str]:
     return found
 
 
+def sides_of(names: list[str]) -> list[tuple]:
+    """For each process beside that of sp_jax what opens its side, and arguments."""
+    torch = [name for name in names if name != "spt_jax"]
+    sides: list[tuple] = [(torch_side, torch)] if torch else []
+    return sides + [(spt_side,)] * ("spt_jax" in names)
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -240,11 +274,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--models",
         default=["resnet50"],
-        help="resnet18,resnet50:small,vit_small",
+        help="resnet18,resnet50:small,vit_small,quick",
         **words,
     )
     parser.add_argument("--peers", default=list(NEEDS), help=",".join(NEEDS), **words)
-    parser.add_argument("--batch_size", type=int, default=256, help="pairs")
+    parser.add_argument("--batch_size", type=int, help="pairs; the recipe's by default")
     parser.add_argument("--steps", type=int, default=50, help="of a turn")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", help="file for JSON lines, appended")
@@ -270,11 +304,11 @@ def main(argv: list[str]) -> None:
         config.data.store = "emoji"
         with contextlib.ExitStack() as stack:
             sides = [stack.enter_context(process(jax_side, config, options.steps))]
-            if names:
-                work = make_work(config, open_images(config))
-                sides.append(stack.enter_context(process(torch_side, work, names)))
+            work = make_work(config, open_images(config))
+            for open_side, *args in sides_of(names):
+                sides.append(stack.enter_context(process(open_side, work, *args)))
             if len({side.device == "cpu" for side in sides}) > 1:
-                where = " and PyTorch on ".join(side.device for side in sides)
+                where = f"{sides[0].device} and PyTorch on {sides[1].device}"
                 sys.exit(f"jax runs on {where}: nothing to compare.")
             turns = {
                 name: functools.partial(turn, options.steps)

@@ -6,16 +6,15 @@ the whole step as one CUDA graph. "lightly" is as its users write it: its transf
 images in a loader's worker processes, its loss, its LARS. The networks are the same.
 """
 
-import dataclasses
 import math
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from benchmarks.peers_work import Work
 from tests.torchvision_ref import torch, torchvision
 
 nn, functional = torch.nn, torch.nn.functional
@@ -25,33 +24,6 @@ Step = Callable[[Views], Any]  # trains; may return before the device is done
 
 PREFETCH = 2  # batches a worker makes ahead; the loader's default
 TRIALS = 5  # steps of each setting, of which the fastest counts
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What is trained on what, in plain numbers and arrays.
-
-    Attributes:
-        method: simclr or vicreg.
-        model: arguments of `sp_jax.models.get`.
-        options: all keyword arguments of the method's `create`.
-        optimizer: name (adamw or a LARS), learning_rate (for this batch), weight_decay
-            and momentum.
-        views: the fields of `sp_jax.augment.Augment` for each of the two views, and
-            "kernel_size".
-        batch_size: pairs a step.
-        images: uint8 [N, S, S, 3].
-        pairs: rows of the images, int32 [P, 2].
-    """
-
-    method: str
-    model: dict[str, Any]
-    options: dict[str, Any]
-    optimizer: dict[str, Any]
-    views: list[dict[str, Any]]
-    batch_size: int
-    images: np.ndarray
-    pairs: np.ndarray
 
 
 # Networks and losses
@@ -69,13 +41,34 @@ def make_backbone(model: dict[str, Any]) -> tuple[nn.Module, int]:
             size, embed_dim=64 * heads, num_heads=heads, num_classes=0, **options
         )
         return network, network.num_features
-    network = getattr(torchvision.models, name)(zero_init_residual=True)
-    width = network.fc.in_features
-    network.fc = nn.Identity()
-    if options["stem"] == "small":
-        network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        network.maxpool = nn.Identity()
-    return network, width
+    network = ResNet(name, options.get("width", 64), options["stem"] == "small")
+    return network, network.bn1.num_features * 8 * network.expansion
+
+
+class ResNet(torchvision.models.ResNet):
+    """torchvision's, of any width, without its classifier; last scales begin at 0."""
+
+    def __init__(self, name: str, width: int, small: bool):
+        """Make, for example, "resnet18"; `small` is the stem for small images."""
+        kinds, self.width, self.small = torchvision.models.resnet, width, small
+        deep = name not in ("resnet18", "resnet34")
+        blocks = {"resnet18": (2, 2, 2, 2), "resnet101": (3, 4, 23, 3)}
+        kind = kinds.Bottleneck if deep else kinds.BasicBlock
+        layers = blocks.get(name, (3, 4, 6, 3))
+        super().__init__(kind, layers, zero_init_residual=True)
+        self.expansion, self.fc = kind.expansion, nn.Identity()
+
+    def _make_layer(self, block, planes, *args, **options):
+        if planes == 64:  # the stem comes before, what is drawn at random after
+            kernel, stride = (3, 1) if self.small else (7, 2)
+            self.conv1 = nn.Conv2d(
+                3, self.width, kernel, stride, kernel // 2, bias=False
+            )
+            self.bn1, self.inplanes = nn.BatchNorm2d(self.width), self.width
+            if self.small:
+                self.maxpool = nn.Identity()
+        planes = planes * self.width // 64
+        return super()._make_layer(block, planes, *args, **options)
 
 
 def mlp(*widths: int, hidden_bias: bool = True) -> nn.Sequential:
@@ -205,6 +198,8 @@ def make_optimizer(
     if name == "adamw":
         cuda = params[0].is_cuda
         return torch.optim.AdamW(groups, rate, fused=True, capturable=cuda)
+    if name == "sgd":
+        return torch.optim.SGD(groups, rate, recipe["momentum"])
     if lightly:
         from lightly.utils.lars import LARS
 

@@ -62,15 +62,17 @@ class Training:
 
 
 def make_config(
-    method: str, model: str, batch_size: int, local_crops: int = 0
+    method: str, model: str, batch_size: int | None, local_crops: int = 0
 ) -> ConfigDict:
     """The recipe of a method in configs/ on some backbone.
 
     Args:
         method: one with a file in configs/.
         model: resnet18 | resnet50 | resnet50:small (the stem) | vit_small |
-            vit_small:cudnn (the attention) | ...; a ViT has patches of 8 pixels.
-        batch_size: pairs.
+            vit_small:cudnn (the attention) | ...; a ViT has patches of 8 pixels. "quick"
+            is the variant for a CPU with its network, views and drawings; that of SimCLR
+            is configs/quickstart.py.
+        batch_size: pairs; None is the recipe's.
         local_crops: of the methods that have them.
     """
     name, _, kind = model.partition(":")
@@ -78,19 +80,23 @@ def make_config(
     recipe = f"configs.{method}_{'vit' if vit else 'resnet50'}"
     if importlib.util.find_spec(recipe) is None:
         recipe = f"configs.{method}_resnet50"
-    config = importlib.import_module(recipe).get_config()
-    options = {"patch_size": 8} if vit else {"stem": kind or "imagenet"}
-    if vit and kind:
-        options["attention"] = kind
-    config.model = ConfigDict({"name": name, **options})
+    quick = model == "quick"
+    config = importlib.import_module(recipe).get_config("quick" if quick else "")
+    if not quick:
+        options = {"patch_size": 8} if vit else {"stem": kind or "imagenet"}
+        if vit and kind:
+            options["attention"] = kind
+        config.model = ConfigDict({"name": name, **options})
     if "local_crops" in inspect.signature(methods.get(method).views).parameters:
         config.augment.local_crops = local_crops
-    config.batch_size = batch_size
+    config.batch_size = batch_size or config.batch_size
     return config
 
 
 def model_name(config: ConfigDict) -> str:
     """The model as `make_config` takes it: with its stem or attention, if one was asked for."""
+    if config.model.get("width", 64) != 64:
+        return "quick"
     kind = config.model.get("stem") or config.model.get("attention", "auto")
     return config.model.name + ("" if kind in ("imagenet", "auto") else f":{kind}")
 

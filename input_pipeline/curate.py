@@ -36,7 +36,7 @@ from absl import flags
 
 from input_pipeline import pairs
 from input_pipeline.curation import marks, merging
-from input_pipeline.curation.decisions import Curation, State
+from input_pipeline.curation.decisions import UNDECIDED, Curation, State
 from input_pipeline.curation.likeness import Likeness, load_features, pair_cosines
 from input_pipeline.curation.order import Order
 from input_pipeline.curation.page import make_app
@@ -44,7 +44,7 @@ from input_pipeline.curation.pictures import original_pictures
 from input_pipeline.pairs import summary
 from input_pipeline.stores import ImageStore
 from input_pipeline.stores import flags as given
-from sp_jax import cli
+from sp_jax import cli, progress
 from sp_jax.errors import UserError
 
 flags.adopt_module_key_flags(given)  # --help lists them
@@ -83,6 +83,10 @@ def curate() -> None:
     path = pathlib.Path(_PAIRS.value or _OUT.value or "pairs.csv").expanduser()
     if not re.fullmatch(r"[\w-]*", _PERSON.value):
         raise UserError(f"--person={_PERSON.value} may hold letters, digits, - and _.")
+    if _PERSON.value == "merged":
+        raise UserError(
+            "--person=merged is the name of what is settled: choose another."
+        )
     if _MERGE.value and (making or len(_MERGE.value) < 2):
         raise UserError("--merge needs --pairs and the files of two people or more.")
     who = "merged" if _MERGE.value else _PERSON.value
@@ -91,12 +95,13 @@ def curate() -> None:
     if _OUT.value:
         export = summary.csv_path(_OUT.value)
     listening = _listen()
-    store = given.open_from_flags()
-    rows = np.arange(len(store))
-    if making:
-        table = pairs.PairTable.of(store, rows, rows, "partners chosen by a person")
-    else:
-        table = pairs.load_table(path, store)
+    with progress.show("opening the images"):
+        store = given.open_from_flags()
+        rows = np.arange(len(store))
+        if making:
+            table = pairs.PairTable.of(store, rows, rows, "partners chosen by a person")
+        else:
+            table = pairs.load_table(path, store)
     log = path.with_name(f"{stem}.decisions.csv")
     try:
         lock = filelock.FileLock(f"{log}.lock", timeout=0)
@@ -111,35 +116,40 @@ def curate() -> None:
             "be written."
         ) from error
     with lock:
-        app = _open_page(table, log, export, _merged(path, table, store), store)
+        with progress.show("opening the page"):
+            app = _open_page(table, log, export, _merged(path, table, store), store)
         _serve(app, listening, f"{len(table)} {'images' if making else 'pairs'}")
         print(f"\nStopped. The decisions are in {log}; the same command goes on.")
 
 
 def _merged(
     path: pathlib.Path, table: pairs.PairTable, store: ImageStore
-) -> tuple[State | None, dict[int, str] | None]:
-    """What the people of --merge agree on, and on which pairs they do not."""
+) -> tuple[State | None, dict[int, str] | None, str]:
+    """What the people of --merge agree on, on which pairs they do not, and their names."""
     people = []
     for name in _MERGE.value:
         file = pathlib.Path(name)
         if not file.is_file():
             raise UserError(f"--merge: there is no file {name}.")
         person = file.name.removesuffix(".decisions.csv").removeprefix(f"{path.stem}.")
+        if person in [other.person for other in people]:
+            raise UserError(
+                f"--merge has two files of {person}: give one file of each person, and "
+                "call the files by their names."
+            )
         people.append(Curation(table, store, file, person=person, only_read=True))
     if not people:
-        return None, None
-    print("\n".join(merging.agreement(people)))
-    state, conflicts = merging.merge(people)
-    print(f"Pairs to settle: {len(conflicts)}.")
-    return state, conflicts
+        return None, None, ""
+    people.sort(key=lambda one: one.person)
+    progress.say("\n".join(merging.agreement(people)))
+    return *merging.merge(people), " and ".join(one.person for one in people)
 
 
 def _open_page(
     table: pairs.PairTable,
     log: pathlib.Path,
     export: pathlib.Path,
-    merged: tuple[State | None, dict[int, str] | None],
+    merged: tuple[State | None, dict[int, str] | None, str],
     store: ImageStore,
 ) -> Any:
     """The page, with what was decided before."""
@@ -150,7 +160,7 @@ def _open_page(
         groups = np.zeros(len(store), np.int32)
     elif within != "label":
         groups = store.target(within)[0]
-    state, opinions = merged
+    state, opinions, people = merged
     curation = Curation(
         table,
         store,
@@ -160,9 +170,13 @@ def _open_page(
         groups=groups,
         max_uses=_USES.value,
         given=state,
+        given_by=people,
     )
+    if opinions is not None:
+        left = (curation.state.status[list(opinions)] == UNDECIDED).sum()
+        progress.say(f"Pairs to settle: {left}.")
     if curation.dropped:
-        print(
+        progress.say(
             f"The last line of {log} was cut off ({curation.dropped!r}) and is taken "
             "out: that pair is asked for again."
         )

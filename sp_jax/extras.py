@@ -19,6 +19,7 @@ MODULES = {
     "tensorboard": ("tensorboardX",),
     "wandb": ("wandb",),
     "parquet": ("pyarrow",),
+    "hf": ("datasets",),
     "tfds": ("tensorflow_datasets", "importlib_resources"),
 }
 

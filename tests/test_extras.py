@@ -97,6 +97,7 @@ def test_the_library_needs_no_extra(tmp_path):
             ),
         ),
         ("tfds", ("input_pipeline.prepare", "--store=tfds:cifar10")),
+        ("hf", ("input_pipeline.prepare", "--store=hf:cifar10")),
     ],
 )
 def test_a_program_says_what_to_install(tmp_path, extra, words):

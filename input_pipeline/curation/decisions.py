@@ -68,6 +68,7 @@ class Curation:
         groups: np.ndarray | None = None,
         max_uses: int = 1,
         given: State | None = None,
+        given_by: str = "",
         only_read: bool = False,
     ) -> None:
         """Open the file at `path`, and repeat what it holds.
@@ -81,6 +82,7 @@ class Curation:
           groups: int [N], images of which are partners; -1: of none. Default: the labels.
           max_uses: pairs in which an image may stand by a new partner.
           given: what was decided before the file began.
+          given_by: whose decisions these are; the file belongs to them alone.
           only_read: leave the file as it is: another person's.
 
         Raises:
@@ -100,7 +102,8 @@ class Curation:
         self._done: list[list[tuple[int, tuple[int, int, str, str]]]] = []
         self._time = ""  # Of the last group.
         self._rows = {log.escape(name): row for row, name in enumerate(store.ids)}
-        self._log = log.Log(path, table.digest)
+        belongs = f"{table.digest} by {given_by}" if given_by else table.digest
+        self._log = log.Log(path, belongs)
         self.dropped = ""
         self._replay(only_read)
 

@@ -31,21 +31,32 @@ def now() -> str:
 
 def split(line: str) -> list[str]:
     """The values of a line; ValueError or csv.Error if it has not one for each column."""
-    ((time, pair, action, second),) = csv.reader([line], strict=True)
-    return [time, pair, action, second]
+    (values,) = csv.reader([line], strict=True)
+    if len(values) != len(_COLUMNS):
+        raise ValueError(f"it has {len(values)} values, not {len(_COLUMNS)}")
+    return values
 
 
 class Log:
-    """The decisions on the pairs with a digest, in the file at `path`."""
+    """Decisions in the file at `path`."""
 
-    def __init__(self, path: str | os.PathLike[str], digest: str) -> None:
-        """Nothing is read or written yet."""
+    def __init__(self, path: str | os.PathLike[str], belongs: str) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+          path: of the file.
+          belongs: the digest of the pairs, and more to which the file belongs.
+        """
         self.path = pathlib.Path(path)
-        self._head = f"# decisions on the pairs {digest}\n{','.join(_COLUMNS)}\n"
+        self._head = f"# decisions on the pairs {belongs}\n{','.join(_COLUMNS)}\n"
 
     def begin(self) -> None:
-        """Make the file, if there is none."""
-        if not self.path.exists():
+        """Make the file, if there is none, or a crash has cut off its head."""
+        whole = self._head.encode()
+        if not self.path.exists() or (
+            self.path.stat().st_size < len(whole)
+            and whole.startswith(self.path.read_bytes())
+        ):
             write_text(self.path, self._head)
 
     def read(self) -> tuple[Iterator[tuple[int, str]], str]:
@@ -62,9 +73,9 @@ class Log:
         begin = [line.rstrip(",\r").strip('"') for line in lines[:2]]
         if begin != self._head.splitlines():
             raise UserError(
-                f"{self.path} holds decisions on other pairs, or another program has "
-                "changed its first two lines: move it away, or open the table that it "
-                "belongs to."
+                f"{self.path} holds decisions on other pairs or a merge of other people, or "
+                "another program has changed its first two lines: move it away, or open "
+                "what it belongs to."
             )
         torn = content[end:].decode("utf-8", "surrogateescape")
         return enumerate(lines[2:], 3), torn

@@ -81,17 +81,45 @@ class Order:
             return self.pairs[max(start, place + 1 - count) : place + 1].tolist()
         return self.pairs[place : min(end, place + count)].tolist()
 
+    def asked(self, pairs: Sequence[int]) -> set[int]:
+        """Those of some pairs of one class that are to decide, no more than are wanted."""
+        accepted = self._accepted()
+        to_ask = self._to_ask(accepted)
+        found = [pair for pair in pairs if to_ask[pair]]
+        if self._wanted and found:
+            found = found[: self._wanted - accepted[self._class[found[0]]]]
+        return set(found)
+
+    def last(self) -> int:
+        """The last pair that was asked for."""
+        asked = self.pairs[self._asked[self.pairs]]
+        return int(asked[-1] if len(asked) else self.pairs[-1])
+
+    def end(self) -> str:
+        """A sentence for the time when nothing is to decide."""
+        status = self._curation.state.status
+        left = int((status == UNDECIDED).sum())
+        if self._curation.making:
+            return "Every image has a partner, or none: export."
+        if not self._asked.all():
+            settled = int((status[self._asked] != UNDECIDED).sum())
+            return f"{settled:,} settled, {left:,} undecided by all: export."
+        if left and self._wanted:
+            return (
+                f"Each class has {self._wanted:,} pairs, or no more to ask for; left "
+                f"undecided: {left:,}. Export."
+            )
+        return "Every pair is decided: export."
+
     def class_start(self, number: int) -> int:
         """The place from which on a class begins."""
         return int(np.searchsorted(self._class[self.pairs], number))
 
     def counts(self, pair: int) -> dict[str, Any]:
         """How far the class of a pair is, and the whole."""
-        label, status = self._class[pair], self._curation.state.status
+        status = self._curation.state.status
         return {
-            "class": int(label),
-            "class_accepted": int(self._accepted()[label]),
-            "class_goal": int(self._wanted or self._possible()[label]),
+            "of_class": self._progress([self._class[pair]])[0],
             "decided": int((status != UNDECIDED).sum()),
             "accepted": int((status == ACCEPTED).sum()),
         }
@@ -102,8 +130,7 @@ class Order:
         With `short` those only that lack accepted pairs; without a number that is wanted, those
         in which something is to decide.
         """
-        accepted, possible = self._accepted(), self._possible()
-        rejected = self._count(self._curation.state.status == REJECTED)
+        accepted = self._accepted()
         lacks = self._count(self._to_ask(accepted)) > 0
         if self._wanted:
             lacks = accepted < self._wanted
@@ -119,17 +146,27 @@ class Order:
             "lacking": int(lacks.sum()),
             "before": int(before),
             "behind": len(chosen) - int(before) - len(shown),
-            "classes": [
-                {
-                    "class": i,
-                    "name": self._names[i],
-                    "accepted": int(accepted[i]),
-                    "rejected": int(rejected[i]),
-                    "possible": int(possible[i]),
-                }
-                for i in shown
-            ],
+            "classes": self._progress(shown),
         }
+
+    def _progress(self, classes: Sequence[int]) -> list[dict[str, Any]]:
+        """How many pairs of classes are accepted, can still be, and were there at first."""
+        curation = self._curation
+        total = self._count(np.ones(len(self._class), bool))
+        rejected = self._count(curation.state.status == REJECTED)
+        if curation.making:  # Of images, of which none is lost.
+            total, rejected = total * curation.max_uses // 2, rejected * 0
+        accepted = self._accepted()
+        return [
+            {
+                "class": int(i),
+                "name": self._names[i],
+                "accepted": int(accepted[i]),
+                "possible": int(total[i] - rejected[i]),
+                "total": int(total[i]),
+            }
+            for i in classes
+        ]
 
     def _count(self, which: np.ndarray) -> np.ndarray:
         """How many of some pairs are of each class."""
@@ -139,14 +176,6 @@ class Order:
         """Accepted pairs of each class."""
         return self._count(self._curation.state.status == ACCEPTED)
 
-    def _possible(self) -> np.ndarray:
-        """How many pairs of each class there can be."""
-        curation = self._curation
-        if curation.making:
-            every = np.ones(len(self._class), bool)
-            return self._count(every) * curation.max_uses // 2
-        return self._count(curation.state.status != REJECTED)
-
     def _to_ask(self, accepted: np.ndarray) -> np.ndarray:
         """Which pairs are to decide, bool [P], with so many accepted of each class."""
         curation = self._curation
@@ -154,5 +183,11 @@ class Order:
         if self._wanted:
             asked &= (accepted < self._wanted)[self._class]
         if curation.making:  # An image that is a partner already needs none.
-            asked &= curation.uses()[curation.table.first] < curation.max_uses
+            free = curation.uses()[curation.table.first] < curation.max_uses
+            _, group = np.unique(
+                curation.groups[curation.table.first], return_inverse=True
+            )
+            # The last one of a group is left over: those that nothing fits did not fit it.
+            fits = free & (curation.state.status != REJECTED)
+            asked &= free & (np.bincount(group, fits)[group] > 1)
         return asked

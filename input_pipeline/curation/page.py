@@ -18,6 +18,7 @@ from input_pipeline.curation.views import Views
 from sp_jax.errors import UserError
 
 _MOST = 48  # Pairs of a sheet.
+_MEANWHILE = "Decided meanwhile in another window: this is how it stands. Look again."
 _BODY = 64 * 1024  # Bytes of a request, at most; a sheet sends numbers alone.
 # No other site may show the page in a frame, nor its pictures.
 _HEADERS = {
@@ -74,7 +75,7 @@ def make_app(
         if request.method == "POST":
             site = request.headers.get("Origin", request.host).rpartition("//")[2]
             if request.mimetype != "application/json" or site != request.host:
-                flask.abort(403)
+                flask.abort(403, "This page takes decisions from its own window alone.")
             try:
                 body = request.get_json()
             except RecursionError:  # Of lists in lists in lists.
@@ -130,7 +131,7 @@ def make_app(
         with lock:
             start = order.class_start(which)
             found = order.next(count(), start - 1)
-            if not found or order.counts(found[0])["class"] != which:
+            if not found or order.counts(found[0])["of_class"]["class"] != which:
                 found = order.around(start, count())
             return views.sheet(found)
 
@@ -177,6 +178,7 @@ def make_app(
                 and type(step.get("pair")) is int
                 and type(step.get("action")) is str
                 and type(step.get("second", 0)) is int
+                and type(step.get("status", "")) is str
             ):
                 flask.abort(
                     400, "A decision has a whole number as pair, and an action."
@@ -191,6 +193,11 @@ def make_app(
                 step.get("images") != views.rows(step["pair"]) for step in steps
             ):
                 raise UserError("The page shows an old pair: load the page again.")
+            if any(
+                step.get("status") not in (None, views.status(step["pair"]))
+                for step in steps
+            ):
+                return views.sheet(numbers) | {"news": _MEANWHILE}
             curation.decide(*_decisions(steps))
             if asked.get("stay"):
                 return views.sheet(numbers)

@@ -48,22 +48,30 @@ class Views:
         rows = [int(curation.table.first[pair]), int(curation.state.second[pair])]
         return rows[:1] if curation.making and rows[0] == rows[1] else rows
 
+    def status(self, pair: int) -> str:
+        """What was decided on a pair, in a word."""
+        return WORDS[self._curation.state.status[pair]]
+
     def sheet(
         self, pairs: Sequence[int], had: Mapping[int, int] | None = None
     ) -> dict[str, Any]:
         """Pairs of one class, and how far it is.
 
-        None: everything is decided, and the last pair is shown. Of pairs that were just
-        undone, the page shows which status they had.
+        None: nothing is to decide, and the last pair is shown with a sentence. Of pairs that
+        were just undone, the page shows which status they had.
         """
-        finished = not pairs
-        pairs = pairs or [int(self._order.pairs[-1])]
+        finished = "" if pairs else self._order.end()
+        pairs = pairs or [self._order.last()]
         curation, counts = self._curation, self._order.counts(pairs[0])
+        asked = self._order.asked(pairs)
         return counts | {
             "store": self.store,
             "finished": finished,
             "label": curation.class_name(curation.table.label[pairs[0]]),
-            "pairs": [self._pair(pair, (had or {}).get(pair)) for pair in pairs],
+            "pairs": [
+                self._pair(pair, (had or {}).get(pair)) | {"asked": pair in asked}
+                for pair in pairs
+            ],
         }
 
     def partners(self, pair: int, allowed: np.ndarray, count: int) -> list[dict]:
@@ -76,12 +84,12 @@ class Views:
         ]
 
     def _pair(self, pair: int, had: int | None) -> dict[str, Any]:
-        rows, state = self.rows(pair), self._curation.state
+        rows = self.rows(pair)
         found = [self._opinions[pair]] if pair in self._opinions else []
         return {
             "pair": pair,
             "place": int(self._order.place[pair]),
-            "status": WORDS[state.status[pair]],
+            "status": self.status(pair),
             "had": WORDS[had] if had else None,
             "images": [self._image(row) for row in rows],
             "marks": found + (self._marks(*rows) if len(rows) == 2 else []),

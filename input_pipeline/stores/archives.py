@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from input_pipeline.stores.image_files import key_of
 from sp_jax.errors import UserError
 
 
@@ -55,11 +56,9 @@ class Archive(NamedTuple):
 
     def key(self) -> str:
         """Changes whenever its files may have."""
-        packed = [self.path]
-        if self.path.is_dir():
-            packed = sorted(p for p in self.path.iterdir() if p.is_file())
-        stats = [(path.name, path.stat()) for path in packed]
-        return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+        if not self.path.is_dir():
+            return key_of(self.path.parent, [self.path])
+        return key_of(self.path, sorted(p for p in self.path.iterdir() if p.is_file()))
 
 
 def find(path: str, title: str, url: str, *names: str) -> Archive:

@@ -120,7 +120,7 @@ def read_in(root: pathlib.Path) -> Callable[..., bytes]:
 
     def read(name: str, most: int = -1) -> bytes:
         with open(root / name, "rb") as file:
-            _check_size(os.fstat(file.fileno()).st_size)
+            check_size(os.fstat(file.fileno()).st_size)
             return file.read(most)
 
     return read
@@ -191,7 +191,7 @@ def _in_archive(path: pathlib.Path) -> Files:
         try:
             info = members[name]
             with lock, archive.open(info) as file:
-                _check_size(info.file_size)
+                check_size(info.file_size)
                 # Not more, even if the archive says too little.
                 return file.read(min(most, info.file_size))
         except MemoryError:
@@ -211,6 +211,13 @@ def _name(info: zipfile.ZipInfo) -> str:
     return name.replace("\\", "/")
 
 
-def _check_size(size: int) -> None:
+def key_of(root: pathlib.Path, paths: Iterable[pathlib.Path]) -> str:
+    """Changes whenever one of some files below a root may have: names, sizes and times."""
+    stats = [(path.relative_to(root).as_posix(), path.stat()) for path in paths]
+    return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+
+
+def check_size(size: int) -> None:
+    """Raise OSError for a file that has too many bytes."""
     if size > _MAX_BYTES:
         raise OSError(f"{size} bytes are more than {_MAX_BYTES}")

@@ -23,6 +23,10 @@ Reader = Callable[[int], bytes | np.ndarray]
 ReadAlpha = Callable[[Sequence[str], int], tuple[np.ndarray, np.ndarray]]
 
 
+def _few(row: int) -> int:
+    return 0
+
+
 class Source(NamedTuple):
     """Images that can be prepared.
 
@@ -41,7 +45,7 @@ class Source(NamedTuple):
     key: str
     meta: Callable[[], dict[str, Any]]
     open_reader: Callable[[], Reader]
-    size_of: Callable[[int], int] = lambda row: 0
+    size_of: Callable[[int], int] = _few
     root: pathlib.Path | None = None
     read_alpha: ReadAlpha | None = None
 

@@ -27,6 +27,9 @@ _FORMS = {
     "cifar10": "cifar10:PATH",
     "cifar100": "cifar100:PATH",
     "stl10": "stl10:PATH",
+    "imagenet": "imagenet:PATH",
+    "webdataset": "webdataset:DIR",
+    "hf": "hf:NAME",
     "tfds": "tfds:NAME",
     "array_record": "array_record:DIR",
 }
@@ -164,6 +167,9 @@ def open_store(
         "images:DIR": every image below a folder, or of a list of paths, without labels;
         "tiny_imagenet:DIR", "cifar10:PATH", "cifar100:PATH", "stl10:PATH": the official
         archives, packed or unpacked;
+        "imagenet:PATH": the official tar archives of ImageNet, as they are;
+        "webdataset:DIR" or "webdataset:PATTERN": shards of WebDataset;
+        "hf:NAME", "hf:NAME:CONFIG" or "hf:DIR": a set of Hugging Face;
         "tfds:NAME": a set of TensorFlow Datasets, such as tfds:imagenet2012;
         "array_record:DIR": what `python -m input_pipeline.prepare` wrote;
         "mypackage.mystore" or "mypackage.mystore:ARGUMENT": any other module with the

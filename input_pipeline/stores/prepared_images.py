@@ -246,7 +246,8 @@ def check_skipped(
     raise UserError(
         f"{skipped} of {total} images cannot be used{such}; all are listed in {path}: mend or "
         f"remove them, or allow it with max_skipped={np.ceil(1000 * skipped / total) / 1000:g} "
-        f"(a share; it is {max_skipped:g})."
+        f"(a share; it is {max_skipped:g}; the flag --max_skipped, or of a training "
+        "--config.data.max_skipped)."
     )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from sp_jax.losses import l2_normalize
 from sp_jax.methods.probe import ProbeRecipe as ProbeRecipe
+from sp_jax.models import layers
 
 PyTree = Any
 
@@ -247,37 +248,41 @@ def forward(
         stats: its running statistics of batch normalisation.
         views: images, each [N, s, s, 3].
         drop_path: key of stochastic depth; None switches it off.
-        joint: all views go through in one forward: the backbone normalises the views of
-            one size together, and what follows it all views (SimCLR, SwAV). Otherwise one
-            forward a view, one after the other, each with statistics of its own (the two
-            forwards of BYOL, VICReg, ...).
+        joint: the views of one size are normalised together, and what follows the backbone
+            sees all views (SimCLR, SwAV). Otherwise each view has batch statistics of its
+            own (the two forwards of BYOL, VICReg, ...), and all have one size.
 
     Returns:
         The outputs, one a view, and the new statistics.
     """
-    if joint:
-        sizes = dict.fromkeys(x.shape[1] for x in views)
-        passes = [[[i for i, x in enumerate(views) if x.shape[1] == s] for s in sizes]]
-    else:
-        passes = [[[i]] for i in range(len(views))]
+    sizes = dict.fromkeys(x.shape[1] for x in views)
+    groups = [[i for i, x in enumerate(views) if x.shape[1] == size] for size in sizes]
+    # Views interleaved, [N, V] -> [N * V]: each device keeps its own rows.
+    stacks = [jnp.stack([views[i] for i in group], axis=1) for group in groups]
+    images = [x.reshape(-1, *x.shape[2:]) for x in stacks]
+    x = images[0] if len(images) == 1 else images
+    # Folded as for the first of several forwards, so that a seed keeps its numbers.
+    key = None if drop_path is None else jax.random.fold_in(drop_path, 0)
     outputs: list[PyTree] = [None] * len(views)
-    n = views[0].shape[0]
-    for part, groups in enumerate(passes):
-        # Views interleaved, [N, V] -> [N * V]: each device keeps its own rows.
-        stacks = [jnp.stack([views[i] for i in group], axis=1) for group in groups]
-        images = [x.reshape(-1, *x.shape[2:]) for x in stacks]
-        x = images[0] if len(images) == 1 else images
-        key = None if drop_path is None else jax.random.fold_in(drop_path, part)
-        out, stats = apply(network, params, stats, x, key)
-        end = 0
-        for group in groups:
-            start, end = end, end + n * len(group)
-            own = jax.tree.map(
-                lambda y, a=start, b=end: y[a:b].reshape(n, -1, *y.shape[1:]), out
+    with layers.normalize_apart(1 if joint else len(views)) as normalised:
+        out, new = apply(network, params, stats, x, key)
+    if not joint and 2 * len(normalised) != len(jax.tree.leaves(stats)):
+        # A normalisation of another library knows of no groups: one forward a view.
+        for i, view in enumerate(views):
+            key = None if drop_path is None else jax.random.fold_in(drop_path, i)
+            (outputs[i],), stats = forward(
+                network, params, stats, [view], key, joint=True
             )
-            for place, i in enumerate(group):
-                outputs[i] = jax.tree.map(lambda y, place=place: y[:, place], own)
-    return outputs, stats
+        return outputs, stats
+    n, end = len(views[0]), 0
+    for group in groups:
+        start, end = end, end + n * len(group)
+        own = jax.tree.map(
+            lambda y, a=start, b=end: y[a:b].reshape(n, -1, *y.shape[1:]), out
+        )
+        for place, i in enumerate(group):
+            outputs[i] = jax.tree.map(lambda y, place=place: y[:, place], own)
+    return outputs, new
 
 
 def siamese(

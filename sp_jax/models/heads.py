@@ -56,8 +56,8 @@ class MLP(nn.Module):
             init = torch_bias(x.shape[-1])
             x = dense(width, use_bias=bias, bias_init=init, name=f"dense{i}")(x)
             if not last:
-                x = BatchNorm(name=f"bn{i}")(x, train) if self.hidden_norm else x
-                x = nn.relu(x)
+                norm = BatchNorm(rectify=True, name=f"bn{i}")
+                x = norm(x, train) if self.hidden_norm else nn.relu(x)
             elif self.last_norm != "none":
                 affine = self.last_norm == "affine"
                 norm = BatchNorm(use_scale=affine, use_bias=affine, name=f"bn{i}")
@@ -92,8 +92,8 @@ class SimCLRHead(nn.Module):
             last = i == self.layers - 1
             width = self.features if last else hidden
             x = dense(width, dtype=self.dtype, name=f"dense{i}")(x)
-            x = BatchNorm(use_bias=not last, name=f"bn{i}")(x, train)
-            x = x if last else nn.relu(x)
+            norm = BatchNorm(use_bias=not last, rectify=not last, name=f"bn{i}")
+            x = norm(x, train)
         return x.astype(jnp.float32)
 
 

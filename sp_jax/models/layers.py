@@ -5,7 +5,9 @@ Weights trained here can be moved to torchvision and back, so padding is explici
 Each layer also avoids slow paths of XLA on a CPU; the comments say which.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -128,22 +130,32 @@ def _max_pool_backward(residuals, dy):
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def batch_norm(
-    x: Float[Any, "*batch channels"],
+    x: Float[Any, "n *positions channels"],
     scale: Float[Any, " channels"],
     bias: Float[Any, " channels"],
     eps: float | Array,  # autodiff makes an array of it
+    rectify: bool = False,
+    groups: int = 1,
 ) -> tuple[
-    Float[Array, "*batch channels"],
-    Float[Array, " channels"],
-    Float[Array, " channels"],
+    Float[Array, "n *positions channels"],
+    Float[Array, "{groups} channels"],
+    Float[Array, "{groups} channels"],
 ]:
     """Normalise x by the statistics of all axes but the last.
 
+    Args:
+        x: the activations.
+        scale: multiplies the normalised x.
+        bias: is added to it.
+        eps: is added to the variance.
+        rectify: set what is below zero to zero, as a rectifier that follows.
+        groups: row i belongs to group `i % groups`, and each has statistics of its own.
+
     Returns:
-        y in x's dtype, and the float32 mean and biased variance. No gradient flows
-        through the two statistics: they only feed the running averages.
+        y in x's dtype, and the float32 mean and biased variance of each group. No gradient
+        flows through the two statistics: they only feed the running averages.
 
     The backward pass is written by hand: it reads the activations fewer times than the
     one that autodiff derives, and a ResNet is bound by memory.
@@ -152,33 +164,96 @@ def batch_norm(
     below 2^-20 (1 + (mean / standard deviation)^2): 9e-4 at a ratio of 30, and at 1000 the
     variance is of no use. docs/performance.md says what an exact one would cost.
     """
-    return _batch_norm_forward(x, scale, bias, eps)[0]
+    return _batch_norm_forward(x, scale, bias, eps, rectify, groups)[0]
 
 
-def _batch_norm_forward(x, scale, bias, eps):
-    axes = tuple(range(x.ndim - 1))
-    wide = at_least_float32(x)
-    mean = jnp.mean(wide, axes)
+def _batch_norm_forward(x, scale, bias, eps, rectify, groups):
+    rows = _in_groups(x, groups)
+    count = x.size // x.shape[-1] // groups
+    total, squares = _two_sums(rows, jnp.square(rows))
+    mean = total / count
     # One pass over x; clipped, because the difference can round below zero.
-    var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0.0)
+    var = jnp.maximum(squares / count - jnp.square(mean), 0.0)
     inv = jax.lax.rsqrt(var + eps)
-    y = wide * (inv * scale) + (bias - mean * inv * scale)
-    return (y.astype(x.dtype), mean, var), (x, scale, mean, inv)
+    slope = inv * scale
+    offset = bias - mean * inv * scale
+    y = rows * _spread(slope, rows) + _spread(offset, rows)
+    y = jnp.maximum(y, 0.0) if rectify else y
+    return (_as(x, y), mean, var), (x, mean, inv, slope, offset)
 
 
-def _batch_norm_backward(residuals, cotangents):
-    x, scale, mean, inv = residuals
-    dy = at_least_float32(cotangents[0])
-    axes = tuple(range(x.ndim - 1))
-    count = x.size // x.shape[-1]
-    normed = (at_least_float32(x) - mean) * inv
-    dbias = jnp.sum(dy, axes)
-    dscale = jnp.sum(dy * normed, axes)
-    dx = (scale * inv) * (dy - dbias / count - normed * (dscale / count))
-    return dx.astype(x.dtype), dscale, dbias, None
+def _batch_norm_backward(rectify, groups, residuals, cotangents):
+    x, *statistics = residuals
+    rows, dy = _in_groups(x, groups), _in_groups(cotangents[0], groups)
+    mean, inv, slope, offset = (_spread(each, rows) for each in statistics)
+    normed = (rows - mean) * inv
+    if rectify:
+        # From x, which is read here anyhow; y need not be kept.
+        dy = jnp.where(rows * slope + offset > 0, dy, 0.0)
+    # Into two sums XLA fuses what comes before, such as a rectifier behind a shortcut.
+    dbias, dscale = _two_sums(dy, dy * normed, together=rectify)
+    count = x.size // x.shape[-1] // groups
+    own, along = (_spread(each / count, rows) for each in (dbias, dscale))
+    dx = slope * (dy - own - normed * along)
+    return _as(x, dx), jnp.sum(dscale, 0), jnp.sum(dbias, 0), None
 
 
 batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+def _in_groups(x, groups):
+    """Rows [N, ...] as wide [N / groups, groups, ...]."""
+    return at_least_float32(x).reshape(-1, groups, *x.shape[1:])
+
+
+def _as(x, rows):
+    return rows.reshape(x.shape).astype(x.dtype)
+
+
+def _spread(each, rows):
+    """Numbers [groups, channels], to be combined with rows."""
+    return each.reshape(len(each), *[1] * (rows.ndim - 3), -1)
+
+
+def _two_sums(a, b, together=True):
+    """The sums [groups, channels] of what each group has in a, and in b."""
+    if a.shape[1] > 1 and a.ndim > 3:
+        # The positions first, behind a barrier: XLA would make one sum of both, over axes
+        # that are not side by side, and move the whole array to do so.
+        a, b = _sum_both(a, b, tuple(range(2, a.ndim - 1)), together)
+        a, b = jax.lax.optimization_barrier((a, b))
+    return _sum_both(a, b, (0, *range(2, a.ndim - 1)), together)
+
+
+def _sum_both(a, b, axes, together):
+    # XLA sums a large array in two steps: together they are two kernels, apart three. Over
+    # several devices it would gather the parts of a pair, where it adds those of a sum.
+    one_gpu = jax.default_backend() != "cpu" and jax.device_count() == 1
+    if not (together and one_gpu):
+        return jnp.sum(a, axes), jnp.sum(b, axes)
+    zero = jnp.zeros([], a.dtype)
+    return jax.lax.reduce(
+        (a, b), (zero, zero), lambda x, y: (x[0] + y[0], x[1] + y[1]), axes
+    )
+
+
+@contextlib.contextmanager
+def normalize_apart(groups: int) -> Iterator[set[tuple[str, ...]]]:
+    """In this context row i of a batch belongs to group `i % groups` of each `BatchNorm`.
+
+    Yields:
+        The paths of the `BatchNorm` that were called, as they are.
+    """
+    seen = set()
+
+    def intercept(call, args, kwargs, context):
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+            seen.add(context.module.path)
+            kwargs = {**kwargs, "groups": groups}
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(intercept):
+        yield seen
 
 
 class BatchNorm(nn.Module):
@@ -193,6 +268,7 @@ class BatchNorm(nn.Module):
         use_scale: learn a scale (gamma).
         use_bias: learn a bias (beta).
         scale_init: initialiser of the scale.
+        rectify: set what is below zero to zero: a rectifier that follows, in one backward pass.
 
     Source: https://arxiv.org/abs/1502.03167
     """
@@ -202,12 +278,17 @@ class BatchNorm(nn.Module):
     use_scale: bool = True
     use_bias: bool = True
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    rectify: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Float[Any, "*batch channels"], train: bool
-    ) -> Float[Array, "*batch channels"]:
-        """Normalise x; with `train`, update the collection "batch_stats"."""
+        self, x: Float[Any, "n *positions channels"], train: bool, groups: int = 1
+    ) -> Float[Array, "n *positions channels"]:
+        """Normalise x; with `train`, update the collection "batch_stats".
+
+        Row i belongs to group `i % groups`. Each group has statistics of its own, and the
+        running ones move group by group, as if one came after the other.
+        """
         c = x.shape[-1]
         scale, bias = jnp.ones((c,), jnp.float32), jnp.zeros((c,), jnp.float32)
         if self.use_scale:
@@ -219,14 +300,18 @@ class BatchNorm(nn.Module):
         if not train:
             inv = jax.lax.rsqrt(ra_var.value + self.eps) * scale
             y = at_least_float32(x) * inv + (bias - ra_mean.value * inv)
+            y = nn.relu(y) if self.rectify else y
             return y.astype(x.dtype)
-        y, mean, var = batch_norm(x, scale, bias, self.eps)
-        if not self.is_initializing():
-            count = x.size // c
-            unbiased = var * (count / max(count - 1, 1))  # as PyTorch stores it
-            m = self.momentum
-            ra_mean.value = m * ra_mean.value + (1 - m) * mean
-            ra_var.value = m * ra_var.value + (1 - m) * unbiased
+        y, means, variances = batch_norm(x, scale, bias, self.eps, self.rectify, groups)
+        if self.is_initializing():
+            return y
+        count, m = x.size // c // groups, self.momentum
+        variances *= count / max(count - 1, 1)  # unbiased, as PyTorch stores it
+        shares = [(1 - m) * m**later for later in range(groups)][::-1]
+        for running, new in ((ra_mean, means), (ra_var, variances)):
+            running.value = m**groups * running.value + sum(
+                share * one for share, one in zip(shares, new, strict=True)
+            )
         return y
 
 

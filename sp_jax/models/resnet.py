@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
     def __call__(self, x: Map, train: bool) -> Float[Array, "n h w {self.width}"]:
         """Give a map with 1/stride of the rows and columns."""
         y = Conv(self.width, 3, self.stride, dtype=self.dtype, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = BatchNorm(rectify=True, name="bn1")(y, train)
         y = Conv(self.width, 3, dtype=self.dtype, name="conv2")(y)
         y = BatchNorm(scale_init=_last_scale(self), name="bn2")(y, train)
         return nn.relu(y + _shortcut(self, x, y, train))
@@ -56,9 +56,9 @@ class Bottleneck(nn.Module):
     def __call__(self, x: Map, train: bool) -> Float[Array, "n h w {4*self.width}"]:
         """Give a map with 1/stride of the rows and columns."""
         y = Conv(self.width, 1, dtype=self.dtype, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = BatchNorm(rectify=True, name="bn1")(y, train)
         y = Conv(self.width, 3, self.stride, dtype=self.dtype, name="conv2")(y)
-        y = nn.relu(BatchNorm(name="bn2")(y, train))
+        y = BatchNorm(rectify=True, name="bn2")(y, train)
         y = Conv(4 * self.width, 1, dtype=self.dtype, name="conv3")(y)
         y = BatchNorm(scale_init=_last_scale(self), name="bn3")(y, train)
         return nn.relu(y + _shortcut(self, x, y, train))
@@ -141,7 +141,7 @@ class ResNet(Facts, nn.Module):
         """Name the layers; those that are never called get no parameters."""
         kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         self.conv1 = Conv(self.width, kernel, stride, dtype=self.dtype)
-        self.bn1 = BatchNorm()
+        self.bn1 = BatchNorm(rectify=True)
         block = nn.remat(self.block, static_argnums=2) if self.remat else self.block
         for stage, blocks in enumerate(self.stage_sizes):
             width = self.width * 2**stage
@@ -164,7 +164,7 @@ class ResNet(Facts, nn.Module):
 
         With the small stem the map has four times as many.
         """
-        x = nn.relu(self.bn1(self.conv1(x), train))
+        x = self.bn1(self.conv1(x), train)
         if self.stem == "imagenet":
             x = max_pool(x)
         for stage in range(len(self.stage_sizes) - 1):

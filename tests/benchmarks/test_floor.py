@@ -1,6 +1,7 @@
 """What is read of a compiled step: its kernels, its memory, its collectives."""
 
 import importlib.util
+import json
 
 import jax
 import pytest
@@ -47,6 +48,26 @@ def test_floor_of_a_step(capsys):
     floor.main(flags)
     row = capsys.readouterr().out.splitlines()[2].split(" | ")
     assert int(row[3].replace(",", "")) > 300 and float(row[4]) > 0.1
+
+
+def test_growth_is_found(tmp_path):
+    """The last row of a program counts; other programs, less and a little more are fine."""
+    path = tmp_path / "known.jsonl"
+    row = {"method": "simclr", "model": "resnet50", "kernels": 1000, "jax": "1.2"}
+    rows = [row | {"bytes": 1}, row | {"bytes": 10**9}]
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    known = floor.read_known(path)
+    assert list(known) == [("simclr", "resnet50")]
+    now = row | {"bytes": 10**9}
+    assert floor.grown(now, known) == []
+    assert floor.grown(now | {"kernels": 1050, "bytes": 5}, known) == []
+    assert floor.grown(now | {"model": "resnet18", "kernels": 9999}, known) == []
+    (line,) = floor.grown(now | {"kernels": 1051}, known)
+    assert line == "simclr resnet50: 1,000 kernels before, 1,051 now"
+    assert len(floor.grown(now | {"kernels": 2000, "bytes": 2 * 10**9}, known)) == 2
+    floor.check_version(known, path, "1.2")
+    with pytest.raises(SystemExit, match="measured with jax 1.2, and this is jax 1.3"):
+        floor.check_version(known, path, "1.3")
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def test_loss_of_lightly_is_ours():
 @pytest.mark.parametrize(
     "method, model",
     [("simclr", "resnet50"), ("simclr", "resnet18:small"), ("simclr", "vit_small"),
-     ("vicreg", "resnet18")],
+     ("vicreg", "resnet18"), ("simclr", "quick")],
 )  # fmt: skip
 def test_same_networks(method, model, drawings):
     config = make_config(method, model, 8)

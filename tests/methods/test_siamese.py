@@ -2,16 +2,26 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sp_jax import losses, methods, models, optim
-from sp_jax.methods.base import Network, forward
+from sp_jax.methods.base import Network, apply, forward, init_network
+from sp_jax.models.layers import BatchNorm
 from tests.methods.build import apart, leaves, make, noisy, silent, stem_mean, unit
 
 WIDTH = 32  # features of the tiny ResNet
+
+
+class FlaxNorm(nn.Module):
+    """Flax's own, called as ours."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +125,8 @@ def test_projections_of_byol_can_be_normalised():
 
 @functools.partial(jax.jit, static_argnums=0)
 def run(network, params, stats, views):
-    return forward(network, params, stats, views, joint=False)[0]
+    """A forward a view, one after the other."""
+    return [apply(network, params, stats, view)[0] for view in views]
 
 
 def heads_of(case, network):
@@ -199,6 +210,31 @@ def test_statistics_are_of_one_view(cases):
     np.testing.assert_allclose(
         before.features[:, 0], after.features[:, 0], rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("norm", [BatchNorm, FlaxNorm])
+def test_each_view_has_statistics_of_its_own(norm):
+    """Equal to one forward a view, also with a normalisation that knows of no groups."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            x = norm(name="norm")(nn.Dense(5)(x.mean((1, 2))), train)
+            return nn.tanh(x)
+
+    net = Net()
+    views = [3 * case for case in np.random.default_rng(0).normal(size=(2, 8, 4, 4, 3))]
+    views = [jnp.float32(views[0]), jnp.float32(views[1] + 2)]
+    params, stats = init_network(net, jax.random.key(0), views[0])
+    want, after = [], stats
+    for view in views:
+        out, after = apply(net, params, after, view)
+        want.append(out)
+    got, new = forward(net, params, stats, views, joint=False)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, (got, new), (want, after))
+    together, _ = forward(net, params, stats, views, joint=True)
+    assert abs(together[0] - got[0]).max() > 0.1
 
 
 def test_views_in_either_order(cases):

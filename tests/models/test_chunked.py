@@ -114,6 +114,7 @@ class GroupedBatchNorm(nn.Module):
     """Pair p is normalised with the pairs of its chunk, p % CHUNKS; by autodiff."""
 
     scale_init: Any = None
+    rectify: bool = False
 
     @nn.compact
     def __call__(self, x, train):
@@ -135,7 +136,8 @@ class GroupedBatchNorm(nn.Module):
         unbiased = var.reshape(-1, c).mean(0) * count / (count - 1)
         old_var.value = 0.9 * old_var.value + 0.1 * unbiased
         y = (groups - mean) / jnp.sqrt(var + 1e-5)
-        return y.reshape(x.shape) * scale + bias
+        y = y.reshape(x.shape) * scale + bias
+        return nn.relu(y) if self.rectify else y
 
 
 def backbone_gradient(backbone, variables, x, weights, **kwargs):

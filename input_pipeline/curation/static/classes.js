@@ -4,10 +4,10 @@ import {ask} from "./server.js";
 import {element} from "./tiles.js";
 
 const find = id => document.getElementById(id);
-let wanted = null, open = null;
+let wanted = null, making = false, open = null;
 
 export function start(facts, openClass) {
-  wanted = facts.wanted;
+  ({wanted, making} = facts);
   open = openClass;
   find("short_text").textContent = wanted ? `short of ${wanted}` : "not finished";
   for (const name of ["search", "short"]) find(name).oninput = () => list();
@@ -21,18 +21,25 @@ export function start(facts, openClass) {
     show(!document.body.classList.contains("with_classes"));
 }
 
+// How far a class is, in words.
+export function progress({accepted, possible, total}) {
+  if (making && !total) return "no pair is possible";
+  const done = `${accepted} of ${wanted ?? total} ${making ? "made" : "accepted"}`;
+  if (wanted) return possible < wanted ? `${done}, ${possible} possible` : done;
+  return possible < total ? `${done}, ${total - possible} rejected` : done;
+}
+
 function line(data, here) {
-  const {accepted, rejected, possible} = data;
-  const goal = wanted ?? possible;
-  const short = possible < goal ? `, ${possible} possible` : "";
-  const button = element("button", {
-    textContent: `${data.name}: ${accepted} of ${goal}${short}`,
-    ariaLabel: `${data.name}: ${accepted} accepted, ${rejected} rejected, of ${goal}${short}`,
-  });
+  const {accepted, possible, total} = data;
+  const button = element("button", {textContent: `${data.name}: ${progress(data)}`});
   if (data.class === here) button.ariaCurrent = "true";
   button.onclick = () => open(data.class);
-  const bar = element("div", {className: "bar"}, element("i"));
-  bar.firstChild.style.width = `${100 * Math.min(1, accepted / goal)}%`;
+  const bar = element("div", {className: "bar"});
+  for (const [className, count] of [["good", accepted], ["bad", wanted ? 0 : total - possible]]) {
+    const part = element("i", {className});
+    part.style.width = `${100 * count / Math.max(1, wanted ?? total)}%`;
+    bar.append(part);
+  }
   button.append(bar);
   return button;
 }

@@ -5,13 +5,17 @@ import {ask, load, loadAhead} from "./server.js";
 import {element, grid, howMany, keysOf, mark, tile} from "./tiles.js";
 
 const find = id => document.getElementById(id);
-const STRIP = "1234567890qw";  // Keys of other partners.
+const GUARD = 300;  // Milliseconds in which nobody has seen what has come.
+const STRIP = 12;  // Other partners of one pair.
+const NO_PARTNER = "No other image of this class is free.";
+const MADE = {undecided: "no partner yet", accepted: "has a partner", rejected: "none fits"};
 const NAMES = {Enter: "Enter", Backspace: "⌫", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc"};
 
 let facts = null;
 let mode = "sheet";  // Or "one" pair, or "make" pairs.
 let now = null;  // What is shown: the answer of the server.
 let home = null;  // The sheet from which one pair was enlarged.
+let shown = 0;  // When it came.
 let busy = false;  // One decision at a time: keys must not run ahead of the eye.
 const rejected = new Set(), unseen = new Map();  // Pairs; those that cannot be shown.
 
@@ -29,29 +33,58 @@ function send(decisions, stay = false) {
   return ask(`/decide?count=${size()}`, {store: now.store, decisions, stay});
 }
 
+// What is decided on a pair, if it still is as it was shown.
+const step = (pair, action, second) =>
+  ({pair: pair.pair, images: rows(pair), status: pair.status, action, second});
+
+// Keys that come right behind a sheet were meant for the one before.
+function looked() {
+  if (performance.now() - shown < GUARD)
+    throw new Error("This has only just come: look, and press the key again.");
+}
+
 function next() {
   return ask(`/sheet?count=${size()}&after=${last(now).place}`);
 }
 
 function save() {
+  looked();
   const changed = now.pairs.flatMap(pair => {
     const no = rejected.has(pair.pair);
     if (unseen.has(pair.pair) && !no) return [];
+    // What nobody asks for is decided by its own key alone.
+    if (pair.status === "undecided" && !pair.asked && !no) return [];
     if (pair.status === (no ? "rejected" : "accepted")) return [];
-    return [{pair: pair.pair, images: rows(pair), action: no ? "reject" : "accept"}];
+    return [step(pair, no ? "reject" : "accept")];
   });
   return changed.length ? send(changed) : next();
 }
 
 async function decide(action, second) {
   const [pair] = now.pairs;
+  looked();
   if (["accept", "choose"].includes(action) && unseen.has(pair.pair))
     throw new Error(unseen.get(pair.pair));
   const stay = action === "swap" || home !== null;
-  const view = await send([{pair: pair.pair, images: rows(pair), action, second}], stay);
-  if (action === "swap" || !home) return view;
+  const view = await send([step(pair, action, second)], stay);
+  if (action === "swap") {
+    view.pairs[0].asked = true;  // By who has chosen it.
+    return {...view, hint: "Enter accepts the pair with this partner."};
+  }
+  if (!home) return view;
   now = view;
   return leave();
+}
+
+// Enter is pressed by habit, and changes nothing that was decided; what was enlarged was meant.
+function enter(action) {
+  looked();
+  const [{asked, status}] = now.pairs;
+  return home || (asked && status === "undecided") ? decide(action) : next();
+}
+
+function part() {
+  return now.pairs[0].status === "accepted" ? decide("reject") : now;
 }
 
 function toggle(...pairs) {
@@ -60,11 +93,15 @@ function toggle(...pairs) {
 }
 
 async function undo() {
+  const sheet = home;
+  const view = await ask("/undo", {}), here = new Set(now.pairs.map(pair => pair.pair));
+  if (mode === "sheet" && view.pairs.every(pair => here.has(pair.pair))) return merge(now, view);
+  // Of a pair that was enlarged another partner is taken back; all else is seen on the sheet.
+  if (sheet && view.pairs.length === 1 && here.has(view.pairs[0].pair)) return view;
   home = null;
-  const view = await ask("/undo", {}), shown = new Set(now.pairs.map(pair => pair.pair));
-  if (mode === "sheet" && view.pairs.every(pair => shown.has(pair.pair))) return merge(now, view);
-  if (mode === "one" && view.pairs.length > 1) mode = "sheet";
-  return view;
+  if (mode === "one" && (sheet || view.pairs.length > 1)) mode = "sheet";
+  const there = new Set(sheet?.pairs.map(pair => pair.pair));
+  return view.pairs.every(pair => there.has(pair.pair)) ? merge(sheet, view) : view;
 }
 
 // A sheet with those of its pairs that have changed.
@@ -115,20 +152,39 @@ const actions = {
     ["", "next undecided", onward], ["", "one by one", alone], ["", "export", write],
   ],
   one: [
-    ["a", "accept", () => decide("accept")], ["r", "reject", () => decide("reject")],
-    ["u", "undo", undo], ...moving, ["n", "next undecided", onward], ["e", "export", write],
-    ["Escape", "sheet", leave],
-  ],
-  make: [
-    ["Enter", "none of these", () => decide("reject")], ["Backspace", "undo", undo], ...moving,
+    ["Enter", "accept", () => enter("accept")], ["x", "reject", () => decide("reject")],
+    ["Backspace", "undo", undo], ...moving, ["Escape", "sheet", leave],
     ["", "next undecided", onward], ["", "export", write],
   ],
+  make: [
+    ["Enter", "none of these", () => enter("reject")], ["Backspace", "undo", undo],
+    ["0", "take the pair apart", part], ...moving, ["", "next undecided", onward], ["", "export", write],
+  ],
 };
+
+// Enter opens the first class that was found, Esc leaves.
+function search({key, target}) {
+  if (key === "Enter") document.querySelector("#class_list button")?.click();
+  if (key === "Enter" || key === "Escape") target.blur();
+}
+
+// After a click Enter shall keep the sheet again.
+addEventListener("click", ({detail, target}) => {
+  if (detail) target.closest("button:not(.tile)")?.blur();
+});
+
+addEventListener("beforeunload", event => {
+  const open = (home ?? now)?.pairs ?? [];
+  if (open.some(pair => rejected.has(pair.pair) && pair.status !== "rejected"))
+    event.preventDefault();
+});
 
 addEventListener("keydown", event => {
   const {target} = event;
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (target.matches("input, select")) return;
+  if (target.matches("input[type=search]")) return search(event);
+  // A list and a box keep the keys that change them.
+  if (target.matches("input, select") && /^(Arrow.*|Tab| )$/.test(event.key)) return;
   // A button that was reached by Tab is pressed by Enter, as everywhere.
   if (event.key === "Enter" && target.matches("button:not(.tile)")) return;
   const typed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
@@ -140,6 +196,7 @@ addEventListener("keydown", event => {
     const action = actions[mode].find(([wanted]) => wanted && wanted === key);
     if (!pressed && !action) continue;
     event.preventDefault();
+    if (target.matches("input, select")) target.blur();
     return pressed ? pressed.press(event.shiftKey) : run(action[2]);
   }
 });
@@ -150,7 +207,7 @@ function say(text, kind = "") {
 }
 
 async function run(action) {
-  if (busy) return;
+  if (busy) return say("The pictures are coming: press again when they are there.");
   busy = true;
   find("pictures").ariaBusy = "true";
   say("");
@@ -172,22 +229,26 @@ async function show(view) {
   now = view;
   unseen.clear();
   for (const {pair, had, status} of view.pairs) {
-    if ((had || status) === "rejected") rejected.add(pair);
-    if ((had || status) === "accepted") rejected.delete(pair);
+    const mark = status === "undecided" ? had : status;
+    if (mark === "rejected") rejected.add(pair);
+    if (mark === "accepted") rejected.delete(pair);
   }
-  find("label").textContent = view.label;
-  find("class_count").textContent = `${view.class_accepted} of ${view.class_goal} accepted`;
-  find("count").textContent = mode === "make" ? `${pairsOf(view.accepted)} made`
-    : `${view.decided.toLocaleString("en")} of ${pairsOf(facts.pairs)} decided`;
   drawActions();
+  find("setting").hidden = mode === "one";
   find("sheet").hidden = mode === "one";
   find("one").hidden = mode !== "one";
   await {sheet: drawSheet, one: drawOne, make: drawPartners}[mode](view);
+  find("label").textContent = view.label;
+  find("class_count").textContent = classes.progress(view.of_class);
+  find("count").textContent = mode === "make" ? `${pairsOf(view.accepted)} made`
+    : `${view.decided.toLocaleString("en")} of ${pairsOf(facts.pairs)} decided`;
   drawMarks();
-  const done = mode === "make" ? "Every image has a partner, or none" : "Every pair is decided";
-  const finished = view.finished ? [`${done}: export.`] : [];
-  say([...unseen.values(), ...finished].join(" "), unseen.size ? "wrong" : "");
-  classes.list(view.class).then(() => prepare(view)).catch(() => {});
+  const said = new Set(
+    [...unseen.values(), view.news, view.finished, view.hint].filter(Boolean));
+  say([...said].join(" "), unseen.size || view.news ? "wrong" : "");
+  view.news = "";  // Said once.
+  shown = performance.now();
+  classes.list(view.of_class.class).then(() => prepare(view)).catch(() => {});
 }
 
 function drawActions() {
@@ -198,10 +259,7 @@ function drawActions() {
     const button = element("button", {type: "button"});
     if (key) button.append(element("kbd", {textContent: NAMES[key] ?? key.toUpperCase()}), " ");
     button.append(text);
-    button.onclick = event => {
-      if (event.detail) button.blur();  // By the mouse: Enter shall keep the sheet again.
-      run(action);
-    };
+    button.onclick = () => run(action);
     return button;
   }));
 }
@@ -210,7 +268,8 @@ function drawActions() {
 async function pictures(pair, small) {
   const loads = await Promise.allSettled(pair.images.map(image => load(image, small)));
   const failed = loads.filter(found => found.reason);
-  if (failed.length) unseen.set(pair.pair, failed.map(found => found.reason.message).join(" "));
+  if (failed.length) unseen.set(pair.pair,
+    [...new Set(failed.map(found => found.reason.message))].join(" "));
   return loads.map(found => found.value ?? element("span", {textContent: "cannot be shown"}));
 }
 
@@ -238,25 +297,33 @@ async function drawSheet(view) {
   arrange(made, 2);
 }
 
+// Small pictures are enlarged, but not so far that nothing but pixels is seen.
+function figures(images, pair) {
+  return images.map((image, i) => {
+    const {naturalWidth: wide, naturalHeight: high} = image;
+    image.style.maxHeight = `min(${4 * high}px, ${100 * high / wide}cqw)`;
+    return element("figure", {}, image, element("figcaption", {textContent: pair.images[i].name}));
+  });
+}
+
 async function drawOne({pairs: [pair]}) {
   const images = await pictures(pair, false);
-  find("large").replaceChildren(...images.map((image, i) => {
-    // Small ones are enlarged, but not so far that nothing but pixels is seen.
-    image.style.maxHeight = `${4 * image.naturalHeight}px`;
-    return element("figure", {}, image, element("figcaption", {textContent: pair.images[i].name}));
-  }));
+  find("large").replaceChildren(...figures(images, pair));
   find("marks").replaceChildren(...pair.marks.map(mark));
+  find("strip_text").textContent = "";
   find("strip").replaceChildren();
-  drawStrip(pair).catch(error => find("strip").replaceChildren(error.message));
+  drawStrip(pair).catch(error => { find("strip_text").textContent = error.message; });
 }
 
 // Other partners come later than the pair: most pairs need none, and finding them takes time.
 async function drawStrip(pair) {
   await new Promise(done => setTimeout(done, 250));
   if (now.pairs[0] !== pair) return;
-  const {partners} = await ask(`/partners/${pair.pair}?count=${STRIP.length}`);
-  const made = await choices(partners, [...STRIP], "swap");
-  if (now.pairs[0] === pair) find("strip").replaceChildren(...made);
+  const {partners} = await ask(`/partners/${pair.pair}?count=${STRIP}`);
+  const made = await choices(partners, keysOf(partners.length, STRIP), "swap");
+  if (now.pairs[0] !== pair) return;
+  find("strip").replaceChildren(...made);
+  find("strip_text").textContent = made.length ? "Or another partner:" : NO_PARTNER;
 }
 
 function choices(partners, keys, action) {
@@ -279,9 +346,8 @@ async function drawPartners({pairs: [pair]}) {
   ]);
   const {columns} = grid(partners.length, 1, find("tiles").getBoundingClientRect());
   const made = await choices(partners, keysOf(partners.length, columns), "choose");
-  const name = pair.images.map(image => image.name).join(" and ");
-  find("anchor").replaceChildren(...shown, element("figcaption", {textContent: name}));
-  const none = element("p", {textContent: "No other image of this class is free."});
+  find("anchor").replaceChildren(...figures(shown, pair));
+  const none = element("p", {textContent: NO_PARTNER});
   find("tiles").replaceChildren(...made.length ? made : [none]);
   arrange(made, 1);
 }
@@ -292,17 +358,20 @@ function drawMarks() {
     const {pair} = button, no = rejected.has(pair.pair);
     button.classList.toggle("rejected", no);
     button.classList.toggle("accepted", !no && pair.status === "accepted");
-    button.classList.toggle("unseen", unseen.has(pair.pair));
+    const left = pair.status === "undecided" && !pair.asked && !no;
+    button.classList.toggle("unseen", unseen.has(pair.pair) || left);
     button.ariaPressed = String(no);
     const names = pair.images.map(image => image.name).join(" and ");
-    const state = no ? "rejected" : pair.status === "accepted" ? "accepted" : "";
+    const state = no ? "rejected" : pair.status === "accepted" ? "accepted"
+      : left ? "not asked for" : "";
     button.ariaLabel = [button.dataset.key.toUpperCase(), names, state, ...pair.marks]
       .filter(Boolean).join(", ");
   }
   const marked = now.pairs.filter(pair => rejected.has(pair.pair)).length;
   find("status").className = mode === "sheet" ? "" : only.status;
   find("status").textContent = mode === "sheet" ? `${pairsOf(now.pairs.length)}, ${marked} rejected`
-    : only.status;
+    : mode === "one" ? only.status
+    : only.status === "undecided" && !only.asked ? "not asked for" : MADE[only.status];
 }
 
 // The next pairs and their pictures, while a person looks at these.

@@ -15,6 +15,7 @@ from input_pipeline import pairs
 from input_pipeline.curation import page as curate_page
 from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
 from input_pipeline.curation.pictures import original_pictures
+from input_pipeline.pairs import pairing
 from tests.input_pipeline.curation.running import address, command, running
 
 
@@ -64,6 +65,7 @@ class Page:
 
     def press(self, key, name="count", wanted=""):
         self.wait_for_pictures()
+        time.sleep(0.35)  # Before, the page takes no decision.
         self.send(key)
         self.wait_for_pictures()
         self.wait(lambda: wanted in self.text(name))
@@ -100,10 +102,18 @@ def test_a_person_with_a_keyboard(folder, browser):
         assert page.heights("#large") == [300, 300]  # The original, not what is stored.
         page.wait(lambda: len(page.find("#strip .tile")) == 1)
         before = page.text("large")
-        press("1", "status", "undecided")
+        press("q", "message", "Enter accepts the pair with this partner")
         swapped = page.text("large").split("\n")[1]
         assert swapped not in before
-        press("a", "status", "2 pairs, 1 rejected")
+        press(Keys.BACKSPACE, "status", "undecided")
+        assert page.text("large") == before
+        page.wait(lambda: len(page.find("#strip .tile")) == 1)
+        press("q", "message", "Enter accepts")
+        press(Keys.ENTER, "status", "2 pairs, 1 rejected")
+        # Where a person has clicked takes no key from the sheet.
+        for place, marked in (("short", 2), ("open_classes", 1)):
+            page.find(f"#{place}")[0].click()
+            press("w", "status", f"2 pairs, {marked} rejected")
         press(Keys.ENTER, "count", "2 of 4 pairs decided")
         press(Keys.ENTER, "message", "Every pair is decided")
         # Export has no key on a sheet: it is reached by Tab.
@@ -125,7 +135,7 @@ def test_a_person_who_makes_pairs(folder, browser):
     with running(program) as server:
         page = Page(browser, address(server))
         page.press("w", "count", "1 pair made")
-        page.press(Keys.ENTER, "class_count", "1 of 2 accepted")  # None of these.
+        page.press(Keys.ENTER, "class_count", "1 of 2 made")  # None of these.
         page.press("q", "label", "dog <b>")
         assert len(page.find("#tiles .tile")) == 4
         page.press("q", "count", "3 pairs made")
@@ -146,6 +156,44 @@ def test_a_person_who_makes_pairs(folder, browser):
     assert (store.labels[made.first] == store.labels[made.second]).all()
 
 
+AT_ONCE = """  // Enter as soon as the next sheet is there: nobody has seen it.
+const press = key =>
+  document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+press("ArrowRight");
+const timer = setInterval(() => {
+  if (pictures.ariaBusy === "true") return;
+  clearInterval(timer);
+  press("Enter");
+}, 1);
+"""
+
+
+def test_enter_decides_nothing_that_is_not_asked_for_or_not_seen(
+    make_store, browser, tmp_path
+):
+    from selenium.webdriver.common.keys import Keys
+
+    store = make_store([0] * 16, name="array_record:x")
+    table = pairing.class_pairs(store, 8, seed=0)
+    curation = Curation(table, store, tmp_path / "log.csv")
+    status = curation.state.status
+    with serve(curation, original_pictures(store), wanted=2) as port:
+        page = Page(browser, f"http://127.0.0.1:{port}")
+        page.wait_for_pictures()
+        browser.execute_script(AT_ONCE)
+        page.wait(lambda: "only just come" in page.text("message"))
+        assert not status.any()
+        page.press(Keys.ARROW_LEFT)
+        page.press(Keys.ENTER, "message", "left undecided: 6")
+        page.press(Keys.ENTER, "message", "left undecided: 6")
+        page.press(Keys.ARROW_LEFT)  # Those that are left stay so.
+        page.press(Keys.ENTER, "message", "left undecided: 6")
+        page.find("#actions button")[-2].click()  # One by one.
+        page.press("x", "status", "rejected")
+        page.press(Keys.ENTER, "status", "rejected")
+    assert (status == ACCEPTED).sum() == 2 and status[7] == REJECTED
+
+
 def unlabelled(make_store, side):
     """Two pairs of images without labels, the size of which tells the sets apart."""
     store = make_store([-1] * 4, size=side, name="array_record:x")
@@ -154,8 +202,8 @@ def unlabelled(make_store, side):
 
 
 @contextlib.contextmanager
-def serve(curation, picture, port=0):
-    app = curate_page.make_app(curation, picture, pathlib.Path("out.csv"))
+def serve(curation, picture, port=0, **options):
+    app = curate_page.make_app(curation, picture, pathlib.Path("out.csv"), **options)
     server = serving.make_server("127.0.0.1", port, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -194,7 +242,7 @@ def test_keys_wait_for_the_pictures_of_this_set(make_store, browser, tmp_path):
     kept = curation.state.status
     with serve(curation, picture, port):
         page = Page(browser, f"http://127.0.0.1:{port}")
-        page.wait(lambda: page.text("label"))
+        page.wait(lambda: page.find("#actions button"))
         page.send(Keys.ENTER)
         time.sleep(0.2)
         assert not kept.any()  # Nothing has been seen.

@@ -103,6 +103,9 @@ def test_a_torn_line_is_dropped_and_other_pairs_are_refused(store, table, tmp_pa
     with pytest.raises(UserError, match="line 4: .* is no decision"):
         Curation(table, store, path)
     assert path.read_bytes() == torn
+    for cut in (0, 5, 50):  # Within the first lines: nothing was decided.
+        path.write_bytes(kept[:cut])
+        assert not Curation(table, store, path).state.status.any()
     path.write_bytes(kept)
     with pytest.raises(UserError, match="decisions on other pairs"):
         Curation(pairing.class_pairs(store, 2, seed=0), store, path)

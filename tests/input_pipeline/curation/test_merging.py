@@ -9,6 +9,7 @@ from input_pipeline.curation import merging
 from input_pipeline.curation.decisions import ACCEPTED, REJECTED, UNDECIDED, Curation
 from input_pipeline.curation.order import Order
 from input_pipeline.pairs import pairing
+from sp_jax.errors import UserError
 
 
 @pytest.fixture
@@ -52,13 +53,16 @@ def test_what_is_agreed_on_and_what_is_to_settle(people, tmp_path):
     )
     path = tmp_path / "merged.csv"
     table, store = ann.table, ann.store
-    settled = Curation(table, store, path, person="cy", given=state)
+    who = "ann and bob"
+    settled = Curation(table, store, path, person="cy", given=state, given_by=who)
     assert Order(settled, only=conflicts).next(9) == [3, 4]
     settled.decide((3, "reject"), (4, "accept"))
     assert settled.undo() and not settled.undo()  # What others decided stays.
     settled.decide((3, "reject"), (4, "accept"))
     state, _ = merging.merge(people)
-    again = Curation(table, store, path, person="cy", given=state)
+    again = Curation(table, store, path, person="cy", given=state, given_by=who)
+    with pytest.raises(UserError, match="a merge of other people"):
+        Curation(table, store, path, given=state, given_by="ann and dan")
     table, columns = again.accepted()
     assert len(table) == 3 and columns["by"] == ["ann and bob", "ann and bob", "cy"]
 
@@ -91,6 +95,7 @@ def test_two_who_never_disagree(people):
         (("--pairs=pairs.csv", "--merge=a.csv"), "of two people or more"),
         (("--pairs=pairs.csv", "--merge=a.csv,b.csv"), "there is no file a.csv"),
         (("--pairs=pairs.csv", "--person=a/b"), "may hold letters"),
+        (("--pairs=pairs.csv", "--person=merged"), "choose another"),
     ],
 )
 def test_flags_that_do_not_fit(folder, words, wanted):

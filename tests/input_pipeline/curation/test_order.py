@@ -45,14 +45,20 @@ def test_the_best_come_first_until_there_are_enough(make_order):
     assert order.next(9) == [1]
     curation.decide((1, "accept"))
     assert order.next(9) == [4]
-    assert order.counts(0)["class_accepted"] == 2
+    assert order.counts(0)["of_class"]["accepted"] == 2
+    assert order.asked([0, 1, 2]) == set() and order.asked([4]) == {4}
+    curation.decide((4, "reject"))
+    assert order.end().endswith("left undecided: 1. Export.")
     short = order.classes(0, "", True)
     assert [c["name"] for c in short["classes"]] == ["class1"] and short["lacking"] == 1
 
 
 def test_only_some_pairs_are_asked_for(make_order):
-    order, _ = make_order([0, 0, 0, 0], only=[1, 3])
+    order, curation = make_order([0, 0, 0, 0], only=[1, 3])
     assert order.next(9) == [1, 3] and order.around(0, 9) == [0, 1, 2, 3]
+    assert order.asked([0, 1, 2, 3]) == {1, 3} and order.last() == 3
+    curation.decide((1, "accept"), (3, "accept"))
+    assert order.end() == "2 settled, 2 undecided by all: export."
 
 
 def test_of_many_classes_those_near_are_listed(make_order):
@@ -64,3 +70,15 @@ def test_of_many_classes_those_near_are_listed(make_order):
     found = order.classes(250, "SS49", False)
     assert [c["class"] for c in found["classes"]] == [49, *range(490, 500)]
     assert order.class_start(7) == 7
+
+
+def test_an_image_without_a_partner_left_is_not_asked_for(make_store, tmp_path):
+    """Of three images, two of which nothing fits; then of three, two of which are a pair."""
+    store, rows = make_store([0] * 3 + [1] * 3), np.arange(6)
+    table = pairs.PairTable.of(store, rows, rows, "by a person")
+    curation = Curation(table, store, tmp_path / "log", making=True)
+    order = Order(curation)
+    curation.decide((0, "reject"))
+    assert order.next(9) == [1, 2]
+    curation.decide((1, "reject"), (3, "swap", 5), (3, "accept"))
+    assert order.next(9) == []

@@ -39,7 +39,8 @@ def test_the_requests(folder):
     assert client.get("/facts").json == {"pairs": 4, "making": False, "wanted": None}
     view = client.get("/sheet?count=12").json
     assert [pair["pair"] for pair in view["pairs"]] == [0, 1]  # Of one class.
-    assert (view["label"], view["class_goal"]) == ("cat", 2)
+    cat = {"class": 0, "name": "cat", "accepted": 0, "possible": 2, "total": 2}
+    assert (view["label"], view["of_class"]) == ("cat", cat)
     shown = [image["url"] for image in view["pairs"][0]["images"]]
     assert shown == [
         f"/image/{mark}/{row}" for row in (table.first[0], table.second[0])
@@ -68,11 +69,14 @@ def test_the_requests(folder):
     view = decide(undone, accept, reject)
     view = decide(view, accept, count=1)
     assert [pair["pair"] for pair in view["pairs"]] == [3]
+    # Another window shows it as it was before.
+    stale = decide(view, accept | {"status": "accepted"})
+    assert "Decided meanwhile" in stale["news"]
+    assert stale["pairs"][0]["status"] == "undecided"
     view = decide(view, reject)
     assert view["finished"] and view["decided"] == 4
-    assert client.get("/classes?search=CA").json["classes"] == [
-        {"class": 0, "name": "cat", "accepted": 1, "rejected": 1, "possible": 1}
-    ]
+    listed = client.get("/classes?search=CA").json["classes"]
+    assert listed == [cat | {"accepted": 1, "possible": 1}]
     assert client.get("/class/1?count=9").json["pairs"][1]["status"] == "rejected"
     assert client.get("/around/-5?count=9").json["pairs"][0]["pair"] == 0
     export.mkdir()

@@ -71,7 +71,17 @@ def test_the_program_merges_two_people(folder):
         url = address(server)
         (asked,) = ask(f"{url}/sheet?count=9")["pairs"]
         assert asked["pair"] == 2 and asked["marks"] == ["ann: accepted, bob: rejected"]
-        assert "1 accepted pairs are in" in ask(f"{url}/export", {})["message"]
+        decision = {"pair": 2, "action": "accept"}
+        decision["images"] = [image["row"] for image in asked["images"]]
+        body = {"store": store.fingerprint[:12], "decisions": [decision]}
+        assert ask(f"{url}/decide", body)["finished"].startswith("1 settled, 1 und")
+        assert "2 accepted pairs are in" in ask(f"{url}/export", {})["message"]
+    twice = command(path, store, f"--merge={files},{files}")
+    done = subprocess.run(twice, capture_output=True, text=True)
+    assert done.returncode == 2 and "two files of ann" in done.stderr
+    with running(command(path, store, f"--merge={files}")) as server:
+        server.stdout.readline()
+        assert server.stdout.readline() == "Pairs to settle: 0.\n"
     assert ",ann and bob,20" in (path / "pairs.merged.curated.csv").read_text()
 
 
