@@ -14,7 +14,7 @@ _CHUNK = 1024  # Images that are described at a time.
 
 
 def find_features(
-    store: ImageStore, checkpoint: str | None, file: str | None
+    store: ImageStore, checkpoint: str | None, file: str | None, layout: int = 0
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Features of every image of the store, and what made them, as JSON.
 
@@ -22,6 +22,8 @@ def find_features(
       store: of the images.
       checkpoint: a run or a checkpoint.
       file: an .npy file; without both a descriptor of shapes and colours is taken.
+      layout: of a checkpoint, the parts of its map in a row; see `layout.with_layout`.
+          0 are its features.
     """
     if checkpoint and file:
         raise UserError("Give --checkpoint or --features, not both.")
@@ -32,8 +34,12 @@ def find_features(
         from sp_jax.features import Extractor
 
         backbone = sp_jax.load(checkpoint)
-        features = Extractor(backbone).extract(store)
-        return features, encoder.describe(backbone, checkpoint)
+        made_by = encoder.describe(backbone, checkpoint)
+        if layout:
+            from input_pipeline.mining.layout import with_layout
+
+            backbone = with_layout(backbone, layout)
+        return Extractor(backbone).extract(store), made_by
     if file:
         features = mutual_neighbours.read_features(file, len(store))
         return features, {"features": hashlib.sha256(features).hexdigest()}
