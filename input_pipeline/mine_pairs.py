@@ -7,7 +7,7 @@ The encoder is a checkpoint of this project (say, trained on augmentation pairs 
 images), any other one by --features=FILE.npy (numbers [N, D], rows as in the store), or without
 both a hand-made descriptor of shapes and colours, which is weak.
 
-    --layout=2                              what is where in an image counts, too
+    --levels                                what is where, on all levels of the encoder
     --scaling=whiten --local_scaling        what is alike, beside the plain cosine
     --also=runs/ap_seed1,other.npy          pairs on which other encoders agree
     --best=0.5                              the better half of the pairs
@@ -39,12 +39,10 @@ _FEATURES = flags.DEFINE_string("features", None, "Features made elsewhere: FILE
 _NEIGHBOURS = flags.DEFINE_integer(
     "neighbours", 5, "Each image must be among so many nearest of the other.", 1
 )
-_LAYOUT = flags.DEFINE_integer(
-    "layout",
-    0,
-    "Parts of a row and of a column of the encoder's map, whose means are compared; 0: its "
-    "features.",
-    0,
+_LEVELS = flags.DEFINE_bool(
+    "levels",
+    False,
+    "Compare what is where, on all levels of an encoder, in place of its features.",
 )
 _SCALING = flags.DEFINE_enum(
     "scaling", "none", alike.SCALINGS, "Of the features, before cosines are taken."
@@ -78,7 +76,7 @@ def mine() -> None:
         groups += store.target(_WITHIN.value)[0]
     blank = summary.blank(store, np.arange(len(store)))
     encoder = _CHECKPOINT.value, _FEATURES.value
-    features, made_by = find_features(store, *encoder, _LAYOUT.value)
+    features, made_by = find_features(store, *encoder, _LEVELS.value)
     blank |= ~features.any(axis=1)  # To a row of zeros there is no cosine.
     if len(store) - blank.sum() < 2:
         raise UserError(
@@ -90,7 +88,7 @@ def mine() -> None:
     groups[alone] = groups.max() + 1 + np.arange(len(alone))
     first, second, score = find_pairs(features, groups)
     for other in _ALSO.value:
-        more, its_maker = find_features(store, *_as_encoder(other), _LAYOUT.value)
+        more, its_maker = find_features(store, *_as_encoder(other), _LEVELS.value)
         made_by = {**made_by, "also": [*made_by.get("also", []), its_maker]}
         kept = alike.agreed(first, second, find_pairs(more, groups)[:2])
         if not kept.any():
@@ -124,7 +122,7 @@ def mine() -> None:
     # Only what is not as it was before there was a choice: a recipe tells runs apart.
     recipe |= {
         flag.name: flag.value
-        for flag in (_LAYOUT, _SCALING, _LOCAL, _BEST, _FILL)
+        for flag in (_LEVELS, _SCALING, _LOCAL, _BEST, _FILL)
         if flag.value != flag.default
     }
     table = PairTable.of(store, first, second, source, recipe)

@@ -14,7 +14,7 @@ _CHUNK = 1024  # Images that are described at a time.
 
 
 def find_features(
-    store: ImageStore, checkpoint: str | None, file: str | None, layout: int = 0
+    store: ImageStore, checkpoint: str | None, file: str | None, levels: bool = False
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Features of every image of the store, and what made them, as JSON.
 
@@ -22,8 +22,7 @@ def find_features(
       store: of the images.
       checkpoint: a run or a checkpoint.
       file: an .npy file; without both a descriptor of shapes and colours is taken.
-      layout: of a checkpoint, the parts of its map in a row; see `layout.with_layout`.
-          0 are its features.
+      levels: of a checkpoint those of `levels.find_levels`, in place of its features.
     """
     if checkpoint and file:
         raise UserError("Give --checkpoint or --features, not both.")
@@ -31,14 +30,13 @@ def find_features(
         # They start jax, which only an encoder needs.
         import sp_jax
         from input_pipeline.mining import encoder
+        from input_pipeline.mining.levels import find_levels
         from sp_jax.features import Extractor
 
         backbone = sp_jax.load(checkpoint)
         made_by = encoder.describe(backbone, checkpoint)
-        if layout:
-            from input_pipeline.mining.layout import with_layout
-
-            backbone = with_layout(backbone, layout)
+        if levels:
+            return find_levels(backbone, store), made_by
         return Extractor(backbone).extract(store), made_by
     if file:
         features = mutual_neighbours.read_features(file, len(store))
