@@ -7,25 +7,24 @@ The encoder is a checkpoint of this project (say, trained on augmentation pairs 
 images), any other one by --features=FILE.npy (numbers [N, D], rows as in the store), or without
 both a hand-made descriptor of shapes and colours, which is weak.
 
-    --levels                                what is where, on all levels of the encoder
-    --scaling=whiten --local_scaling        what is alike, beside the plain cosine
-    --also=runs/ap_seed1,other.npy          pairs on which other encoders agree
-    --best=0.5                              the better half of the pairs
-    --fill                                  and each image that has none, with itself
+    --levels         what is where, on all levels of the encoder, not its features
+    --whiten         features of a file in which no direction counts more than another
+    --approximate    by an index, for hundreds of thousands of images
+    --fill           and each image that has no pair, with itself
 
 Beside OUT come OUT with .json (the numbers that are printed) and .png (pairs to look at);
 where the store has labels, they are compared with them: OUT-precision.png. The table has a
 column `score`, the best pair first. Train with --config.data.pairs=OUT.
 """
 
-import math
 import pathlib
 
 import numpy as np
 from absl import flags
 
-from input_pipeline.mining import alike, mutual_neighbours
+from input_pipeline.mining import approximate, mutual_neighbours
 from input_pipeline.mining.features import find_features
+from input_pipeline.mining.whiten import whitening
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import flags as given
@@ -44,16 +43,14 @@ _LEVELS = flags.DEFINE_bool(
     False,
     "Compare what is where, on all levels of an encoder, in place of its features.",
 )
-_SCALING = flags.DEFINE_enum(
-    "scaling", "none", alike.SCALINGS, "Of the features, before cosines are taken."
+_WHITEN = flags.DEFINE_bool(
+    "whiten", False, "Give each principal component of the features the same variance."
 )
-_LOCAL = flags.DEFINE_bool(
-    "local_scaling", False, "Less similar to all is what is near to all (CSLS)."
+_APPROXIMATE = flags.DEFINE_bool(
+    "approximate",
+    False,
+    "Find neighbours by an index of faiss, which may miss some; how many is measured.",
 )
-_ALSO = flags.DEFINE_list(
-    "also", [], "Runs, checkpoints or FILE.npy by which it must be a pair, too."
-)
-_BEST = flags.DEFINE_float("best", 1.0, "Share of the pairs to keep.", 0.0, 1.0)
 _FILL = flags.DEFINE_bool(
     "fill", False, "Pair images that have no pair with themselves."
 )
@@ -75,8 +72,10 @@ def mine() -> None:
     if _WITHIN.value:
         groups += store.target(_WITHIN.value)[0]
     blank = summary.blank(store, np.arange(len(store)))
-    encoder = _CHECKPOINT.value, _FEATURES.value
-    features, made_by = find_features(store, *encoder, _LEVELS.value)
+    if _LEVELS.value and not _CHECKPOINT.value:
+        raise UserError("--levels are those of an encoder: give --checkpoint.")
+    encoder = _CHECKPOINT.value, _FEATURES.value, _LEVELS.value
+    features, made_by = find_features(store, *encoder)
     blank |= ~features.any(axis=1)  # To a row of zeros there is no cosine.
     if len(store) - blank.sum() < 2:
         raise UserError(
@@ -86,17 +85,16 @@ def mine() -> None:
     # Unlabelled images are of no class, not of one; and a blank one has no pair.
     alone = np.flatnonzero((groups < 0) | blank)
     groups[alone] = groups.max() + 1 + np.arange(len(alone))
-    first, second, score = find_pairs(features, groups)
-    for other in _ALSO.value:
-        more, its_maker = find_features(store, *_as_encoder(other), _LEVELS.value)
-        made_by = {**made_by, "also": [*made_by.get("also", []), its_maker]}
-        kept = alike.agreed(first, second, find_pairs(more, groups)[:2])
-        if not kept.any():
-            raise UserError(
-                f"{other} agrees on none of the {len(kept)} pairs: raise --neighbours, or "
-                "leave it out."
-            )
-        first, second, score = first[kept], second[kept], score[kept]
+    if _WHITEN.value:
+        mean, matrix = whitening(features)
+        features = (features - mean) @ matrix
+    from sp_jax import neighbours  # Starts jax: late.
+
+    k = min(_NEIGHBOURS.value, len(features) - 1)
+    index = approximate if _APPROXIMATE.value else neighbours
+    found = index.nearest_others(features, k, groups)
+    band = _LEAST.value, _MOST.value
+    first, second, score = mutual_neighbours.mutual_pairs(*found, band=band)
     copies = summary.near_duplicates(store, first, second)
     if copies.all():
         raise UserError(
@@ -105,8 +103,6 @@ def mine() -> None:
         )
     first, second, score = first[~copies], second[~copies], score[~copies]
     taken = mutual_neighbours.limit_uses(first, second, _USES.value)
-    taken = np.flatnonzero(taken)
-    taken = taken[: math.ceil(_BEST.value * len(taken))]
     first, second, score = first[taken], second[taken], score[taken]
     named = _CHECKPOINT.value or _FEATURES.value or "shapes and colours"
     source = f"mutual {_NEIGHBOURS.value} nearest neighbours by {named}"
@@ -122,7 +118,7 @@ def mine() -> None:
     # Only what is not as it was before there was a choice: a recipe tells runs apart.
     recipe |= {
         flag.name: flag.value
-        for flag in (_LEVELS, _SCALING, _LOCAL, _BEST, _FILL)
+        for flag in (_LEVELS, _WHITEN, _APPROXIMATE, _FILL)
         if flag.value != flag.default
     }
     table = PairTable.of(store, first, second, source, recipe)
@@ -131,6 +127,8 @@ def mine() -> None:
         "near_duplicates_left_out": int(copies.sum()),
         "scores": [float(score.min()), float(score.max())],
     }
+    if _APPROXIMATE.value:
+        numbers["recall_of_neighbours"] = approximate.recall(features, found[0], groups)
     known = (target[first] >= 0) & (target[second] >= 0)
     if known.any():
         same = (target[first] == target[second])[known]
@@ -146,21 +144,6 @@ def mine() -> None:
         score = np.append(score, np.zeros(len(rest), score.dtype))
         table = PairTable.of(store, first, second, source, recipe)
     summary.write_table(out, table, store, score, **numbers)
-
-
-def find_pairs(
-    features: np.ndarray, groups: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mutual neighbours by the flags; see `mutual_neighbours.mutual_pairs`."""
-    k = min(_NEIGHBOURS.value, len(features) - 1)
-    features = alike.rescale(features, _SCALING.value)
-    found = alike.find_alike(features, k, groups, _LOCAL.value)
-    return mutual_neighbours.mutual_pairs(*found, band=(_LEAST.value, _MOST.value))
-
-
-def _as_encoder(given: str) -> tuple[str | None, str | None]:
-    """A checkpoint, or a file of features, for `find_features`."""
-    return (None, given) if given.endswith(".npy") else (given, None)
 
 
 def draw_precision(

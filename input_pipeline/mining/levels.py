@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sp_jax import extras
+from input_pipeline.mining.whiten import whitening
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor, Images
@@ -40,24 +40,15 @@ def find_levels(backbone: Backbone, store: Images) -> np.ndarray:
         raise UserError(
             f"--levels needs maps, which {backbone.module.describe()} does not give."
         )
-    extras.require("eval", "--levels")
-    from sklearn.decomposition import PCA
-
     whole = Levels(**_fields(backbone))
     rows = np.random.default_rng(0).permutation(len(store))[:SAMPLE]
     sample = Extractor(whole).map(store.read(np.sort(rows)))
     shapes = jax.eval_shape(whole.maps, whole.variables, store.read(rows[:1]))
     widths = np.cumsum([level.shape[1] for level in shapes])[:-1]
-    projections = []
-    for level in np.split(sample, widths, axis=1):
-        pca = PCA(min(COMPONENTS, *level.shape), random_state=0).fit(level)
-        # Of as many images as numbers the last component is nothing but rounding.
-        kept = pca.explained_variance_ > 1e-7 * pca.explained_variance_[0]
-        scale = np.sqrt(pca.explained_variance_[kept, None])
-        projections.append((pca.mean_, (pca.components_[kept] / scale).T))
-    return Extractor(Levels(**_fields(backbone), projections=projections)).extract(
-        store
-    )
+    levels = np.split(sample, widths, axis=1)
+    projections = [whitening(level, COMPONENTS) for level in levels]
+    levels = Levels(**_fields(backbone), projections=projections)
+    return Extractor(levels).extract(store)
 
 
 def _fields(backbone: Backbone) -> dict[str, Any]:
@@ -72,8 +63,8 @@ class Levels(Backbone):
     """A backbone whose features are its levels, side by side.
 
     Attributes:
-        projections: the mean [C] and the components [C, D] of each level; () leaves them as
-            they are.
+        projections: mean [C] and matrix [C, D] of each level, see `whitening`; () leaves
+            them as they are.
     """
 
     projections: Any = ()
@@ -83,10 +74,8 @@ class Levels(Backbone):
         levels = self.maps(variables, images)
         if self.projections:
             levels = [
-                l2_normalize((level - mean) @ components)
-                for level, (mean, components) in zip(
-                    levels, self.projections, strict=True
-                )
+                l2_normalize((level - mean) @ matrix)
+                for level, (mean, matrix) in zip(levels, self.projections, strict=True)
             ]
         return jnp.concatenate(levels, axis=1)
 
