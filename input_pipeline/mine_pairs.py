@@ -7,6 +7,11 @@ The encoder is a checkpoint of this project (say, trained on augmentation pairs 
 images), any other one by --features=FILE.npy (numbers [N, D], rows as in the store), or without
 both a hand-made descriptor of shapes and colours, which is weak.
 
+    --levels         what is where, on all levels of the encoder, not its features
+    --whiten         features of a file in which no direction counts more than another
+    --approximate    by an index, for hundreds of thousands of images
+    --fill           and each image that has no pair, with itself
+
 Beside OUT come OUT with .json (the numbers that are printed) and .png (pairs to look at);
 where the store has labels, they are compared with them: OUT-precision.png. The table has a
 column `score`, the best pair first. Train with --config.data.pairs=OUT.
@@ -17,8 +22,9 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from input_pipeline.mining import mutual_neighbours
+from input_pipeline.mining import approximate, mutual_neighbours
 from input_pipeline.mining.features import find_features
+from input_pipeline.mining.whiten import whitening
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import flags as given
@@ -31,6 +37,22 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or checkpoint: the en
 _FEATURES = flags.DEFINE_string("features", None, "Features made elsewhere: FILE.npy.")
 _NEIGHBOURS = flags.DEFINE_integer(
     "neighbours", 5, "Each image must be among so many nearest of the other.", 1
+)
+_LEVELS = flags.DEFINE_bool(
+    "levels",
+    False,
+    "Compare what is where, on all levels of an encoder, in place of its features.",
+)
+_WHITEN = flags.DEFINE_bool(
+    "whiten", False, "Give each principal component of the features the same variance."
+)
+_APPROXIMATE = flags.DEFINE_bool(
+    "approximate",
+    False,
+    "Find neighbours by an index of faiss, which may miss some; how many is measured.",
+)
+_FILL = flags.DEFINE_bool(
+    "fill", False, "Pair images that have no pair with themselves."
 )
 _LEAST = flags.DEFINE_float("min_similarity", -1.0, "Least cosine of a pair.")
 _MOST = flags.DEFINE_float("max_similarity", 1.0, "Largest cosine of a pair.")
@@ -50,7 +72,10 @@ def mine() -> None:
     if _WITHIN.value:
         groups += store.target(_WITHIN.value)[0]
     blank = summary.blank(store, np.arange(len(store)))
-    features, made_by = find_features(store, _CHECKPOINT.value, _FEATURES.value)
+    if _LEVELS.value and not _CHECKPOINT.value:
+        raise UserError("--levels are those of an encoder: give --checkpoint.")
+    encoder = _CHECKPOINT.value, _FEATURES.value, _LEVELS.value
+    features, made_by = find_features(store, *encoder)
     blank |= ~features.any(axis=1)  # To a row of zeros there is no cosine.
     if len(store) - blank.sum() < 2:
         raise UserError(
@@ -60,13 +85,16 @@ def mine() -> None:
     # Unlabelled images are of no class, not of one; and a blank one has no pair.
     alone = np.flatnonzero((groups < 0) | blank)
     groups[alone] = groups.max() + 1 + np.arange(len(alone))
-    from sp_jax.neighbours import nearest_others  # Starts jax: late.
+    if _WHITEN.value:
+        mean, matrix = whitening(features)
+        features = (features - mean) @ matrix
+    from sp_jax import neighbours  # Starts jax: late.
 
-    k = min(_NEIGHBOURS.value, len(store) - 1)
-    neighbours, similarity = nearest_others(features, k, groups)
-    first, second, score = mutual_neighbours.mutual_pairs(
-        neighbours, similarity, band=(_LEAST.value, _MOST.value)
-    )
+    k = min(_NEIGHBOURS.value, len(features) - 1)
+    index = approximate if _APPROXIMATE.value else neighbours
+    found = index.nearest_others(features, k, groups)
+    band = _LEAST.value, _MOST.value
+    first, second, score = mutual_neighbours.mutual_pairs(*found, band=band)
     copies = summary.near_duplicates(store, first, second)
     if copies.all():
         raise UserError(
@@ -87,12 +115,20 @@ def mine() -> None:
         "within": _WITHIN.value,
         "encoder": made_by,
     }
+    # Only what is not as it was before there was a choice: a recipe tells runs apart.
+    recipe |= {
+        flag.name: flag.value
+        for flag in (_LEVELS, _WHITEN, _APPROXIMATE, _FILL)
+        if flag.value != flag.default
+    }
     table = PairTable.of(store, first, second, source, recipe)
     numbers = {
         "blank_images_left_out": int(blank.sum()),
         "near_duplicates_left_out": int(copies.sum()),
         "scores": [float(score.min()), float(score.max())],
     }
+    if _APPROXIMATE.value:
+        numbers["recall_of_neighbours"] = approximate.recall(features, found[0], groups)
     known = (target[first] >= 0) & (target[second] >= 0)
     if known.any():
         same = (target[first] == target[second])[known]
@@ -100,6 +136,13 @@ def mine() -> None:
         numbers["chance"] = mutual_neighbours.chance(target[(target >= 0) & ~blank])
         picture = out.with_name(f"{out.stem}-precision.png")
         draw_precision(picture, score[known], same, numbers["chance"])
+    if _FILL.value:
+        paired = np.union1d(first, second)
+        rest = np.setdiff1d(np.flatnonzero(~blank), paired)
+        numbers["images_paired_with_themselves"] = len(rest)
+        first, second = np.append(first, rest), np.append(second, rest)
+        score = np.append(score, np.zeros(len(rest), score.dtype))
+        table = PairTable.of(store, first, second, source, recipe)
     summary.write_table(out, table, store, score, **numbers)
 
 

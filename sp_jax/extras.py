@@ -15,6 +15,7 @@ MODULES = {
     "eval": ("jinja2", "sklearn"),
     "detection": ("pycocotools",),
     "curate": ("flask",),
+    "faiss": ("faiss",),
     "slurm": ("submitit",),
     "tensorboard": ("tensorboardX",),
     "wandb": ("wandb",),

@@ -147,10 +147,11 @@ def nearest_others(
         groups = np.zeros(count)
     groups = np.unique(groups, return_inverse=True)[1].astype(np.int32)
     tag = groups, np.arange(count, dtype=np.int32)
-    return nearest(features, features, k, allowed=_is_peer, tags=(tag, tag))
+    return nearest(features, features, k, allowed=is_peer, tags=(tag, tag))
 
 
-def _is_peer(query: Any, other: Any) -> jax.Array:
+def is_peer(query: Any, other: Any) -> jax.Array:
+    """Tags (group, row): which other rows are of the same group, as `nearest` asks it."""
     (group, row), (groups, rows) = query, other
     return (group[:, None] == groups) & (row[:, None] != rows)
 

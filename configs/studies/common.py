@@ -111,7 +111,8 @@ def measure(of: str, percent: bool = True) -> ConfigDict:
 
     Args:
         of: "RESULT/KEY": a key of the run's eval/RESULT.json, or of the detection RESULT;
-            or "run/minutes" (of the steps alone), "run/images_per_sec".
+            or "run/minutes" (of the steps alone), "run/images_per_sec", or
+            "run/precision" of the pairs that were mined for it (`{folder}/table.json`).
         percent: show it times 100.
     """
     return ordered(of=of, percent=percent)
@@ -187,6 +188,15 @@ def pairs_of_class(variant: str, count: int) -> tuple[str, ...]:
     words = ("input_pipeline.build_pairs", f"--store={store}", f"--split={split}")
     words += (f"--pairs={pairs}", f"--pairs_per_class={count}", "--allow_small")
     return (*words, "--seed={seed}", "--out={folder}/table.csv")
+
+
+def mined_pairs(variant: str, *options: str) -> tuple[str, ...]:
+    """Words that write `{folder}/table.csv`, found by the run of the arm `after`."""
+    store, split = (
+        ("emoji", "pretrain") if variant == "quick" else ("{pretrain}", "{split}")
+    )
+    words = ("input_pipeline.mine_pairs", f"--store={store}", f"--split={split}")
+    return (*words, "--checkpoint={after}", "--out={folder}/table.csv", *options)
 
 
 TABLE = {"data": {"pairs": "{folder}/table.csv"}}  # the change that trains on it

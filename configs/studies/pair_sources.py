@@ -49,10 +49,6 @@ def get_config(variant: str = ""):
             data=data | by_label,
         )
     add("label", "pairs of a class", simclr, "semantic", data=by_label)
-    store = "emoji" if variant == "quick" else "{pretrain}"
-    split = "pretrain" if variant == "quick" else "{split}"
-    mine = ("input_pipeline.mine_pairs", f"--store={store}", f"--split={split}")
-    mine += ("--checkpoint={after}", "--out={folder}/table.csv")
     add(
         "mined",
         "mined pairs",
@@ -60,7 +56,7 @@ def get_config(variant: str = ""):
         "semantic",
         epochs=MINED_EPOCHS[variant],
         data=common.TABLE["data"],
-        prepare=(mine,),
+        prepare=(common.mined_pairs(variant),),
         after="AP",
     )
     add("supcon", "SupCon", f"configs/supcon_resnet50.py{variant_of}", "augmented")

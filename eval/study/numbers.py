@@ -10,6 +10,7 @@ from eval import results
 from eval.compare.statistics import Interval, interval
 from eval.study.plan import Job, Study
 from eval.study.runner import missing
+from sp_jax.json_file import read_json
 from sp_jax.train.starts import read_starts
 from sp_jax.train.writer import read_metrics
 
@@ -49,14 +50,17 @@ def read_number(
     """What a measure reads in a run's folder; of the untrained network, if asked."""
     name, _, key = measure["of"].partition("/")
     if name == "run":
-        number = None if untrained else _read_cost(folder, key)
+        number = None if untrained else _read_run(folder, key)
     else:
         result = read_result(folder, name, untrained)
         number = result["result"].get(key) if result else None
     return 100 * number if number is not None and measure["percent"] else number
 
 
-def _read_cost(folder: pathlib.Path, key: str) -> float | None:
+def _read_run(folder: pathlib.Path, key: str) -> float | None:
+    if key == "precision":  # of the pairs that were mined for it
+        table = folder / "table.json"
+        return read_json(table).get(key) if table.is_file() else None
     lines = [line for line in read_metrics(folder) if "step_ms" in line]
     if not lines:
         return None

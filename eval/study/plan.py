@@ -18,7 +18,7 @@ from sp_jax.errors import UserError
 
 DETECTION = "detection"  # the type of evaluation that trains
 PLACES = ("folder", "after", "seed")  # what is filled in when a command starts
-OF_RUN = ("minutes", "hours", "images_per_sec")  # measures "run/…"
+OF_RUN = ("minutes", "hours", "images_per_sec", "precision")  # measures "run/…"
 UNTRAINED = "untrained"  # what claims may speak of beside the arms
 FIGURES = ("bars", "lines", "invariance", "detection")
 Study = Mapping[str, Any]  # what `read_study` returns

@@ -14,7 +14,7 @@ _CHUNK = 1024  # Images that are described at a time.
 
 
 def find_features(
-    store: ImageStore, checkpoint: str | None, file: str | None
+    store: ImageStore, checkpoint: str | None, file: str | None, levels: bool = False
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Features of every image of the store, and what made them, as JSON.
 
@@ -22,6 +22,7 @@ def find_features(
       store: of the images.
       checkpoint: a run or a checkpoint.
       file: an .npy file; without both a descriptor of shapes and colours is taken.
+      levels: of a checkpoint those of `levels.find_levels`, in place of its features.
     """
     if checkpoint and file:
         raise UserError("Give --checkpoint or --features, not both.")
@@ -29,11 +30,14 @@ def find_features(
         # They start jax, which only an encoder needs.
         import sp_jax
         from input_pipeline.mining import encoder
+        from input_pipeline.mining.levels import find_levels
         from sp_jax.features import Extractor
 
         backbone = sp_jax.load(checkpoint)
-        features = Extractor(backbone).extract(store)
-        return features, encoder.describe(backbone, checkpoint)
+        made_by = encoder.describe(backbone, checkpoint)
+        if levels:
+            return find_levels(backbone, store), made_by
+        return Extractor(backbone).extract(store), made_by
     if file:
         features = mutual_neighbours.read_features(file, len(store))
         return features, {"features": hashlib.sha256(features).hexdigest()}

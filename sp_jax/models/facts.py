@@ -52,6 +52,10 @@ class Facts:
         """
         return [""]
 
+    def levels(self) -> list[str]:
+        """Names of submodules at four depths whose outputs are maps or tokens; [] if none."""
+        return []
+
     def for_detection(self):
         """The same network as a detector needs it, whose `stride` is set if there is one."""
         return self

@@ -130,6 +130,10 @@ class ResNet(Facts, nn.Module):
         stages = range(1, len(self.stage_sizes) + 1)
         return ["(conv1|bn1)/", *(f"layer{stage}_" for stage in stages)]
 
+    def levels(self) -> list[str]:
+        """The last block of each stage; see `Facts.levels`."""
+        return [f"layer{i + 1}_{n - 1}" for i, n in enumerate(self.stage_sizes)]
+
     def describe(self) -> str:
         """What it is, in a few words."""
         return (

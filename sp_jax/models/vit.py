@@ -296,6 +296,11 @@ class ViT(Facts, nn.Module):
         blocks = (f"block{i}/" for i in range(self.depth))
         return ["(patch_embed|cls_token|pos_embed)", *blocks, "norm/"]
 
+    def levels(self) -> list[str]:
+        """The block after each fourth of the depth; see `Facts.levels`."""
+        ends = {-(-self.depth * quarter // 4) - 1 for quarter in range(1, 5)}
+        return [f"block{i}" for i in sorted(ends)]
+
     def for_detection(self) -> "ViT":
         """The same network with the map of the patches for features."""
         return self.clone(tokens="map")
