@@ -4,16 +4,12 @@ r"""Pairs without labels, in rounds: each encoder finds the pairs that the next 
         --study.stores.pretrain=folder:/data/images
     python -m eval.study --study=configs/studies/bootstrap.py:quick   # drawings, CPU
 
-`--study.arms.round_1.changes.data.semantic_fraction=0.5` and the like change a round.
+An encoder's maps are compared in parts, on four levels (`mine_pairs --levels`): docs/data.md.
 """
 
 from configs.studies import common
 
 ROUNDS = 3
-# Pairs and images without one (`--fill`) make an epoch: about the steps of the others.
-EPOCHS = {"": None, "small": None, "quick": 12.0}
-# What is alike: measured on drawings, see docs/results.md.
-ALIKE = ("--scaling=whiten", "--fill")
 
 
 def get_config(variant: str = ""):
@@ -22,17 +18,16 @@ def get_config(variant: str = ""):
     common.add_data(study, variant)
     study.title = "Pairs without labels, in rounds"
     study.about = (
-        "The first encoder learns from augmentation pairs. Its features, whitened, find mutual "
-        "nearest neighbours; the encoder of the next round learns from these pairs, and from "
-        "augmentation pairs of the images that have none; and so on. No label is read. "
-        "Beside it are pairs of one class, by labels."
+        "The first encoder learns from augmentation pairs. Images that are mutual nearest "
+        "neighbours for it are the pairs from which the encoder of the next round learns, and "
+        "so on. No label is read. Pairs of one class, by labels, are there to compare with."
     )
     config = f"configs/simclr_resnet50.py{common.suffix(variant)}"
     if variant != "quick":
         study.stores.pairs = ""
 
     def add(name: str, title: str, data: dict, **more) -> None:
-        epochs = EPOCHS[variant] if "after" in more else None
+        epochs = common.LEVELS_EPOCHS[variant] if "after" in more else None
         changes = {"data": data, "epochs": epochs}
         study.arms[name] = common.arm(config, {"positives": title}, changes, **more)
 
@@ -40,8 +35,8 @@ def get_config(variant: str = ""):
     before = "AP"
     for number in range(1, ROUNDS + 1):
         name = f"round_{number}"
-        data = {"pairing": "mixed", "semantic_fraction": 1.0} | common.TABLE["data"]
-        mine = common.mined_pairs(variant, *ALIKE)
+        data = {"pairing": "semantic"} | common.TABLE["data"]
+        mine = common.mined_pairs(variant, *common.BY_LEVELS)
         add(name, f"round {number}", data, prepare=(mine,), after=before)
         before = name
     add("label", "pairs of a class", {"pairing": "semantic"})

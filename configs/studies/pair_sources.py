@@ -21,7 +21,8 @@ def get_config(variant: str = ""):
     study.title = "Where positives come from"
     study.about = (
         "SimCLR on augmentation pairs, on pairs of one class, on both mixed, and on pairs that "
-        "a SimCLR of augmentation pairs has found (mutual nearest neighbours, no labels). "
+        "a SimCLR of augmentation pairs has found without labels: mutual nearest neighbours by "
+        "its features, or by its maps in parts, on four levels. "
         "Beside it two methods that make semantic positives on their own, both on "
         "augmentation pairs: SupCon (all images of a class in the batch; it reads labels) and "
         "NNCLR (the nearest neighbour in a queue)."
@@ -59,13 +60,25 @@ def get_config(variant: str = ""):
         prepare=(common.mined_pairs(variant),),
         after="AP",
     )
+    add(
+        "mined_levels",
+        "mined by levels",
+        simclr,
+        "semantic",
+        epochs=common.LEVELS_EPOCHS[variant],
+        data=common.TABLE["data"],
+        prepare=(common.mined_pairs(variant, *common.BY_LEVELS),),
+        after="AP",
+    )
     add("supcon", "SupCon", f"configs/supcon_resnet50.py{variant_of}", "augmented")
     add("nnclr", "NNCLR", f"configs/nnclr_resnet50.py{variant_of}", "augmented")
+    study.measures["precision"] = common.measure("run/precision")
     headline = common.HEADLINES[variant]
     for name, text in {
         "label": "Pairs of a class are better than augmentations.",
         "mixed_50": "Half of them is enough to be better than augmentations.",
         "mined": "Pairs that nobody labelled are better than augmentations.",
+        "mined_levels": "So are those that are found by levels.",
         "supcon": "So is SupCon.",
         "nnclr": "So is NNCLR.",
     }.items():
