@@ -13,12 +13,12 @@ def read(name):
 
 def test_the_version_is_that_of_the_newest_release():
     version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
-    *releases, unreleased = re.findall(r"^## (.*)$", read("CHANGELOG.md"), re.MULTILINE)
+    unreleased, *releases = re.findall(r"^## (.*)$", read("CHANGELOG.md"), re.MULTILINE)
     assert unreleased == "Unreleased"
     citation = dict(
         re.findall(r"^([a-z-]+): (.*)$", read("CITATION.cff"), re.MULTILINE)
     )
-    assert releases[-1] == f"{version} ({citation['date-released']})"
+    assert releases[0] == f"{version} ({citation['date-released']})"
     assert citation["version"] == version
 
 
