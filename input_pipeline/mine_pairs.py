@@ -7,9 +7,9 @@ The encoder is a checkpoint of this project (say, trained on augmentation pairs 
 images), any other one by --features=FILE.npy (numbers [N, D], rows as in the store), or without
 both a hand-made descriptor of shapes and colours, which is weak.
 
-Beside OUT come OUT with .json (the numbers that are printed) and .png (pairs to look at);
-where the store has labels, they are compared with them: OUT-precision.png. The table has a
-column `score`, the best pair first. Train with --config.data.pairs=OUT.
+Two files are written beside OUT: .json has the printed numbers, and .png shows some pairs. If
+the store has labels, the pairs are compared with them: OUT-precision.png. The table has a
+column `score`, and the best pair comes first. Train with --config.data.pairs=OUT.
 """
 
 import pathlib
@@ -28,21 +28,25 @@ from sp_jax.errors import UserError
 flags.adopt_module_key_flags(given)  # --help lists them
 _OUT = flags.DEFINE_string("out", None, "CSV file to write.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or checkpoint: the encoder.")
-_FEATURES = flags.DEFINE_string("features", None, "Features made elsewhere: FILE.npy.")
+_FEATURES = flags.DEFINE_string(
+    "features", None, "Features from another program: FILE.npy."
+)
 _NEIGHBOURS = flags.DEFINE_integer(
-    "neighbours", 5, "Each image must be among so many nearest of the other.", 1
+    "neighbours", 5, "Pair images that are both among the other's K nearest.", 1
 )
-_LEAST = flags.DEFINE_float("min_similarity", -1.0, "Least cosine of a pair.")
+_LEAST = flags.DEFINE_float("min_similarity", -1.0, "Smallest cosine of a pair.")
 _MOST = flags.DEFINE_float("max_similarity", 1.0, "Largest cosine of a pair.")
-_USES = flags.DEFINE_integer("max_uses", 2, "Pairs that an image may stand in.", 1)
+_USES = flags.DEFINE_integer("max_uses", 2, "Pairs that an image may be in.", 1)
 _WITHIN = flags.DEFINE_string(
-    "within", None, "Pair images that share this only: label, or an attribute."
+    "within", None, "Pair only images that share this: label, or an attribute."
 )
-_TARGET = flags.DEFINE_string("target", "label", "What to compare the pairs with.")
+_TARGET = flags.DEFINE_string(
+    "target", "label", "Label or attribute to compare the pairs with."
+)
 
 
 def mine() -> None:
-    """Find the pairs and write what there is to see."""
+    """Find the pairs, and write them with their numbers and pictures."""
     out = summary.csv_path(_OUT.value)
     store = given.open_from_flags()
     target = store.target(_TARGET.value)[0]
@@ -51,13 +55,13 @@ def mine() -> None:
         groups += store.target(_WITHIN.value)[0]
     blank = summary.blank(store, np.arange(len(store)))
     features, made_by = find_features(store, _CHECKPOINT.value, _FEATURES.value)
-    blank |= ~features.any(axis=1)  # To a row of zeros there is no cosine.
+    blank |= ~features.any(axis=1)  # A row of zeros has no cosine.
     if len(store) - blank.sum() < 2:
         raise UserError(
             f"{store.name}, split {store.split}, has no two images to pair: {blank.sum()} of "
             f"its {len(store)} images have no contrast, or features of zeros."
         )
-    # Unlabelled images are of no class, not of one; and a blank one has no pair.
+    # Unlabelled images do not form a class, and a blank one has no pair.
     alone = np.flatnonzero((groups < 0) | blank)
     groups[alone] = groups.max() + 1 + np.arange(len(alone))
     from sp_jax.neighbours import nearest_others  # Starts jax: late.
@@ -109,17 +113,19 @@ def draw_precision(
     """Draw the share of right pairs among the best n, and by score."""
     import matplotlib.pyplot as plt
 
-    # One above the other: to be read on a small screen, too.
+    # One above the other, to be readable on a small screen, too.
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(6, 7), layout="constrained")
     upper.plot(np.arange(1, len(same) + 1), mutual_neighbours.precision_curve(same))
-    upper.set(xlabel="pairs taken, the best first", ylabel="precision", ylim=(0, 1))
+    upper.set(xlabel="number of pairs, best first", ylabel="precision", ylim=(0, 1))
     upper.set_title(f"{len(same):,} pairs of images with a label", fontsize=10)
     # Twenty groups of as many pairs.
     groups = [g for g in np.array_split(np.arange(len(same)), 20) if len(g)]
     means = [[x[g].mean() for g in groups] for x in (score, same)]
     lower.plot(*means, ".-")
     lower.set(xlabel="score (cosine)", ylabel="precision", ylim=(0, 1))
-    lower.set_title(f"{len(groups)} groups of {len(groups[0]):,} pairs", fontsize=10)
+    lower.set_title(
+        f"{len(groups)} groups of {len(groups[0]):,} pairs each", fontsize=10
+    )
     line = {"color": "gray", "linestyle": "--", "label": f"chance, {chance:.2g}"}
     for axes in (upper, lower):
         axes.axhline(chance, **line)

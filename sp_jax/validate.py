@@ -55,7 +55,7 @@ def nearest_key(wrong: str, schema: Mapping[str, Any], prefix: str) -> str | Non
 
 
 def check_training(config: Mapping[str, Any]) -> None:
-    """Raise UserError for wrong keys, numbers outside of their domains, paths in buckets."""
+    """Raise UserError for wrong keys, numbers outside their domains, paths in buckets."""
     check_keys(config, get_config().to_dict())
     check_domains(config, TRAINING)
     if config["data"]["pairing"] not in PAIRINGS:

@@ -1,4 +1,4 @@
-"""Crop, antialiased resize and flip as two interpolation matrices an image.
+"""Crop, antialiased resize and flip as two interpolation matrices for each image.
 
 Resampling is separable and linear: out = A_y . image . A_x^T with one small matrix for
 each side of each image. That turns the gathers of a crop into batched matrix products,

@@ -40,7 +40,7 @@ PROBE = swav.PROBE
 
 
 def views(size: int, local_crops: int = 0) -> tuple[Augment, ...]:
-    """The views of SwAV; two global ones, with smaller crops, if nothing else is said."""
+    """The views of SwAV; without local crops, two global views with smaller crops."""
     views = swav.views(size, local_crops)
     if local_crops:
         return views

@@ -31,7 +31,7 @@ class ProbeRecipe(NamedTuple):
     drops: tuple[int, ...] = ()
 
     def resized(self, epochs: int = 0, batch_size: int = 0) -> "ProbeRecipe":
-        """The same for other epochs and another batch; 0 keeps them.
+        """The same recipe with other epochs and another batch; 0 keeps a value.
 
         The learning rate follows a batch as in the source, the drops the epochs.
         """

@@ -1,4 +1,4 @@
-"""ResNet v1.5 in Linen, exact to torchvision's (He et al., arXiv 1512.03385).
+"""ResNet v1.5 in Linen, equal to torchvision's (He et al., arXiv 1512.03385).
 
 v1.5 has the stride of a bottleneck in its 3x3 convolution. Submodules carry
 torchvision's names (`layer1_0/conv1` is `layer1.0.conv1` there).
@@ -112,7 +112,7 @@ class ResNet(Facts, nn.Module):
     weights = "sp_jax.weights.resnet"
 
     def __post_init__(self) -> None:
-        """Check the stem, so that an error comes where it was written."""
+        """Check the stem as soon as it is set."""
         super().__post_init__()
         if self.stem not in STEMS:
             raise ValueError(
@@ -131,7 +131,7 @@ class ResNet(Facts, nn.Module):
         return ["(conv1|bn1)/", *(f"layer{stage}_" for stage in stages)]
 
     def describe(self) -> str:
-        """What it is, in a few words."""
+        """A description in a few words."""
         return (
             f"ResNet of {sum(self.stage_sizes)} blocks ({self.block.__name__}), "
             f"width {self.width}, {self.stem} stem"
@@ -172,7 +172,7 @@ class ResNet(Facts, nn.Module):
         return x
 
     def last_stage(self, x: Map, train: bool) -> Float[Array, "n h w out_channels"]:
-        """Halve the rows and columns of what `trunk` gives, or of a part of it."""
+        """Halve the rows and columns of the map of `trunk`, or of a part of it."""
         return self._stage(x, len(self.stage_sizes) - 1, train)
 
     def _stage(self, x: Map, stage: int, train: bool) -> Array:

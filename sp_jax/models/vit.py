@@ -1,4 +1,4 @@
-"""Vision transformer in Linen, exact to timm's and DINO's (Dosovitskiy et al.).
+"""Vision transformer in Linen, equal to timm's and DINO's (Dosovitskiy et al.).
 
 Submodules carry timm's names (`block0/attn/qkv` is `blocks.0.attn.qkv` there).
 
@@ -127,7 +127,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
-        """Let each token look at all of its image."""
+        """Let each token attend to all tokens of its image."""
         n, tokens, dim = x.shape
         size = dim // self.heads
         qkv = _dense(self, x, 3 * dim, "qkv", parts=3)
@@ -250,7 +250,7 @@ class ViT(Facts, nn.Module):
     weights = "sp_jax.weights.vit"
 
     def __post_init__(self) -> None:
-        """Check the attributes, so that an error comes where they were written."""
+        """Check the attributes as soon as they are set."""
         super().__post_init__()
         if self.position not in POSITIONS:
             raise ValueError(
@@ -297,11 +297,11 @@ class ViT(Facts, nn.Module):
         return ["(patch_embed|cls_token|pos_embed)", *blocks, "norm/"]
 
     def for_detection(self) -> "ViT":
-        """The same network with the map of the patches for features."""
+        """The same network with the map of the patches as its features."""
         return self.clone(tokens="map")
 
     def describe(self) -> str:
-        """What it is, in a few words."""
+        """A description in a few words."""
         return (
             f"ViT of {self.depth} blocks, width {self.dim}, {self.heads} heads, "
             f"patches of {self.patch_size} px"

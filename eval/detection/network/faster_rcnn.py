@@ -56,7 +56,7 @@ class FasterRCNN(nn.Module):
     anchors: int  # at each position of the map
 
     def __post_init__(self):
-        """Check the backbone, so that an error comes where it was chosen."""
+        """Check the backbone as soon as it is set."""
         super().__post_init__()
         if self.backbone.stride is None:
             raise ValueError(
@@ -66,7 +66,7 @@ class FasterRCNN(nn.Module):
 
     @property
     def pool_size(self) -> int:
-        """Rows and columns of what the head is given of each box."""
+        """Rows and columns of the head's input for each box."""
         return 14 if self.backbone.last_stage else 7
 
     def setup(self):

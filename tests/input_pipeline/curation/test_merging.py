@@ -104,7 +104,7 @@ def test_two_who_never_disagree(people):
         (("--merge=a.csv,b.csv",), "--merge needs --pairs"),
         (("--pairs=pairs.csv", "--merge=a.csv"), "of two people or more"),
         (("--pairs=pairs.csv", "--merge=a.csv,b.csv"), "there is no file a.csv"),
-        (("--pairs=pairs.csv", "--person=a/b"), "may hold letters"),
+        (("--pairs=pairs.csv", "--person=a/b"), "may have letters"),
         (("--pairs=pairs.csv", "--person=merged"), "choose another"),
     ],
 )

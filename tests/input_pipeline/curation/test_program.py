@@ -118,4 +118,6 @@ def test_the_end_and_a_port_that_is_taken(folder):
         server.send_signal(signal.SIGINT)
         said, _ = server.communicate(timeout=20)
     assert server.returncode == 0 and log.read_bytes() == kept
-    assert said == f"\nStopped. The decisions are in {log}; the same command goes on.\n"
+    assert (
+        said == f"\nStopped. The decisions are in {log}; the same command continues.\n"
+    )

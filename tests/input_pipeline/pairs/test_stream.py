@@ -241,7 +241,7 @@ def test_errors(store, table, make_store):
         ({"pairing": "mixed", "schedule": ((0, 0.5), (0, 1.0))}, "rise from 0"),
         ({"pairing": "mixed", "schedule": ((0, 1.5),)}, "between 0 and 1"),
         ({"pairing": "mixed", "schedule": (0, 1)}, r"give \(epoch, fraction\) pairs"),
-        ({"schedule": ((0, 0.5),)}, "for mixed pairs, and pairing is 'semantic'"),
+        ({"schedule": ((0, 0.5),)}, "for mixed pairs, but pairing is 'semantic'"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"process_count": 3}, "cannot be shared by 3"),

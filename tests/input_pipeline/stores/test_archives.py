@@ -220,6 +220,6 @@ def test_labels_without_names(tmp_path):
     files = cifar_files("cifar100", 1)
     files["fine_label_names.txt"] = b"apple\n"
     path = write(tmp_path / "a.tar.gz", FOLDERS["cifar100"][1], files)
-    with pytest.raises(UserError, match="no name for each label"):
+    with pytest.raises(UserError, match="not have a name for each label"):
         open_store(f"cifar100:{path}", data_dir=tmp_path)
     assert archives.find(str(path), "x", "y").path == path

@@ -116,7 +116,7 @@ def test_programs_take_it_from_the_users_folder(folder):
         ("import nothing_of_that_name", "mystores.broken"),
         (
             STORE.replace("meta=lambda: make_meta(ids, classes, splits)", "meta=dict"),
-            "own: the meta data of its Source is not what .*make_meta makes",
+            "own: the meta data of its Source must have the form .*make_meta",
         ),
         (
             STORE.replace("np.full((9, 12, 3)", "np.full((9, 12)"),

@@ -85,7 +85,7 @@ def test_names_of_numbers(folder, opened):
     (folder / "classnames.txt").write_text("".join(f"word {i}\n" for i in range(11)))
     assert opened(folder).class_names == ("word 2", "word 9", "word 10")
     (folder / "classnames.txt").write_text("one\n")
-    with pytest.raises(UserError, match="has no name, as there are 1"):
+    with pytest.raises(UserError, match=r"has no name \(the list has 1\)"):
         opened(folder)
 
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_read_truthfully_is_refused(folder, opened, tmp_path):
             opened(tmp_path / f"wrong{i}")
     shard(folder / "other.tar", [("a", {"jpg": encoded(1)})])
     with pytest.raises(
-        UserError, match="other.tar says no split, while others say train"
+        UserError, match="other.tar does not name a split, but others name train"
     ):
         opened(folder)
 
