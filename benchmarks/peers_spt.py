@@ -1,4 +1,4 @@
-"""The training step of `benchmarks.peers` by stable-pretraining's JAX back end. No torch here.
+"""The training step of `benchmarks.peers` in stable-pretraining's JAX back end, without torch.
 
 As its users write it: a module of its backbone, its projector and its loss, its views made on
 the device inside of the step, its `create_optimizer`, and its `Trainer.fit`, which takes a
@@ -103,7 +103,7 @@ def make_optimizer(recipe: dict[str, Any]) -> Callable:
 
 
 def are_matrices(params: Any) -> Any:
-    """Which of the parameters have more than one axis."""
+    """The parameters that have more than one axis."""
     return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
