@@ -2,7 +2,7 @@
 
     pip install "jax[cuda13]"          # the compiler; no GPU is needed
     python -m benchmarks.floor --methods=simclr,dino --models=resnet50,vit_small
-    make floor                         # measures benchmarks/floor.jsonl anew, and compares
+    make floor                         # measures benchmarks/floor.jsonl again, and compares
     python -m benchmarks.floor --what=memory                # --run times the steps, too
     python -m benchmarks.floor --what=collectives --step_ms=10.16
 

@@ -50,7 +50,7 @@ class Op(NamedTuple):
     Attributes:
         start: when it began.
         end: when it was done.
-        busy: what it took without the operations that ran inside of it.
+        busy: what it took without the operations that ran inside it.
         name: the kernel's on a GPU, the instruction's on a CPU.
         hlo_op: the instruction's name; "" if unknown.
         module: the program's name; "" for what belongs to none, such as a transfer.

@@ -57,7 +57,7 @@ class Evaluator(NamedTuple):
         """Each split that is read, and SHA-256 hex over its pixels, labels and attributes."""
         found = {}
         for store in self.stores:
-            # The store's is over pixels, labels and ids: tables of pairs know it as it is.
+            # The store's covers pixels, labels and ids: tables of pairs rely on it.
             whole = hashlib.sha256(store.fingerprint.encode())
             for name, values in sorted(store.attributes.items()):
                 whole.update(f"\0{name}\0".encode())

@@ -8,7 +8,7 @@ unless a file of the run's `eval/` has this result already. Prints the table
 and writes in the folder:
 
 * `invariance.csv`: the table,
-* `invariance.png`: both measures over the levels, one column a family,
+* `invariance.png`: both measures over the levels, one column per family,
 * `changes.png`: the changes themselves, on some of the images,
 * `invariance.html`: all of it on one page, which needs no network.
 

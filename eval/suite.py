@@ -52,7 +52,7 @@ _SPLITS = (
     ("probe_train", "probe_test"),
     *(("train", test) for test in ("test", "val", "validation")),
 )
-# What the drawings are labelled with beside their concepts, which no two images share
+# Labels of the drawings besides their concepts, which no two images share
 # within an artist.
 _TARGETS = {"emoji": ("category", "subcategory")}
 # Those of an evaluator of another name, or with options of their own.

@@ -44,7 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.zero_init_residual = True
     # Two keys of every model are not set here. They fit large batches into small memory:
     # `chunks` (1), the parts in which a batch goes through the backbone (gradient caching),
-    # and `remat` (False), compute the inside of a block twice instead of keeping it.
+    # and `remat` (False), recompute the activations in a block instead of keeping them.
 
     config.data = data = ml_collections.ConfigDict()
     # emoji | folder:DIR | images:DIR | tiny_imagenet:DIR | cifar10:PATH | tfds:NAME | …

@@ -21,7 +21,7 @@ def find(kind: str, name: str, package: str, known: Sequence[str]) -> ModuleType
     """Import the module of a method, a backbone, an evaluator or a store: what `kind` says.
 
     The name is one of the `known` in a package, or has a dot: the import path of a module
-    outside of the project, which Python finds in the current folder or in one of PYTHONPATH.
+    outside the project, which Python finds in the current folder or in one of PYTHONPATH.
 
     Raises:
         UserError: the name is unknown.

@@ -65,12 +65,12 @@ def by_size(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def shard(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Split a state as `by_size` says, inside of a compiled function."""
+    """Split a state as `by_size` says, inside a compiled function."""
     return jax.lax.with_sharding_constraint(tree, by_size(tree, mesh))
 
 
 def unshard(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Make split arrays whole on every device, inside of a compiled function.
+    """Make split arrays whole on every device, inside a compiled function.
 
     The gradient is split again, so that it is summed and scattered in one operation. Left
     alone the compiler may move activations instead, and sums gradients on every device.

@@ -95,7 +95,7 @@ def check_devices(
             f"config.batch_size is {batch_size}, which {devices} devices cannot share "
             f"evenly: use a multiple of {devices}, such as {near}."
         )
-    # What is no number of chunks at all is refused where they are made.
+    # Values that are not numbers are refused where the chunks are made.
     if isinstance(chunks, int) and chunks > 1 and batch_size % (devices * chunks):
         raise UserError(
             f"config.model.chunks is {chunks}, but {devices} devices cannot share "

@@ -1,4 +1,4 @@
-"""What the system refuses is one sentence and an exit code, in every program."""
+"""An error of the system is one sentence and an exit code, in every program."""
 
 import errno
 import re

@@ -1,4 +1,4 @@
-"""A method and a backbone from a folder outside of the project, named by import path."""
+"""A method and a backbone from a folder outside the project, named by import path."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the site is filled with is whole, and equal to what it is made from."""
+"""The site's content is complete, and equal to its sources."""
 
 import inspect
 import re

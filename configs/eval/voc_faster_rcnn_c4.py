@@ -26,8 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 16  # images, over all devices
     config.total_steps = 24_000
 
-    # Compute the inside of a block twice, and keep less. Its saving and cost at this size have
-    # not been measured; without it 16 large images may not fit.
+    # Recompute the activations in a block instead of keeping them. Saving and cost at this
+    # size have not been measured; without it 16 large images may not fit.
     config.remat = True
 
     # The network without a checkpoint: arguments of sp_jax.models.get().

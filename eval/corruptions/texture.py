@@ -12,7 +12,7 @@ _FINEST = 16  # squares a side
 def shuffle(key: jax.Array, scene: Scene, level: jax.Array) -> jax.Array:
     """Shuffle the squares of a grid of level x level.
 
-    Texture inside of a square stays, shape is lost. Where the side of the image is no
+    Texture inside a square stays, shape is lost. Where the side of the image is no
     multiple of the level, a margin at the right and at the bottom stays.
     """
     size = scene.images.shape[0]

@@ -74,7 +74,7 @@ def chance_of(measure: Mapping[str, Any], result: Mapping[str, Any]) -> float | 
         for number in result["headline"]
         if number.name == key or number.name.startswith(f"{key}_k")  # kNN's by its k
     ]
-    if key.endswith("accuracy"):  # that of invariances stands beside them
+    if key.endswith("accuracy"):  # invariances have it in their result
         chances.append(result["result"].get("chance"))
     found = next((chance for chance in chances if chance is not None), None)
     return 100 * found if found is not None and measure["percent"] else found

@@ -42,7 +42,7 @@ class DevicePixels:
     def batches(
         self, arrays: dict[str, jax.Array], first_step: jax.Array, count: int
     ) -> dict[str, jax.Array]:
-        """The batches of `count` steps without pixels; call it inside of `jax.jit`.
+        """The batches of `count` steps without pixels; call it inside `jax.jit`.
 
         From this object's arrays "index" int32 [count, B, V] and "label" int32 [count, B].
         """

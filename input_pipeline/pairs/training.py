@@ -120,7 +120,7 @@ def pairs_info(
         raise UserError(
             f"{path} is not a table of a run, or is damaged: put the file back."
         )
-    # Without the images the digest cannot be made anew: the file's stands for it.
+    # Without the images the digest cannot be computed: the file's digest replaces it.
     digest = saved.get("digest") or header.get("digest")
     digest = digest or hashlib.sha256(content).hexdigest()
     source, recipe = read_origin(header, digest)

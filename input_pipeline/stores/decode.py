@@ -205,7 +205,7 @@ def _only_pixels(content: bytes) -> bytes:
     while place + 8 <= len(content):
         length = int.from_bytes(content[place : place + 4], "big")
         name, end = content[place + 4 : place + 8], place + 12 + length
-        # What is needed for the pixels begins with a capital letter.
+        # Names of chunks that the pixels need begin with a capital letter.
         if name[:1].isupper() or name in (b"tRNS", b"eXIf"):
             kept.append(content[place:end])
         place = end

@@ -26,7 +26,7 @@ SUFFIXES = (
 HEIC = (".heic", ".heif")  # Images where pillow-heif is installed.
 # Names of folders that are splits, in the order in which they are shown.
 SPLITS = ("train", "val", "test")
-# What people and programs call them besides.
+# Other names of splits that people and programs use.
 _SPLIT_NAMES = {
     "train": r"train(ing)?",
     "val": r"val(id(ation)?)?",
@@ -35,7 +35,7 @@ _SPLIT_NAMES = {
     "dev": r"dev(el(opment)?)?",
     "eval": r"eval(uation)?",
 }
-# How a file begins that is an image, whatever it is called.
+# The first bytes of image files, whatever their names.
 _IMAGE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0"
     rb"|II\*\0|MM\0\*|....ftypavi[fs]",

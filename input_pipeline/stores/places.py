@@ -1,6 +1,6 @@
 """Images inside larger files, read in place: by file, first byte and number of bytes.
 
-Tar archives are listed here, also one inside of another. A list costs the names and 20 bytes
+Tar archives are listed here, also one inside another. A list costs the names and 20 bytes
 an image.
 """
 

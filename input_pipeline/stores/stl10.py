@@ -124,7 +124,7 @@ class _InOrder:
                 self._images, self._next = self._start(), 0
             while self._next <= row:
                 image = next(self._images, None)
-                if image is None:  # The thread of another row has told why.
+                if image is None:  # The thread of another row has the reason.
                     raise UserError("The images end too soon.")
                 self._kept[self._next] = image
                 self._kept.pop(self._next - _KEPT, None)

@@ -5,7 +5,7 @@ as "DIR/train-{000000..000012}.tar" names them. A sample is what has one name up
 dot: an image (.jpg, .png, .webp ...), and its label, a whole number in .cls or the value of
 "label" in .json, a whole number or a word; `?label=KEY` names another key of the .json. Samples
 without a label are unlabelled; those without an image are passed over. A file classnames.txt
-in DIR, one a line, names the numbers; without it they are their own names.
+in DIR, one per line, names the numbers; without it they are their own names.
 
 A shard belongs to the split that its folder in DIR or a word of its name says, such as
 train-000000.tar or imagenet-validation-07.tar, if all say one. Ids are SHARD/NAME.

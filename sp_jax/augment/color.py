@@ -166,7 +166,7 @@ def _scale_add(
 
 
 def _mean_luma(x: Images) -> PerImage:
-    # The mean of each plane first: XLA sums what is already in memory ten times faster.
+    # The mean of each plane first: XLA sums arrays that are in memory ten times faster.
     return luma(jnp.mean(x, axis=(2, 3)))
 
 

@@ -19,7 +19,7 @@ def augment(
 ) -> Float32[Array, "n {config.size} {config.size} 3"]:
     """Augments each image of a batch by its own random numbers.
 
-    Call it inside of `jax.jit`, with `config` static. The result depends on the key and
+    Call it inside `jax.jit`, with `config` static. The result depends on the key and
     on an image's place in the batch only, not on the number of devices.
 
     Args:

@@ -267,7 +267,7 @@ def forward(
     with layers.normalize_apart(1 if joint else len(views)) as normalised:
         out, new = apply(network, params, stats, x, key)
     if not joint and 2 * len(normalised) != len(jax.tree.leaves(stats)):
-        # A normalisation of another library knows of no groups: one forward a view.
+        # Normalisations of other libraries have no groups: one forward for each view.
         for i, view in enumerate(views):
             key = None if drop_path is None else jax.random.fold_in(drop_path, i)
             (outputs[i],), stats = forward(

@@ -10,7 +10,7 @@ class ProbeRecipe(NamedTuple):
 
     Attributes:
         learning_rate: peak; for a batch of 256 if it is scaled.
-        batch_size: images a step.
+        batch_size: images per step.
         epochs: passes over the training images.
         scaled: the learning rate is in proportion to the batch.
         weight_decay: times weights and biases, added to the gradient.

@@ -3,7 +3,7 @@
 A backbone is a module that maps normalised images [N, H, W, 3] to float32 features [N, D]
 when called as `backbone(x, train)`; `Facts` says what else is asked about it. Its file has
 `VARIANTS`, which makes one by each name, and `DOMAINS` of the numbers among its options. A
-module outside of the project has `create(**options)` instead, and is named by its import
+module outside the project has `create(**options)` instead, and is named by its import
 path.
 
 Images and parameters may be numpy's: `Any` in annotations.
@@ -47,7 +47,7 @@ def get(name: str, **options: Any) -> nn.Module:
 
     Raises:
         ValueError: the name, an option or its value is unknown, sizes do not fit, or what
-            a module outside of the project makes is no backbone.
+            a module outside the project makes is not a backbone.
 
     Example:
         >>> get("resnet18", stem="small").width

@@ -2,7 +2,7 @@
 
 A loss that couples the rows of a batch needs the features of all of them, so the gradients
 of small batches cannot be added up. GradCache computes the features without keeping what
-is inside of the backbone, then the gradient of the loss by the features, and then goes
+is inside the backbone, then the gradient of the loss by the features, and then goes
 through the chunks once more to take it on to the parameters. In JAX that is a loop over
 rematerialised chunks. Heads and loss see the whole batch and know nothing of it, so it
 holds for every method, and for the gradient of every loss.

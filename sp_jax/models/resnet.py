@@ -92,7 +92,7 @@ class ResNet(Facts, nn.Module):
         zero_init_residual: start each block as the identity, by a zero scale in its last
             normalisation (SimCLR, BYOL, VICReg, Barlow Twins, SimSiam and MoCo v3 do;
             the other methods do not).
-        remat: keep only the inputs of the blocks, and compute what is inside of them
+        remat: keep only the inputs of the blocks, and compute what is inside them
             a second time for the gradient.
         dtype: compute dtype; parameters and statistics are float32.
 

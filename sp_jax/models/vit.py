@@ -90,7 +90,7 @@ class PatchProjection(nn.Module):
         n, height, width, channels = x.shape
         p = self.patch_size
         fan_in = p * p * channels
-        # Otherwise PyTorch's default, which DINO's code leaves as it is.
+        # Otherwise PyTorch's default, which DINO's code does not change.
         init = xavier() if self.xavier else torch_linear
         bias_init = nn.initializers.zeros if self.xavier else torch_bias(fan_in)
         w = self.param("kernel", init, (p, p, channels, self.features))
@@ -216,7 +216,7 @@ class ViT(Facts, nn.Module):
             in their places, for detection.
         freeze_patch_embedding: stop the gradient of the patch projection (MoCo v3). It
             stays among the parameters, and weight decay would still move it.
-        remat: keep only the inputs of the blocks, and compute what is inside of them
+        remat: keep only the inputs of the blocks, and compute what is inside them
             a second time for the gradient.
         attention: "xla" attends in plain operations, "cudnn" in one kernel where
             `one_kernel` says that it can, else plainly, too: they differ by rounding. "auto"

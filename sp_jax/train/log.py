@@ -92,7 +92,7 @@ class RunLog:
         Raises:
             NonFiniteError: a loss or a gradient is not finite.
         """
-        # An entry of a call has one number, or one a step of the call.
+        # An entry of a call has one number, or one for each step of the call.
         self._window = [
             dict(zip(call, map(float, values), strict=True))
             for call in jax.device_get(self._window)

@@ -13,7 +13,7 @@ import safetensors
 from sp_jax.errors import UserError
 from sp_jax.weights.find import Shapes
 
-KEY = "sp_jax"  # of what a file says of itself, as JSON
+KEY = "sp_jax"  # of a file's own description, in JSON
 TORCH = (".pth", ".pt", ".tar", ".bin", ".ckpt")
 _NESTED = 16  # dicts in dicts, at most
 # What a file may say of itself. The network is compared with the arrays, in read.py.

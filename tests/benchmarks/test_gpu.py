@@ -1,4 +1,4 @@
-"""The order of the parts, what fits into the time, and what is kept of a part that does not."""
+"""The order of the parts, which parts fit into the time, and the record of the others."""
 
 import importlib.util
 import sys

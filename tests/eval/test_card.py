@@ -1,4 +1,4 @@
-"""A model card says what is known, and its snippets give the features that were evaluated."""
+"""A model card states known facts, and its snippets give the evaluated features."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Embeddings: every form gives the same bits, a kill changes nothing, the page shows images."""
+"""Embeddings: all formats give the same bits, a kill changes nothing, the page shows images."""
 
 import os
 import pathlib

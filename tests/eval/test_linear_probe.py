@@ -1,4 +1,4 @@
-"""The linear probe against scikit-learn, and the honesty of its choice."""
+"""The linear probe against scikit-learn, and a fair choice of its settings."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The suite measures all, measures nothing twice, and writes one page."""
+"""The suite measures everything once, and writes one page."""
 
 import base64
 import csv

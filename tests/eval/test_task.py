@@ -1,4 +1,4 @@
-"""Which images an evaluator fits on and which it tests on."""
+"""The images that an evaluator fits on, and those that it tests on."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Weights to start from: a run that takes them makes the steps of one that had them."""
+"""Weights to start from: a run that loads them makes the same steps as one that had them."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""From a path to a backbone: what is no run, no checkpoint or of another version is said."""
+"""Load a backbone from a path; errors for other folders, damage and other versions."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Files of weights: whole, explained by themselves, and refused in words."""
+"""Files of weights: complete, self-describing, and refused in a sentence."""
 
 import argparse
 import builtins

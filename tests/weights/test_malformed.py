@@ -1,4 +1,4 @@
-"""Files of weights that no sound program writes are refused at once, in a sentence."""
+"""Malformed files of weights are refused at once, in a sentence."""
 
 import collections
 import json

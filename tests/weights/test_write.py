@@ -1,4 +1,4 @@
-"""What cannot be written is said with its reason, and leaves nothing in the way."""
+"""A failed write gives its reason, and leaves no files behind."""
 
 import contextlib
 import os

@@ -11,7 +11,7 @@ backbone that was pre-trained on the split pretrain.
 
 A pixel belongs to the topmost object that covers at least half of it. As in VOC, a box is
 that around the pixels of an object that can be seen, so after others have hidden some. An
-object is `truncated` if more than a twentieth of its pixels is outside of the image, and
+object is `truncated` if more than a twentieth of its pixels is outside the image, and
 `occluded` if as many are under other objects. With less than 30 % of its pixels seen it is
 `difficult`; and no drawing is put where any object would be seen to less than 15 %.
 """
@@ -61,7 +61,7 @@ class Scene(NamedTuple):
     image: np.ndarray  # uint8 [height, width, 3]
     names: list[str]  # n classes
     boxes: np.ndarray  # int64 [n, 4], x1, y1, x2, y2: pixels x1 to x2 - 1 are inside
-    outside: np.ndarray  # float64 [n], share of an object's pixels outside of the image
+    outside: np.ndarray  # float64 [n], share of an object's pixels outside the image
     seen: np.ndarray  # float64 [n], share that is inside and not under other objects
 
 

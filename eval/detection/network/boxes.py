@@ -32,7 +32,7 @@ def make_anchors(
 
     Returns:
         float32 [height * width * A, 4] with A = len(sizes) * len(ratios): by row, column,
-        size and ratio. Those at a border are partly outside of the image.
+        size and ratio. Those at a border are partly outside the image.
 
     Source: Ren et al. 2015, https://arxiv.org/abs/1506.01497
 

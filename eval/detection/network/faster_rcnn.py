@@ -1,7 +1,7 @@
 """The network of Faster R-CNN with a backbone of `sp_jax.models`.
 
 A region proposal network scores boxes around each position of a map, and a head looks at the
-part of the map inside of each proposal. With a ResNet the map is that of the last stage but
+part of the map inside each proposal. With a ResNet the map is that of the last stage but
 one, and the last stage is a part of the head: Detectron2's R50-C4, with the normalisation
 that MoCo's protocol adds behind the last stage. With a vision transformer the map is that of
 the patches, and the head has two dense layers.

@@ -98,7 +98,7 @@ def propose(
     logits, deltas = jax.lax.stop_gradient((logits, deltas))
     scores, index = jax.lax.top_k(logits, candidates)
     boxes = clip(decode(deltas[index], anchors[index]), size)
-    # What lies outside of the image is clipped to nothing.
+    # What lies outside the image is clipped to nothing.
     scores = jnp.where(area(boxes) > 0, scores, -jnp.inf)
     alike = jnp.zeros(candidates, jnp.int32)  # all of one class
     kept, valid = nms(boxes, scores, alike, settings.rpn_nms_iou, count)

@@ -1,4 +1,4 @@
-"""The command that trains a detector: it learns, resumes, and is refused in words."""
+"""The command that trains a detector: it learns, resumes, and explains mistakes."""
 
 import json
 import shutil

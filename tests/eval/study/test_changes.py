@@ -1,4 +1,4 @@
-"""What the command line changed stands on a page, and in its name."""
+"""Changes by the command line are named on a page, and in its folder's name."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A study of one's own images: what they allow, and what of it fits into the hours."""
+"""A study of a user's own images: what they allow, and what fits into the hours."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every study expands, and its mistakes are words before anything runs."""
+"""Every study expands, and its mistakes are reported before anything runs."""
 
 import importlib
 import pathlib

@@ -1,4 +1,4 @@
-"""Decisions on pairs: kept at once, undone, repeated after a crash."""
+"""Decisions on pairs: saved at once, undone, replayed after a crash."""
 
 import dataclasses
 import resource

@@ -1,4 +1,4 @@
-"""In which order pairs are shown, and the list of classes."""
+"""The order in which pairs are shown, and the list of classes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Recipes: the same for another seed, different for anything else, believed while they fit."""
+"""Recipes: equal for another seed, different for any other change, trusted while they fit."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""The stream: a batch is a function of the seed and the step, whoever reads it."""
+"""The stream: a batch is a function of the seed and the step, in any process."""
 
 import threading
 
@@ -147,7 +147,7 @@ def test_mixed_choices(table):
 
 
 def test_a_schedule_is_the_fraction_of_each_step(table):
-    """Nothing but the step counts, so a run that goes on sees what it would have seen."""
+    """Only the step counts, so a resumed run sees the batches that it would have seen."""
     schedule = (0, 0.2), (0.5, 0.8), (3, 0.0)
     scheduled = Sampler(table, 35, 5, "mixed", 0.5, schedule)  # 4 steps an epoch
     for step in (0, 1, 2, 11, 12, 40):

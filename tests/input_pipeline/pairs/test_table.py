@@ -1,4 +1,4 @@
-"""Pair tables: who is paired with whom, and the CSV file."""
+"""Pair tables: which images are paired, and the CSV file."""
 
 import collections
 import dataclasses

@@ -169,7 +169,7 @@ def test_stl10_with_unlabelled_images_and_folds(tmp_path):
 
 
 def test_rows_may_be_read_again(tmp_path, monkeypatch):
-    """As by a preparation that goes on, and by threads that overtake each other."""
+    """As by a resumed preparation, and by threads that overtake each other."""
     monkeypatch.setattr(stl10, "_KEPT", 16)
     path = write(tmp_path / "stl10_binary.tar.gz", "stl10_binary", stl10_files())
     read = stl10.scan(str(path)).open_reader()

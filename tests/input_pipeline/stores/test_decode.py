@@ -1,4 +1,4 @@
-"""One image, whatever the file holds: every row of the list of bad input."""
+"""Decoding one image, for every kind of bad file."""
 
 import concurrent.futures
 import errno

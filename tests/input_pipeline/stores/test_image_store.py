@@ -1,4 +1,4 @@
-"""Prepared folders (whole or absent) and image folders."""
+"""Prepared folders (complete or absent) and image folders."""
 
 import errno
 import os

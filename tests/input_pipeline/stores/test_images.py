@@ -1,4 +1,4 @@
-"""Images without labels: whatever lies below a folder, and lists of paths."""
+"""Images without labels: everything below a folder, and lists of paths."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Stores that are modules outside of the repository."""
+"""Stores that are modules outside the repository."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""ArrayRecord files: the same images as the memory map, whole or absent."""
+"""ArrayRecord files: the same images as the memory map, complete or absent."""
 
 import io
 import os

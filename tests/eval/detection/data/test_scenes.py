@@ -1,4 +1,4 @@
-"""Composed scenes: exact boxes, disjoint drawings, the same for a seed, whole or absent."""
+"""Composed scenes: exact boxes, disjoint drawings, the same for a seed, complete or absent."""
 
 import hashlib
 import os
