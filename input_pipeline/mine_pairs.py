@@ -123,9 +123,7 @@ def draw_precision(
     means = [[x[g].mean() for g in groups] for x in (score, same)]
     lower.plot(*means, ".-")
     lower.set(xlabel="score (cosine)", ylabel="precision", ylim=(0, 1))
-    lower.set_title(
-        f"{len(groups)} groups of {len(groups[0]):,} pairs each", fontsize=10
-    )
+    lower.set_title(f"{len(groups)} groups of {len(groups[0]):,} pairs", fontsize=10)
     line = {"color": "gray", "linestyle": "--", "label": f"chance, {chance:.2g}"}
     for axes in (upper, lower):
         axes.axhline(chance, **line)

@@ -51,12 +51,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.store = "emoji"
     data.split = "all"  # of the store; "all" is every image
     data.image_size = 64  # side of the stored images
-    data.resize = (
-        "crop"  # crop: the square centre of an image | squash: the whole image
-    )
-    data.max_skipped = (
-        0.01  # largest share of the images that may be damaged; they are left out
-    )
+    data.resize = "crop"  # crop: the centre of an image | squash: the whole image
+    # Largest share of the images that may be damaged; these are left out.
+    data.max_skipped = 0.01
     data.dir = ""  # prepared images; "" is $SP_JAX_DATA, else ~/.cache/sp_jax
     # semantic: one view of each image; augmented: two views of the first image; both: two
     # views of the first and two of the second, so a table of N pairs gives 2N augmentation
@@ -106,9 +103,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 500  # steps between two checkpoints
     config.checkpoint.keep_last = 2  # how many of the newest to keep
-    config.checkpoint.keep_every = (
-        0  # also keep steps that are multiples of it; 0: none
-    )
+    config.checkpoint.keep_every = 0  # also keep multiples of it; 0 for none
 
     # Named evaluators: a type of eval/ or an import path, its options, and every_epochs
     # (0: at the end). The untrained network is measured, too (docs/evaluation.md).

@@ -162,7 +162,7 @@ MISTAKES = {
     "no method": (
         "method",
         METHOD + "\ncreate = lambda backbone, run: None\n",
-        "has to return a sp_jax.methods.Method, not a NoneType",
+        "must return a sp_jax.methods.Method, not a NoneType",
     ),
     "a mistake": (
         "method",

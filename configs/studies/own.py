@@ -80,9 +80,7 @@ def get_config():
     """The options; `make_study` turns them into a study."""
     asked = common.ordered()
     asked.images = ""  # store to train on, with labels or without
-    asked.test = (
-        ""  # labelled store to evaluate on; "": a tenth of each class of images
-    )
+    asked.test = ""  # labelled store to evaluate on; "": a tenth of each class
     asked.pairs = ""  # CSV of semantic pairs; "": by labels, or by an encoder
     asked.baseline = ""  # file of weights (torchvision, timm) to compare with
     asked.hours = 2.0  # for the whole study

@@ -263,9 +263,8 @@ def _costs(
         elif job.label:
             yield job.label, Cost(sum(spent.values()), 0.0)
         else:
-            step = (
-                float(np.median(times[1:])) / 1e3
-            )  # The first line includes the start.
+            # The first line includes the start.
+            step = float(np.median(times[1:])) / 1e3
             yield job.arm, Cost(sum(spent.values()) - steps * step, step)
 
 

@@ -105,9 +105,7 @@ def make_runs(
         if todo:
             log = folder / f"{todo[0].name}.log"
             said = f": {last_words(log)[:200]}" if log.is_file() else ""
-            state = (
-                f"{len(todo)} of {len(job.commands)} commands are missing, the next is "
-            )
+            state = f"{len(todo)} of {len(job.commands)} commands are missing; next is "
             state += f"{todo[0].name}{said}"
         minutes = sum(one["seconds"] for one in read_record(folder).values()) / 60
         own = [values[title].get(job.label or job.arm, {}) for title in costs]

@@ -144,7 +144,7 @@ def _check_schedule(schedule: Any) -> None:
     if points and not (sound and rising and epochs[0] == 0):
         raise UserError(
             f"semantic_schedule is {schedule!r}: give (epoch, fraction) pairs with epochs "
-            "that rise from 0 and fractions from 0 to 1, such as ((0, 0.0), (3, 1.0))."
+            "that rise from 0 and fractions between 0 and 1, as ((0, 0.0), (3, 1.0))."
         )
 
 

@@ -85,9 +85,7 @@ def fit(image: Image.Image, size: int, resize: Resize = "crop") -> np.ndarray:
     """Resize an RGB image to uint8 [size, size, 3]."""
     width, height = image.size
     if resize == "squash":
-        if (
-            size * height > MAX_PIXELS
-        ):  # PIL would store them: it resizes the width first.
+        if size * height > MAX_PIXELS:  # PIL would store them: it starts with the width
             image = image.resize((width, size), Image.BICUBIC)
         return np.asarray(image.resize((size, size), Image.BICUBIC))
     # Only the crop is resized: a thin image, enlarged as a whole, would be immense.

@@ -24,9 +24,7 @@ def build(name: str) -> None:
         return
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(f"{tfds.what_is_missing(name, builder)}.")
-    os.environ.setdefault(
-        "TF_CPP_MIN_LOG_LEVEL", "3"
-    )  # It prints much that does not matter here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # It prints much of no use here.
     root = tfds.root_of(builder)
     try:
         if builder.is_prepared():

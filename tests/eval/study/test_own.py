@@ -123,7 +123,7 @@ def test_copies_of_test_images_are_said(stores, tmp_path):
     found = own_images.look(
         _asked(images=stores["other"], test=stores["other"]), tmp_path
     )
-    assert "30 of the test images are among those trained on." in found.sentences
+    assert "30 of the test images are also training images." in found.sentences
 
 
 @pytest.mark.parametrize("images_of", ["labelled", "bare"])

@@ -430,7 +430,7 @@ def test_class_of_which_no_image_is_left_is_named(spoiled, tmp_path, caplog):
     name = f"folder:{spoiled}"
     store = open_store(name, image_size=8, data_dir=tmp_path / "data", max_skipped=0.8)
     assert store.class_names == ("cat", "dog") and len(store) == 1
-    assert "No image is left of the classes dog." in caplog.text
+    assert "These classes have no image left: dog." in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_programs_take_it_from_the_users_folder(folder):
         ("scan = 5", "needs a function scan"),
         (
             "def scan(argument):\n    pass",
-            "scan gives NoneType, not an image_source.So",
+            "scan returns NoneType, not an image_source.So",
         ),
         ("import nothing_of_that_name", "mystores.broken"),
         (
@@ -120,7 +120,7 @@ def test_programs_take_it_from_the_users_folder(folder):
         ),
         (
             STORE.replace("np.full((9, 12, 3)", "np.full((9, 12)"),
-            r"own: .* gives ndarray uint8 \[9, 12\]: .* bytes, or uint8 \[H, W, 3\]",
+            r"own: .* returns ndarray uint8 \[9, 12\]: .* bytes, or uint8 \[H, W, 3\]",
         ),
     ],
 )

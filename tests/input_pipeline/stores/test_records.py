@@ -98,7 +98,7 @@ def test_mistakes_are_one_sentence(pictures, tmp_path):
     assert not out.exists()
     # What is there is used; of other images it is not.
     other = prepare(*options(pictures, out, "--image_size=4"))
-    assert other.returncode == 2 and "something else" in other.stderr
+    assert other.returncode == 2 and "something other" in other.stderr
     assert prepare(*options(pictures, out)).returncode == 0
     with pytest.raises(UserError, match="image_size=8, resize=crop, not 64, crop"):
         opened(out, size=64)

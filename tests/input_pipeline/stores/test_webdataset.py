@@ -142,9 +142,7 @@ def test_samples_without_an_image_and_damaged_ones(tmp_path, opened, caplog):
     shard(tmp_path / "a" / "0.tar", samples)
     store = opened(tmp_path / "a", max_skipped=0.2)
     assert len(store) == 5 and set(store.labels.tolist()) == {-1}
-    assert (
-        "1 samples without an image are passed over, such as 0.tar: text" in caplog.text
-    )
+    assert "1 samples without an image are skipped, such as 0.tar: text" in caplog.text
     (listed,) = (tmp_path / "data").glob("webdataset-*/skipped.csv")
     assert listed.read_text().startswith("id,reason\n0/bad.jpg,")
 
