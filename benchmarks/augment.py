@@ -1,4 +1,4 @@
-"""Views a second on one CPU core: this project's augmentation beside two others.
+"""Views per second on one CPU core: this project's augmentation and two others.
 
     python -m benchmarks.augment
 
@@ -107,7 +107,7 @@ def installed(name: str) -> bool:
 
 
 def speed(turn: Callable[[], int]) -> float:
-    """Views a second of one turn."""
+    """Views per second of one turn."""
     start = time.perf_counter()
     views = turn()
     return views / (time.perf_counter() - start)

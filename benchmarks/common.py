@@ -1,4 +1,4 @@
-"""What the benchmarks share: turns, round after round, and tables in Markdown."""
+"""Shared parts of the benchmarks: turns, round after round, and tables in Markdown."""
 
 import json
 import statistics
@@ -14,7 +14,7 @@ Name, Result = TypeVar("Name"), TypeVar("Result")
 def take_turns(
     turns: Mapping[Name, Callable[[], Result]], rounds: int, warm_up: int = 0
 ) -> dict[Name, list[Result]]:
-    """What each turn returns in each round: another load on the machine hits all alike.
+    """Results of each turn in each round; other load on the machine hits all turns equally.
 
     Args:
         turns: what to call, by name.
@@ -75,7 +75,7 @@ def table_row(cells: Iterable[Any]) -> str:
 
 
 def spread(values: Sequence[float], show: str | Callable[[float], str]) -> list[str]:
-    """Two cells: the median; the range. `show` is a format or a function."""
+    """Two cells: the median and the range. `show` is a format or a function."""
     form = show if callable(show) else lambda value: format(value, show)
     low, middle, high = min(values), statistics.median(values), max(values)
     return [form(middle), f"{form(low)} to {form(high)}"]

@@ -1,4 +1,4 @@
-"""How many pairs an hour a person curates: the page of input_pipeline.curate in a browser.
+"""Pairs per hour that a person curates on the page of input_pipeline.curate in a browser.
 
     pip install selenium               # and Chromium with its driver, found on the PATH
     python -m input_pipeline.mine_pairs --store=folder:/data/images --out=mined.csv
@@ -68,7 +68,7 @@ NAMES = (
 
 
 class Page:
-    """The program and a browser that shows its page."""
+    """The program, and a browser that shows its page."""
 
     def __init__(self, words: list[str]) -> None:
         """Start both."""
@@ -88,7 +88,7 @@ class Page:
         self.start()
 
     def start(self) -> None:
-        """Start the program and open its page: where it stopped."""
+        """Start the program, and open its page where it stopped."""
         began = time.perf_counter()
         program = [sys.executable, "-m", "input_pipeline.curate", "--port=0"]
         self.server = subprocess.Popen(
@@ -113,13 +113,13 @@ class Page:
         self.kills += 1
 
     def wait(self) -> None:
-        """Until the page takes keys."""
+        """Wait until the page accepts keys."""
         ready = "return document.getElementById('pictures')?.ariaBusy === 'false'"
         while not self.browser.execute_script(ready):
             time.sleep(0.01)
 
     def press(self, key: str) -> None:
-        """Press a key, and do not wait."""
+        """Press a key without waiting."""
         event = {"key": key, "code": "", "text": "\r" if key == "Enter" else key}
         for kind in ("keyDown", "keyUp"):
             self.browser.execute_cdp_cmd(
@@ -127,7 +127,7 @@ class Page:
             )
 
     def press_and_wait(self, key: str) -> float:
-        """Press a key; returns the seconds until what it shows is drawn."""
+        """Press a key; returns the seconds until the result is drawn."""
         self.browser.execute_script("taken.length = 0")
         self.press(key)
         while not (taken := self.browser.execute_script("return taken")):
@@ -152,7 +152,7 @@ class Page:
 
 
 class Person:
-    """Who knows the labels, and errs at times."""
+    """A simulated person who knows the labels, and sometimes errs."""
 
     def __init__(
         self, store: ImageStore, table: pairs.PairTable, errors: float, look: float
@@ -170,7 +170,7 @@ class Person:
         self.sheets: list[int] = []
 
     def judge(self, pair: int, rows: list[int]) -> bool:
-        """Whether a pair is right: the same answer whenever it is asked."""
+        """Whether a pair is right; the answer is always the same."""
         if pair not in self.opinions:
             first, second = self._labels[rows]
             wrong = self._random.random() < self._errors
@@ -178,7 +178,7 @@ class Person:
         return self.opinions[pair]
 
     def mark(self, page: Page) -> dict[int, bool]:
-        """Look at a sheet and press the keys of the wrong pairs."""
+        """Look at a sheet, and press the keys of the wrong pairs."""
         tiles = page.browser.execute_script(SHEET)
         time.sleep(max(self._look * len(tiles), GUARD))
         said = {pair: self.judge(pair, rows) for _, pair, rows, _ in tiles}
@@ -252,13 +252,17 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--store", required=True, help="with labels")
     parser.add_argument("--split", default="all")
-    parser.add_argument("--pairs", required=True, help="a table; its first pairs count")
+    parser.add_argument(
+        "--pairs", required=True, help="a table, whose first pairs are used"
+    )
     parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--decide", type=int, help="stop after so many of them")
+    parser.add_argument("--decide", type=int, help="stop after this number of pairs")
     parser.add_argument("--single", type=int, default=200, help="one by one")
     parser.add_argument("--make", type=int, default=100, help="pairs to make")
     parser.add_argument("--errors", type=float, default=0.02)
-    parser.add_argument("--look", type=float, default=0.0, help="seconds a pair")
+    parser.add_argument(
+        "--look", type=float, default=0.0, help="seconds to look at a pair"
+    )
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--out", help="file of JSON lines to append to")
     options = parser.parse_args(words)
@@ -290,7 +294,7 @@ def words_of(options) -> list[str]:
 
 
 def by_sheets(store, table, folder, options) -> dict[str, Any]:
-    """All pairs, a sheet at a time; the server is killed now and then."""
+    """All pairs, a sheet at a time; the server is killed at times."""
     table, page = open_page(store, table, folder, options.count, options)
     person = Person(store, table, options.errors, options.look)
     first, sheets = page.first, 0
@@ -353,7 +357,7 @@ def one_by_one(store, table, folder, options) -> list[float]:
 
 
 def making(store, table, folder, options) -> list[float]:
-    """Pairs of an image and the one that is most alike: one key."""
+    """Pairs of an image and the most similar one, with one key."""
     page = Page([*words_of(options), f"--out={folder / 'made.csv'}"])
     person = Person(store, table, options.errors, options.look)
     for made in range(options.make):

@@ -1,4 +1,4 @@
-"""Pairs a second of one core: JPEG files decoded, and two random crops of 224 pixels.
+"""Pairs per second of one core: decoding JPEG files, with two random crops of 224 pixels.
 
     python -m benchmarks.decoding
 
@@ -108,7 +108,7 @@ def by_tensors(files: list[bytes], size: int) -> Callable[[], None] | None:
 
 
 def timed(turn: Callable[[], None]) -> Callable[[], float]:
-    """Pairs a second of CPU time."""
+    """Pairs per second of CPU time."""
 
     def call() -> float:
         started = time.process_time()
@@ -119,7 +119,7 @@ def timed(turn: Callable[[], None]) -> Callable[[], float]:
 
 
 def reduced(files: list[bytes], size: int) -> None:
-    """Print what decoding at half of the size does to crops that are made half as large."""
+    """Print how decoding at half the size changes crops that are made half as large."""
     crop, off, seconds = (
         Crop(size, (0.08, 1), (3 / 4, 4 / 3), "bilinear"),
         [],
@@ -151,7 +151,7 @@ def main(argv: list[str]) -> None:
     about = __doc__.partition("\n")[0]
     parser = argparse.ArgumentParser(description=about, formatter_class=form)
     add = functools.partial(parser.add_argument, type=int)
-    add("--size", default=224, help="of the views in pixels")
+    add("--size", default=224, help="side of the views in pixels")
     add("--shorter_side", default=256, help="of the files")
     add("--quality", default=90, help="of the files")
     add("--rounds", default=9)

@@ -1,4 +1,4 @@
-"""Images a second of a detector's training step and test, and what it takes of the memory.
+"""Images per second of a detector's training step and test, and the memory that it takes.
 
     python -m benchmarks.detection                   # the full-size protocol of VOC
     python -m benchmarks.detection --config=scenes   # the small one, on a CPU
@@ -33,7 +33,7 @@ CLASSES, BOXES = 20, 20
 
 
 def make_batch(rng, count: int, size: tuple[int, int], most: int) -> dict:
-    """Noise with boxes of a tenth to a half of its sides, as `Batches.batch` makes it."""
+    """Noise with boxes of a tenth to a half of its sides, in the form of `Batches.batch`."""
     boxes = np.zeros((count, most, 4), np.float32)
     label = np.full((count, most), -1, np.int32)
     n = min(most, BOXES)
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
         programs, state, values.steps, values.rounds
     )
     if not np.isfinite(float(metrics["loss"])):
-        raise SystemExit("The loss is not finite: nothing of this counts.")
+        raise SystemExit("The loss is not finite: these numbers are worthless.")
 
     columns = ("size", "ms a step", "range", "images/s", "temporaries, GiB")
     print(table_head(columns))
@@ -119,10 +119,10 @@ def _time_test(config, detector, state, rng, rounds, mesh) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("config", "voc", list(CONFIGS), "Of configs/eval.")
-    flags.DEFINE_integer("batch_size", 0, "Images; 0: that of the config.", 0)
-    flags.DEFINE_bool("remat", False, "Compute the blocks twice, and keep less.")
-    flags.DEFINE_integer("steps", 5, "Steps of a size in a round.", 1)
+    flags.DEFINE_enum("config", "voc", list(CONFIGS), "Config in configs/eval.")
+    flags.DEFINE_integer("batch_size", 0, "Images per step; 0: the config's.", 0)
+    flags.DEFINE_bool("remat", False, "Compute the blocks twice to save memory.")
+    flags.DEFINE_integer("steps", 5, "Steps of each size in a round.", 1)
     flags.DEFINE_integer("rounds", 3, "Rounds that are counted.", 1)
     xla_flags.set_cpu_flags()
     app.run(main)

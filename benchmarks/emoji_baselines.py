@@ -1,4 +1,4 @@
-"""What simple image features know of the embedded drawings: numbers to beat.
+"""Results of simple image features on the embedded drawings: numbers to beat.
 
     python -m benchmarks.emoji_baselines
 
@@ -79,7 +79,7 @@ def knn(
     k: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Accuracy of the weighted vote of the k nearest by cosine."""
+    """Accuracy of the weighted vote of the k nearest neighbours by cosine."""
     similarity = unit(test) @ unit(train).T
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     weight = np.exp(np.take_along_axis(similarity, nearest, axis=1) / temperature)
@@ -95,7 +95,7 @@ def probe(
     test: np.ndarray,
     test_labels: np.ndarray,
 ) -> float:
-    """Test accuracy of logistic regression at the penalty that validates best."""
+    """Test accuracy of logistic regression with the penalty of the best validation accuracy."""
     from sklearn import linear_model, preprocessing
 
     def accuracy(fit: np.ndarray, x: np.ndarray, y: np.ndarray, penalty: float):
@@ -144,7 +144,7 @@ def main() -> None:
     import threadpoolctl
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", help="where prepared images are kept")
+    parser.add_argument("--data_dir", help="folder of prepared images")
     options = parser.parse_args()
     whole = open_store("emoji", data_dir=options.data_dir)
     train = open_store("emoji", "probe_train", data_dir=options.data_dir)

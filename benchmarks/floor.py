@@ -1,8 +1,8 @@
-"""What a compiled step asks for before any is run: kernels, memory or collectives.
+"""The demands of a compiled step, without running it: kernels, memory or collectives.
 
     pip install "jax[cuda13]"          # the compiler; no GPU is needed
     python -m benchmarks.floor --methods=simclr,dino --models=resnet50,vit_small
-    make floor                         # measures benchmarks/floor.jsonl anew, and compares
+    make floor                         # measures benchmarks/floor.jsonl again, and compares
     python -m benchmarks.floor --what=memory                # --run times the steps, too
     python -m benchmarks.floor --what=collectives --step_ms=10.16
 
@@ -133,7 +133,7 @@ def read_known(path: str | None) -> Rows:
 
 
 def check_version(known: Rows, path: str | None, jax_version: str) -> None:
-    """Exit where rows are of another jax: its compiler makes other programs."""
+    """Exit if the rows are of another jax, whose compiler makes other programs."""
     for version in {row["jax"] for row in known.values()} - {jax_version}:
         sys.exit(
             f"error: {path} was measured with jax {version}, and this is jax {jax_version}: "
@@ -142,7 +142,7 @@ def check_version(known: Rows, path: str | None, jax_version: str) -> None:
 
 
 def grown(row: dict[str, Any], known: Rows) -> list[str]:
-    """In which numbers a program is more than `GROWTH` above its known row."""
+    """The numbers in which a program exceeds its known row by more than `GROWTH`."""
     before = known.get((row["method"], row["model"]), row)
     return [
         f"{row['method']} {row['model']}: {before[name]:,} {name} before, {row[name]:,} now"
@@ -203,7 +203,7 @@ def kernels(flags: argparse.Namespace) -> None:
 
 
 def memory(flags: argparse.Namespace) -> None:
-    """Print what the step of each setting takes, and with --run its time."""
+    """Print the memory of each setting's step, and with --run its time."""
     import jax
 
     from sp_jax.sharding import make_mesh
@@ -354,23 +354,29 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description=__doc__.partition("\n")[0], formatter_class=form
     )
     add, several = parser.add_argument, {"type": lambda text: text.split(",")}
-    add("--what", choices=list(DEFAULTS), default="kernels", help="to look at")
+    add("--what", choices=list(DEFAULTS), default="kernels", help="what to measure")
     add("--methods", help="with a recipe in configs/", **several)
     add("--models", help="resnet18, resnet50:small, vit_small ...", **several)
     add("--batch_size", type=int, default=256, help="pairs; collectives: a device")
     add("--image_size", type=int, help="kernels: side of the views and stored images")
     add("--out", help="file for JSON lines, appended")
-    known = "kernels: rows of --out to measure anew; fails where one has grown by 5 %%"
+    known = "kernels: rows of --out to measure again; fails if one has grown by 5 %%"
     add("--known", help=known)
     add("--top", type=int, default=0, help="kernels: largest ones to list")
     settings = "plain,remat,chunks=2,chunks=4,chunks=8"
     add("--settings", default=settings, help="memory: also remat+chunks=N", **several)
-    add("--dtype", default="auto", help="memory: as config.dtype")
+    add("--dtype", default="auto", help="memory: like config.dtype")
     add("--run", action="store_true", help="memory: time the steps")
-    add("--steps", type=int, default=10, help="memory: of a setting in a round")
+    add(
+        "--steps", type=int, default=10, help="memory: steps of each setting in a round"
+    )
     add("--rounds", type=int, default=3, help="memory")
     add("--fsdp", type=int, default=1, help="collectives: devices that share one state")
-    add("--step_ms", type=float, help="collectives: measured on one device")
+    add(
+        "--step_ms",
+        type=float,
+        help="collectives: milliseconds of a step on one device",
+    )
     add("--per_host", type=int, default=8, help="collectives: devices of a host")
     add("--rate", type=float, default=450.0, help="GB/s in a host (NVLink 4)")
     add("--network_rate", type=float, default=50.0, help="GB/s (InfiniBand NDR)")

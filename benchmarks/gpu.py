@@ -1,4 +1,4 @@
-"""All that there is to measure on a GPU, in order of its worth, in so many minutes.
+"""Run all measurements on a GPU in the order of their value, within a number of minutes.
 
     python -m benchmarks.gpu --minutes=12 --out=gpu
     python -m benchmarks.gpu --minutes=60 --out=/tmp/gpu --small      # tried on a CPU
@@ -34,7 +34,7 @@ ABOUT = (
 
 
 class Part(NamedTuple):
-    """Something to measure.
+    """A measurement.
 
     Attributes:
         name: of its files.
@@ -50,7 +50,7 @@ class Part(NamedTuple):
 
 
 def make_parts(out: pathlib.Path, small: bool) -> list[Part]:
-    """Everything, the most valuable first; `small` is the same for a CPU."""
+    """All measurements, the most valuable first; `small` makes them fit a CPU."""
     resnet, vit = ("resnet18", "vit_tiny") if small else ("resnet50", "vit_small")
     both = vit if small else f"{vit},{vit}:cudnn"  # a CPU has no cuDNN
     rows, trace = (shlex.quote(str(out / name)) for name in ("rows.jsonl", "trace"))
@@ -144,7 +144,7 @@ def make_parts(out: pathlib.Path, small: bool) -> list[Part]:
 
 
 def run(command: Sequence[str], log: pathlib.Path, seconds: float) -> str:
-    """Run a command of Python with its output in a file; returns how it ended."""
+    """Run a Python command with its output in a file; returns how it ended."""
     # The device for the tests, too, which ask for a CPU by themselves.
     platform = "cuda" if pathlib.Path("/dev/nvidia0").exists() else "cpu"
     environment = {"JAX_PLATFORMS": platform, "XLA_FLAGS": "", **os.environ}
@@ -168,20 +168,20 @@ def run(command: Sequence[str], log: pathlib.Path, seconds: float) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Run the parts that fit, and write down each."""
+    """Run the parts that fit, and record each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("--minutes", type=float, default=12, help="in all")
+    add("--minutes", type=float, default=12, help="total time")
     add("--out", type=pathlib.Path, required=True, help="folder of the results")
     add("--parts", type=lambda text: text.split(","), help="names; all by default")
     add("--small", action="store_true", help="small sizes, for a CPU")
-    add("--list", action="store_true", help="only say what there is")
+    add("--list", action="store_true", help="only list the parts")
     flags = parser.parse_args(argv)
     end = time.monotonic() + 60 * flags.minutes
     parts = make_parts(flags.out, flags.small)
     names = [part.name for part in parts]
     if unknown := set(flags.parts or ()) - set(names):
-        parser.error(f"no part {min(unknown)!r}: choose of {', '.join(names)}")
+        parser.error(f"no part {min(unknown)!r}: choose from {', '.join(names)}")
     chosen = [part for part in parts if part.name in (flags.parts or names)]
     if flags.list:
         for part in chosen:

@@ -1,4 +1,4 @@
-"""Whether numbers hold on the device that is here: killed runs, and bfloat16.
+"""Check on this device that killed runs resume exactly, and how bfloat16 compares.
 
     python -m benchmarks.gpu_checks --what=resume
     python -m benchmarks.gpu_checks --what=precision --seeds=3
@@ -36,7 +36,7 @@ TARGETS = ("knn_category", "knn_subcategory")
 
 
 def start(workdir: pathlib.Path, *flags: str) -> subprocess.Popen:
-    """Start a training in a process of its own; what it says goes to a file."""
+    """Start a training in its own process, with its output in a file."""
     words = ["-m", "sp_jax.main", "--config=configs/quickstart.py"]
     with open(workdir.with_suffix(".log"), "a") as log:
         return subprocess.Popen(
@@ -53,7 +53,7 @@ def finish(workdir: pathlib.Path, *flags: str) -> None:
 
 
 def shorten(epochs: float) -> list[str]:
-    """Flags of a training of so many epochs."""
+    """Flags of a training with a number of epochs."""
     warm_up = f"--config.optimizer.warmup_epochs={epochs / 8}"
     return [f"--config.epochs={epochs}", warm_up]
 
@@ -67,7 +67,7 @@ def read_lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def final_state(workdir: pathlib.Path) -> dict[str, bytes]:
-    """Every array of the last checkpoint, whatever devices wrote it."""
+    """Every array of the last checkpoint, on whatever devices it was written."""
     folder = workdir / "checkpoints"
     folder = folder / str(find_steps(folder)[0]) / "state"
     shapes = ocp.PyTreeCheckpointHandler().metadata(folder).tree
@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
     add("--what", choices=["resume", "precision"], required=True)
     add("--seeds", type=int, default=3, help="precision")
     add("--width", type=int, default=64, help="of the ResNet-18")
-    add("--epochs", type=float, help="resume: 2; precision: those of the config")
+    add("--epochs", type=float, help="resume: 2; precision: the config's")
     flags = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         {"resume": resume, "precision": precision}[flags.what](

@@ -1,4 +1,4 @@
-"""What a compiled program does, read from its text.
+"""Analyse a compiled program from its text.
 
 XLA counts too, but not for each backend, and it does not know the kernels of libraries.
 """
@@ -30,7 +30,7 @@ _ORIGIN = re.compile(r'op_name="([^"]*)"')
 
 
 class Kernel(NamedTuple):
-    """One launch: what it reads and writes, and where it comes from."""
+    """One launch: the bytes it reads and writes, and its origin."""
 
     name: str
     bytes: int

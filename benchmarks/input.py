@@ -1,4 +1,4 @@
-"""Pairs a second of the host alone: the stream of batches that a step would wait for.
+"""Pairs per second of the host alone: the stream of batches that a step would wait for.
 
     python -m benchmarks.input
     python -m benchmarks.input --stores=folder:/data/imagenet187,array_record --workers=0,4
@@ -46,7 +46,7 @@ class Setting(NamedTuple):
 
 
 def make_source(images: int) -> Source:
-    """The drawings, over and over, in classes of 1,280."""
+    """The drawings, repeated, in classes of 1,280."""
     base = open_store("emoji")
     ids = [f"{i // CLASS_SIZE:04d}/{i:07d}" for i in range(images)]
     classes = [name.partition("/")[0] for name in ids]
@@ -59,7 +59,7 @@ def make_source(images: int) -> Source:
 
 
 def open_images(name: str, images: int, folder: pathlib.Path) -> ImageStore:
-    """A store; the one called array_record has that many images, in a folder."""
+    """A store; array_record has `images` images, in a folder."""
     if name == "array_record":
         folder = folder / str(images)
         records.write(make_source(images), folder, 64, "crop", 0.0, 16384)
@@ -77,7 +77,7 @@ def peak(pid: int | str) -> float:
 def measure(
     images: ImageStore, setting: Setting, batch_size: int, steps: int
 ) -> tuple[float, float]:
-    """Pairs a second, and the peak memory of the largest worker in MB (0 for none)."""
+    """Pairs per second, and the peak memory of the largest worker in MB (0 for none)."""
     table = pairing.semantic_pairs(images, seed=0)
     sampler = Sampler(table, batch_size, 0, setting.pairing)
     batches = stream.iterate(

@@ -1,4 +1,4 @@
-"""Pairs a second of the training step: this project beside others, in one run.
+"""Pairs per second of the training step: this project and others, in one run.
 
     python -m benchmarks.peers --methods=simclr --models=resnet50 --out=peers.jsonl
     python -m benchmarks.peers --models=quick      # what configs/quickstart.py trains
@@ -71,7 +71,7 @@ Turn = Callable[[int], float]  # makes some steps; returns seconds a step
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """What one process has to offer.
+    """The turns that one process offers.
 
     Attributes:
         device: its name; "cpu" for a CPU.
@@ -86,7 +86,7 @@ class Side:
 
 @contextlib.contextmanager
 def jax_side(config: Any, steps: int) -> Iterator[Side]:
-    """The trainer's own step on a config, for turns of that many steps."""
+    """The trainer's own step on a config, for turns of `steps` steps."""
     import jax
 
     from benchmarks.training import open_images, prepare
@@ -160,7 +160,7 @@ def make_work(config: Any, images: Any) -> Work:
 
 
 def serve(pipe: Connection, open_side: Callable, *args: Any) -> None:
-    """Make a side, say what it has, and take turns until the pipe is closed."""
+    """Make a side, send what it offers, and take turns until the pipe is closed."""
     with open_side(*args) as side:
         pipe.send(dataclasses.replace(side, turns={}))
         with contextlib.suppress(EOFError):
@@ -171,7 +171,7 @@ def serve(pipe: Connection, open_side: Callable, *args: Any) -> None:
 
 @contextlib.contextmanager
 def process(open_side: Callable, *args: Any) -> Iterator[Side]:
-    """A side in a process of its own; its turns are calls to that process.
+    """A side in its own process; its turns are calls to that process.
 
     Raises:
         SystemExit: the process has failed, and has printed why.
@@ -196,7 +196,7 @@ def process(open_side: Callable, *args: Any) -> Iterator[Side]:
         turns = {name: functools.partial(call, name) for name in side.settings}
         yield dataclasses.replace(side, turns=turns)
     except EOFError:
-        sys.exit("A process has ended; what it printed says why.")
+        sys.exit("A process has ended; see its output for the reason.")
     finally:
         here.close()
         worker.join()
@@ -239,7 +239,7 @@ def markdown(row: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that matter."""
+    """Versions of Python and of the packages that matter."""
     found = {"python": platform.python_version()}
     for name in ("jax", *sorted({x for names in NEEDS.values() for x in names})):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -248,7 +248,7 @@ def versions() -> dict[str, str]:
 
 
 def installed(names: list[str]) -> list[str]:
-    """Those of the peers that can run; the others are named."""
+    """The peers that can run; the others are named."""
     found = []
     for name in names:
         missing = [x for x in NEEDS[name] if importlib.util.find_spec(x) is None]
@@ -260,7 +260,7 @@ def installed(names: list[str]) -> list[str]:
 
 
 def sides_of(names: list[str]) -> list[tuple]:
-    """For each process beside that of sp_jax what opens its side, and arguments."""
+    """For each process besides sp_jax's, the function that opens its side, and arguments."""
     torch = [name for name in names if name != "spt_jax"]
     sides: list[tuple] = [(torch_side, torch)] if torch else []
     return sides + [(spt_side,)] * ("spt_jax" in names)
@@ -279,16 +279,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--peers", default=list(NEEDS), help=",".join(NEEDS), **words)
     parser.add_argument("--batch_size", type=int, help="pairs; the recipe's by default")
-    parser.add_argument("--steps", type=int, default=50, help="of a turn")
+    parser.add_argument("--steps", type=int, default=50, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", help="file for JSON lines, appended")
     options = parser.parse_args(argv)
     for name in options.peers:
         if name not in NEEDS:
-            parser.error(f"unknown peer {name!r}: choose of {', '.join(NEEDS)}")
+            parser.error(f"unknown peer {name!r}: choose from {', '.join(NEEDS)}")
     for name in options.methods:
         if name not in METHODS:
-            parser.error(f"unknown method {name!r}: choose of {', '.join(METHODS)}")
+            parser.error(f"unknown method {name!r}: choose from {', '.join(METHODS)}")
     return options
 
 

@@ -1,7 +1,7 @@
-"""The training step of `benchmarks.peers` by stable-pretraining's JAX back end. No torch here.
+"""The training step of `benchmarks.peers` in stable-pretraining's JAX back end, without torch.
 
 As its users write it: a module of its backbone, its projector and its loss, its views made on
-the device inside of the step, its `create_optimizer`, and its `Trainer.fit`, which takes a
+the device inside the step, its `create_optimizer`, and its `Trainer.fit`, which takes a
 batch from a loader, copies it to the device and waits for the loss of every step. The pixels
 are in the host's memory, and XLA's flags are those that sp_jax sets. What it has not, it does
 not do (version 0.1.8), so that its step is less work than the others':
@@ -103,7 +103,7 @@ def make_optimizer(recipe: dict[str, Any]) -> Callable:
 
 
 def are_matrices(params: Any) -> Any:
-    """Which of the parameters have more than one axis."""
+    """The parameters that have more than one axis."""
     return jax.tree.map(lambda x: x.ndim > 1, params)
 
 

@@ -1,4 +1,4 @@
-"""The training step of `benchmarks.peers` in PyTorch. No jax here.
+"""The training step of `benchmarks.peers` in PyTorch, without jax.
 
 It is written twice. "torch" is as fast as PyTorch can be: a loss that never waits for the
 device, LARS over all parameters at once, views by kornia where the pixels are, and on a GPU
@@ -281,7 +281,7 @@ def fastest_step(work: Work, views: Views, lightly: bool) -> tuple[Step, str]:
 
 
 def timed(train: Callable[[], Any], steps: int) -> float:
-    """Seconds a step."""
+    """Seconds per step."""
     synchronize()
     start = time.perf_counter()
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""What all peers of `benchmarks.peers` train, in plain numbers and arrays. No jax, no torch."""
+"""The work of all peers of `benchmarks.peers`, in plain numbers, without jax and torch."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What is trained on what, in plain numbers and arrays.
+    """The network, the data and the settings of a training, as plain numbers and arrays.
 
     Attributes:
         method: simclr or vicreg.

@@ -1,4 +1,4 @@
-"""Seconds of a linear probe: this project's beside scikit-learn's and PyTorch's, in turns.
+"""Seconds of a linear probe: this project's, scikit-learn's and PyTorch's, in turns.
 
     python -m benchmarks.probe --features=512                       # random features
     python -m benchmarks.probe --images=50000 --model=resnet50      # random images
@@ -83,7 +83,7 @@ def random_features(count: int, width: int, classes: int) -> Data:
 
 
 def open_backbone(args: argparse.Namespace) -> Any:
-    """The checkpoint's backbone, or an untrained one: as fast."""
+    """The checkpoint's backbone, or an untrained one, which is equally fast."""
     import jax
 
     import sp_jax
@@ -101,7 +101,7 @@ def open_backbone(args: argparse.Namespace) -> Any:
 
 
 def extraction(args: argparse.Namespace) -> Callable[[], Data]:
-    """Function that runs all images through the backbone, each time anew."""
+    """A function that runs all images through the backbone, again at each call."""
     from eval.task import TaskOptions, open_task
     from sp_jax.features import Extractor
 
@@ -175,7 +175,7 @@ def own_turns(data: Data) -> tuple[dict[str, Turn], list[float]]:
 
 
 def fastest(run: Callable[[int], None]) -> int:
-    """The number of threads with which a short run takes least: 1, 4 or all.
+    """The number of threads with which a short run is fastest: 1, 4 or all.
 
     On a machine with other work all of them can be far slower than one.
     """
@@ -274,14 +274,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--test_split", default="test")
     parser.add_argument("--target", default="label")
     parser.add_argument("--checkpoint", help="a run; otherwise an untrained network")
-    parser.add_argument("--model", default="resnet18", help="which, if untrained")
+    parser.add_argument("--model", default="resnet18", help="the untrained network")
     parser.add_argument(
-        "--images", type=int, default=5000, help="random ones, of 64 px"
+        "--images", type=int, default=5000, help="number of random images, of 64 px"
     )
-    parser.add_argument("--features", type=int, help="random ones instead, so many")
-    parser.add_argument("--classes", type=int, default=10, help="of random ones")
+    parser.add_argument(
+        "--features", type=int, help="use random features instead, of this width"
+    )
+    parser.add_argument(
+        "--classes", type=int, default=10, help="classes of random images or features"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--own", action="store_true", help="leave the others out")
+    parser.add_argument(
+        "--own", action="store_true", help="leave the other libraries out"
+    )
     args = parser.parse_args(argv)
     if args.images < 50 or args.classes < 2 or args.rounds < 1:
         parser.error("give at least 50 images, 2 classes and 1 round.")

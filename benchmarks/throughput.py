@@ -1,4 +1,4 @@
-"""Pairs a second of the training step, and where the time goes.
+"""Pairs per second of the training step, and where the time goes.
 
     python -m benchmarks.throughput --config=configs/simclr_resnet50.py
     python -m benchmarks.throughput --methods=simclr,byol,vicreg,dino \
@@ -47,23 +47,31 @@ from sp_jax.train.feed import steps_per_call
 from sp_jax.train.trace import trace_options
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Path of a config file.")
-_METHODS = flags.DEFINE_list("methods", [], "Methods of a table, instead of --config.")
+_METHODS = flags.DEFINE_list(
+    "methods", [], "Measure these methods, instead of --config."
+)
 _MODELS = flags.DEFINE_list(
     "models", ["resnet50"], "resnet18 | resnet50 | resnet50:small | vit_small | ..."
 )
-_LOCAL_CROPS = flags.DEFINE_integer("local_crops", 0, "Of the methods that have them.")
-_BATCH = flags.DEFINE_integer("batch_size", 256, "Pairs, of a table.")
-_OWN_DATA = flags.DEFINE_bool(
-    "own_data", False, "The config's store, not the drawings."
+_LOCAL_CROPS = flags.DEFINE_integer(
+    "local_crops", 0, "Local crops of the methods that have them."
 )
-_IMAGES = flags.DEFINE_integer("images", 58_718, "Images of the set; 0 leaves it.")
+_BATCH = flags.DEFINE_integer("batch_size", 256, "Pairs per step, with --methods.")
+_OWN_DATA = flags.DEFINE_bool(
+    "own_data", False, "Use the config's store, not the drawings."
+)
+_IMAGES = flags.DEFINE_integer(
+    "images", 58_718, "Repeat or cut the store to this number of images; 0: do not."
+)
 _PLACEMENTS = flags.DEFINE_list("placements", ["device", "stream"], "device | stream")
 _CALLS = flags.DEFINE_list(
-    "steps_per_call", None, "Steps a dispatch to try, with the images on the device."
+    "steps_per_call", None, "Steps per dispatch to try, with the images on the device."
 )
 _STEPS = flags.DEFINE_integer("steps", 100, "Steps of a round.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.")
-_JOBS = flags.DEFINE_integer("compile_jobs", 1, "Programs that compile at once.")
+_JOBS = flags.DEFINE_integer(
+    "compile_jobs", 1, "Number of programs that compile at once."
+)
 _TRACE = flags.DEFINE_string("trace", "", "Folder for a profile of each row.")
 _OUT = flags.DEFINE_string("out", "", "File for JSON lines, appended.")
 

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, from a profiler trace and nothing else.
+"""Show where the time of a training step goes, from a profiler trace alone.
 
     python -m sp_jax.main --config=... --workdir=runs/one \
         --config.profile.first_step=20 --config.profile.steps=5
@@ -104,7 +104,7 @@ _BY_NAME = (
 
 
 def kind(op: Op) -> str:
-    """What sort of work an operation is, by its instruction, or else by its name."""
+    """The kind of work of an operation, from its instruction, or else from its name."""
     code = op.instruction
     if code is None or code.opcode in xplane.CONTAINERS or op.name.startswith("Mem"):
         names = (label for label, text in _BY_NAME if re.search(text, op.name))
@@ -126,7 +126,7 @@ def kind(op: Op) -> str:
 
 
 def find_steps(ops: list[Op]) -> tuple[str, list[Op], list[float]]:
-    """Find the steps by the operations themselves: no marker of the host tells on a GPU.
+    """Find the steps from the operations themselves: on a GPU the host's markers do not help.
 
     Most operations of a step run once in it, in a scan over steps as well. So the number
     of times that most of them ran is the number of steps, and the first of these begins
@@ -152,7 +152,7 @@ def find_steps(ops: list[Op]) -> tuple[str, list[Op], list[float]]:
 
 
 def gaps(ops: list[Op]) -> list[tuple[float, Op]]:
-    """When nothing ran: the length in nanoseconds, and the operation that followed."""
+    """The gaps in which nothing ran: length in nanoseconds, and the operation that followed."""
     found, busy_until = [], ops[0].start
     for op in ops:
         if is_transfer(op):
@@ -325,9 +325,9 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def main(folders: list[str]) -> None:
-    """Report on the trace below the folder that is given."""
+    """Report on the trace in the given folder."""
     if len(folders) != 1:
-        raise UserError("Give one folder: that of a run, or one with a trace.")
+        raise UserError("Give one folder: a run's, or one with a trace.")
     path = xplane.find(folders[0])
     summary = summarise(xplane.read(path), _TOP.value)
     if _JSON.value:

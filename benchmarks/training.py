@@ -46,7 +46,7 @@ class Training:
     waited: float = 0.0
 
     def run(self, steps: int) -> float:
-        """Make at least that many steps as the trainer does; returns seconds a step."""
+        """Make at least `steps` steps as the trainer does; returns seconds per step."""
         self.waited, done = 0.0, 0
         running = collections.deque()
         jax.block_until_ready(self.state)
@@ -102,7 +102,7 @@ def model_name(config: ConfigDict) -> str:
 
 
 def open_images(config: ConfigDict, count: int = 0) -> ImageStore:
-    """The images of a config; `count` repeats or cuts them to that many."""
+    """The images of a config; `count` repeats or cuts them to that number."""
     images = open_data(config.data)
     return images.take(np.arange(count) % len(images)) if count else images
 
@@ -180,7 +180,7 @@ def noise_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.Array]:
 def lower_step(
     config: ConfigDict, mesh: Mesh, num_images: int = 58_718
 ) -> jax.stages.Lowered:
-    """The step of a config for the devices of a mesh, which need not be there.
+    """The step of a config for the devices of a mesh, which need not exist.
 
     Args:
         config: a complete config; its data are not opened.

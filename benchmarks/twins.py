@@ -1,4 +1,4 @@
-"""Whole trainings here and in PyTorch with lightly: do they end in the same place?
+"""Whole trainings here and in PyTorch with lightly: do they reach the same numbers?
 
     python -m benchmarks.twins --methods=simclr,vicreg,byol,dino --seeds=3 \
         --store=folder:CIFAR10 --out=twins
@@ -42,7 +42,7 @@ RECIPES = "benchmarks/twins_recipes.py"
 
 
 class Difference(NamedTuple):
-    """Our mean minus PyTorch's, where it lies with 95 % confidence, and a verdict."""
+    """Our mean minus PyTorch's, with its 95 % confidence interval and a verdict."""
 
     mean: float
     low: float
@@ -63,7 +63,7 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
 
 
 def command(side: str, method: str, seed: int, flags: argparse.Namespace) -> list[str]:
-    """What trains one side once: two programs with the same flags."""
+    """The command that trains one side once; both sides have the same flags."""
     out = flags.out / f"{method}_{side}_{seed}"
     words = ["-m", PROGRAMS[side], f"--config={RECIPES}:{method}", f"--workdir={out}"]
     words += [f"--config.seed={seed}", f"--config.data.store={flags.store}"]
@@ -84,7 +84,7 @@ def read_record(folder: pathlib.Path) -> dict[str, list[list[float]]]:
 
 
 def train(side: str, method: str, seed: int, flags: argparse.Namespace) -> None:
-    """Make one run, unless it is there."""
+    """Make one run, unless it exists."""
     done = flags.out / f"{method}_{side}_{seed}.json"
     if done.is_file():
         return
@@ -106,7 +106,7 @@ Runs = dict[tuple[str, str], dict[int, dict[str, Any]]]  # (method, side) -> see
 
 
 def read_runs(out: pathlib.Path) -> Runs:
-    """All runs that are finished."""
+    """All finished runs."""
     found: Runs = {}
     for path in sorted(out.glob("*_*_*.json")):
         method, rest = path.stem.split("_", 1)
@@ -162,7 +162,7 @@ def write_csv(runs: Runs, path: pathlib.Path) -> None:
 
 
 def draw(runs: Runs, path: pathlib.Path) -> None:
-    """The curves of both sides over one another, a column a method."""
+    """The curves of both sides in the same axes, with a column for each method."""
     from eval.plots.figure import legend_above, make_panels, save_figure
 
     methods = list(dict.fromkeys(method for method, _ in runs))
@@ -181,7 +181,7 @@ def draw(runs: Runs, path: pathlib.Path) -> None:
 
 
 def report(out: pathlib.Path) -> str:
-    """Write the table, the CSV and the figure of what is finished."""
+    """Write the table, the CSV and the figure of the finished runs."""
     runs = read_runs(out)
     table = make_table(runs)
     (out / "twins.md").write_text(table)
@@ -195,15 +195,15 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--methods", default=",".join(METHODS), help=",".join(METHODS))
-    add("--seeds", type=int, default=3, help="of each side")
+    add("--seeds", type=int, default=3, help="number of seeds of each side")
     add("--store", required=True, help="CIFAR-10, such as folder:DIR")
-    add("--epochs", type=float, help="of the 20,000 images, if not 3 as in the recipe")
+    add("--epochs", type=float, help="epochs of the 20,000 images, 3 by default")
     add("--out", type=pathlib.Path, required=True, help="folder of the runs")
     flags = parser.parse_args(argv)
     methods = flags.methods.split(",")
     for method in methods:
         if method not in METHODS:
-            parser.error(f"unknown method {method!r}: choose of {', '.join(METHODS)}")
+            parser.error(f"unknown method {method!r}: choose from {', '.join(METHODS)}")
     if len(installed(["lightly"])) == 0:
         sys.exit("error: install requirements-test.txt, which has PyTorch and lightly.")
     flags.out.mkdir(parents=True, exist_ok=True)

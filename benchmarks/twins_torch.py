@@ -49,7 +49,7 @@ class Length:
 
 
 class Method(nn.Module):
-    """A network in training; `evaluated` is the backbone that counts.
+    """A network in training; `evaluated` is the backbone that is evaluated.
 
     Called with a batch of two views it gives the loss.
     """
@@ -57,10 +57,10 @@ class Method(nn.Module):
     evaluated: nn.Module
 
     def before_step(self, step: int) -> None:
-        """Between the backward pass and the optimiser."""
+        """Called between the backward pass and the optimiser."""
 
     def after_step(self, step: int) -> None:
-        """Behind the optimiser."""
+        """Called after the optimiser."""
 
 
 class SimCLR(Method):
@@ -248,7 +248,7 @@ def batches(work: Work) -> Iterator[Views]:
 
 
 def train(config: Any, out: pathlib.Path) -> None:
-    """Train by a config; the record comes into the folder."""
+    """Train with a config, and write the record into the folder."""
     import eval as evaluators
     from eval.task import images_as
     from eval.training import open_training

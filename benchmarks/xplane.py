@@ -1,4 +1,4 @@
-"""Read a profiler trace: what ran on a device, and what the compiler knows of it.
+"""Read a profiler trace: what ran on a device, and the compiler's data on it.
 
 A trace is one file, `HOST.xplane.pb`, of planes, lines and events. JAX's `ProfileData` gives
 the events, but not the compiled programs, which lie in the metadata of the plane
@@ -50,7 +50,7 @@ class Op(NamedTuple):
     Attributes:
         start: when it began.
         end: when it was done.
-        busy: what it took without the operations that ran inside of it.
+        busy: what it took without the operations that ran inside it.
         name: the kernel's on a GPU, the instruction's on a CPU.
         hlo_op: the instruction's name; "" if unknown.
         module: the program's name; "" for what belongs to none, such as a transfer.
@@ -73,7 +73,7 @@ class Op(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What is in a file.
+    """The content of a file.
 
     Attributes:
         devices: the operations of each device in the order of their starts; "CPU:0",
@@ -117,7 +117,9 @@ def read(path: pathlib.Path) -> Trace:
         planes = list(jax.profiler.ProfileData.from_serialized_xspace(data).planes)
         modules = _modules(memoryview(data))
     except (RuntimeError, ValueError, IndexError, KeyError) as error:
-        raise UserError(f"{path} is damaged or no profiler trace ({error}).") from error
+        raise UserError(
+            f"{path} is damaged or not a profiler trace ({error})."
+        ) from error
     devices = {}
     for plane in planes:
         if plane.name.startswith("/device:GPU:"):

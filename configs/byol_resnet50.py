@@ -1,4 +1,4 @@
-"""BYOL on ResNet-50, in the frame of the paper: 64 px, batch 256, 200 epochs.
+"""BYOL on ResNet-50, in the paper's setting: 64 px, batch 256, 200 epochs.
 
     python -m sp_jax.main --config=configs/byol_resnet50.py \
         --config.data.store=folder:/data/imagenet187

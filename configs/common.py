@@ -1,4 +1,4 @@
-"""What the recipes here start from; `sp_jax/config.py` lists every key with its meaning."""
+"""The starting point of the recipes here; `sp_jax/config.py` explains every key."""
 
 from sp_jax.config import get_config, is_quick, quick
 

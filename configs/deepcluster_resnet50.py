@@ -1,4 +1,4 @@
-"""DeepCluster-v2 on ResNet-50, in the frame of the paper: 64 px, batch 256, 200 epochs.
+"""DeepCluster-v2 on ResNet-50, in the paper's setting: 64 px, batch 256, 200 epochs.
 
     python -m sp_jax.main --config=configs/deepcluster_resnet50.py \
         --config.data.store=folder:/data/imagenet187

@@ -1,4 +1,4 @@
-"""DINO on ViT-S/8, in the frame of the paper: 64 px, batch 256, 200 epochs.
+"""DINO on ViT-S/8, in the paper's setting: 64 px, batch 256, 200 epochs.
 
     python -m sp_jax.main --config=configs/dino_vit.py \
         --config.data.store=folder:/data/imagenet187

@@ -1,4 +1,4 @@
-"""MoCo v2 on ResNet-50, in the frame of the paper: 64 px, batch 256, 200 epochs.
+"""MoCo v2 on ResNet-50, in the paper's setting: 64 px, batch 256, 200 epochs.
 
     python -m sp_jax.main --config=configs/moco_v2_resnet50.py \
         --config.data.store=folder:/data/imagenet187

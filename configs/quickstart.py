@@ -1,4 +1,4 @@
-"""The study in small: SimCLR on the embedded drawings, on two CPU cores.
+"""A small version of the study: SimCLR on the embedded drawings, on two CPU cores.
 
     python -m sp_jax.main --config=configs/quickstart.py
     python -m sp_jax.main --config=configs/quickstart.py --config.data.pairing=augmented \

@@ -1,9 +1,9 @@
-"""SimCLR on ResNet-50, in the frame of the paper: 64 px, batch 256, 200 epochs.
+"""SimCLR on ResNet-50, in the paper's setting: 64 px, batch 256, 200 epochs.
 
     python -m sp_jax.main --config=configs/simclr_resnet50.py \
         --config.data.store=folder:/data/imagenet187
 
-The folder holds one folder of images a class; pairs are drawn within a class (each image
+The folder holds one folder of images per class; pairs are drawn within a class (each image
 once first and once second), or read from a curated table with --config.data.pairs=FILE.
 The matched augmentation-pair run: --config.data.pairing=augmented (of a table in which each
 image occurs once it shows the first images alone; "both" shows all: docs/data.md).

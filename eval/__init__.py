@@ -50,7 +50,7 @@ def get(type: str) -> types.ModuleType:
 
 
 def make(type: str | types.ModuleType, options: Mapping[str, Any]) -> Evaluator:
-    """An evaluator that knows what it is called and all of its options.
+    """Make an evaluator that knows its name and all of its options.
 
     Args:
       type: its name, its import path, or its module.
@@ -71,5 +71,5 @@ def make(type: str | types.ModuleType, options: Mapping[str, Any]) -> Evaluator:
 
 
 def program_of(type: str) -> str:
-    """What `python -m` calls to evaluate alone: the name of an evaluator's module."""
+    """The module of an evaluator, as `python -m` needs it to run the evaluator alone."""
     return type if "." in type else f"eval.{type}"

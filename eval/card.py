@@ -1,6 +1,6 @@
-"""The model card of an exported folder: what the files of a training say, and no more.
+"""The model card of an exported folder: only what the files of a training say.
 
-In the form of the Hugging Face Hub, Markdown behind metadata in YAML
+It has the form of the Hugging Face Hub, Markdown after metadata in YAML
 (https://huggingface.co/docs/hub/model-cards). Absolute paths of this machine are left out.
 """
 
@@ -21,7 +21,7 @@ from sp_jax.backbone import Backbone
 from sp_jax.train.starts import read_starts
 
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.-]*")  # of a licence on the Hub
-_NOT_SAID = "not known: the file of weights does not say"
+_NOT_SAID = "unknown: the file of weights does not say it"
 _KINDS = {
     SP: "semantic pairs (SP), of two different images",
     AP: "augmentation pairs (AP), of an image with itself",
@@ -42,7 +42,7 @@ def make_card(
       checkpoint: where it was loaded from: a run, a checkpoint, or weights in a file or folder.
       naming: of the parameters in the folder.
       name: of the model.
-      licence: an identifier of the Hub such as "apache-2.0", or other words; None: not known.
+      licence: an identifier of the Hub such as "apache-2.0", or other text; None: unknown.
 
     Raises:
       UserError: a file of the run, or a result, is damaged.
@@ -61,17 +61,17 @@ def make_card(
         ),
         "features": f"{weights.count_features(backbone)}, float32: {what}",
         **(_of_run if of_run else _of_file)(backbone, checkpoint),
-        "weights": f"SHA-256 over all that makes the features: `{backbone.identity()}`",
+        "weights": f"SHA-256 of all that determines the features: `{backbone.identity()}`",
         "licence": licence or "unknown: set it before publishing",
     }
     parts = [
         _metadata(backbone, naming, code, licence),
         f"# {name}",
-        "A backbone alone: an image in, its features out. Neither heads nor the state of an "
-        "optimiser are in this folder.",
+        "This is a backbone alone: it turns an image into features. The folder has no heads "
+        "and no state of an optimiser.",
         _table([["", ""], *([f"**{key}**", value] for key, value in facts.items())]),
-        "What the model is for, where it fails and on what terms its training images may be "
-        "used is not known to the program that wrote this: say it here before publishing.",
+        "Before publishing, say here what the model is for, where it fails, and on what terms "
+        "its training images may be used: the program that wrote this cannot know it.",
         "## Evaluations",
         _evaluations(backbone, checkpoint),
         "## Use",
@@ -105,7 +105,7 @@ def _method(backbone: Backbone) -> str | None:
 
 
 def _run(backbone: Backbone, checkpoint: str | os.PathLike[str]) -> Any:
-    """What `read_run` says of the training, at the step of these weights."""
+    """The training as `read_run` describes it, at the step of these weights."""
     info, path = backbone.info, pathlib.Path(checkpoint)
     pairs = pairs_info(run_folder(path), info.get("pairs"))
     total, versions = info["run"]["total_steps"], info.get("versions", {})
@@ -113,7 +113,7 @@ def _run(backbone: Backbone, checkpoint: str | os.PathLike[str]) -> Any:
 
 
 def _of_run(backbone: Backbone, checkpoint: str | os.PathLike[str]) -> dict[str, str]:
-    """The rows of the card that tell of the training."""
+    """The rows of the card about the training."""
     run, size = _run(backbone, checkpoint), backbone.info["run"]
     config, facts = backbone.info["config"], run.facts
     data, (side, resize) = config["data"], backbone.stored
@@ -129,29 +129,28 @@ def _of_run(backbone: Backbone, checkpoint: str | os.PathLike[str]) -> dict[str,
         "pairs": f"{_KINDS.get(run.kind, run.kind)}; made by `{_public(facts['pairs'])}`",
         "steps": f"{run.step:,} of {run.total:,}, of {batch} pairs each: "
         f"{run.step / size['steps_per_epoch']:.3g} epochs; seed {run.seed}",
-        "trained with": f"{run.code or 'versions that are not known'}; "
-        f"{devices or 'a device that is not known'}"
-        + (f"; from {starts[0]['date'][:10]} on" if starts else ""),
+        "trained with": f"{run.code or 'unknown versions'}; {devices or 'an unknown device'}"
+        + (f"; started on {starts[0]['date'][:10]}" if starts else ""),
     }
 
 
 def _settings(facts: Mapping[str, Any]) -> str:
-    """All that was set of the training, but what the rows above say."""
+    """All settings of the training, without what the rows above say."""
     told = {"kind", "images", "pairs", "step"}
     lines = [
         f"{name} = {json.dumps(value)}"
         for name, value in sorted(facts.items())
         if value is not None and name not in told
     ]
-    text = "Of the training; what is not here was as its method has it by default."
+    text = "Settings of the training; all others were the method's defaults."
     return "\n".join([text, "", "```", *lines, "```"])
 
 
 def _of_file(backbone: Backbone, checkpoint: str | os.PathLike[str]) -> dict[str, str]:
-    """The same rows where there are weights and no run."""
+    """The same rows for weights without a run."""
     info, path = backbone.info, pathlib.Path(checkpoint).absolute()
     method = _method(backbone)
-    origin = "of another library" if info["guessed"] else "an earlier export"
+    origin = "from another library" if info["guessed"] else "an earlier export"
     left_out = f"; {len(info['left_out'])} of its arrays are left out"
     return {
         "origin": f"imported from {path.name}, {origin}"
@@ -164,12 +163,12 @@ def _of_file(backbone: Backbone, checkpoint: str | os.PathLike[str]) -> dict[str
 
 
 def _public(text: str) -> str:
-    """A text without the folders above what an absolute path in it names."""
+    """A text in which absolute paths lose their folders."""
     return re.sub(r"(?<![\w.…])/(?:[^\s,;\"/]+/)+", "…/", text)
 
 
 def _evaluations(backbone: Backbone, checkpoint: str | os.PathLike[str]) -> str:
-    """A table of the headline numbers of these very weights."""
+    """A table of the headline numbers of exactly these weights."""
     step, own = backbone.info["step"] or 0, backbone.identity()
     every = read_results(run_folder(checkpoint))
     found, floors = [], {}
@@ -180,7 +179,7 @@ def _evaluations(backbone: Backbone, checkpoint: str | os.PathLike[str]) -> str:
         elif content["step"] == step and content["weights"] in (None, own):
             found.append(result)
     if not found:
-        return "None of these weights is on record."
+        return "No evaluation of these weights is on record."
     rows = [["evaluation", "number", "value", "untrained", "chance", "protocol"]]
     for result in found:
         content, floor = result.content, floors.get(_asked(result), {})
@@ -205,15 +204,18 @@ def _asked(result: Result) -> tuple[str, str]:
 
 
 def _usage(code: Mapping[str, str]) -> str:
-    """What stands before the snippets."""
+    """The text before the snippets."""
     text = (
-        "Each of these makes the features that are evaluated, of an image that is prepared as "
-        "there. `folder` is this folder, or what `huggingface_hub.snapshot_download` gives."
+        "Each of these makes the features that are evaluated, from an image that is prepared "
+        "in the same way. `folder` is this folder, or the one that "
+        "`huggingface_hub.snapshot_download` returns."
     )
     if "images" not in code:
-        return f"{text} No other library has the network."
+        return f"{text} No other library has this network."
     versions = ", ".join(f"{name} {number}" for name, number in weights.TESTED.items())
-    return f"{text} *images* comes before each below it. sp_jax tests them with {versions}."
+    return (
+        f"{text} Run *images* before those below it. sp_jax tests them with {versions}."
+    )
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

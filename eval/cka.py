@@ -1,4 +1,4 @@
-r"""Linear CKA: how alike the features of two checkpoints are, whatever their widths.
+r"""Linear CKA: how similar the features of two checkpoints are, whatever their widths.
 
     CKA = |X^T Y|^2 / (|X^T X| |Y^T Y|), Frobenius norms, columns of X and Y centred
 
@@ -26,7 +26,7 @@ from sp_jax.features import Extractor
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(StoreOptions):
-    """What a config or the command line may set besides.
+    """The options, for a config or the command line.
 
     Attributes:
       other: run, checkpoint or weights to compare with; it gets the same stored images.

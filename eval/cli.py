@@ -29,11 +29,11 @@ def main(name: str, module: Any) -> None:
     """Evaluate a checkpoint from the command line; does not return.
 
     The flags are the fields of `module.Options`. Prints the protocol and the headline; all
-    numbers come into `eval/NAME.json` in the run's folder, see `eval.results.write_result`.
+    numbers are written to `eval/NAME.json` in the run's folder, see `eval.results`.
     A `UserError` is printed as one line and ends the program with code 2.
 
     Args:
-      name: of the evaluator, with which the default name of the result begins.
+      name: of the evaluator; the default name of the result begins with it.
       module: an evaluator module: `Options` and `create`.
     """
     flags.DEFINE_string(
@@ -44,7 +44,7 @@ def main(name: str, module: Any) -> None:
     flags.DEFINE_bool(
         "untrained",
         False,
-        "Evaluate the same network and seed without a step, into eval/untrained/.",
+        "Evaluate the same network and seed before training, into eval/untrained/.",
     )
     flags.DEFINE_string(
         "workdir",
@@ -71,9 +71,9 @@ def define_flags(kind: type) -> None:
 
 
 def images_of(checkpoint: str) -> dict[str, Any]:
-    """How the images of the run were prepared: others are evaluated alike.
+    """How the images of the run were prepared; images to evaluate are prepared likewise.
 
-    Those of a file of weights have the size that it says, or that its network is for.
+    For a file of weights it is the size in the file, or the one that its network is for.
 
     Raises:
       UserError: the run's config.json is damaged.
@@ -87,14 +87,14 @@ def images_of(checkpoint: str) -> dict[str, Any]:
         return {}
     data = read_json(config).get("data", {})
     if not isinstance(data, dict):
-        raise UserError(f"{config} is damaged: its data is no object.")
+        raise UserError(f"{config} is damaged: its data is not an object.")
     return {name: data[name] for name in ("image_size", "resize") if name in data}
 
 
 def read_flags(kind: type, checkpoint: str) -> dict[str, Any]:
     """The options that the flags give an evaluator of a checkpoint.
 
-    Images are prepared as those of the checkpoint's run, where no flag says otherwise.
+    Images are prepared as those of the checkpoint's run, unless a flag says otherwise.
 
     Args:
       kind: the evaluator's `Options`, whose flags are defined.
@@ -113,7 +113,7 @@ def read_flags(kind: type, checkpoint: str) -> dict[str, Any]:
                 value = tuple(map(element, value))
             except ValueError:
                 raise UserError(
-                    f"--{option} must be {element.__name__}s with commas between, "
+                    f"--{option} must be {element.__name__}s, separated by commas, "
                     f"not {','.join(value)!r}."
                 ) from None
         if option in of_run and not values[option].present:
@@ -123,7 +123,7 @@ def read_flags(kind: type, checkpoint: str) -> dict[str, Any]:
 
 
 def describe(result: Mapping[str, float], headline: Sequence[Number]) -> str:
-    """The numbers that matter, a line each; the file of the result has all of them."""
+    """The headline numbers, one per line; the file of the result has all of them."""
     width, lines = max((len(number.name) for number in headline), default=0), []
     for number in headline:
         line = f"  {number.name.replace('_', ' '):{width}}  {result[number.name]:.4f}"
@@ -146,7 +146,7 @@ def _evaluate(name: str, module: Any) -> None:
     extractor = Extractor(backbone)
     about = identify(evaluate, extractor, step)
     result = evaluate(extractor, step)
-    # Printed first: a folder that cannot be written does not lose it.
+    # Printed first, so that it is not lost if the folder cannot be written.
     print(f"{evaluate.protocol}, step {step}")
     print(describe(result, evaluate.headline), flush=True)
     folder = values.workdir or run_folder(values.checkpoint)

@@ -1,4 +1,4 @@
-"""The command as it was called before: `eval.detection.figure`."""
+"""The former name of the command `eval.detection.figure`."""
 
 import runpy
 

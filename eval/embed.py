@@ -1,16 +1,17 @@
-r"""Embeddings to take away: the features of every image of a store, in one file.
+r"""Export embeddings: the features of every image of a store, in one file.
 
   python -m eval.embed --checkpoint=RUN --dataset=folder:PHOTOS --out=photos.parquet \
     --map --nearest=PHOTOS/a.jpg
 
-A row of the file is an image: `id`, `path` (absolute; "" where images are no files), `label`
+A row of the file is an image: `id`, `path` (absolute; "" if images are not files), `label`
 (-1 without one), `class` and its features, float32. In .parquet they are one column of lists,
 `features`, in .npz the array `features` [N, D], in .csv the columns f0, f1 and so on. OUT.json
-says which weights and images it is of.
+records the weights and the images.
 
-Features come into parts, in the folder OUT.parts, until all are there: after a kill the same
-command goes on where it was, and the file is the same. `--map` writes OUT.map.html (t-SNE of
-the features; a point shows its image), `--nearest` OUT.nearest.png, and prints the list.
+Features are written in parts, in the folder OUT.parts, until all are there: after a kill the
+same command continues where it was, and the file is the same. `--map` writes OUT.map.html
+(t-SNE of the features; a point shows its image), `--nearest` OUT.nearest.png, and prints the
+list.
 """
 
 import base64
@@ -43,20 +44,20 @@ from sp_jax.json_file import read_json
 from sp_jax.train.starts import now
 from sp_jax.versions import versions
 
-PART = 2048  # Images whose features are lost by a kill, at most.
-THUMBNAIL = 64  # Pixels of a side on the map, at most.
-SHEET = 32  # Thumbnails in a row, and rows, of one picture: phones know no large ones.
+PART = 2048  # Images per part; a kill loses the features of at most one part.
+THUMBNAIL = 64  # Largest side in pixels on the map.
+SHEET = 32  # Thumbnails per row, and rows per picture: phones cannot show larger ones.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(StoreOptions):
-    """Which images, and what is shown of them.
+    """The images, and how they are shown.
 
     Attributes:
-      split: whose images; all of them.
+      split: of the images; all by default.
       target: what colours the map, "label" or an attribute of the store.
-      points: images on the map, at most.
-      neighbours: images that are shown beside that of --nearest.
+      points: largest number of images on the map.
+      neighbours: number of images that are shown beside that of --nearest.
     """
 
     split: str = "all"
@@ -68,10 +69,10 @@ class Options(StoreOptions):
 def embed(
     extractor: Extractor, store: ImageStore, out: pathlib.Path, checkpoint: str
 ) -> None:
-    """Write the features of every image of a store, unless they are there.
+    """Write the features of every image of a store, unless they are there already.
 
     Raises:
-      UserError: the place is taken by other weights or images, or a part is damaged.
+      UserError: the file is of other weights or images, or a part is damaged.
     """
     record, parts = (out.with_name(out.name + end) for end in (".json", ".parts"))
     about = {
@@ -102,14 +103,14 @@ def embed(
             )
     elif out.exists():
         raise UserError(
-            f"{out} exists, and there is no {record.name} that says of what it is: choose "
+            f"{out} exists, but {record.name}, which says what it holds, is missing: choose "
             "another --out, or remove it."
         )
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(record, json.dumps(about, indent=2) + "\n")
     if out.exists():
-        print(f"{out} is there already: nothing is embedded again.")
+        print(f"{out} exists already: nothing is embedded again.")
         return
     parts.mkdir(exist_ok=True)
     ranges = [(i, min(i + PART, len(store))) for i in range(0, len(store), PART)]
@@ -149,7 +150,7 @@ def _load(path: pathlib.Path) -> np.ndarray:
 
 
 def _columns(store: ImageStore) -> dict[str, np.ndarray]:
-    """What stands beside the features of each image."""
+    """The columns beside the features."""
     folder = store.root if store.root is not None and store.root.is_dir() else None
     paths = [folder.absolute() / i if folder else "" for i in store.ids]
     return {
@@ -168,7 +169,7 @@ def _plain(name: str) -> str:
 def write_map(
     path: pathlib.Path, features: np.ndarray, store: ImageStore, settings: Options
 ) -> None:
-    """Write a page with the images as points, near each other where features are alike."""
+    """Write a page with the images as points; images with similar features are near."""
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(store))[: settings.points])
     values, names = store.target(settings.target)
@@ -204,7 +205,7 @@ def _split(rows: np.ndarray, length: int) -> list[np.ndarray]:
 
 
 def _sheet(store: ImageStore, rows: np.ndarray) -> str:
-    """Thumbnails of some images in one picture, row by row, as the address of an image."""
+    """Thumbnails of some images in one picture, row by row, as a data URL."""
     side = min(THUMBNAIL, store.images.shape[1])
     sheet = Image.new("RGB", (SHEET * side, -(-len(rows) // SHEET) * side), "white")
     for i, pixels in enumerate(store.read(rows)):
@@ -255,7 +256,7 @@ def show_nearest(
     store: ImageStore,
     count: int,
 ) -> None:
-    """Print the images of a store that are nearest to a feature [D], and draw them.
+    """Print and draw the images of a store that are nearest to a feature [D].
 
     The query is its row in the store, which is left out, or -1, and its pixels.
     """
@@ -314,7 +315,7 @@ if __name__ == "__main__":
     text = "File to write: .parquet, .npz or .csv."
     flags.DEFINE_string("out", None, text, required=True)
     flags.DEFINE_bool("map", False, "Draw the images as a map, OUT.map.html.")
-    text = "Show what is nearest to this image, an id or a path: OUT.nearest.png."
+    text = "Show the images nearest to this one, an id or a path: OUT.nearest.png."
     flags.DEFINE_string("nearest", None, text)
     cli.define_flags(Options)
     xla_flags.set_cpu_flags()

@@ -1,4 +1,4 @@
-"""Files of embeddings, .parquet, .npz or .csv: written block by block, read into one array."""
+"""Write files of embeddings (.parquet, .npz, .csv) by blocks, and read them as one array."""
 
 import csv
 import pathlib
@@ -21,19 +21,19 @@ def check_path(path: pathlib.Path) -> None:
     """Raise UserError if files of this name cannot be written or read here."""
     if path.suffix not in _FORMS:
         raise UserError(
-            f"{path} has no known form: end --out in one of {', '.join(_FORMS)}."
+            f"{path} has an unknown format: end --out in one of {', '.join(_FORMS)}."
         )
     if path.suffix == ".parquet":
         extras.require("parquet", "A Parquet file (.npz and .csv do not)")
 
 
 def write(path: pathlib.Path, columns: Columns, blocks: Blocks, shape: Shape) -> None:
-    """Write a file in the form of the suffix; the same content gives the same bytes."""
+    """Write a file in the format of its suffix; the same content gives the same bytes."""
     _FORMS[path.suffix][0](path, columns, blocks, shape)
 
 
 def read_features(path: pathlib.Path, count: int) -> np.ndarray:
-    """The features of so many images that `write` wrote: float32 [count, D], C-contiguous.
+    """Read the features of `count` images that `write` wrote: float32 [count, D], C-contiguous.
 
     Raises:
       UserError: the file is damaged, or of another number of images.

@@ -1,4 +1,4 @@
-"""What an evaluator is: how it measures, and which of its numbers matter."""
+"""An evaluator: how it measures, and which of its numbers matter."""
 
 import hashlib
 import types
@@ -14,13 +14,13 @@ if TYPE_CHECKING:  # Reading results needs no jax.
 
 
 class Number(NamedTuple):
-    """A number of a result that says how good features are.
+    """A number of a result that shows how good features are.
 
     Attributes:
       name: its key in the result.
       better: "higher", "lower" or "neither".
       percent: whether it is a share, which may be shown times 100.
-      chance: its value for features that say nothing; None if that is not known.
+      chance: its value for features without information; None if unknown.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Evaluator(NamedTuple):
     options: Mapping[str, Any] = types.MappingProxyType({})
 
     def __call__(self, extractor: "Extractor", step: int) -> dict[str, float]:
-        """The numbers of a network; a `UserError` where it does not fit the options."""
+        """The numbers of a network; `UserError` if it does not fit the options."""
         return self.measure(extractor, step)
 
     def fingerprints(self) -> dict[str, str]:
         """Each split that is read, and SHA-256 hex over its pixels, labels and attributes."""
         found = {}
         for store in self.stores:
-            # The store's is over pixels, labels and ids: tables of pairs know it as it is.
+            # The store's covers pixels, labels and ids: tables of pairs rely on it.
             whole = hashlib.sha256(store.fingerprint.encode())
             for name, values in sorted(store.attributes.items()):
                 whole.update(f"\0{name}\0".encode())

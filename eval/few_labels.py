@@ -1,4 +1,4 @@
-r"""Classification of frozen features from few labels: 1 %, 10 %, or some images a class.
+r"""Classification of frozen features from few labels: 1 %, 10 %, or some images per class.
 
 From every class of the training split the same number of images is drawn, or all of it
 where it has fewer, once for each seed; 1 % and 10 % are meant as in SimCLR
@@ -33,10 +33,10 @@ from sp_jax.features import Extractor
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(TaskOptions):
-    """What a config or the command line may set besides.
+    """The options, for a config or the command line.
 
     Attributes:
-      amounts: how many to draw: "1%" of the training images, or "5" images a class.
+      amounts: how many to draw: "1%" of the training images, or "5" images per class.
       weight_decays: the L2 penalties to choose from.
       seeds: one draw each.
     """
@@ -96,7 +96,7 @@ def create(**options: Any) -> Evaluator:
 
 
 def _a_class(amount: str, share: float) -> int:
-    """Images a class; share is how many there are on average."""
+    """The number of images per class; share is the average number of images in a class."""
     text = amount.removesuffix("%")
     try:
         if text == amount and int(amount) > 0:
@@ -106,13 +106,13 @@ def _a_class(amount: str, share: float) -> int:
     except ValueError:
         pass
     raise UserError(
-        f"amounts has {amount!r}: give a percentage such as 1%, or a number of images a "
+        f"amounts has {amount!r}: give a percentage such as 1%, or a number of images per "
         "class such as 5."
     )
 
 
 def draw(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
-    """Rows of as many images of each class, or of all where it has fewer: int64, rising.
+    """Rows of `number` images of each class, or of all if it has fewer: int64, rising.
 
     With one seed a smaller draw is part of a larger one.
     """
@@ -130,7 +130,7 @@ def fit(
     *,
     num_classes: int,
 ) -> tuple[Probes, float]:
-    """Fit with each weight decay above 0; choose by the accuracy on each image left out.
+    """Fit with each weight decay above 0, and choose by leave-one-out accuracy.
 
     Of equal accuracies the lower squared error decides: with one image a class nothing
     left out can be right. Features are float [n, D], n at least 2, labels int [n] in

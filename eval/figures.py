@@ -1,4 +1,4 @@
-r"""What the features of a run look like: pictures in the folder `figures` of the run.
+r"""Pictures of the features of a run, in its folder `figures`.
 
 * `map.png`: the images of a set as points, coloured by class (t-SNE of the features,
   https://www.jmlr.org/papers/v9/vandermaaten08a.html).
@@ -32,8 +32,8 @@ from sp_jax.features import Extractor
 
 TITLES = {
     "map": "The features as a map",
-    "neighbours": "Some pairs, and what is nearest to each of their images",
-    "attention": "Where the heads of the last block look",
+    "neighbours": "Some pairs, and the nearest neighbours of their images",
+    "attention": "Attention of the heads in the last block",
     "filters": "The first layer",
 }
 
@@ -47,7 +47,7 @@ def draw(
     run: pathlib.Path | None = None,
     points: int = 2000,
 ) -> list[pathlib.Path]:
-    """Draw what can be drawn of a backbone; the pictures that were written into `out`.
+    """Draw all possible pictures of a backbone into `out`; returns their paths.
 
     `points` images of the store are in the map, coloured by the target, and some in the
     attention. The neighbours of pairs need a run with `config.json` and `pairs.csv`.
@@ -94,7 +94,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "Run, checkpoint or file.", required=True)
     flags.DEFINE_string("dataset", "emoji", "Image store of map and attention.")
     flags.DEFINE_string("split", "probe_test", "Its split.")
-    text = 'What colours the points: "label" or an attribute.'
+    text = 'Label or attribute that colours the points: "label" or a name.'
     flags.DEFINE_string("target", "category", text)
     flags.DEFINE_integer("points", 2000, "Images of the map, at most.")
     xla_flags.set_cpu_flags()

@@ -34,12 +34,12 @@ _ADAMW = dict(name="adamw", learning_rate=5e-4, weight_decay=0.05, layer_decay=0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(TaskOptions):
-    """What a config or the command line may set besides.
+    """The options, for a config or the command line.
 
     Attributes:
       epochs: passes over the training images.
       warmup_epochs: in which the learning rate rises.
-      batch_size: images a step; with fewer images than that, all of them.
+      batch_size: images per step; all of them if there are fewer.
       learning_rate: peak for a batch of 256; 0 is 0.05 for a ResNet, 0.0005 for a ViT.
       layer_decay: learning rate of a layer over that of the next; 0 is 1 (ResNet), 0.75 (ViT).
       weight_decay: of kernels; below 0 it is 0 for a ResNet, 0.05 for a ViT.
@@ -61,7 +61,7 @@ def create(**options: Any) -> Evaluator:
     """An evaluator that returns {"accuracy": top-1 on the test split, in [0, 1]}.
 
     Raises:
-      UserError: when called: the network is no `Backbone`, or the training diverged.
+      UserError: when called: the network is not a `Backbone`, or the training diverged.
     """
     settings = kinds.read_options(Options, options)
     if settings.warmup_epochs >= settings.epochs:
@@ -140,7 +140,7 @@ def _finetune(extractor: Extractor, task: Task, settings: Options) -> float:
 
 
 def layer_rules(module: Any, layer_decay: float) -> list[Rule]:
-    """Rules by which the rate of a layer is `layer_decay`, in (0, 1], times that of the next.
+    """Rules that give a layer `layer_decay`, in (0, 1], times the rate of the next one.
 
     A ViT's layers are its embeddings, its blocks, and the last norm with the classifier; a
     ResNet's its stem, its four stages, and the classifier.

@@ -35,7 +35,7 @@ MEASURES = ("cosine", "accuracy")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(TaskOptions):
-    """What a config or the command line may set besides.
+    """The options, for a config or the command line.
 
     Attributes:
       images: test images that are corrupted, at most; drawn at random if there are more.
@@ -129,14 +129,14 @@ def create(**options: Any) -> Evaluator:
 
 
 def open_images(options: dict[str, Any]) -> tuple[Options, Task, np.ndarray]:
-    """Settings, task, and which test rows are changed, int64 [n]; UserError if unfit."""
+    """Settings, task, and the test rows to change, int64 [n]; UserError if they do not fit."""
     settings = read_options(Options, options)
     task = open_task(settings)
     count = len(task.test_rows)
     if count < 2:
         raise UserError(
-            f"{settings.dataset} {task.test.split} has one image with a "
-            f"{settings.target}: corruptions are judged beside other images."
+            f"{settings.dataset} {task.test.split} has only one image with a "
+            f"{settings.target}, but corruptions are compared with other images."
         )
     corruptions.check_images(task.test)
     # Raw bits: NumPy promises the same ones in every version.

@@ -1,4 +1,4 @@
-r"""The four invariances of several runs, SP beside AP: a table, a figure, the changes.
+r"""Compare the four invariances of several runs: a table, a figure, the changed images.
 
   python -m eval.invariance_figure --out=FOLDER --dataset=emoji \
     --train_split=probe_train --test_split=probe_test --target=category RUN RUN ...
@@ -8,7 +8,7 @@ unless a file of the run's `eval/` has this result already. Prints the table
 and writes in the folder:
 
 * `invariance.csv`: the table,
-* `invariance.png`: both measures over the levels, one column a family,
+* `invariance.png`: both measures over the levels, one column per family,
 * `changes.png`: the changes themselves, on some of the images,
 * `invariance.html`: all of it on one page, which needs no network.
 
@@ -111,7 +111,7 @@ def _summary(result: Numbers) -> dict[tuple[str, str], float]:
 
 
 def draw_figure(results: Results, untrained: Sequence[Numbers] = ()) -> plt.Figure:
-    """Cosine and accuracy over the levels, one column a family; several seeds as a band.
+    """Cosine and accuracy over the levels, a column for each family; seeds as a band.
 
     The network without a step is gray.
     """
@@ -147,7 +147,7 @@ def draw_figure(results: Results, untrained: Sequence[Numbers] = ()) -> plt.Figu
 def draw_columns(
     comparison: Comparison, results: Iterable[tuple[Run, Result]], name: str
 ) -> plt.Figure | None:
-    """Draw the results of one name by the columns of a comparison, and the floor.
+    """Draw the results of one name by the columns of a comparison, and the untrained network.
 
     Args:
       comparison: of the runs; each is drawn at its newest step.
@@ -173,7 +173,7 @@ def draw_columns(
 
 
 _AXES = {
-    "cosine": "cosine to the unchanged image\n(0: as a different image)",
+    "cosine": "cosine to the unchanged image\n(0: like a different image)",
     "accuracy": "accuracy of the probe\n(dotted: most frequent class)",
 }
 
@@ -272,7 +272,9 @@ def main(paths: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("out", "runs", "Folder of the table and the pictures.")
-    flags.DEFINE_string("name", "invariance", "Of the runs' results, eval/NAME.json.")
+    flags.DEFINE_string(
+        "name", "invariance", "Name of the runs' results, eval/NAME.json."
+    )
     cli.define_flags(invariance.Options)
     xla_flags.set_cpu_flags()
     programs.run(main, positional=True)

@@ -31,7 +31,7 @@ _BUDGET = 2**24
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(TaskOptions):
-    """What a config or the command line may set besides.
+    """The options, for a config or the command line.
 
     Attributes:
       tokens: of a ViT: "cls", "cls4" or "mean" (`sp_jax.tokens`).

@@ -9,7 +9,7 @@ r"""Linear probe: a linear classifier on frozen features, in named protocols.
   (`eval.probe_paper`); nothing is chosen.
 
 In the first two the probe is then fitted on the whole of the training split. The test split
-is scored once, for each seed. The backbone is proved to be the same bits before and after.
+is scored once, for each seed. It is checked that no bit of the backbone changes.
 
   python -m eval.linear_probe --checkpoint=RUN --dataset=emoji \
     --train_split=probe_train --test_split=probe_test --target=subcategory
@@ -45,18 +45,18 @@ _EPOCHS, _BATCH_SIZE = 100, 256
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(TaskOptions):
-    """What a config or the command line may set besides.
+    """The options, for a config or the command line.
 
     Attributes:
       protocol: "sweep", "lbfgs" or "paper".
       tokens: of a ViT: "cls", "cls4" or "mean" (`sp_jax.tokens`).
-      recipe: whose evaluation, such as "simclr" (paper); that of the run's method.
+      recipe: method whose recipe is used, such as "simclr" (paper); by default the run's.
       scalings: of the features, to try: "standardized", "raw" (sweep; lbfgs standardises).
       learning_rates: the peak learning rates to try (sweep).
       weight_decays: the L2 penalties to try, each with each learning rate.
       epochs: passes over the images fitted on; 0: 100 (sweep), the recipe's (paper).
-      batch_size: images a step, all if there are fewer; 0: 256 (sweep), the recipe's (paper).
-      validation: part of the training split that chooses, between 0 and 1.
+      batch_size: images per step, at most all; 0: 256 (sweep), the recipe's (paper).
+      validation: share of the training split to choose on, between 0 and 1.
       seed: of the validation part and of the order of the images.
       seeds: number of seeds, counted from `seed`; the results are means.
     """
@@ -75,7 +75,7 @@ class Options(TaskOptions):
 
 
 def create(**options: Any) -> Evaluator:
-    """An evaluator that returns the test accuracy and what it came from.
+    """An evaluator that returns the test accuracy and the chosen settings.
 
     It returns "accuracy" on the test split in [0, 1], the mean over the seeds; with several
     seeds "accuracy_std", the sample standard deviation; and of the first seed:
@@ -95,14 +95,14 @@ def create(**options: Any) -> Evaluator:
     if settings.protocol != "paper" and len(np.unique(task.groups)) < 2:
         raise UserError(
             f"{settings.dataset} {task.train.split} has a single group of images, "
-            "so none can be held out to choose by: use a larger training split."
+            "so none can be held out for the choice: use a larger training split."
         )
     run = _PROTOCOLS[settings.protocol]
 
     def evaluate(extractor: Extractor, step: int) -> Result:
         extractor = extractor.of_tokens(settings.tokens)
         seeds = range(settings.seed, settings.seed + settings.seeds)
-        # A mere function of images has nothing to hash.
+        # A plain function of images has nothing to hash.
         of_weights = isinstance(extractor.backbone, Backbone)
         with extractor.backbone.untouched() if of_weights else contextlib.nullcontext():
             results = [
@@ -222,7 +222,9 @@ def _check(settings: Options) -> None:
             there = ", ".join(known)
             raise UserError(f"There is no {what} {name!r}: choose one of {there}.")
     if settings.protocol == "lbfgs" and min(settings.weight_decays) == 0:
-        raise UserError("lbfgs needs weight_decays above 0: without one it has no end.")
+        raise UserError(
+            "lbfgs needs weight_decays above 0: without one it does not converge."
+        )
 
 
 if __name__ == "__main__":

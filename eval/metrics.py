@@ -1,4 +1,4 @@
-r"""What the features of a store look like, in numbers; nothing is fitted.
+r"""Numbers that describe the features of a store, without fitting anything.
 
 With features x_i of N images, u_i = x_i / |x_i|, and groups: images of one `target`.
 
@@ -56,10 +56,10 @@ WITHOUT_GROUPS = ("rankme", "feature_std", "uniformity")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(StoreOptions):
-    """What a config or the command line may set besides.
+    """The options, for a config or the command line.
 
     Attributes:
-      split: the images to look at.
+      split: the images to measure.
       target: "label" or an attribute of the store; images that share it are a group.
       delta: added to the diagonal of LiDAR's covariance within groups.
     """
@@ -119,7 +119,7 @@ def gram(x: np.ndarray, y: np.ndarray, x_mean: Any = 0, y_mean: Any = 0) -> np.n
 
 
 def _parts(count: int) -> list[slice]:
-    """Rows of which a float64 copy fits, where one of all of them may not."""
+    """Blocks of rows whose float64 copy fits into memory."""
     return [slice(start, start + 4096) for start in range(0, count, 4096)]
 
 
@@ -157,13 +157,13 @@ def lidar(features: np.ndarray, groups: np.ndarray, delta: float) -> float:
 
 
 def _entropy_rank(weights: np.ndarray) -> float:
-    """Exp of the entropy of weights of any sum; 1 where all are zero."""
+    """Exp of the entropy of weights with any sum; 1 if all are zero."""
     p = weights[weights > 0] / max(weights.sum(), np.finfo(np.float64).tiny)
     return float(np.exp(-np.sum(p * np.log(p))))
 
 
 def distances(unit: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """What is a mean over pairs of rows of length 1, float32 [N, D], see the module.
+    """The means over pairs of rows of length 1, float32 [N, D]; see the module.
 
     All features are on the device at once, and a block of the N^2 distances. An image of the
     group -1, of int [N], is in none, so it counts for uniformity only.

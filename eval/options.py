@@ -1,4 +1,4 @@
-"""Options of the evaluators: their types, and which numbers they may be."""
+"""Options of the evaluators: their types, and the ranges of their numbers."""
 
 import dataclasses
 import typing
@@ -24,22 +24,22 @@ Seed = Annotated[int, domains.SEED]
 
 
 def defaults_of(kind: type) -> dict[str, Any]:
-    """The options of an `Options` that have a default, and what it is."""
+    """The defaults of the options that have one."""
     fields = dataclasses.fields(kind)
     return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 
 
 def shown(number: float) -> str:
-    """A number as a protocol tells it, exactly: 1.0 as 1, 0.07 as 0.07."""
+    """A number in the exact form of a protocol: 1.0 as 1, 0.07 as 0.07."""
     return repr(number).removesuffix(".0")
 
 
 def changed(settings: Any, *names: str) -> str:
-    """Those options that differ from their defaults, as a part of a protocol.
+    """The options that differ from their defaults, as a part of a protocol.
 
     Args:
       settings: an evaluator's `Options`.
-      *names: of options with a default whose values the protocol does not tell else.
+      *names: of options with a default that the protocol does not name otherwise.
 
     Example:
       >>> from eval.finetune import Options
@@ -60,7 +60,7 @@ def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     """Check the options given to an evaluator, and fill in the defaults of its `Options`.
 
     Raises:
-      UserError: an option is unknown, missing, of the wrong type or outside of its domain.
+      UserError: an option is unknown, missing, of the wrong type or outside its domain.
     """
     names = [field.name for field in dataclasses.fields(kind)]
     defaults = defaults_of(kind)
@@ -85,7 +85,7 @@ def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
-    """The value, of the type of its default: str, int, float or a tuple of these."""
+    """The value with the type of its default: str, int, float or a tuple of these."""
     if isinstance(default, tuple):
         if not isinstance(value, tuple | list) or not value:
             raise UserError(f"{name} must be a non-empty list, not {value!r}.")

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression to its optimum, by L-BFGS on all rows at once.
+"""Multinomial logistic regression, optimised by L-BFGS on all rows at once.
 
 The loss is that of `eval.probes`, on standardised features. It is convex, and its optimum that
 of scikit-learn's LogisticRegression(C=1 / (n * weight_decay)).

@@ -35,13 +35,13 @@ SMALLEST_CROP = 0.08  # of the image's area, torchvision's default
 
 
 def recipes() -> dict[str, ProbeRecipe]:
-    """Those of all methods; `dino_resnet` is DINO's for a network that is no transformer."""
+    """The recipes of all methods; `dino_resnet` is DINO's for networks without attention."""
     found = {name: methods.get(name).PROBE for name in methods.NAMES}
     return found | {"dino_resnet": methods.get("dino").PROBE_RESNET}
 
 
 def find_recipe(name: str | None, backbone: Backbone) -> ProbeRecipe:
-    """The recipe of this name, or for None that of the method which trained the backbone.
+    """The recipe of this name; for None that of the method that trained the backbone.
 
     Raises:
       UserError: there is no such recipe, or no method to take it from.
@@ -57,8 +57,10 @@ def find_recipe(name: str | None, backbone: Backbone) -> ProbeRecipe:
             found[name] = getattr(methods.get(name), "PROBE", None)
     if recipe := found.get(name):
         return recipe
-    said = f"is no {name!r}" if name else "has no default: the method is not known"
-    raise UserError(f"The recipe {said}; choose one of {known}.")
+    said = f"There is no recipe {name!r}"
+    if not name:
+        said = "There is no default recipe, because the method is unknown"
+    raise UserError(f"{said}: choose one of {known}.")
 
 
 def make_optimizer(recipe: ProbeRecipe, steps: int) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""Linear classifiers on features: many fitted at once by SGD, the best chosen, one scored.
+"""Linear classifiers on features: many are fitted at once by SGD, the best one is scored.
 
     loss = mean cross-entropy(x W + b) + weight_decay / 2 |W|^2
 
@@ -26,7 +26,7 @@ _BUDGET = 2**24
 
 
 class Probes(NamedTuple):
-    """G linear classifiers, and what is done to features before."""
+    """G linear classifiers, and the scaling of their features."""
 
     mean: np.ndarray  # float32 [D], subtracted from a feature
     scale: np.ndarray  # float32 [D], divides it then
@@ -84,7 +84,7 @@ def choose(
     scalings: tuple[str, ...] = ("standardized",),
     **fit: Any,
 ) -> Choice:
-    """Fit every combination on the rows not held out; choose on those held out, bool [n].
+    """Fit every combination on some rows, and choose on the held-out rows, bool [n].
 
     Best is the highest accuracy, then the lowest cross-entropy. Features float32 [n, D] and
     labels int32 [n] are the training split's; **fit goes to `fit_probes`. UserError if every
@@ -117,7 +117,7 @@ def fit_chosen(
     *grid: Any,
     **fit: Any,
 ) -> tuple[Probes, Choice]:
-    """Choose as `choose` does, with the same arguments; fit the choice on all rows."""
+    """Choose like `choose`, with the same arguments, and fit the choice on all rows."""
     choice = choose(features, labels, held_out, *grid, **fit)
     scaling, rate, decay = choice[:3]
     probe = fit_probes(features, labels, [rate], [decay], scaling=scaling, **fit)

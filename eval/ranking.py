@@ -1,4 +1,4 @@
-"""How well a ranking by cosine finds what it should: recall@k and average precision."""
+"""Quality of a ranking by cosine: recall@k and average precision."""
 
 import functools
 import itertools
@@ -41,7 +41,7 @@ def answer_ranks(features: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 def leave_one_out(
     features: np.ndarray, labels: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every image against all others; those of its label are relevant.
+    """Rank all other images for each image; those with its label are relevant.
 
     All features float [N, D] are on the device at once, and a block of the N^2 cosines. An
     image alone with its label is no query, but can be found. k is below N.

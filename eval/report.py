@@ -3,8 +3,8 @@ r"""Compare runs: tables, curves and retrieval sheets, in one page that needs no
     python -m eval.report --out=runs/quickstart runs/quickstart/semantic \
         runs/quickstart/augmented
 
-Runs are seeds of one thing only if nothing but their seed differs; else each is a column,
-named by what differs. Writes `report.html` (self-contained), `report.csv` (every number),
+Runs that differ only in their seed share a column; a column is named by how it differs from
+the others. Writes `report.html` (self-contained), `report.csv` (every number),
 `curves/*.png` and `retrieval.png` in the folder --out, and prints the tables. Only the files of
 the runs are read.
 """
@@ -41,7 +41,7 @@ _CURVES = ("loss", "effective_rank", "alignment", "uniformity")
 
 
 class RunFolder(NamedTuple):
-    """What a run's folder says of itself."""
+    """The content of a run's folder."""
 
     run: Run
     config: dict[str, Any]
@@ -50,7 +50,7 @@ class RunFolder(NamedTuple):
 
 
 def read_folder(workdir: str | pathlib.Path) -> RunFolder:
-    """Read what a run is, config.json, metrics.jsonl and its results.
+    """Read the identity of a run, its config.json, metrics.jsonl and results.
 
     Raises:
         UserError: the folder holds no evaluated run, or one of its files is damaged.
@@ -63,19 +63,19 @@ def read_folder(workdir: str | pathlib.Path) -> RunFolder:
     results = read_results(workdir)
     if not lines or not results:
         raise UserError(
-            f"{workdir} holds no evaluated run: let it end first, with python -m "
+            f"{workdir} holds no evaluated run: let it finish first, with python -m "
             f"sp_jax.main --config=… --workdir={workdir}."
         )
     return RunFolder(run, config, lines, results)
 
 
 def compare(folders: Sequence[RunFolder]) -> Comparison:
-    """What the runs' own results say beside each other."""
+    """Compare the runs' own results."""
     return tables.compare([(x.run, x.results) for x in folders])
 
 
 def read_baselines(folders: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
-    """Features without learning, as benchmarks/emoji_baselines.py measured the drawings'."""
+    """Results of features without learning, measured by benchmarks/emoji_baselines.py."""
     path = pathlib.Path(__file__).parents[1] / "input_pipeline/emoji/baselines.json"
     emoji = all(one.config["data"]["store"] == "emoji" for one in folders)
     if not emoji or not path.is_file():
@@ -89,13 +89,13 @@ def draw_curves(
     comparison: Comparison,
     out: pathlib.Path,
 ) -> list[pathlib.Path]:
-    """Draw loss, health of the representation and evaluations over epochs: a file each.
+    """Draw loss, health of the representation and evaluations over epochs, a file for each.
 
     `lines` are label -> those of each of its runs; the files go into the folder `out`.
     """
     every = [line for group in lines.values() for one in group for line in one]
     probes = dict.fromkeys(f"{x.name}/{x.number.name}" for x in comparison.rows)
-    # Of what was measured once there is no curve.
+    # Evaluations that were measured once have no curve.
     count = sum(map(len, lines.values()))
     probes = [x for x in probes if sum(x in line for line in every) > count]
     names = [*_CURVES[:2], *probes, *_CURVES[2:]]
@@ -161,7 +161,7 @@ def draw_retrieval(
 def make_runs(
     comparison: Comparison, folders: Sequence[RunFolder]
 ) -> list[list[object]]:
-    """The runs: a row for each, with how it was made."""
+    """A row for each run, with how it was made."""
     label_of = {
         run.path: label for label, group in comparison.newest.items() for run in group
     }
@@ -172,11 +172,11 @@ def make_runs(
         speed = f"{1e3 * config['batch_size'] / np.median(times):.0f}" if times else ""
         steps = f"{run.step} of {run.total}" if run.total else str(run.step)
         start = (read_starts(run.folder) or [{}])[-1]
-        date = start.get("date", "not known")[:16].replace("T", " ")
-        code = start.get("versions", {}).get("sp_jax", "not known")
-        command = start.get("command", "not known")
-        row = [run.folder.name, label_of.get(run.path, "counted already"), run.seed]
-        made = [start.get("device", "not known"), date, code, command]
+        date = start.get("date", "unknown")[:16].replace("T", " ")
+        code = start.get("versions", {}).get("sp_jax", "unknown")
+        command = start.get("command", "unknown")
+        row = [run.folder.name, label_of.get(run.path, "not used"), run.seed]
+        made = [start.get("device", "unknown"), date, code, command]
         rows.append([*row, steps, speed, *made])
     return rows
 

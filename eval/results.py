@@ -1,7 +1,7 @@
-"""Results on disk: one JSON file for each question that was asked of a run.
+"""Results on disk: one JSON file for each question about a run.
 
-`eval/NAME.json` in the run's folder; `eval/untrained/NAME.json` of the same network and seed
-without a step.
+`eval/NAME.json` in the run's folder; `eval/untrained/NAME.json` for the same network and seed
+before training.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from sp_jax.versions import describe_devices, versions
 if TYPE_CHECKING:  # Reading results needs no jax.
     from sp_jax.features import Extractor
 
-RESULTS = ".results"  # what a folder has behind the name of the file it is about
-# The headline of files from before evaluators declared theirs: the first that one has.
+RESULTS = ".results"  # suffix of a folder that is named after a file of weights
+# The headline of files from before evaluators declared theirs: the first number that is there.
 OLD_HEADLINES = (
     Number("accuracy", percent=True),
     Number("top1", percent=True),
@@ -39,7 +39,7 @@ _TEXTS = ("evaluator", "weights", "device", "date")
 
 
 class Question(NamedTuple):
-    """What a result answers. Of two results of one question only one is kept.
+    """The question that a result answers; only one result of a question is kept.
 
     Attributes:
       evaluator: its name or import path; None in a file of an older version.
@@ -60,15 +60,15 @@ class Question(NamedTuple):
         return hashlib.sha256(json.dumps(self).encode()).hexdigest()
 
     def is_of(self, content: Mapping[str, Any]) -> bool:
-        """Whether a result, as `read_result` gives it, answers this question."""
+        """Whether a result of `read_result` answers this question."""
         other = question_of(content)
-        if other.evaluator is None:  # its protocol tells it
+        if other.evaluator is None:  # its protocol implies it
             other = other._replace(evaluator=self.evaluator)
         return other == self
 
 
 def question_of(content: Mapping[str, Any]) -> Question:
-    """The question of a result, from what `read_result` or `identify` gives."""
+    """The question of a result, from the output of `read_result` or `identify`."""
     images = tuple(sorted(content["images"].items()))
     about = content["step"], content["weights"]
     return Question(content["evaluator"], content["protocol"], images, *about)
@@ -91,9 +91,9 @@ class Result(NamedTuple):
 
 
 def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
-    """Where results are kept: the run's folder, from itself or from a checkpoint in it.
+    """The folder of results: the run's, from itself or from a checkpoint in it.
 
-    Those of a file of weights are kept beside it, in the folder FILE.results.
+    Results of a file of weights are kept beside it, in the folder FILE.results.
     """
     path = pathlib.Path(checkpoint).absolute()
     if path.is_file():
@@ -106,7 +106,7 @@ def run_folder(checkpoint: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def default_name(name: str, options: Mapping[str, Any]) -> str:
-    """The name of a result by its dataset and target, as in "knn_cifar10_label".
+    """The name of a result from its dataset and target, as in "knn_cifar10_label".
 
     Args:
       name: of the evaluator.
@@ -131,7 +131,7 @@ def default_name(name: str, options: Mapping[str, Any]) -> str:
 
 
 def identify(evaluate: Evaluator, extractor: "Extractor", step: int) -> dict[str, Any]:
-    """What a result belongs to, beside its numbers: the arguments of `write_result`."""
+    """The identity of a result: the arguments of `write_result` besides its numbers."""
     return {
         "evaluator": evaluate.kind,
         "options": evaluate.options,
@@ -158,25 +158,25 @@ def write_result(
     untrained: bool = False,
     training: bool = False,
 ) -> pathlib.Path:
-    """Write `eval/NAME.json` in the run's folder, whole or not at all.
+    """Write `eval/NAME.json` in the run's folder, completely or not at all.
 
-    A result of another question is never overwritten: where NAME.json holds one, the new
-    file is NAME_DIGEST.json, by 8 digits of the question's digest, which is said.
+    A result of another question is never overwritten: if NAME.json holds one, the new file
+    is NAME_DIGEST.json, with 8 digits of the question's digest, and a line says so.
 
     Args:
       workdir: the run's folder.
       name: name of the evaluation, e.g. "knn_subcategory".
-      result: what the evaluator returned; what is NaN or infinite becomes null.
+      result: as the evaluator returned it; NaN and infinite numbers become null.
       protocol: how it was measured, in one line.
       headline: the numbers that tables show, the most important one first.
       step: training step of the backbone.
-      weights: fingerprint of the backbone; None: not known.
+      weights: fingerprint of the backbone; None: unknown.
       images: each split that was read, and its fingerprint.
       evaluator: its name or import path.
-      options: all of the evaluator's.
+      options: all options of the evaluator.
       untrained: of the network before its first step: into `eval/untrained/`.
-      training: measured by the training itself: it replaces what that wrote before in the
-        same way, on the same images, of another step, whose numbers metrics.jsonl has.
+      training: measured by the training itself: it replaces the training's result of the same
+        question at an earlier step, whose numbers metrics.jsonl has.
 
     Returns:
       The path of the file.
@@ -203,11 +203,11 @@ def write_result(
     path = _find_place(folder, name, content)
     if path.stem != name:
         print(
-            f"{folder / name}.json holds the result of another question: this one goes to "
-            f"{path.name}.",
+            f"{folder / name}.json holds the result of another question: this one is written "
+            f"to {path.name}.",
             file=sys.stderr,
         )
-    # Options of an evaluator of one's own may be anything that prints.
+    # Options of a user's own evaluator may be anything that prints.
     text = json.dumps(content, indent=2, allow_nan=False, default=str)
     write_text(path, text + "\n")
     return path
@@ -241,12 +241,12 @@ def _find_place(
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `write_result` wrote; null is NaN again.
+    """Read a result of `write_result`; null becomes NaN again.
 
     Returns:
       "result", "evaluator", "options", "protocol", "headline" (a tuple of numbers), "step",
-      "weights", "images", "training", "versions", "device" and "date". What a file of an
-      older version does not say is None or empty.
+      "weights", "images", "training", "versions", "device" and "date". Values that a file of
+      an older version lacks are None or empty.
 
     Raises:
       UserError: names the file: it is missing, damaged, or holds no result.
@@ -280,7 +280,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_results(workdir: str | os.PathLike[str]) -> list[Result]:
-    """All results of a run by their names, those of the untrained network last.
+    """All results of a run, sorted by name, those of the untrained network last.
 
     Raises:
       UserError: see `read_result`.
@@ -295,7 +295,7 @@ def read_results(workdir: str | os.PathLike[str]) -> list[Result]:
 def read_newest(
     workdir: str | os.PathLike[str], name: str, *, untrained: bool = False
 ) -> dict[str, Any] | None:
-    """The result that was written last under a name, see `read_result`; None: none was.
+    """The newest result with a name, see `read_result`; None if there is none.
 
     Raises:
       UserError: see `read_result`.
@@ -314,7 +314,7 @@ def evaluate_once(
     *,
     untrained: bool = False,
 ) -> dict[str, Any]:
-    """What a file of the run's folder says to this question, or a new measurement.
+    """The result of a file in the run's folder that answers the question, or a new one.
 
     It is measured again unless evaluator, protocol, step, weights and images are those of a
     file, whatever its name.
@@ -350,7 +350,7 @@ def evaluate_once(
 def evaluate_untrained(
     checkpoint: str | os.PathLike[str], evaluators: Mapping[str, Evaluator]
 ) -> dict[str, dict[str, Any]]:
-    """Results of the same network and seed without a step, measured where there are none.
+    """Results of the same network and seed before training, measured if they are missing.
 
     Args:
       checkpoint: of a run, or a file of weights.

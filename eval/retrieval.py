@@ -36,14 +36,14 @@ from sp_jax.features import Extractor
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(StoreOptions):
-    """What a config or the command line may set besides.
+    """The options, for a config or the command line.
 
     Attributes:
-      splits: whose images are ranked, together.
+      splits: their images are ranked together.
       match: the target that a query and its answers share.
       across: the attribute in which they differ, in the protocol "across".
       protocol: "across" or "leave_one_out".
-      k: numbers of neighbours among which to look.
+      k: numbers of neighbours for the recall.
     """
 
     splits: tuple[str, ...] = ("probe_train", "probe_test")
@@ -153,7 +153,7 @@ def _targets(stores: list[ImageStore], name: str) -> np.ndarray:
 
 
 def find_gallery(match: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """The images of all things that exist for every value of `across`.
+    """The images of all things that every value of `across` has.
 
     `match` int [N] is which thing an image shows, `across` int [N] e.g. its artist; what is
     unknown, -1, is left out.

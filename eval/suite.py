@@ -1,20 +1,20 @@
-r"""All evaluations of some checkpoints on some datasets, and one page that shows them.
+r"""Run all evaluations of some checkpoints on some datasets, and write one page of them.
 
   python -m eval.suite --checkpoint=RUN,RUN --datasets=emoji,folder:/data/cifar10 \
     --out=runs/suite
 
-Each result is written to `eval/NAME.json` of its run as soon as it is there, and is used
-again if it was measured the same way, with the same weights and on the same images: a suite
-that was stopped goes on. In --out:
+Each result is written to `eval/NAME.json` of its run at once, and is used again if it was
+measured in the same way, with the same weights and on the same images: a suite that was stopped
+continues. In --out:
 
 * `suite.html`: tables with protocols, and pictures; it needs no network,
 * `suite.csv`: every number,
 * `DATASET/`: the pictures.
 
-Checkpoints that differ in nothing but their seed are seeds of one thing: mean and sample
-standard deviation; where two things share seeds, their difference is judged. The network of
-each is measured without a step, too. A dataset needs the splits probe_train and probe_test, or
-train and test, val or validation.
+Checkpoints that differ only in their seed share a column, with mean and sample standard
+deviation; if two columns share seeds, their difference is judged. The untrained network of each
+is measured, too. A dataset needs the splits probe_train and probe_test, or train and test, val
+or validation.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ _SPLITS = (
     ("probe_train", "probe_test"),
     *(("train", test) for test in ("test", "val", "validation")),
 )
-# What the drawings are labelled with beside their concepts, which no two images share
+# Labels of the drawings besides their concepts, which no two images share
 # within an artist.
 _TARGETS = {"emoji": ("category", "subcategory")}
 # Those of an evaluator of another name, or with options of their own.
@@ -81,14 +81,14 @@ class Entry(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A network to evaluate, and what it is."""
+    """A network to evaluate, and its run."""
 
     run: Run
     extractor: Extractor
 
 
 def _word(name: str) -> str:
-    """A name as a part of a file's."""
+    """A name in a form that file names can contain."""
     return re.sub(r"\W+", "_", name).strip("_")
 
 
@@ -103,8 +103,8 @@ def find_pair(dataset: str, prepared: Mapping[str, Any]) -> tuple[str, str]:
         if set(pair) <= set(known):
             return pair
     raise UserError(
-        f"{dataset} has the splits {', '.join(known) or 'none'}: to fit and to test "
-        "it needs probe_train and probe_test, or train and test, val or validation."
+        f"{dataset} has {'the splits ' + ', '.join(known) if known else 'no splits'}: it "
+        "needs probe_train and probe_test, or train and one of test, val and validation."
     )
 
 
@@ -148,7 +148,7 @@ def draw(
     store: ImageStore,
     out: pathlib.Path,
 ) -> list[tuple[str, list[tuple[str, pathlib.Path]]]]:
-    """Pictures of a dataset's test images: title, and for each label a file."""
+    """Draw pictures of a dataset's test images: title, and a file for each label."""
     shown = []
     for entry in entries:
         made = invariance_figure.draw_columns(comparison, results, entry.name)
@@ -190,26 +190,26 @@ def run(
       paths: runs' folders, checkpoints or files of weights.
       datasets: names of image stores.
       kinds: of `EVALUATIONS`, or import paths of evaluators.
-      out: folder of what is written.
+      out: folder for the page and its files.
 
     Returns:
-      Of each dataset its name, the table, and what it shows.
+      For each dataset its name, the table, and the comparison in it.
 
     Raises:
-      UserError: a checkpoint, a dataset or an evaluation is not there or does not fit.
+      UserError: a checkpoint, a dataset or an evaluation is missing or does not fit.
     """
     unknown = [one for one in kinds if one not in EVALUATIONS and "." not in one]
     if unknown:
         raise UserError(
-            f"There is no evaluation {unknown[0]!r}: choose among {', '.join(EVALUATIONS)}."
+            f"There is no evaluation {unknown[0]!r}: choose from {', '.join(EVALUATIONS)}."
         )
     prepared = [cli.images_of(path) for path in paths]
     if any(one != prepared[0] for one in prepared):
         raise UserError(
             "The runs prepared their images differently (image_size, resize): evaluate "
-            "them one by one."
+            "them separately."
         )
-    # Mistakes in any dataset show before the first hour of work.
+    # Mistakes in any dataset show before long work starts.
     plans = {dataset: plan(dataset, kinds, prepared[0]) for dataset in datasets}
     evaluators = {
         dataset: [evals.make(entry.module, entry.options) for entry in entries]
@@ -259,7 +259,7 @@ def _measure(
 ) -> list[tuple[Run, Result]]:
     """The results of each checkpoint and evaluation, and of the untrained networks.
 
-    A network without a step is measured once for its seed, whatever trained it.
+    An untrained network is measured once for each seed, whatever trained it.
     """
     known: set[str] = set()
     results = []
@@ -286,7 +286,7 @@ def _measure(
 def _curves(
     checkpoints: Sequence[Checkpoint], comparison: Comparison, out: pathlib.Path
 ) -> list[pathlib.Path]:
-    """The curves of those that are runs' folders."""
+    """The curves of the checkpoints that are in runs' folders."""
     lines = {
         one.run.path: read_metrics(one.run.folder)
         for one in checkpoints
@@ -319,7 +319,7 @@ if __name__ == "__main__":
     flags.DEFINE_list(
         "evaluations",
         list(EVALUATIONS),
-        "What to measure; an import path for an evaluator of your own.",
+        "Evaluations to run; an import path names your own evaluator.",
     )
     flags.DEFINE_string("out", "runs/suite", "Folder of the page.")
     xla_flags.set_cpu_flags()

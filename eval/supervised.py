@@ -1,4 +1,4 @@
-"""Training on labelled images: what fine-tuning and the papers' linear probe share."""
+"""Training on labelled images, for fine-tuning and the papers' linear probe."""
 
 import collections
 import functools
@@ -21,14 +21,14 @@ from sp_jax.train.log import MAX_CALLS_AHEAD
 
 
 def backbone_of(extractor: Extractor, what: str) -> Backbone:
-    """The backbone of an extractor; UserError if that is a mere function of images."""
+    """The backbone of an extractor; UserError if it is a plain function of images."""
     if not isinstance(extractor.backbone, Backbone):
         raise UserError(f"{what} needs a backbone, not a function of images.")
     return extractor.backbone
 
 
 def whole_batch(count: int, batch_size: int) -> int:
-    """Images a step: of `count` at most, as many on each local device.
+    """Images per step: at most `count`, with the same number on each local device.
 
     UserError if there are fewer images than devices.
     """

@@ -1,4 +1,4 @@
-"""Labelled images on which features are judged, and the options that choose them."""
+"""Labelled images to evaluate features on, and the options that choose them."""
 
 import dataclasses
 from typing import Annotated, NamedTuple
@@ -16,14 +16,14 @@ from sp_jax.features import Extractor
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """What a config or the command line may set of every evaluator.
+    """Options of every evaluator, for a config or the command line.
 
     Attributes:
       dataset: name of an image store.
-      image_size: side of the stored images in pixels; that of the run.
-      resize: how they were made square, "crop" or "squash"; that of the run.
-      max_skipped: share of the images that may be damaged and left out.
-      data_dir: where prepared images are kept.
+      image_size: side of the stored images in pixels; by default the run's.
+      resize: how images become square, "crop" or "squash"; by default the run's.
+      max_skipped: largest share of the images that may be damaged and left out.
+      data_dir: folder of prepared images.
     """
 
     dataset: str
@@ -41,12 +41,12 @@ class StoreOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskOptions(StoreOptions):
-    """What an evaluator that fits on labelled images lets one set besides.
+    """More options, of evaluators that fit on labelled images.
 
     Attributes:
       train_split: images to fit on; the default is train.
       test_split: images to report on; the default is test.
-      holdout: share of each class to report on, chosen by the images' names; 0 for none.
+      holdout: share of each class to report on, chosen by the images' names; 0: none.
       target: "label" or an attribute of the store.
     """
 
@@ -59,7 +59,7 @@ class TaskOptions(StoreOptions):
         """The splits to fit on and to report on.
 
         Raises:
-          UserError: they are not told, and the store has none, or `holdout` excludes them.
+          UserError: they are not given, and the store has none, or `holdout` excludes them.
         """
         if self.holdout:
             if self.test_split is not None:
@@ -73,8 +73,8 @@ class TaskOptions(StoreOptions):
         if not told and not (whole := self.open("all")).splits:
             _labelled(whole, self.target)
             raise UserError(
-                f"{self.dataset} has no splits: keep a tenth of each class as the test with "
-                "holdout=0.1 (--holdout=0.1)."
+                f"{self.dataset} has no splits: hold out a tenth of each class for the test "
+                "with holdout=0.1 (--holdout=0.1)."
             )
         return self.train_split or "train", self.test_split or "test"
 
@@ -95,10 +95,10 @@ class Task(NamedTuple):
 
     @property
     def groups(self) -> np.ndarray:
-        """Which training images belong together, int [n]: they are held out together.
+        """The groups of training images that are held out together, int [n].
 
         Near-duplicates (variants of one concept) on both sides of a choice would favour
-        what memorises. Stores without an attribute "group" have a group an image.
+        memorising. In stores without an attribute "group" each image is a group.
         """
         if "group" in self.train.attributes:
             return self.train.attributes["group"][self.train_rows]
@@ -138,7 +138,7 @@ def open_task(settings: TaskOptions) -> Task:
     if shared := set(train.ids) & set(test.ids):
         raise UserError(
             f"{dataset} {train_split} and {test_split} share {len(shared):,} images "
-            f"(e.g. {min(shared)}): test on a split that has none of those fitted on."
+            f"(e.g. {min(shared)}): test on a split without training images."
         )
     train_rows, train_ids = _labelled(train, target)
     test_rows, test_ids = _labelled(test, target)

@@ -1,4 +1,4 @@
-"""All that a pre-training needs, opened and checked before a device works."""
+"""Open and check all that a pre-training needs, before a device works."""
 
 import logging
 import pathlib
@@ -19,7 +19,7 @@ from sp_jax.train.initial import Start, open_start
 
 
 class Training(NamedTuple):
-    """What is trained, from what, on which pairs, how long, and what is measured meanwhile."""
+    """All parts of a training: pairs, length, recipe, evaluations and first weights."""
 
     pairs: TrainingPairs
     run_size: RunSize
@@ -49,7 +49,7 @@ def open_training(config: ConfigDict, workdir: pathlib.Path, devices: int) -> Tr
     recipe = validate.or_user_error(make_recipe, plain, run_size)
     if recipe.method.needs_labels and np.all(pairs.table.label < 0):
         raise UserError(
-            f"{config.method} learns from labels, and no pair has one: use another method, "
+            f"{config.method} learns from labels, but no pair has one: use another method, "
             "or images whose classes are known (docs/data.md)."
         )
     if config.image_size > config.data.image_size:
@@ -64,12 +64,12 @@ def open_training(config: ConfigDict, workdir: pathlib.Path, devices: int) -> Tr
 
 
 def _run_size(config: ConfigDict, pairs: TrainingPairs) -> RunSize:
-    """How long the run is, in steps."""
+    """The length of the run in steps."""
     per_epoch = pairs.sampler.steps_per_epoch
     total_steps = max(1, round(config.epochs * per_epoch))
     if total_steps >= 2**31:
         raise UserError(
-            f"config.epochs={config.epochs:g} are {total_steps} steps, too many to count: "
+            f"config.epochs={config.epochs:g} makes {total_steps} steps, which is too many: "
             "use fewer."
         )
     return RunSize(total_steps, per_epoch, config.batch_size, len(pairs.shown))

@@ -1,19 +1,19 @@
 r"""Make a pair table, and show what is in it.
 
-    # Semantic pairs, as in the paper; then the augmentation pairs to compare with.
+    # Semantic pairs, as in the paper; then augmentation pairs for the comparison.
     python -m input_pipeline.build_pairs --store=folder:/data/imagenet --split=train \
         --classes=classes.txt --pairs_per_class=157 --out=sp.csv
     python -m input_pipeline.build_pairs --store=folder:/data/imagenet --split=train \
         --pairs=sp.csv --kind=augmented --out=ap.csv
 
-    --kind=augmented --match=both           both images of each pair, not the first alone
-    --pairs=sp.csv --pairs_per_class=50     the small-sample ablation: the first 50 a class
+    --kind=augmented --match=both           both images of each pair, not only the first
+    --pairs=sp.csv --pairs_per_class=50     the small-sample ablation: 50 pairs per class
     --pairs=sp.csv --kind=mixed             half semantic, half augmentation pairs
-    --pairs=curated.csv                     a list of one's own: first,second,label
+    --pairs=curated.csv                     your own list: first,second,label
     --pair_folders                          each folder holds the two images of a pair
 
-Beside OUT come OUT with .json (the numbers that are printed) and with .png (some of the
-pairs: look at them). Train with --config.data.pairs=OUT and the same store and split.
+Two files are written beside OUT: .json has the printed numbers, and .png shows some of the
+pairs: look at them. Train with --config.data.pairs=OUT and the same store and split.
 """
 
 import pathlib
@@ -35,11 +35,11 @@ _PAIR_FOLDERS = flags.DEFINE_bool(
     "pair_folders", False, "Start from folders of two images each."
 )
 _PER_CLASS = flags.DEFINE_integer(
-    "pairs_per_class", 0, "Pairs a class; 0 for as many as use each image once.", 0
+    "pairs_per_class", 0, "Pairs per class; 0: as many as use each image once.", 0
 )
-_CLASSES = flags.DEFINE_string("classes", None, "File with one class a line.")
+_CLASSES = flags.DEFINE_string("classes", None, "File with one class per line.")
 _SMALL = flags.DEFINE_bool(
-    "allow_small", False, "Take what there is of classes that are too small."
+    "allow_small", False, "Accept fewer pairs from classes that are too small."
 )
 _KIND = flags.DEFINE_enum(
     "kind", "semantic", ("semantic", "augmented", "mixed"), "Kind of the pairs."
@@ -48,14 +48,16 @@ _MATCH = flags.DEFINE_enum(
     "match",
     "first",
     ("first", "both"),
-    "Images of a pair that are paired, if augmented.",
+    "With --kind=augmented: use the first or both images of each pair.",
 )
-_FRACTION = flags.DEFINE_float("semantic_fraction", 0.5, "Semantic pairs, if mixed.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of every choice.", 0)
+_FRACTION = flags.DEFINE_float(
+    "semantic_fraction", 0.5, "With --kind=mixed: the share of semantic pairs."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all random choices.", 0)
 
 
 def build() -> None:
-    """Make the table and write what there is to see."""
+    """Make the table, and write it with its numbers and picture."""
     out = summary.csv_path(_OUT.value)
     if _PAIRS.value and out.resolve() == pathlib.Path(_PAIRS.value).resolve():
         raise UserError(

@@ -1,25 +1,25 @@
-r"""Look at pairs, or make some, a sheet at a time: a page in the browser.
+r"""Check pairs, or make some, on a page in the browser that shows a sheet at a time.
 
     python -m input_pipeline.curate --store=folder:/data/images --pairs=mined.csv
 
-opens http://127.0.0.1:8000, which this machine alone can reach: sheets of 12 to 24 pairs of a
-class. The letters on the pairs mark those that are wrong, Enter keeps the sheet and shows the
-next one, Backspace takes it back. Decisions are in PAIRS.decisions.csv before the next sheet
-is shown; the same command goes on where it was. The button Export writes the accepted pairs to
+serves sheets of 12 to 24 pairs of a class at http://127.0.0.1:8000, which only this machine can
+reach. Press the letters of the pairs that are wrong; Enter saves the sheet and shows the next
+one, Backspace takes it back. Decisions are written to PAIRS.decisions.csv before the next sheet
+is shown, and the same command continues there. The button Export writes the accepted pairs to
 PAIRS.curated.csv, a table to train with.
 
     python -m input_pipeline.curate --store=folder:/data/images --pairs_per_class=157
 
-makes pairs: it shows image after image with those of its class that are most alike, of which
-one is chosen. The pairs are in pairs.curated.csv (--out).
+makes pairs: for each image, it shows the most similar images of its class to choose one from.
+The pairs are written to pairs.curated.csv (--out).
 
     python -m input_pipeline.curate --store=… --pairs=mined.csv --person=ann
     python -m input_pipeline.curate --store=… --pairs=mined.csv --person=bob
     python -m input_pipeline.curate --store=… --pairs=mined.csv \
         --merge=mined.ann.decisions.csv,mined.bob.decisions.csv
 
-Two people decide, each in a file of their own; the last command says how far they agree, and
-asks for the pairs on which they do not.
+Two people decide, each in their own file. The last command reports how far they agree, and
+shows the pairs on which they differ.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ from sp_jax.errors import UserError
 
 flags.adopt_module_key_flags(given)  # --help lists them
 _PAIRS = flags.DEFINE_string(
-    "pairs", None, "CSV of pairs to look at; without it pairs are made."
+    "pairs", None, "CSV of pairs to check; without it pairs are made."
 )
 _OUT = flags.DEFINE_string(
     "out", None, "CSV for the accepted pairs; default PAIRS.curated.csv."
@@ -58,22 +58,24 @@ _PORT = flags.DEFINE_integer(
     "port", 8000, "Port on 127.0.0.1; 0 for a free one.", 0, 65535
 )
 _WANTED = flags.DEFINE_integer(
-    "pairs_per_class", None, "Accepted pairs of each class, no more are asked for.", 1
+    "pairs_per_class", None, "Accepted pairs per class; then the class is done.", 1
 )
-_PERSON = flags.DEFINE_string("person", "", "Who decides, with a file of their own.")
+_PERSON = flags.DEFINE_string("person", "", "Who decides; each person has a file.")
 _MERGE = flags.DEFINE_list("merge", [], "Files of decisions of several people.")
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Run or checkpoint: the encoder that says what is alike."
+    "checkpoint", None, "Run or checkpoint: the encoder that compares images."
 )
-_FEATURES = flags.DEFINE_string("features", None, "Features made elsewhere: FILE.npy.")
+_FEATURES = flags.DEFINE_string(
+    "features", None, "Features from another program: FILE.npy."
+)
 _SORTED = flags.DEFINE_bool(
-    "sorted", True, "With an encoder: of each class the most alike pairs first."
+    "sorted", True, "With an encoder: show the most similar pairs of a class first."
 )
 _WITHIN = flags.DEFINE_string(
-    "within", "label", "Partners share this: label, an attribute, or all for any image."
+    "within", "label", "What partners share: label, an attribute, or all for no limit."
 )
 _USES = flags.DEFINE_integer(
-    "max_uses", 1, "Pairs that an image may stand in by a chosen partner.", 1
+    "max_uses", 1, "Largest number of pairs of an image that is a chosen partner.", 1
 )
 
 
@@ -82,10 +84,12 @@ def curate() -> None:
     making = _PAIRS.value is None
     path = pathlib.Path(_PAIRS.value or _OUT.value or "pairs.csv").expanduser()
     if not re.fullmatch(r"[\w-]*", _PERSON.value):
-        raise UserError(f"--person={_PERSON.value} may hold letters, digits, - and _.")
+        raise UserError(
+            f"--person={_PERSON.value} may have letters, digits, - and _ only."
+        )
     if _PERSON.value == "merged":
         raise UserError(
-            "--person=merged is the name of what is settled: choose another."
+            "--person=merged is the name for merged decisions: choose another."
         )
     if _MERGE.value and (making or len(_MERGE.value) < 2):
         raise UserError("--merge needs --pairs and the files of two people or more.")
@@ -108,7 +112,7 @@ def curate() -> None:
         lock.acquire()
     except filelock.Timeout:
         raise UserError(
-            f"{path} is being curated already: close that page's program first."
+            f"{path} is being curated already: stop that program first."
         ) from None
     except OSError as error:
         raise UserError(
@@ -119,13 +123,13 @@ def curate() -> None:
         with progress.show("opening the page"):
             app = _open_page(table, log, export, _merged(path, table, store), store)
         _serve(app, listening, f"{len(table)} {'images' if making else 'pairs'}")
-        print(f"\nStopped. The decisions are in {log}; the same command goes on.")
+        print(f"\nStopped. The decisions are in {log}; the same command continues.")
 
 
 def _merged(
     path: pathlib.Path, table: pairs.PairTable, store: ImageStore
 ) -> tuple[State | None, dict[int, str] | None, str]:
-    """What the people of --merge agree on, on which pairs they do not, and their names."""
+    """The decisions that the people of --merge share, their conflicts, and their names."""
     people = []
     for name in _MERGE.value:
         file = pathlib.Path(name)
@@ -134,8 +138,8 @@ def _merged(
         person = file.name.removesuffix(".decisions.csv").removeprefix(f"{path.stem}.")
         if person in [other.person for other in people]:
             raise UserError(
-                f"--merge has two files of {person}: give one file of each person, and "
-                "call the files by their names."
+                f"--merge has two files of {person}: give one file for each person, and "
+                "put the person into the file's name."
             )
         people.append(Curation(table, store, file, person=person, only_read=True))
     if not people:
@@ -152,7 +156,7 @@ def _open_page(
     merged: tuple[State | None, dict[int, str] | None, str],
     store: ImageStore,
 ) -> Any:
-    """The page, with what was decided before."""
+    """The page, with the earlier decisions."""
     making = _PAIRS.value is None
     groups, within = store.labels, _WITHIN.value
     together = within == "all" or making and within == "label" and groups.max() < 0
@@ -177,8 +181,8 @@ def _open_page(
         progress.say(f"Pairs to settle: {left}.")
     if curation.dropped:
         progress.say(
-            f"The last line of {log} was cut off ({curation.dropped!r}) and is taken "
-            "out: that pair is asked for again."
+            f"The last line of {log} was cut off ({curation.dropped!r}) and is removed: "
+            "that pair has to be decided again."
         )
     encoder = _CHECKPOINT.value, _FEATURES.value
     features, score, suspects = None, None, None
@@ -202,13 +206,13 @@ def _open_page(
 
 
 def _listen() -> socket.socket:
-    """The port of the page; before long work, for it may be taken."""
+    """Open the port of the page; before long work, as it may be in use."""
     try:
         return socket.create_server(("127.0.0.1", _PORT.value))
     except OSError as error:
         raise UserError(
             f"Port {_PORT.value} cannot be used ({os.strerror(error.errno)}): choose "
-            "another --port, or end the program that has it."
+            "another --port, or end the program that uses it."
         ) from error
 
 
@@ -224,7 +228,7 @@ def _serve(app: Any, listening: socket.socket, what: str) -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # Not every request.
     with contextlib.suppress(KeyboardInterrupt):
         page = f"http://127.0.0.1:{server.port}"
-        print(f"{what}: open {page} (Ctrl-C ends)", flush=True)
+        print(f"{what}: open {page} (Ctrl-C stops)", flush=True)
         server.serve_forever()
 
 

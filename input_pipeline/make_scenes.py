@@ -1,4 +1,4 @@
-"""The command as it was called before: `eval.detection.make_scenes`."""
+"""The former name of the command `eval.detection.make_scenes`."""
 
 import runpy
 

@@ -7,14 +7,14 @@ The encoder is a checkpoint of this project (say, trained on augmentation pairs 
 images), any other one by --features=FILE.npy (numbers [N, D], rows as in the store), or without
 both a hand-made descriptor of shapes and colours, which is weak.
 
-    --levels         what is where, on all levels of the encoder, not its features
-    --whiten         features of a file in which no direction counts more than another
-    --approximate    by an index, for hundreds of thousands of images
-    --fill           and each image that has no pair, with itself
+    --levels         compare the encoder's maps in parts, on four levels, not its features
+    --whiten         give each principal component of the features the same variance
+    --approximate    find neighbours with an index, for hundreds of thousands of images
+    --fill           also pair each image that has no pair with itself
 
-Beside OUT come OUT with .json (the numbers that are printed) and .png (pairs to look at);
-where the store has labels, they are compared with them: OUT-precision.png. The table has a
-column `score`, the best pair first. Train with --config.data.pairs=OUT.
+Two files are written beside OUT: .json has the printed numbers, and .png shows some pairs. If
+the store has labels, the pairs are compared with them: OUT-precision.png. The table has a
+column `score`, and the best pair comes first. Train with --config.data.pairs=OUT.
 """
 
 import pathlib
@@ -34,14 +34,16 @@ from sp_jax.errors import UserError
 flags.adopt_module_key_flags(given)  # --help lists them
 _OUT = flags.DEFINE_string("out", None, "CSV file to write.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or checkpoint: the encoder.")
-_FEATURES = flags.DEFINE_string("features", None, "Features made elsewhere: FILE.npy.")
+_FEATURES = flags.DEFINE_string(
+    "features", None, "Features from another program: FILE.npy."
+)
 _NEIGHBOURS = flags.DEFINE_integer(
-    "neighbours", 5, "Each image must be among so many nearest of the other.", 1
+    "neighbours", 5, "Pair images that are both among the other's K nearest.", 1
 )
 _LEVELS = flags.DEFINE_bool(
     "levels",
     False,
-    "Compare what is where, on all levels of an encoder, in place of its features.",
+    "Compare the maps of the encoder in parts, on four levels, instead of its features.",
 )
 _WHITEN = flags.DEFINE_bool(
     "whiten", False, "Give each principal component of the features the same variance."
@@ -49,22 +51,24 @@ _WHITEN = flags.DEFINE_bool(
 _APPROXIMATE = flags.DEFINE_bool(
     "approximate",
     False,
-    "Find neighbours by an index of faiss, which may miss some; how many is measured.",
+    "Find neighbours with an index of faiss. It misses some; the share is measured.",
 )
 _FILL = flags.DEFINE_bool(
-    "fill", False, "Pair images that have no pair with themselves."
+    "fill", False, "Also pair each image that has no pair with itself."
 )
-_LEAST = flags.DEFINE_float("min_similarity", -1.0, "Least cosine of a pair.")
+_LEAST = flags.DEFINE_float("min_similarity", -1.0, "Smallest cosine of a pair.")
 _MOST = flags.DEFINE_float("max_similarity", 1.0, "Largest cosine of a pair.")
-_USES = flags.DEFINE_integer("max_uses", 2, "Pairs that an image may stand in.", 1)
+_USES = flags.DEFINE_integer("max_uses", 2, "Pairs that an image may be in.", 1)
 _WITHIN = flags.DEFINE_string(
-    "within", None, "Pair images that share this only: label, or an attribute."
+    "within", None, "Pair only images that share this: label, or an attribute."
 )
-_TARGET = flags.DEFINE_string("target", "label", "What to compare the pairs with.")
+_TARGET = flags.DEFINE_string(
+    "target", "label", "Label or attribute to compare the pairs with."
+)
 
 
 def mine() -> None:
-    """Find the pairs and write what there is to see."""
+    """Find the pairs, and write them with their numbers and pictures."""
     out = summary.csv_path(_OUT.value)
     store = given.open_from_flags()
     target = store.target(_TARGET.value)[0]
@@ -73,16 +77,16 @@ def mine() -> None:
         groups += store.target(_WITHIN.value)[0]
     blank = summary.blank(store, np.arange(len(store)))
     if _LEVELS.value and not _CHECKPOINT.value:
-        raise UserError("--levels are those of an encoder: give --checkpoint.")
+        raise UserError("--levels needs the maps of an encoder: give --checkpoint.")
     encoder = _CHECKPOINT.value, _FEATURES.value, _LEVELS.value
     features, made_by = find_features(store, *encoder)
-    blank |= ~features.any(axis=1)  # To a row of zeros there is no cosine.
+    blank |= ~features.any(axis=1)  # A row of zeros has no cosine.
     if len(store) - blank.sum() < 2:
         raise UserError(
             f"{store.name}, split {store.split}, has no two images to pair: {blank.sum()} of "
             f"its {len(store)} images have no contrast, or features of zeros."
         )
-    # Unlabelled images are of no class, not of one; and a blank one has no pair.
+    # Unlabelled images do not form a class, and a blank one has no pair.
     alone = np.flatnonzero((groups < 0) | blank)
     groups[alone] = groups.max() + 1 + np.arange(len(alone))
     if _WHITEN.value:
@@ -152,10 +156,10 @@ def draw_precision(
     """Draw the share of right pairs among the best n, and by score."""
     import matplotlib.pyplot as plt
 
-    # One above the other: to be read on a small screen, too.
+    # One above the other, to be readable on a small screen, too.
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(6, 7), layout="constrained")
     upper.plot(np.arange(1, len(same) + 1), mutual_neighbours.precision_curve(same))
-    upper.set(xlabel="pairs taken, the best first", ylabel="precision", ylim=(0, 1))
+    upper.set(xlabel="number of pairs, best first", ylabel="precision", ylim=(0, 1))
     upper.set_title(f"{len(same):,} pairs of images with a label", fontsize=10)
     # Twenty groups of as many pairs.
     groups = [g for g in np.array_split(np.arange(len(same)), 20) if len(g)]

@@ -4,12 +4,12 @@
     python -m input_pipeline.prepare --store=tfds:imagenet2012 --out=/data/imagenet64
     python -m input_pipeline.prepare --store=imagenet:/data/imagenet --out=/data/coded --coded
 
-Training does the same by itself where a store is new. Prepared beforehand, many runs can
-share it, and with --out the images come into ArrayRecord files, for sets of millions:
---config.data.store=array_record:/data/imagenet64 reads them. With --coded they stay whole, as
-JPEG files, of which the workers of a training take each view's random crop: for views of 224
-pixels. A preparation that was killed goes on with the same command. A set of TensorFlow
-Datasets is downloaded, prepared or converted first, where TensorFlow is installed.
+Training does the same by itself if a store is new. Images prepared in advance can be shared by
+many runs. With --out they are written to ArrayRecord files, for sets of millions;
+--config.data.store=array_record:/data/imagenet64 reads them. With --coded they stay whole JPEG
+files, from which a training's workers take each view's random crop: for views of 224 pixels. A
+preparation that was killed continues with the same command. A set of TensorFlow Datasets is
+first downloaded, prepared or converted, if TensorFlow is installed.
 """
 
 import os
@@ -22,27 +22,33 @@ from sp_jax import cli
 from sp_jax.errors import UserError
 
 flags.adopt_module_key_flags(given)  # --help lists them
-_OUT = flags.DEFINE_string("out", None, "Folder for ArrayRecord files, instead.")
+_OUT = flags.DEFINE_string(
+    "out", None, "Folder for ArrayRecord files, instead of --data_dir."
+)
 _SHARD_IMAGES = flags.DEFINE_integer(
-    "shard_images", 16384, "Images a file of --out.", 1
+    "shard_images", 16384, "With --out: images per file.", 1
 )
 _CODED = flags.DEFINE_bool(
-    "coded", False, "With --out: whole images as JPEG files, not centres as pixels."
+    "coded", False, "With --out: store whole JPEG files, not the pixels of a crop."
 )
 _SHORTER_SIDE = flags.DEFINE_integer(
-    "shorter_side", 256, "Of --coded: of larger images, in pixels.", 1
+    "shorter_side", 256, "With --coded: shorter side of larger images, in pixels.", 1
 )
-_QUALITY = flags.DEFINE_integer("quality", 90, "Of --coded: of the JPEG files.", 1, 100)
+_QUALITY = flags.DEFINE_integer(
+    "quality", 90, "With --coded: quality of the JPEG files.", 1, 100
+)
 _VERIFY = flags.DEFINE_bool(
-    "verify", False, "Compare all pixels that are there with their SHA-256."
+    "verify", False, "Compare all prepared pixels with their SHA-256."
 )
 
 
 def prepare() -> None:
-    """Prepare the images, and say what there is."""
+    """Prepare the images, and print what was prepared."""
     name = given.STORE.value
     if _CODED.value and not _OUT.value:
-        raise UserError("--coded writes ArrayRecord files: say where with --out=DIR.")
+        raise UserError(
+            "--coded writes ArrayRecord files: give their folder, --out=DIR."
+        )
     if name.startswith("tfds:"):
         tfds_build.build(name.removeprefix("tfds:"))
     if _OUT.value:

@@ -1,4 +1,4 @@
-"""Text files that other programs wrote: what they hold, and the names in it."""
+"""Read text files that other programs wrote, and find the names in them."""
 
 import codecs
 import csv
@@ -13,8 +13,8 @@ from sp_jax.errors import UserError
 def decode(content: bytes, path: str | os.PathLike[str], errors: str = "strict") -> str:
     """The text of a file, with its line ends: UTF-8, or UTF-16 with a byte order mark.
 
-    The path names it in an error; `errors` are those of `bytes.decode`, for what is not UTF-8.
-    UserError if it has another encoding, or is no text.
+    Errors name the path; `errors` are those of `bytes.decode`, for content that is not UTF-8.
+    UserError if it has another encoding, or is not text.
     """
     try:
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -43,8 +43,8 @@ def read_csv(
 ) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file that are not empty: number of the first line, from 1, and values.
 
-    The lines, of which `start` are skipped, have their ends: names in quotation marks may hold
-    some. The path names the file in an error: UserError if a quotation mark is not closed.
+    The lines, of which `start` are skipped, have their ends: quoted names may contain line
+    ends. UserError, with the path, if a quotation mark is not closed.
     """
     reader = csv.reader(lines[start:], strict=True)
     while True:
@@ -53,8 +53,8 @@ def read_csv(
             row = next(reader, None)
         except csv.Error as error:
             raise UserError(
-                f"{path}, line {number}: the row that begins here is no CSV ({error}): look "
-                'for a quotation mark without its other half (").'
+                f"{path}, line {number}: the row that begins here is not CSV ({error}): look "
+                'for a quotation mark without its partner (").'
             ) from error
         if row is None:
             return
@@ -71,10 +71,10 @@ def csv_line(values: Iterable[object]) -> str:
 
 
 def finder(names: Iterable[str]) -> Callable[[str], int | None]:
-    """A function from a name to its place among names that differ; None without one.
+    """A function from a name to its place among different names; None if it is not there.
 
-    Unicode has two forms of é, and copying files to a Mac or from it may change theirs. A
-    name in another form than given is found where it can stand for one name only.
+    Unicode has two forms of é, and copying files to or from a Mac may change them. A name in
+    the other form is found if it can mean only one name.
 
     Example:
       >>> find = finder(["cafe", "cafe\u0301"])

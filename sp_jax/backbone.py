@@ -31,7 +31,7 @@ def fingerprint(variables: PyTree) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A network and its variables, with what has to be done to images before.
+    """A network, its variables, and how images are prepared for it.
 
     Attributes:
         module: a backbone of `sp_jax.models`.
@@ -68,13 +68,13 @@ class Backbone:
         return preprocess(images, self.size, self.mean, self.std)
 
     def fingerprint(self) -> str:
-        """See `fingerprint`, of the variables."""
+        """The `fingerprint` of the variables."""
         return fingerprint(self.variables)
 
     def identity(self) -> str:
-        """SHA-256 hex over all that makes the features: variables, network and colours.
+        """SHA-256 hex over all that determines the features: variables, network and colours.
 
-        Not over the type in which a device computes, nor over what only saves its memory.
+        The compute dtype and options that only save memory do not count.
         """
         network = {
             field.name: getattr(self.module, field.name)
@@ -87,12 +87,12 @@ class Backbone:
 
     @property
     def stored(self) -> tuple[int, str]:
-        """How its images were stored: pixels of a side, and how they became square."""
+        """How its images were stored: the side in pixels, and how they were made square."""
         data = self.info.get("config", {}).get("data") or self.info.get("images") or {}
         return data.get("image_size", self.size), data.get("resize", "crop")
 
     def untrained(self) -> "Backbone":
-        """The same network at random: variables from seed 0, and step 0."""
+        """The same network with random variables, from seed 0, at step 0."""
         image = np.zeros((1, self.size, self.size, 3), np.uint8)
 
         @jax.jit
@@ -105,16 +105,17 @@ class Backbone:
 
     @contextlib.contextmanager
     def untouched(self) -> Iterator[None]:
-        """A block that evaluates: afterwards the variables are proved to be the same.
+        """A context for an evaluation, which checks at its end that no variable has changed.
 
         Raises:
-            RuntimeError: a bit of them has changed, so what was measured is worthless.
+            RuntimeError: a variable has changed, so the measured numbers are worthless.
         """
         before = self.fingerprint()
         yield
         if self.fingerprint() != before:
             raise RuntimeError(
-                "The backbone has changed while it was evaluated; what did it is a bug."
+                "The backbone changed during its evaluation: this is a bug in the "
+                "evaluation."
             )
 
     def __call__(self, images: np.ndarray) -> jax.Array:

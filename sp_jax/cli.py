@@ -14,18 +14,18 @@ from sp_jax.errors import UserError
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "your quota on the disk is used up: free some space",
-    errno.EFBIG: "a file may not become that large: raise the limit (ulimit -f)",
+    errno.EFBIG: "the file would exceed the size limit: raise the limit (ulimit -f)",
     errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
     errno.ENFILE: "too many files are open on this machine: end other programs",
-    errno.ENOMEM: "the memory does not suffice: end other programs",
+    errno.ENOMEM: "there is not enough memory: end other programs",
     errno.EAGAIN: "too many threads or processes: raise the limit (ulimit -u)",
     errno.EROFS: "the file system is read-only: choose another folder",
     errno.EACCES: "permission denied: choose another folder, or change its permissions",
     errno.EPERM: "permission denied: choose another folder, or change its permissions",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
-    errno.ENOTDIR: "a part of the path is a file: choose another path",
-    errno.EISDIR: "it is a folder, and a file is needed: choose another path",
-    errno.EEXIST: "it exists and is no folder: choose another path",
+    errno.ENOTDIR: "part of the path is a file: choose another path",
+    errno.EISDIR: "it is a folder, but a file is needed: choose another path",
+    errno.EEXIST: "it exists and is not a folder: choose another path",
     errno.ENOENT: "there is no such file or folder: check the path",
 }
 
@@ -33,8 +33,8 @@ _ADVICE = {
 def run(program: Callable[..., int | None], positional: bool = False) -> None:
     """Parse the flags and run a program, which returns the exit code or None; does not return.
 
-    With `positional` it is called with the list of the words that are no flags; otherwise such
-    a word is a mistake.
+    With `positional` it is called with the list of the words that are not flags; otherwise
+    such a word is a mistake.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -55,7 +55,7 @@ def run(program: Callable[..., int | None], positional: bool = False) -> None:
 
 
 def read_paths(argv: list[str]) -> list[str]:
-    """A command line with the user's folder in the place of each ~, as in --out=~/a.
+    """A command line in which the home folder replaces each ~, as in --out=~/a.
 
     Shells replace it only at the beginning of a word, and a folder "~" would be made.
     A path in a cloud bucket raises UserError.
@@ -70,8 +70,8 @@ def check_paths(words: Iterable[str]) -> None:
     for word in words:
         if found := re.search(r"(?:^|[=:,])([a-z][a-z0-9+.-]*)://", word):
             raise UserError(
-                f"{word}: files are read and written in folders of this machine only: "
-                f"mount what {found[1]}:// stands for, or copy it."
+                f"{word}: only folders of this machine can be read and written. Mount "
+                f"the {found[1]}:// storage as a folder, or copy it."
             )
 
 
@@ -79,7 +79,7 @@ def guard(program: Callable[[], int | None]) -> int:
     """Call a program and return its exit code; a mistake becomes one printed sentence.
 
     A `UserError` and a limit of the system end it with code 2, Ctrl-C with 130. Every other
-    exception is a fault of the program and passes.
+    exception is a fault of the program and is raised.
     """
     try:
         return program() or 0
@@ -97,7 +97,7 @@ def guard(program: Callable[[], int | None]) -> int:
 
 
 def report(error: Exception | str) -> int:
-    """Print the sentence of an error; returns the exit code of a user's mistake."""
+    """Print an error's sentence, and return the exit code for a user's mistake."""
     print(f"error: {error}", file=sys.stderr)
     return 2
 
@@ -114,22 +114,22 @@ def describe_os_error(error: OSError) -> str:
 
 
 def describe_limit(error: Exception) -> str | None:
-    """One sentence, if an exception says that memory or threads do not suffice."""
+    """One sentence, if an exception says that there is not enough memory or threads."""
     # By its name: most programs do not load jax.
     of_jax = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError")
     if of_jax and "RESOURCE_EXHAUSTED" in str(error):
         return (
-            "The memory of the device does not suffice: use a smaller batch, or for "
+            "The device does not have enough memory: use a smaller batch, or for "
             "training --config.model.chunks=4 or --config.model.remat=True, which need less."
         )
     if isinstance(error, MemoryError):
         return (
-            "The memory of this machine does not suffice: end other programs, raise the "
+            "This machine does not have enough memory: end other programs, raise the "
             "limit (ulimit -v), or use smaller images or batches."
         )
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return (
-            "No further thread can be started: raise the limit of processes (ulimit -u), or "
+            "No more threads can be started: raise the limit of processes (ulimit -u), or "
             "end other programs."
         )
     return None

@@ -21,63 +21,65 @@ PAIRINGS = ("semantic", "augmented", "both", "mixed")  # how a run shows its pai
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The paper's frame: ResNet-50, 64 px, batch 256, 200 epochs."""
+    """The paper's setting: ResNet-50, 64 px, batch 256, 200 epochs."""
     config = ml_collections.ConfigDict()
-    config.seed = 0  # of everything that is random
-    # A file of sp_jax/methods, or the import path of your own, as "mypackage.mymethod".
+    config.seed = 0  # of all random numbers
+    # A file of sp_jax/methods, or the import path of your own: "mypackage.mymethod".
     config.method = "simclr"
     config.method_options = ml_collections.ConfigDict()  # arguments of its create()
     config.dtype = "auto"  # activations: bfloat16 on accelerators, float32 on a CPU
     config.image_size = 64  # side of the views in pixels
-    config.batch_size = 256  # pairs a step, over all devices
-    config.epochs = 200.0  # times that each pair is shown
+    config.batch_size = 256  # pairs per step, over all devices
+    config.epochs = 200.0  # passes over all pairs
     # Weights to start from: a run, a checkpoint, a file or an exported folder; "": none.
     config.init = ""
-    config.init_heads = False  # of a run of the same method: its heads, too
+    config.init_heads = False  # take the heads, too, from a run of the same method
 
     config.model = ml_collections.ConfigDict()  # arguments of sp_jax.models.get()
     config.model.name = "resnet50"  # a network of sp_jax.models, or an import path
-    config.model.width = 64  # of a ResNet: channels of its first stage
-    # Of a ResNet: imagenet (7x7, stride 2, then pooling) | small (3x3, stride 1).
+    config.model.width = 64  # ResNets only: channels of the first stage
+    # ResNets only: imagenet (7x7, stride 2, then pooling) | small (3x3, stride 1).
     config.model.stem = "imagenet"
-    # Of a ResNet: its blocks start as identities.
+    # ResNets only: each block starts as the identity.
     config.model.zero_init_residual = True
-    # Not set here, but known to every model, for large batches on small memory:
-    # `chunks`, the parts in which a batch goes through the backbone (gradient caching; 1),
-    # and `remat`, compute what is inside of a block twice instead of keeping it (False).
+    # Two keys of every model are not set here. They fit large batches into small memory:
+    # `chunks` (1), the parts in which a batch goes through the backbone (gradient caching),
+    # and `remat` (False), recompute the activations in a block instead of keeping them.
 
     config.data = data = ml_collections.ConfigDict()
     # emoji | folder:DIR | images:DIR | tiny_imagenet:DIR | cifar10:PATH | tfds:NAME | …
     data.store = "emoji"
     data.split = "all"  # of the store; "all" is every image
     data.image_size = 64  # side of the stored images
-    data.resize = "crop"  # the centre of an image; or "squash", the whole of it
-    data.max_skipped = 0.01  # share of the images that may be damaged and left out
+    data.resize = "crop"  # crop: the centre of an image | squash: the whole image
+    # Largest share of the images that may be damaged; these are left out.
+    data.max_skipped = 0.01
     data.dir = ""  # prepared images; "" is $SP_JAX_DATA, else ~/.cache/sp_jax
-    # semantic: both images; augmented: two views of the first; both: of the first and of the
-    # second, 2N augmentation pairs of a table of N, so that half as many epochs (warm-up, too)
-    # are as many steps; mixed.
+    # semantic: one view of each image; augmented: two views of the first image; both: two
+    # views of the first and two of the second, so a table of N pairs gives 2N augmentation
+    # pairs, and half as many epochs (of warm-up, too) make the same number of steps;
+    # mixed: semantic and augmentation pairs.
     data.pairing = "semantic"
-    data.semantic_fraction = 0.5  # of the pairs, if mixed
-    # (epoch, fraction), ...: from that epoch on that fraction, if mixed; the first is epoch 0.
-    # ((0, 0.0), (3, 1.0)) is augmentation pairs for three epochs, then semantic pairs.
+    data.semantic_fraction = 0.5  # for mixed: the fraction of semantic pairs
+    # For mixed: (epoch, fraction), ... sets the fraction from each epoch on; the first epoch
+    # is 0. ((0, 0.0), (3, 1.0)): augmentation pairs for three epochs, then semantic pairs.
     data.semantic_schedule = ()
     data.pairs = ""  # CSV of a pair table; "" makes one from the labels
-    data.rounds = 1  # pairs an image in the table that is made
-    # Where the pixels wait: device | stream (from the host) | auto (measures what fits).
+    data.rounds = 1  # pairs per image in the table that is made
+    # Where the pixels are kept: device | stream (from the host) | auto (measures what fits).
     data.placement = "auto"
     data.prefetch = 2  # batches read ahead, by each worker; 0 for none
-    data.workers = 0  # processes that read; 0 for one thread of this one
+    data.workers = 0  # processes that read; 0 for a thread of this process
 
     # Changes to every view of the method. 0 switches an operation off; the paper's
     # "crop only" is jitter, grayscale, blur and solarize at 0.
     config.augment = augment = _changes_of_a_view()
-    # And after these to the second view alone: colours on one view only, say.
+    # Changes to the second view alone, applied after these: colours on one view, say.
     config.augment_second = _changes_of_a_view()
     # Multi-crop (SwAV, DeepCluster, DINO): small views of both images of a pair.
     augment.local_crops = placeholder(int)
     augment.local_crop_scale = placeholder(tuple)  # their area, as a share of the image
-    augment.mean = placeholder(tuple)  # one for all views
+    augment.mean = placeholder(tuple)  # the same for all views
     augment.std = placeholder(tuple)
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
@@ -93,23 +95,23 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Devices that share one copy of parameters, optimiser and buffers (docs/scaling.md).
     config.fsdp = 1
-    # Steps in one dispatch, if the pixels are on the device; at most `log_every`. 0: auto.
+    # Steps per call of the device, if the pixels are there; at most `log_every`. 0: auto.
     config.steps_per_call = 0
-    config.log_every = 50  # steps from one line of the record to the next
+    config.log_every = 50  # steps between two lines of the record
     # Besides metrics.jsonl: tensorboard | wandb | an import path (docs/logging.md).
     config.loggers = ("tensorboard",)
     config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.every = 500  # steps from one to the next
-    config.checkpoint.keep_last = 2  # the newest ones
+    config.checkpoint.every = 500  # steps between two checkpoints
+    config.checkpoint.keep_last = 2  # how many of the newest to keep
     config.checkpoint.keep_every = 0  # also keep multiples of it; 0 for none
 
     # Named evaluators: a type of eval/ or an import path, its options, and every_epochs
-    # (0: at the end). The untrained network is measured besides (docs/evaluation.md).
+    # (0: at the end). The untrained network is measured, too (docs/evaluation.md).
     config.evals = ml_collections.ConfigDict()
 
     config.profile = ml_collections.ConfigDict()
-    config.profile.first_step = 20  # of the trace
-    config.profile.steps = 0  # its length; 0 for none
+    config.profile.first_step = 20  # where the trace begins
+    config.profile.steps = 0  # length of the trace; 0 for none
     return config
 
 
@@ -138,10 +140,10 @@ def is_quick(variant: str) -> bool:
 def quick(
     config: ml_collections.ConfigDict, epochs: float = 6.0
 ) -> ml_collections.ConfigDict:
-    """Shrink a recipe to the embedded drawings and a CPU: the frame of the quickstart.
+    """Shrink a recipe to the embedded drawings and a CPU: the setting of the quickstart.
 
     The method and its views stay; each recipe sets what else it needs to learn in 300 steps
-    (chosen as docs/quick_recipes.md says). Evaluated on concepts that are not trained on.
+    (chosen as docs/quick_recipes.md says). It is evaluated on concepts that are not trained on.
     """
     config.image_size = 64
     config.batch_size = 128
@@ -201,13 +203,13 @@ def load_config(text: str) -> ml_collections.ConfigDict:
         raise UserError(f"{path} cannot be used: {describe_mistake(error)}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
-            f"get_config() of {path} gives {config!r}: it has to return a ConfigDict."
+            f"get_config() of {path} returns {config!r}: it must return a ConfigDict."
         )
     return config
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts to one, whose names have dots."""
+    """One dict from nested ones, with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"

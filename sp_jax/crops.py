@@ -1,4 +1,4 @@
-"""What a host and a device decide alike of a view: the image that it shows, and its crop.
+"""What host and device compute in the same way: which image a view shows, and its crop.
 
 Written for numpy and jax.numpy, which are handed over: workers that read images start no jax.
 """
@@ -21,7 +21,7 @@ class Crop(NamedTuple):
 
 
 def sources(swap: Any, views: int, per_pair: int, xp: ModuleType) -> Any:
-    """The place in its pair of the image that each view shows: integers [B, views].
+    """Which image of its pair each view shows: integers [B, views].
 
     View i is of image i mod V of the pair's V = `per_pair` images; of two images, those of a
     pair whose `swap`, bool [B], is true change places.

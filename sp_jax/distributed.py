@@ -1,8 +1,8 @@
-"""Several processes as one run: how they find each other, and what is said when one dies.
+"""Several processes as one run: how they find each other, and the message if one dies.
 
 JAX ends a process with `abort()` when it cannot reach the others or one of them died: no
-exception is raised, and a trace of C++ is the last thing to be read. So a shell waits
-beside the process, and says what to do if the process ends without a word.
+exception is raised, and the last output is a C++ stack trace. So a shell waits beside the
+process, and prints what to do if the process ends without a message.
 """
 
 import collections
@@ -28,7 +28,7 @@ _SHELL = """while read -r line; do last=$line; done
 
 
 class LastWords:
-    """A sentence to be printed when this process ends, in whatever way."""
+    """A sentence that is printed when this process ends, however it ends."""
 
     def __init__(self):
         """Start the shell, out of reach of signals that are sent to this process."""
@@ -38,13 +38,13 @@ class LastWords:
         )
 
     def set(self, sentence: str) -> None:
-        """Replace the sentence; "" is for an end in good order."""
+        """Replace the sentence; "" prints nothing, for a normal end."""
         with contextlib.suppress(OSError):  # somebody killed the shell
             self._shell.stdin.write(sentence + "\n")
             self._shell.stdin.flush()
 
     def end(self) -> None:
-        """Say nothing, and end the shell."""
+        """End the shell without printing."""
         self.set("")
         with contextlib.suppress(OSError):
             self._shell.stdin.close()
@@ -56,22 +56,24 @@ def join(
 ) -> LastWords:
     """Make this process one of several. It waits up to five minutes for the others.
 
-    With `automatic` SLURM, MPI, Kubernetes or a TPU tells what follows. The coordinator is
-    HOST:PORT of process 0.
+    With `automatic` the other arguments come from SLURM, MPI, Kubernetes or a TPU. The
+    coordinator is HOST:PORT of process 0.
 
     Returns:
-        What is said if this process ends before its last words are replaced.
+        The message that is printed if this process ends before the message is replaced.
 
     Raises:
-        UserError: something is missing or contradicts.
+        UserError: an argument is missing, or two contradict each other.
     """
     given = (coordinator, processes, process)
     if automatic:
         if given != (None, None, None):
-            raise UserError("Give --distributed, or --coordinator and its two others.")
+            raise UserError(
+                "Give either --distributed, or --coordinator, --processes and --process."
+            )
         hint = (
-            "--distributed found no other process; give --coordinator, --processes and "
-            "--process if neither SLURM, MPI, Kubernetes nor a TPU tells of them."
+            "--distributed found no other process. Without SLURM, MPI, Kubernetes or a TPU, "
+            "give --coordinator, --processes and --process."
         )
     else:
         if None in given:
@@ -81,7 +83,7 @@ def join(
             )
         if process >= processes:
             raise UserError(
-                f"There is no process {process} of {processes}: they count from 0."
+                f"There is no process {process} of {processes}: the numbers start at 0."
             )
         host, _, port = coordinator.rpartition(":")
         if not host or not port.isdecimal():
@@ -89,7 +91,7 @@ def join(
         hint = (
             f"This process could not join the others at {coordinator}: check that all "
             "were started with this --coordinator, that process 0 runs on that host "
-            "and the port is free there, and that no firewall is between."
+            "and the port is free there, and that no firewall blocks it."
         )
     words = LastWords()
     words.set(hint)
@@ -104,9 +106,9 @@ def join(
 
 
 def check_equal(facts: dict[str, Any]) -> None:
-    """Raise UserError unless all processes have as many devices, and the same facts.
+    """Raise UserError unless all processes have equally many devices, and the same facts.
 
-    Facts are what JSON can tell, by the names that an error gives them.
+    Facts are values that JSON can hold, under the names that an error uses for them.
     """
     if jax.process_count() == 1:
         return
@@ -114,8 +116,8 @@ def check_equal(facts: dict[str, Any]) -> None:
     if len(set(devices.values())) > 1:
         counts = ", ".join(str(devices[i]) for i in range(jax.process_count()))
         raise UserError(
-            f"The processes have different numbers of devices ({counts}): give each the "
-            "same."
+            f"The processes have different numbers of devices ({counts}): give each "
+            "process the same number."
         )
     for name, fact in facts.items():
         text = json.dumps(fact, sort_keys=True).encode()
@@ -130,7 +132,7 @@ def check_equal(facts: dict[str, Any]) -> None:
 
 
 def warn_if_alone() -> None:
-    """Say so if a launcher started several processes, but none was told of the others."""
+    """Warn if a launcher started several processes that do not train as one run."""
     for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
         if int(os.environ.get(name, 1)) > 1:
             logging.warning(

@@ -1,4 +1,4 @@
-"""Which numbers an option may be."""
+"""The range of values that an option may have."""
 
 import math
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Domain(NamedTuple):
         if self.low == -math.inf:
             return kind
         if self.high == math.inf or (self.whole and self.high >= _LARGEST):
-            return f"{kind} above {low}" if self.above else f"{kind} from {low} on"
+            return f"{kind} above {low}" if self.above else f"{kind} of at least {low}"
         first = f"above {low} and" if self.above else f"from {low}"
         last = f"below {high}" if self.below else f"{'up ' * self.above}to {high}"
         last = f"to {last}" if self.below and not self.above else last

@@ -1,7 +1,7 @@
-"""What each number of a config may be, in one table, checked before anything is made.
+"""The allowed range of each number in a config, in one table, checked before work starts.
 
-The options of a backbone are in its file. What depends on other values (a batch that devices
-share, a queue that is a multiple of the batch) is checked where these are known.
+The ranges of a backbone's options are in its file. What depends on other values (the batch
+and the number of devices, a queue and the batch) is checked where those are known.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ from sp_jax.domain import (
 )
 from sp_jax.errors import UserError
 
-# Of every program that trains in the loop.
+# For every program that trains in the loop.
 LOOP = {
     "seed": SEED,
     "data.prefetch": COUNT_OR_NONE,
@@ -42,7 +42,7 @@ LOOP = {
     "optimizer.momentum": BELOW_ONE,
 } | {f"model.{name}": domain for name, domain in models.DOMAINS.items()}
 
-# Of the options of all methods, or of one of them.
+# For the options of all methods, or of one method.
 _METHODS = {
     POSITIVE: "temperature student_temperature teacher_temperature "
     "warmup_teacher_temperature epsilon",
@@ -79,7 +79,7 @@ def _section(section: str, domains: Mapping[Domain, str]) -> dict[str, Domain]:
     }
 
 
-# Of a pre-training: `sp_jax/config.py`.
+# For pre-training: `sp_jax/config.py`.
 TRAINING = LOOP | _OF_A_METHOD
 TRAINING |= _section("method_options", _METHODS) | _section("augment", _VIEWS)
 TRAINING |= _section("augment", _VIEW) | _section("augment_second", _VIEW)
@@ -102,7 +102,7 @@ TRAINING |= {
     "evals.*.every_epochs": NOT_NEGATIVE,
 }
 
-# Of `eval.detection`: `configs/eval/voc_faster_rcnn_c4.py`.
+# For `eval.detection`: `configs/eval/voc_faster_rcnn_c4.py`.
 DETECTION = LOOP | {
     "batch_size": COUNT,
     "total_steps": COUNT,
@@ -119,7 +119,7 @@ DETECTION = LOOP | {
 def find_domain(
     name: str, domains: Mapping[str, Domain], method: str = ""
 ) -> Domain | None:
-    """The domain of a key, if it has one; its "method_options" are those of `method`.
+    """The domain of a key, or None; keys of "method_options" are options of `method`.
 
     In the names of domains a star stands for the name of an evaluator.
     """
@@ -131,9 +131,9 @@ def find_domain(
 
 
 def check_domains(config: Mapping[str, Any], domains: Mapping[str, Domain]) -> None:
-    """Raise UserError if a number of a config, or one in a list, is outside of its domain.
+    """Raise UserError if a number of a config, or one in a list, is outside its domain.
 
-    One without a domain has to be finite. None stands for a default that is not known here.
+    A number without a domain must be finite. None is a default that is not known here.
     """
     for name, value in flatten(config).items():
         domain = find_domain(name, domains, config.get("method", ""))
@@ -145,7 +145,7 @@ def check_domains(config: Mapping[str, Any], domains: Mapping[str, Domain]) -> N
 
 
 def _elements(value: Any) -> Iterator[Any]:
-    """What is in a list, or in lists of a list; or the value, if it is no list."""
+    """The elements of a list, also of nested lists; or the value, if it is not a list."""
     if isinstance(value, list | tuple):
         for one in value:
             yield from _elements(one)

@@ -1,4 +1,4 @@
-"""The one exception that the project raises for a mistake that a user can mend."""
+"""The exception that the project raises for a mistake that the user can fix."""
 
 
 class UserError(ValueError):

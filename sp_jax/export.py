@@ -6,9 +6,9 @@ python -m sp_jax.export --checkpoint=RUN --out=FOLDER --licence=apache-2.0
 python -m sp_jax.export --checkpoint=RUN --out=FOLDER --format=huggingface
 python -m sp_jax.export --checkpoint=RUN --out=backbone.pkl --format=detectron2
 
-A folder has a model card, README.md, with the code that loads it in each library that can.
+A folder gets a model card, README.md, with code that loads it in each library that can.
 
-Of another library's file it makes one that says what the first one did not:
+It also adds to another library's file what that file does not say:
 
 python -m sp_jax.export --checkpoint=vit.pth --heads=6 --mean=0.5,0.5,0.5 --std=0.5,0.5,0.5 \
     --out=vit.safetensors
@@ -34,45 +34,53 @@ _FORMAT = flags.DEFINE_enum(
     None,
     weights.NAMINGS,
     "Names of the parameters; by default torchvision's for a ResNet and timm's for a ViT, in "
-    "a folder those that most libraries load.",
+    "a folder the names that most libraries can load.",
 )
 _LICENCE = flags.DEFINE_string(
     "licence",
     None,
-    "Of a folder, for its model card: an identifier of the Hugging Face Hub, or words.",
+    "Licence on the model card of a folder: an identifier of the Hugging Face Hub, or text.",
 )
 _SAID = {
     "network": flags.DEFINE_string(
-        "network", None, "Of several in a file: how its names begin, or a part of that."
+        "network",
+        None,
+        "Which network, if a file has several: the prefix of its names, or a part of it.",
     ),
-    "heads": flags.DEFINE_integer("heads", None, "Of a file's ViT: heads.", 1),
-    "size": flags.DEFINE_integer("size", None, "Of a file: pixels of the images.", 1),
-    "mean": flags.DEFINE_list("mean", None, "Of a file: three means of the colours."),
+    "heads": flags.DEFINE_integer(
+        "heads", None, "Number of heads, for a ViT in a file.", 1
+    ),
+    "size": flags.DEFINE_integer(
+        "size", None, "Side of the images in pixels, for a file.", 1
+    ),
+    "mean": flags.DEFINE_list("mean", None, "Three means of the colours, for a file."),
     "std": flags.DEFINE_list(
-        "std", None, "Of a file: their three standard deviations."
+        "std", None, "Three standard deviations of the colours, for a file."
     ),
 }
 
 
 def main() -> None:
-    """Load, write and say what was written."""
+    """Load, write and report what was written."""
     target = weights.check_target(_OUT.value, _FORMAT.value)
     folder = not target.suffix
     replaced = (target / "model.safetensors" if folder else target).is_file()
     if folder:
-        # This program stands behind eval, as sp_jax.main does; a mere file needs none of it.
+        # This program comes after eval, as sp_jax.main does; a file does not need eval.
         from eval import card
     said = {name: flag.value for name, flag in _SAID.items() if flag.value is not None}
     for name in {"mean", "std"} & said.keys():
         try:
             said[name] = tuple(map(float, said[name]))
         except ValueError:
-            raise UserError(f"--{name} must be three numbers with commas.") from None
+            raise UserError(
+                f"--{name} must be three numbers, separated by commas."
+            ) from None
     if not said:
         backbone = sp_jax.load(_CHECKPOINT.value)
     elif weights.find_file(_CHECKPOINT.value) is None:
         raise UserError(
-            f"--{min(said)} is for a file of weights, and {_CHECKPOINT.value} is none."
+            f"--{min(said)} is for a file of weights, but {_CHECKPOINT.value} is not one."
         )
     else:
         backbone = weights.load(_CHECKPOINT.value, **said)
@@ -86,7 +94,7 @@ def main() -> None:
     if folder:
         weights.write_card(path, text)
     print(weights.describe(backbone))
-    place = " in the place of an earlier export" if replaced else ""
+    place = ", replacing an earlier export" if replaced else ""
     print(f"written to {path}{place}, with the names of {naming}")
     if naming != "detectron2":  # whose config has the widths
         print(weights.describe_loaders(backbone, naming, folder))

@@ -1,4 +1,4 @@
-"""What only a part of the project needs: libraries that an extra of the package installs."""
+"""Libraries that only a part of the project needs; an extra of the package installs them."""
 
 import importlib.util
 import itertools

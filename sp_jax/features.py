@@ -18,13 +18,13 @@ FeaturesFn = Callable[[np.ndarray], Any]
 def map_rows(
     fn: Callable[[np.ndarray], Any], count: int, batch_size: int, what: str
 ) -> Any:
-    """Call a function on row numbers, int64 [batch_size], at a time; join what it returns.
+    """Call a function on blocks of row numbers, int64 [batch_size], and join what it returns.
 
-    That is one or several arrays with the leading axis batch_size, and count when joined.
-    `what` is done with them, in the words of `progress.show`.
+    It returns one or several arrays with the leading axis batch_size; joined, that axis has
+    the length count. `what` names the work, as in `progress.show`.
 
-    The last block is filled up with its last row, so a jitted function compiles once;
-    the filling is cut off again. A block is fetched while the next one is computed.
+    The last block is padded with its last row, so a jitted function compiles once; the
+    padding is cut off again. A block is fetched while the next one is computed.
     """
     blocks, waiting = [], None
     # A training loop may forbid implicit transfers; here they are meant.
@@ -62,7 +62,7 @@ class Extractor:
     Attributes:
       backbone: uint8 [batch_size, S, S, 3] -> float [batch_size, D], the frozen network
         in evaluation mode: a `sp_jax.backbone.Backbone`, or any such function.
-      batch_size: images a call; the last call is filled up to it.
+      batch_size: images per call; the last call is padded to it.
     """
 
     def __init__(self, backbone: FeaturesFn, batch_size: int = 256) -> None:
@@ -73,9 +73,9 @@ class Extractor:
 
     @functools.cached_property
     def fingerprint(self) -> str | None:
-        """`Backbone.identity`; None of a mere function of images, which tells nothing.
+        """`Backbone.identity`; None for a plain function of images.
 
-        With a state that is split over processes, all of them have to ask.
+        If the state is split over processes, all of them must call it.
         """
         identity = getattr(self.backbone, "identity", None)
         return identity() if identity else None
@@ -121,9 +121,9 @@ class Extractor:
         return self._memo[store.fingerprint]
 
     def map(self, images: np.ndarray) -> np.ndarray:
-        """Features float32 [n, D] of images uint8 [n, S, S, 3] of no store, any n from 1.
+        """Features float32 [n, D] of images uint8 [n, S, S, 3] outside a store, for any n >= 1.
 
-        They are not remembered. Errors are those of `extract`.
+        They are not cached. Errors are those of `extract`.
         """
         return self._map(lambda rows: images[rows], len(images), "these images")
 

@@ -26,6 +26,6 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text as UTF-8, line ends as they are; see `write_bytes`."""
-    # Names of files may hold bytes that are no UTF-8; they are given back as they are.
+    """Write a text as UTF-8, with unchanged line ends; see `write_bytes`."""
+    # Names of files may hold bytes that are not UTF-8; these are written unchanged.
     write_bytes(path, text.encode("utf-8", "surrogateescape"))

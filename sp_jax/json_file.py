@@ -1,4 +1,4 @@
-"""JSON that the project wrote, whatever became of it since, and numbers in it."""
+"""Read JSON files of the project, which may be damaged, and turn numbers into JSON."""
 
 import json
 import math
@@ -35,10 +35,10 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def to_json(line: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers as JSON knows them: null for one that is not finite."""
+    """Numbers that JSON can hold: null for one that is not finite."""
     return {k: v if math.isfinite(v) else None for k, v in line.items()}
 
 
 def from_json(line: Mapping[str, float | None]) -> dict[str, float]:
-    """Null as not a number."""
+    """NaN in the place of null."""
     return {k: math.nan if v is None else v for k, v in line.items()}

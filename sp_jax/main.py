@@ -10,7 +10,7 @@ import contextlib
 import logging
 import pathlib
 
-# First: what is not installed is said, and the user may have an eval.py.
+# First: it reports missing packages, and the user may have an eval.py.
 from sp_jax import siblings as siblings
 
 # isort: split

@@ -60,7 +60,7 @@ def nearest(
     """
     count = len(bank)
     if not 1 <= k <= count:
-        raise ValueError(f"k={k} neighbours of {count} rows.")
+        raise ValueError(f"k={k} is not from 1 to {count}, the number of rows.")
     found = np.full((len(queries), k), -1, np.int32)
     best = np.full((len(queries), k), -np.inf, np.float32)
     height = block_height(bank.shape[1])
@@ -142,7 +142,9 @@ def nearest_others(
     """
     count = len(features)
     if not 1 <= k < count:
-        raise ValueError(f"k={k} neighbours of {count} rows.")
+        raise ValueError(
+            f"k={k} is not from 1 to {count - 1}, the number of other rows."
+        )
     if groups is None:
         groups = np.zeros(count)
     groups = np.unique(groups, return_inverse=True)[1].astype(np.int32)
@@ -159,12 +161,12 @@ def is_peer(query: Any, other: Any) -> jax.Array:
 def fit_k(
     given: tuple[int, ...], default: tuple[int, ...], count: int, what: str
 ) -> tuple[tuple[int, ...], str]:
-    """The numbers of neighbours that a set has, without repeats; of the default those that fit.
+    """The values of k to use for `count` images, without repeats.
 
-    With them comes what was left out, in words, or "".
+    Default values that are too large are left out; a text that says so is returned, too, or "".
 
     Raises:
-      UserError: one of them is below 1 or above count and not of the default.
+      UserError: a value that is not the default is below 1 or above count.
 
     Example:
       >>> fit_k((10, 20, 100), (10, 20, 100), 60, "training images")

@@ -1,4 +1,4 @@
-"""Around a program that trains from a config file: flags, words, exit codes."""
+"""The frame of a program that trains from a config file: flags, messages, exit codes."""
 
 import logging
 import os
@@ -32,8 +32,8 @@ def main(
     """Define the flags, read them, and train; does not return.
 
     The exit code is 0, 2 for a mistake of the user or a limit of the system, 1 for a
-    diverged run, or 130 after Ctrl-C. An error names the config file `example`; `folder` makes
-    the workdir of the config file's name, if no flag says it.
+    diverged run, or 130 after Ctrl-C. An error names the config file `example`. Without the
+    flag --workdir, `folder` makes the workdir from the config file's name.
     """
     _define_flags()
     # Compiled programs are kept between runs: a resumed run starts in seconds.
@@ -54,18 +54,18 @@ def _define_flags() -> None:
     config_flags.DEFINE_config_file(
         "config", None, text, lock_config=False, accept_new_attributes=True
     )
-    text = "Folder of the run. The default has the config file's name."
+    text = "Folder of the run. By default it is named after the config file."
     flags.DEFINE_string("workdir", None, text)
     flags.DEFINE_bool(
         "distributed",
         False,
-        "One of several processes; SLURM, Kubernetes, MPI or a TPU tells which.",
+        "Train as one of several processes, started by SLURM, Kubernetes, MPI or on a TPU.",
     )
     flags.DEFINE_string(
         "coordinator",
         None,
-        "One of several processes: HOST:PORT of process 0, the same for all. Needs "
-        "--processes and --process.",
+        "Train as one of several processes: HOST:PORT of process 0, the same for all. "
+        "Needs --processes and --process.",
     )
     flags.DEFINE_integer("processes", None, "Number of processes.", 1)
     flags.DEFINE_integer("process", None, "Number of this process, from 0.", 0)
@@ -93,7 +93,7 @@ def _run(train: Train, folder: Callable[[str], pathlib.Path], argv: list[str]) -
                 f"Process {jax.process_index()} of {jax.process_count()} ended in the "
                 "middle of the run: it was killed, or it lost another process (see above, "
                 "and the logs of the others). Start all of them again as before: the run "
-                f"in {workdir} goes on from its newest checkpoint."
+                f"in {workdir} continues from its newest checkpoint."
             )
         else:
             distributed.warn_if_alone()
@@ -110,7 +110,9 @@ def _run(train: Train, folder: Callable[[str], pathlib.Path], argv: list[str]) -
     except NonFiniteError as error:
         steps = find_steps(workdir / "checkpoints")
         kept = (
-            f"The last good checkpoint is {steps[0]}." if steps else "No step is saved."
+            f"The last good checkpoint is {steps[0]}."
+            if steps
+            else "No step was saved."
         )
         print(f"error: {error} {kept}", file=sys.stderr)
         code = 1
@@ -127,14 +129,14 @@ def _run(train: Train, folder: Callable[[str], pathlib.Path], argv: list[str]) -
 
 
 def _quiet_threads() -> None:
-    """Give one line to what ends a thread, no traceback: Orbax raises it at its next call."""
+    """Print an exception in a thread as one line: Orbax raises it again at its next call."""
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
         words = str(args.exc_value).split("\n")[0][:200]
-        logging.warning("A thread ended by %s: %s", args.exc_type.__name__, words)
+        logging.warning("A thread ended with %s: %s", args.exc_type.__name__, words)
 
     def elsewhere(kind: type, error: BaseException, trace: Any) -> None:
-        # Of a save that failed, Orbax's store of arrays prints more to come.
+        # After a save that failed, Orbax's store of arrays prints this error, too.
         if "Event loop is closed" not in str(error):
             sys.__excepthook__(kind, error, trace)
 
@@ -142,11 +144,11 @@ def _quiet_threads() -> None:
 
 
 def _how_to_go_on(workdir: pathlib.Path) -> str:
-    """What is saved of a run that a limit of the system has ended."""
+    """How to resume a run that a limit of the system has ended."""
     steps = find_steps(workdir / "checkpoints")
     if not steps:
-        return "Nothing of the run is saved yet: afterwards start it again."
-    return f"Step {steps[0]} is saved: afterwards the same command goes on from it."
+        return "The run has no checkpoint yet: start it again afterwards."
+    return f"Step {steps[0]} is saved: afterwards the same command continues from it."
 
 
 def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
@@ -165,7 +167,7 @@ def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
 
 
 def _check_config(argv: list[str], flag: str, example: str) -> None:
-    """Refuse a wrong file or a value for a section: ml_collections would give a traceback."""
+    """Refuse a wrong file or a value for a section: ml_collections would print a traceback."""
     given = []
     for arg, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = arg.lstrip("-").partition("=")

@@ -1,8 +1,8 @@
-"""How far long work is and when it ends, shown by every program in one way.
+"""The progress of long work and the time left, shown by every program in the same way.
 
-On a terminal it is one line that is drawn anew; in a file or a pipe a line every 15 seconds.
-Work within work stands behind it: `suite 3/24, 4:10 left > features of emoji 512/2,048, …`.
-What ends sooner than that shows little or nothing, so that small loops may use it too.
+A terminal shows one line, which is redrawn; a file or a pipe gets a line every 15 seconds.
+Work within work follows after ">": `suite 3/24, 4:10 left > features of emoji 512/2,048, …`.
+Work of less than 15 seconds shows little or nothing, so that small loops may use it, too.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ class Progress:
     Attributes:
       what: the work, in a few words.
       total: the number of its parts, if that is known.
-      note: more to tell, behind the time that is left.
+      note: more to show, after the time that is left.
     """
 
     def __init__(self, what: str, total: int | None, unit: str, done: int) -> None:
         self.what, self.total, self.note = what, total, ""
         self._unit, self._done = unit, done
         self._started = time.monotonic()
-        # When the first part was done: it compiles, and tells nothing of the others.
+        # When the first part was done: it compiles, so its time says nothing about the others.
         self._first: tuple[float, int] | None = None
 
     def update(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Count more parts as done."""
         self._done += count
         if self._first is None:
             self._first = time.monotonic(), self._done
@@ -44,12 +44,12 @@ class Progress:
     def describe(self, width: int | None = None) -> str:
         """For example "fine-tuning 120/3,000 steps, 2:10 left".
 
-        Within a width the words give way to the numbers.
+        If a width is given, the words are shortened to fit it, not the numbers.
         """
         now = time.monotonic()
         text, left = "", None
         if self.total is not None:
-            done = min(self._done, self.total)  # A last block may be filled up.
+            done = min(self._done, self.total)  # The last block may be padded.
             text += f" {done:,}/{self.total:,} {self._unit}".rstrip()
             if self._first and done > self._first[1]:
                 since, first = self._first
@@ -62,7 +62,7 @@ class Progress:
 
 
 class _Display:
-    """The line of all work that is not done, and who draws it: a thread, while there is any."""
+    """The line of all unfinished work, and the thread that draws it while there is any."""
 
     def __init__(self) -> None:
         self.silent = False
@@ -79,7 +79,7 @@ class _Display:
             self._open.append(work)
             if len(self._open) > 1 or self.silent:
                 return
-            # Of many short works one after the other something is said, too.
+            # Many short pieces of work in a row shall show something, too.
             now = time.monotonic()
             if now - self._ended >= LINE:
                 self._spoke = now
@@ -107,17 +107,17 @@ class _Display:
                     self._draw()
 
     def _draw(self) -> None:
-        # One part around others tells nothing, as of one seed.
+        # Work of a single part, such as one seed, says nothing.
         *around, last = self._open
         shown = [work for work in around if work.total != 1] + [last]
         text = " > ".join(work.describe() for work in shown)
         if on_terminal():
-            width = _width() - 1  # In the last column some terminals go on below.
+            width = _width() - 1  # Some terminals break the line after the last column.
             if len(text) > width:
                 text = f"{shown[0].describe()} > {last.describe()}"
             if len(text) > width:
                 text = last.describe(width)
-            # The cursor goes back: what others print, as warnings, begins a line.
+            # The cursor goes back, so that warnings and the like start at the line's begin.
             self._write(f"\r{text.ljust(self._drawn)}\r")
             self._drawn = len(text)
         elif time.monotonic() - self._spoke >= LINE:
@@ -141,10 +141,9 @@ _display = _Display()
 def show(
     what: str, total: int | None = None, unit: str = "", done: int = 0
 ) -> Iterator[Progress]:
-    """Show that this is done now; call `update` for each of `total` parts.
+    """Show this work while it is done; call `update` for each of `total` parts.
 
-    Without a total it is known only how long it has taken so far, as of a compilation. A
-    caller that shows its own work around this one needs no more than `show`.
+    Without a total, as for a compilation, only the time so far is shown. Calls may be nested.
     """
     work = Progress(what, total, unit, done)
     _display.add(work)
@@ -157,7 +156,7 @@ def show(
 def track(
     parts: Iterable[T], what: str, unit: str = "", total: int | None = None
 ) -> Iterator[T]:
-    """Iterate over parts and show how many are done; of an iterator `total` is the number."""
+    """Iterate over parts and show how many are done; give an iterator its length, `total`."""
     if isinstance(parts, Sized):
         total = len(parts)
     with show(what, total, unit) as work:
@@ -172,17 +171,17 @@ def say(text: str) -> None:
 
 
 def silence() -> None:
-    """Show nothing from now on: another one of several processes does."""
+    """Show nothing from now on, because another process does."""
     _display.silent = True
 
 
 def on_terminal() -> bool:
-    """Whether stderr is a terminal that can draw a line anew."""
+    """Whether stderr is a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _width() -> int:
-    """Columns of the terminal; 80 where it does not know."""
+    """Columns of the terminal; 80 if they are unknown."""
     with contextlib.suppress(OSError, ValueError):
         if columns := os.get_terminal_size(sys.stderr.fileno()).columns:
             return columns
@@ -190,7 +189,7 @@ def _width() -> int:
 
 
 def clock(seconds: float) -> str:
-    """As 0:09, 12:30 or 3:02:00."""
+    """A time in words such as 0:09, 12:30 or 3:02:00."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

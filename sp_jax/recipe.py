@@ -23,7 +23,7 @@ from sp_jax.registry import check_options
 
 
 class Recipe(NamedTuple):
-    """What is trained, on which views, and how. The one record that the layers hand on.
+    """What is trained, on which views, and how. The record that all layers of the code share.
 
     Attributes:
         method: its functions.
@@ -87,7 +87,7 @@ def make_recipe(
     method = module.create(backbone, run, **options)
     if not isinstance(method, methods.Method):
         raise ValueError(
-            f"create() of {config['method']} has to return a sp_jax.methods.Method, not a "
+            f"create() of {config['method']} must return a sp_jax.methods.Method, not a "
             f"{type(method).__name__}."
         )
     optimizer = make_optimizer(config, run) if train else (None, None)

@@ -21,7 +21,7 @@ def find(kind: str, name: str, package: str, known: Sequence[str]) -> ModuleType
     """Import the module of a method, a backbone, an evaluator or a store: what `kind` says.
 
     The name is one of the `known` in a package, or has a dot: the import path of a module
-    outside of the project, which Python finds in the current folder or in one of PYTHONPATH.
+    outside the project, which Python finds in the current folder or in one of PYTHONPATH.
 
     Raises:
         UserError: the name is unknown.
@@ -86,7 +86,7 @@ def check_options(
     known: Mapping[str, inspect.Parameter],
     section: str,
 ) -> None:
-    """Raise ValueError if an option is unknown, or of another kind than its default."""
+    """Raise ValueError if an option is unknown, or of another type than its default."""
     kinds = [argument.kind for argument in known.values()]
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         if unknown := sorted(options.keys() - known.keys()):
@@ -101,11 +101,11 @@ def check_options(
         elif isinstance(default, int | float) and not isinstance(value, int | float):
             raise ValueError(f"{section}.{key} is {value!r}: give a number.")
         elif isinstance(default, str) and not isinstance(value, str):
-            raise ValueError(f"{section}.{key} is {value!r}: give a word.")
+            raise ValueError(f"{section}.{key} is {value!r}: give a string.")
 
 
 def folders(names: Iterable[str]) -> dict[str, str]:
-    """Where a user's own modules are: for each import path, the folder on Python's path."""
+    """The folder on Python's path for each of a user's own modules, by import path."""
     found = {}
     for name in names:
         if "." in name:

@@ -1,4 +1,4 @@
-"""The devices, and what of a state each of them holds.
+"""The devices, and the part of a state that each of them holds.
 
 Every array of a run is global: `jax.jit` moves what has to move between devices and hosts.
 """
@@ -17,19 +17,19 @@ MIN_SIZE = 2**16
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> Mesh:
-    """All devices of all processes, or those given, as rows that hold a copy of the state each.
+    """All devices of all processes, or those given, in rows that each hold a copy of the state.
 
     Returns:
-        Axes "data" [n / fsdp], and "fsdp" [fsdp], the devices that share a copy. Those of a
-        process are beside each other, so that its rows of a batch are, and a row stays in a
-        host if it can.
+        Axes "data" [n / fsdp], and "fsdp" [fsdp], the devices that share a copy. The devices
+        of a process are adjacent, so its part of a batch is one block, and a row stays within
+        a host if possible.
 
     Raises:
         ValueError: the devices do not make whole rows.
     """
     devices = jax.devices() if devices is None else devices
     if fsdp < 1 or len(devices) % fsdp:
-        raise ValueError(f"{len(devices)} devices do not make rows of {fsdp}.")
+        raise ValueError(f"{len(devices)} devices cannot be split into rows of {fsdp}.")
     ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
     return Mesh(np.array(ordered).reshape(-1, fsdp), ("data", "fsdp"))
 
@@ -65,12 +65,12 @@ def by_size(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def shard(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Split a state as `by_size` says, inside of a compiled function."""
+    """Split a state as `by_size` says, inside a compiled function."""
     return jax.lax.with_sharding_constraint(tree, by_size(tree, mesh))
 
 
 def unshard(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Make split arrays whole on every device, inside of a compiled function.
+    """Make split arrays whole on every device, inside a compiled function.
 
     The gradient is split again, so that it is summed and scattered in one operation. Left
     alone the compiler may move activations instead, and sums gradients on every device.

@@ -55,7 +55,7 @@ def nearest_key(wrong: str, schema: Mapping[str, Any], prefix: str) -> str | Non
 
 
 def check_training(config: Mapping[str, Any]) -> None:
-    """Raise UserError for wrong keys, numbers outside of their domains, paths in buckets."""
+    """Raise UserError for wrong keys, numbers outside their domains, paths in buckets."""
     check_keys(config, get_config().to_dict())
     check_domains(config, TRAINING)
     if config["data"]["pairing"] not in PAIRINGS:
@@ -95,7 +95,7 @@ def check_devices(
             f"config.batch_size is {batch_size}, which {devices} devices cannot share "
             f"evenly: use a multiple of {devices}, such as {near}."
         )
-    # What is no number of chunks at all is refused where they are made.
+    # Values that are not numbers are refused where the chunks are made.
     if isinstance(chunks, int) and chunks > 1 and batch_size % (devices * chunks):
         raise UserError(
             f"config.model.chunks is {chunks}, but {devices} devices cannot share "

@@ -1,4 +1,4 @@
-"""With what a number was made: the code, the packages, the device."""
+"""What a number was made with: the code, the packages, the device."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python, of the packages that make a number what it is, and of the code.
+    """Versions of Python, of the packages that affect numbers, and of the code.
 
     The code's is as in "0.1.0, commit 1a2b3c4, changed", where it runs from a git checkout;
     "changed" says that files which git knows differ from that commit.

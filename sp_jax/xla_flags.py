@@ -1,4 +1,4 @@
-"""Flags of XLA that make it faster on a CPU, in one place.
+"""Flags that make XLA faster on a CPU, in one place.
 
 The programs of this project add them to the environment variable XLA_FLAGS. XLA reads that
 once, when jax first asks for a device. Other code that wants them calls `set_cpu_flags`
@@ -41,13 +41,13 @@ def set_cpu_flags() -> None:
 
 
 def warn_of_idle_gpu() -> None:
-    """Say so if this machine has an NVIDIA GPU, but jax computes on the CPU."""
+    """Warn if this machine has an NVIDIA GPU, but jax computes on the CPU."""
     idle = jax.default_backend() == "cpu" and not os.environ.get("JAX_PLATFORMS")
     if idle and any(DEVICES.glob("nvidia[0-9]*")):
         logging.warning(
             "This machine has an NVIDIA GPU, but jax runs on the CPU: install "
             'requirements-cuda.txt (pip install "jax[cuda13]"), or set JAX_PLATFORMS=cpu if '
-            "that is meant."
+            "that is intended."
         )
 
 

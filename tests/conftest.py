@@ -38,7 +38,7 @@ install_import_hook(
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """The compiled programs of a module are of no use to the next, and take gigabytes."""
+    """Drop the compiled programs of a test module: they are large and not used again."""
     yield
     import jax
 

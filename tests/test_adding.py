@@ -1,4 +1,4 @@
-"""The modules of docs/adding.md and CONTRIBUTING.md do what the pages say.
+"""The modules of docs/adding.md and CONTRIBUTING.md work as the pages say.
 
 Those of docs/data.md and docs/evaluation.md have tests of their own.
 """

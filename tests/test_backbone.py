@@ -47,7 +47,7 @@ def test_it_is_a_pure_function_of_its_variables(backbone):
 
 
 def test_images_have_to_be_bytes(backbone, monkeypatch):
-    """Annotations, which tests check, are passed by: this is what a user reads."""
+    """Without the annotations' checks of the tests, this is the error that a user reads."""
     monkeypatch.setattr(sp_jax.backbone, "preprocess", inspect.unwrap(preprocess))
     with pytest.raises(ValueError, match="uint8"):
         backbone(np.zeros((8, 32, 32, 3), np.float32))

@@ -1,4 +1,4 @@
-"""What the documents name is there: files, headings, programs, flags, keys of a config."""
+"""Files, headings, programs, flags and config keys that the documents name exist."""
 
 import json
 import pathlib

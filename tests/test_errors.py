@@ -86,7 +86,7 @@ CASES = {
     "no run for its heads": (lambda p, f: ("init_heads", True), "needs config.init,"),
     "bucket": (
         lambda p, f: ("data.dir", "gs://bucket/data"),
-        "gs://bucket/data: files",
+        "gs://bucket/data: only folders",
     ),
     "patches": (
         lambda p, f: ("model", {"name": "vit_tiny", "patch_size": 5, "image_size": 15}),
@@ -186,7 +186,7 @@ def test_unlabelled_images_train_on_augmentation_pairs_only(tmp_path, folder):
     for i in range(2):
         shutil.copy(flat / "0.png", flat / f"more{i}.png")
     change(config, "method", "supcon")  # would be SimCLR without labels
-    with pytest.raises(UserError, match="supcon learns from labels, and no pair"):
+    with pytest.raises(UserError, match="supcon learns from labels, but no pair"):
         main.run(config, tmp_path / "run")
 
 

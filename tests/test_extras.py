@@ -1,4 +1,4 @@
-"""What each part needs is an extra, and where it is missing a sentence says so."""
+"""The libraries that a part needs are an extra, and a sentence says if one is missing."""
 
 import importlib.metadata
 import os

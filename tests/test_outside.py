@@ -1,4 +1,4 @@
-"""A method and a backbone from a folder outside of the project, named by import path."""
+"""A method and a backbone from a folder outside the project, named by import path."""
 
 import json
 import os
@@ -162,7 +162,7 @@ MISTAKES = {
     "no method": (
         "method",
         METHOD + "\ncreate = lambda backbone, run: None\n",
-        "has to return a sp_jax.methods.Method, not a NoneType",
+        "must return a sp_jax.methods.Method, not a NoneType",
     ),
     "a mistake": (
         "method",

@@ -78,7 +78,7 @@ def get_config():
 
 @pytest.mark.slow
 def test_the_wheel_in_a_fresh_environment(wheel, tmp_path):
-    """Installed beside an older jax, outside of the checkout: import, train, curate."""
+    """Installed beside an older jax, outside the checkout: import, train, curate."""
     ours = ("PYTHONPATH", "JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     quick = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # to compile

@@ -1,4 +1,4 @@
-"""What a release says of itself in several files is the same in all of them."""
+"""The facts of a release are the same in all files that name them."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""What the site is filled with is whole, and equal to what it is made from."""
+"""The site's content is complete, and equal to its sources."""
 
 import inspect
 import re
@@ -35,7 +35,7 @@ def test_every_key_of_a_config_has_a_row_and_a_meaning():
     ]
     options += [f"model.{option}" for option in models.DOMAINS]
     assert not set(options) - defaults.keys()
-    assert "| a whole number from 2 on | pairs a step, over all devices |" in text
+    assert "| a whole number of at least 2 | pairs per step, over all devices |" in text
 
 
 def test_a_program_is_described_with_its_flags():

@@ -1,4 +1,4 @@
-"""Flags of XLA: who gets which, and that this XLA takes them and does as they say."""
+"""Flags of XLA: which program gets which, and that this XLA accepts and follows them."""
 
 import os
 import pathlib

@@ -217,7 +217,7 @@ def on_white(sheet: bytes) -> np.ndarray:
 
 
 def compare(new: pathlib.Path, old: pathlib.Path) -> None:
-    """Print for each file whether it is the same; for sheets the PSNR on white."""
+    """Print whether each file is the same, and the PSNR of sheets on white."""
     with zipfile.ZipFile(new) as first, zipfile.ZipFile(old) as second:
         for name in second.namelist():
             pair = [archive.read(name) for archive in (first, second)]

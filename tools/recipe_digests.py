@@ -1,4 +1,4 @@
-"""SHA-256 of all parameters of each quick recipe after five steps: what a refactoring keeps.
+"""SHA-256 of all parameters of each quick recipe after five steps, for refactorings.
 
     taskset -c 0 python tools/recipe_digests.py > after.txt && diff before.txt after.txt
 
@@ -44,7 +44,7 @@ def digest(workdir: pathlib.Path) -> str:
 
 
 def main() -> None:
-    """Train and print one line a recipe."""
+    """Train, and print one line for each recipe."""
     root = pathlib.Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as folder:
         for path in sorted((root / "configs").glob("*.py")):

@@ -1,4 +1,4 @@
-"""Detection on scenes that are composed of the shipped drawings: ten minutes on a core.
+"""Detection on scenes composed from the project's drawings: ten minutes on one core.
 
     python -m eval.detection --config=configs/eval/scenes_faster_rcnn_c4.py \
         --checkpoint=runs/quickstart/semantic

@@ -26,8 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 16  # images, over all devices
     config.total_steps = 24_000
 
-    # Compute what is inside of a block twice, and keep less. What it saves and costs at this
-    # size has not been measured; without it 16 large images may not fit.
+    # Recompute the activations in a block instead of keeping them. Saving and cost at this
+    # size have not been measured; without it 16 large images may not fit.
     config.remat = True
 
     # The network without a checkpoint: arguments of sp_jax.models.get().
@@ -38,13 +38,13 @@ def get_config() -> ml_collections.ConfigDict:
     data.store = "folder:VOCdevkit"  # | tfds:voc | scenes; the flag --data sets it, too
     data.train_split = "VOC2007/trainval+VOC2012/trainval"
     data.test_split = "VOC2007/test"
-    # Height and width of the arrays that landscapes are fitted into; portraits turned.
+    # Height and width of the arrays for landscape images; swapped for portrait images.
     data.sizes = ((480, 640), (592, 784), (704, 928), (800, 1056))
     data.test_size = (800, 1056)
-    data.max_boxes = 64  # of an image; the largest count
+    data.max_boxes = 64  # largest number of boxes in an image
     data.dir = ""  # prepared images; "" is $SP_JAX_DATA, else ~/.cache/sp_jax
     data.prefetch = 2  # batches read ahead, by each worker; 0 for none
-    data.workers = 0  # processes that read; 0 for one thread of this one
+    data.workers = 0  # processes that read; 0 for a thread of this process
 
     # Options of the network: fields of eval.detection.network.Settings.
     config.detector = ml_collections.ConfigDict()

@@ -1,1 +1,1 @@
-"""Studies: tables of runs and what is read off them. `python -m eval.study`."""
+"""Studies: tables of runs, and the numbers to read from them. `python -m eval.study`."""

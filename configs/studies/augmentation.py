@@ -1,4 +1,4 @@
-r"""What each augmentation is worth to SP and to AP: from all of them down to crops alone.
+r"""The value of each augmentation for SP and AP, from all of them down to crops alone.
 
     python -m eval.study --study=configs/studies/augmentation.py \
         --study.stores.pretrain=folder:/data/imagenet187

@@ -10,7 +10,7 @@ from sp_jax.errors import UserError
 
 VARIANTS = ("", "small", "quick")
 PAIRS = {"SP": "semantic", "AP": "augmented"}
-# The archives of the sets that features transfer to.
+# The archives of the datasets that features transfer to.
 ARCHIVES = {
     "cifar10": "cifar10:data/cifar-10-python.tar.gz",
     "cifar100": "cifar100:data/cifar-100-python.tar.gz",
@@ -21,7 +21,7 @@ HEADLINES = {"": "STL-10", "small": "CIFAR-10", "quick": "retrieval"}
 
 
 def ordered(**values) -> ConfigDict:
-    """A ConfigDict that keeps its order, as the dicts in it; it sorts by default."""
+    """A ConfigDict that keeps the order of keys, as do dicts in it; by default it sorts."""
     config = ConfigDict(sort_keys=False)
     for name, value in values.items():
         config[name] = ordered(**value) if isinstance(value, dict) else value
@@ -37,10 +37,10 @@ def get_study() -> ConfigDict:
     """
     study = ordered()
     study.title = ""
-    study.about = ""  # what it asks, in a few sentences
+    study.about = ""  # the question of the study, in a few sentences
     study.seeds = (0, 1, 2)  # config.seed of each arm's runs
-    study.stores = ordered()  # name -> image store; where your data lies
-    # Of the config of every pre-training; the command line can add to these sections.
+    study.stores = ordered()  # name -> image store, the place of your data
+    # Changes to the config of every pre-training; the command line can add to these sections.
     sections = ("data", "augment", "model", "method_options", "optimizer", "checkpoint")
     study.changes = ordered(**{name: {} for name in sections})
     # name -> config, changes, factors, prepare, after, checkpoint; see `arm`.
@@ -78,7 +78,7 @@ def arm(
     after: str = "",
     checkpoint: str = "",
 ) -> ConfigDict:
-    """What is trained.
+    """An arm: what is trained.
 
     Args:
         config: a file and its variant, "configs/simclr_resnet50.py:quick"; "" for a random
@@ -107,7 +107,7 @@ def pairing(pairs: str) -> dict:
 
 
 def measure(of: str, percent: bool = True) -> ConfigDict:
-    """A number that is read off.
+    """A measure: a number to read from each run.
 
     Args:
         of: "RESULT/KEY": a key of the run's eval/RESULT.json, or of the detection RESULT;
@@ -126,7 +126,7 @@ def claim(
     above: float | None = None,
     below: float | None = None,
 ) -> ConfigDict:
-    """A sentence that the numbers may bear out.
+    """A claim: a sentence that the numbers may support.
 
     Args:
         text: the sentence.
@@ -145,7 +145,7 @@ def claim(
 
 
 def add_data(study: ConfigDict, variant: str, transfer: bool = True) -> None:
-    """What is trained on and what is evaluated: stores, changes, evaluations, measures.
+    """Add the data of a study: stores, changes, evaluations, measures.
 
     Titles of the measures: CIFAR-10, CIFAR-100 and STL-10, as in the paper; CIFAR-10 in
     `:small`; in `:quick` kNN and probe by category and by subcategory, and retrieval. Without
@@ -181,7 +181,7 @@ def add_data(study: ConfigDict, variant: str, transfer: bool = True) -> None:
 
 
 def pairs_of_class(variant: str, count: int) -> tuple[str, ...]:
-    """Words that write `{folder}/table.csv`, of some pairs a class; for `arm`."""
+    """A command for `arm` that writes `{folder}/table.csv` with some pairs per class."""
     store, split, pairs = ("{pretrain}", "{split}", "{pairs}")
     if variant == "quick":
         store, split, pairs = ("emoji", "pretrain", "")
@@ -217,5 +217,5 @@ def add_probe(study: ConfigDict, store: str, title: str) -> None:
 
 
 def suffix(variant: str) -> str:
-    """That of the recipes of a variant: `:small` trains them at full size."""
+    """The suffix of a variant's recipes: `:small` trains them at full size."""
     return ":quick" if variant == "quick" else ""

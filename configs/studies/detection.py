@@ -16,8 +16,8 @@ def get_config(variant: str = ""):
     study.title = "Detection"
     study.about = (
         "A ResNet-50 of SimCLR on semantic (SP) and on augmentation pairs (AP), and a random "
-        "one, fine-tuned as Faster R-CNN on PASCAL VOC. AP, AP50 and AP75 are those of VOC "
-        "2007, 11 recalls, which the tables of MoCo give."
+        "one, fine-tuned as Faster R-CNN on PASCAL VOC. AP, AP50 and AP75 follow VOC 2007, "
+        "with 11 recalls, as in the tables of MoCo."
     )
     options = {"config": "configs/eval/voc_faster_rcnn_c4.py"}
     if variant == "quick":

@@ -11,7 +11,7 @@ EPOCHS = {"": (200, 400, 800), "small": (10, 20, 40), "quick": (3, 6, 12)}
 
 
 def get_config(variant: str = ""):
-    """SimCLR on SP and AP; `:small` and `:quick` have lengths of their own."""
+    """SimCLR on SP and AP; `:small` and `:quick` have their own lengths."""
     study = common.get_study()
     common.add_data(study, variant)
     if variant == "small":

@@ -11,7 +11,7 @@ FAMILIES = ("occlusion", "background", "texture", "illumination")
 
 
 def get_config(variant: str = ""):
-    """SimCLR on SP and AP, evaluated on images that were changed on purpose."""
+    """SimCLR on SP and AP, evaluated on corrupted images."""
     study = common.get_study()
     common.add_data(study, variant, transfer=False)
     study.title = "Invariances"

@@ -29,8 +29,8 @@ class Size(NamedTuple):
         name: in words.
         config: its recipe, and what is changed in it.
         width: of the network.
-        batch_size: pairs a step, if there are twice as many.
-        least: steps without which a smaller network is chosen.
+        batch_size: pairs per step, if there are twice as many.
+        least: if there is time for fewer steps, a smaller network is chosen.
     """
 
     name: str
@@ -49,18 +49,18 @@ SIZES = (
 
 
 class Found(NamedTuple):
-    """What the images allow.
+    """The study that the images allow.
 
     Attributes:
-        split: of the images, to train on.
+        split: the part of the images to train on.
         pairs: number of semantic pairs.
         shown: number of augmentation pairs.
-        table: CSV of the semantic pairs; "" draws them by the labels.
-        mined: whether there are no labels: an encoder finds the pairs.
-        test: image store to judge features on.
+        table: CSV of the semantic pairs; "": draw them from the labels.
+        mined: whether an encoder finds the pairs, because there are no labels.
+        test: image store to evaluate features on.
         fit_split: of `test`, to fit on.
         test_split: of `test`, to report on.
-        fingerprint: of the images that are trained on.
+        fingerprint: of the training images.
         sentences: all of this in words.
     """
 
@@ -77,13 +77,13 @@ class Found(NamedTuple):
 
 
 def get_config():
-    """What is asked; `make_study` makes a study of it."""
+    """The options; `make_study` turns them into a study."""
     asked = common.ordered()
     asked.images = ""  # store to train on, with labels or without
-    asked.test = ""  # labelled store to judge on; "": a tenth of each class of images
+    asked.test = ""  # labelled store to evaluate on; "": a tenth of each class
     asked.pairs = ""  # CSV of semantic pairs; "": by labels, or by an encoder
-    asked.baseline = ""  # file of weights (torchvision, timm) to judge beside
-    asked.hours = 2.0  # for all of it
+    asked.baseline = ""  # file of weights (torchvision, timm) to compare with
+    asked.hours = 2.0  # for the whole study
     asked.seeds = (0, 1, 2)
     return asked
 
@@ -92,7 +92,7 @@ def make_study(asked: Mapping[str, Any], found: Found, size: Size, steps: int):
     """The study of a network and a number of steps.
 
     Args:
-        asked: as of `get_config`.
+        asked: options as in `get_config`.
         found: what the images allow.
         size: the network.
         steps: of each run.
@@ -136,13 +136,13 @@ def make_study(asked: Mapping[str, Any], found: Found, size: Size, steps: int):
 
 
 def batch_size(size: Size, found: Found) -> int:
-    """Pairs a step: a power of two, and at least two steps an epoch."""
+    """Pairs per step: a power of two, with at least two steps per epoch."""
     most = min(found.pairs, found.shown) // 2
     return min(size.batch_size, 2 ** (most.bit_length() - 1))
 
 
 def _pairs(found: Found, pairs: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The changes that make the pairs SP or AP, and what has to be done before."""
+    """The changes that make the pairs SP or AP, and the commands to run before."""
     if pairs == "AP" or not found.mined:
         # AP of a table shows its first images; without one, and with labels, all of them.
         return {"data": {**common.pairing(pairs)["data"], "pairs": "{pairs}"}}, {}
@@ -157,7 +157,7 @@ def _pairs(found: Found, pairs: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _add_measures(study: Any, found: Found) -> None:
-    """kNN and a linear probe; the probe on corrupted images; what it cost."""
+    """Measures: kNN, a linear probe, the probe on corrupted images, and the cost."""
     images = {"dataset": "{test}", "image_size": IMAGE_SIZE, "resize": "crop"}
     images |= {"train_split": found.fit_split, "test_split": found.test_split}
     study.evaluations.knn = {"type": "knn", **images}
@@ -172,7 +172,7 @@ def _add_measures(study: Any, found: Found) -> None:
 
 
 def _add_claims(study: Any) -> None:
-    """What the page judges."""
+    """The claims that the page judges."""
     best = {"SP_crops_alone": 1.0}
     sentences = {
         "all": (

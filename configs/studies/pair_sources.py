@@ -1,4 +1,4 @@
-r"""Where the positives come from: labels, a miner, both kinds mixed, or the method itself.
+r"""Where the positives come from: labels, mining, both kinds mixed, or the method itself.
 
     python -m eval.study --study=configs/studies/pair_sources.py \
         --study.stores.pretrain=folder:/data/imagenet187 --study.stores.pairs=curated.csv

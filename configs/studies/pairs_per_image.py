@@ -1,4 +1,4 @@
-r"""How many partners an image has: one pair an image, or several, for the same steps.
+r"""The number of partners of an image: one pair per image, or several, in the same steps.
 
     python -m eval.study --study=configs/studies/pairs_per_image.py \
         --study.stores.pretrain=folder:/data/imagenet187
@@ -11,7 +11,7 @@ ROUNDS = {"": (1, 2, 4, 8), "small": (1, 2, 4, 8), "quick": (1, 2, 4)}
 
 
 def get_config(variant: str = ""):
-    """SimCLR on SP with 1, 2, 4 … rounds of pairs, and fewer epochs to make up for it."""
+    """SimCLR on SP with 1, 2, 4 … rounds of pairs, in the same number of steps."""
     study = common.get_study()
     common.add_data(study, variant)
     study.title = "Pairs an image"

@@ -1,4 +1,4 @@
-r"""Fewer pairs a class: does SP need many?
+r"""Fewer pairs per class: does SP need many?
 
     python -m eval.study --study=configs/studies/samples.py \
         --study.stores.pretrain=folder:/data/imagenet187

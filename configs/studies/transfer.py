@@ -28,10 +28,10 @@ def get_config(variant: str = ""):
     study = common.get_study()
     study.title = "Eleven methods on semantic and on augmentation pairs"
     study.about = (
-        "Each method is trained twice with everything alike but the pairs: two images of "
-        "one class (SP), or two augmentations of one image (AP). The paper reports SimCLR, "
-        "VICReg and BYOL and finds that features of SP transfer better; MoCo, PIRL, "
-        "DeepCluster, SwAV, DINO, SimSiam and Barlow Twins are its field."
+        "Each method is trained twice, and only the pairs differ: two images of one class "
+        "(SP), or two augmentations of one image (AP). The paper reports SimCLR, VICReg and "
+        "BYOL and finds that features of SP transfer better; MoCo, PIRL, DeepCluster, SwAV, "
+        "DINO, SimSiam and Barlow Twins are other methods of its field."
     )
     common.add_data(study, variant)
     for method, title in METHODS.items():

@@ -1,6 +1,6 @@
-"""Comparisons of runs that cannot mislead.
+"""Fair comparisons of runs.
 
-`runs` says what a run is and which runs are seeds of one thing, `statistics` what their numbers
-say, `tables` puts both beside each other: the report, the suite, the study and the figures of
-invariance and detection show what it makes.
+`runs` identifies runs and groups those that differ only in their seed, `statistics` judges
+their numbers, and `tables` combines both for the report, the suite, the study and the figures
+of invariance and detection.
 """

@@ -1,4 +1,4 @@
-"""What a run is, by its own files, and which runs are seeds of one thing."""
+"""The identity of a run, from its own files, and which runs differ only in their seed."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from sp_jax.json_file import read_json
 from sp_jax.train.folders import explain_no_run
 
 SP, AP = "SP", "AP"  # semantic pairs, augmentation pairs
-# Facts in the order in which they name a column; the others follow by the alphabet.
+# Facts in the order in which they name a column; the others follow alphabetically.
 _FIRST = ("kind", "method", "model.name", "pairs.by", "epochs", "batch_size", "step")
-# What follows from another fact is not named beside it, unless it differs where that is equal.
+# A fact that follows from another one is not named, unless it differs where that is equal.
 _FOLLOWS = {
     "kind": ("data.pairing", "data.semantic_fraction", "file"),
     "method": ("method_options.", "optimizer.", "augment.", "augment_second."),
@@ -28,7 +28,7 @@ class Run(NamedTuple):
 
     Attributes:
       path: a run's folder, a checkpoint in it, or a file.
-      facts: all that makes it what it is but its seed.
+      facts: its identity, without its seed.
       seed: of the run; None for a file.
       step: of its weights.
       total: the steps of the whole training; None if that is not known.
@@ -46,16 +46,16 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where its results lie."""
+        """The folder of its results."""
         return run_folder(self.path)
 
     @property
     def kind(self) -> str:
-        """What its pairs are; of a file its name."""
+        """The kind of its pairs; for a file its name."""
         return self.facts["kind"]
 
     def at(self, step: int) -> "Run":
-        """The same training at another step, which counts unless it is the last one."""
+        """The same training at another step; the step is a fact unless it is the last one."""
         facts = {name: fact for name, fact in self.facts.items() if name != "step"}
         if step != self.total and self.seed is not None:
             of = "" if self.total is None else f" of {self.total}"
@@ -69,7 +69,7 @@ class Column(NamedTuple):
     Attributes:
       label: what sets them apart from the other columns.
       runs: one for each seed.
-      notes: what a reader has to know of them.
+      notes: what a reader has to know about them.
     """
 
     label: str
@@ -78,7 +78,7 @@ class Column(NamedTuple):
 
 
 def read_run(path: str | os.PathLike) -> Run:
-    """What was trained, as config.json, pairs.csv and the checkpoint say.
+    """Read what was trained, from config.json, pairs.csv and the checkpoint.
 
     Args:
       path: a run's folder (its newest checkpoint), one `checkpoints/STEP`, or a file.
@@ -119,7 +119,7 @@ def describe(
     total: int | None,
     versions: Mapping[str, str],
 ) -> Run:
-    """A training, by what its files say.
+    """A training, from the content of its files.
 
     Args:
       path: where they are.
@@ -146,21 +146,21 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     config = read_json(path)
-    # What the pages speak of.
+    # Keys that the pages show.
     needed = {"data": ("store", "image_size", "dir"), "model": ("name",), "evals": ()}
     for section, keys in needed.items():
         found = config.get(section)
         if not isinstance(found, dict) or not set(keys) <= set(found):
             raise UserError(
-                f"{path} is no config of sp_jax.main, or damaged: look at its {section}."
+                f"{path} is not a config of sp_jax.main, or is damaged: check its {section}."
             )
     if "seed" not in config or "method" not in config:
-        raise UserError(f"{path} is no config of sp_jax.main: it names no method.")
+        raise UserError(f"{path} is not a config of sp_jax.main: it names no method.")
     return config
 
 
 def _kind(facts: Mapping[str, Any], same: float | None) -> str:
-    """What a run saw as pairs, by the share of its table's pairs whose two images are one."""
+    """The kind of a run's pairs; `same` is the share of its pairs with two equal images."""
     pairing = facts["data.pairing"]
     if pairing == "both":
         return f"{AP}, both images"
@@ -175,10 +175,10 @@ def _kind(facts: Mapping[str, Any], same: float | None) -> str:
 
 
 def make_columns(runs: Sequence[Run]) -> list[Column]:
-    """Group runs that are seeds of one thing, and name each group by what sets it apart.
+    """Group runs that differ only in their seed, and name each group by how it differs.
 
-    Runs are seeds of one thing if all of their facts are equal. The same seed twice counts
-    once, the first of both; that, and other versions of the code, a note says.
+    Runs belong to one group if all of their facts are equal. If a seed is there twice, the
+    first run counts. A note says so, and a note names different versions of the code.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -195,14 +195,14 @@ def _column(label: str, group: Sequence[Run]) -> Column:
     for run in group:
         if by_seed.setdefault(run.seed, run) is not run:
             notes.append(
-                f"Seed {run.seed} is there twice: {by_seed[run.seed].path} counts, "
-                f"{run.path} does not."
+                f"Seed {run.seed} is there twice: {by_seed[run.seed].path} is used, "
+                f"{run.path} is not."
             )
     starts = dict.fromkeys(run.start for run in group if run.start)
     notes += [f"Started from the weights in {path}." for path in starts]
     versions = dict.fromkeys(run.code for run in by_seed.values())
     if len(versions) > 1:
-        text = "; ".join(version or "not known" for version in versions)
+        text = "; ".join(version or "unknown" for version in versions)
         notes.append(f"Trained by different versions of the code: {text}.")
     return Column(label, tuple(by_seed.values()), tuple(notes))
 
@@ -229,7 +229,7 @@ def name_groups(groups: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _spread(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts, with those of the table of pairs one by one."""
+    """Facts, with one fact for each entry of the pairs' recipe."""
     facts = dict(facts)
     recipe = json.loads(facts.pop("pairs", "{}"))
     while recipe.get("by") == "augmented":  # that is what the kind says
@@ -243,7 +243,7 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def _follows(row: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a fact is the same wherever the one that it follows from is."""
+    """Whether a fact is equal wherever the fact that it follows from is equal."""
     for above, prefixes in _FOLLOWS.items():
         others = [other for other in rows if other[0] == above]
         if others and row[0] != above and row[0].startswith(prefixes):
@@ -259,7 +259,7 @@ def _text(value: Any) -> str:
 
 
 def _part(name: str, value: str) -> str:
-    """A fact in a column's name."""
+    """The form of a fact in a column's name."""
     if name == "kind":
         return value
     if name == "step":

@@ -1,4 +1,4 @@
-"""What the seeds of two things say of their difference."""
+"""Differences between two groups of runs, judged by their seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """The mean of some seeds.
+    """The mean over seeds, with its confidence interval.
 
     Attributes:
       mean: NaN without seeds.
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The mean of seeds, and where it lies with 95 % confidence."""
+    """The mean over seeds, with its 95 % confidence interval."""
     mean, count = float(np.mean(values)) if len(values) else np.nan, len(values)
     if count < 2:
         return Interval(mean, np.nan, np.nan, count)
@@ -36,12 +36,12 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def paired(one: Mapping[int, float], other: Mapping[int, float]) -> Interval:
-    """The difference of two things, seed by seed, over the seeds that both have."""
+    """The difference of two groups, seed by seed, over the seeds that both have."""
     return interval([one[seed] - other[seed] for seed in sorted(set(one) & set(other))])
 
 
 def judge(difference: Interval, better: str) -> str:
-    """A difference in a word.
+    """The verdict on a difference, in a word.
 
     Args:
       difference: of something minus something else.
@@ -62,15 +62,15 @@ def judge(difference: Interval, better: str) -> str:
 
 
 def by_chance(count: int) -> str:
-    """Say how many of some differences an interval calls different by chance alone."""
+    """A sentence on how many differences would be called different by chance alone."""
     return (
-        f"{count} differences are judged, each by its own 95 % interval: if there were none at "
-        f"all, about {(1 - CONFIDENCE) * count:.2g} of them would still be called different."
+        f"{count} differences are judged, each by its own 95 % interval: even if none were "
+        f"real, about {(1 - CONFIDENCE) * count:.2g} of them would be called different."
     )
 
 
 def mean_text(values: Sequence[float], digits: int = 3) -> str:
-    """Mean ± sample standard deviation; one value alone; nothing for none."""
+    """Mean ± sample standard deviation; a single value alone; "" for none."""
     if not len(values):
         return ""
     spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
@@ -78,7 +78,7 @@ def mean_text(values: Sequence[float], digits: int = 3) -> str:
 
 
 def difference_text(difference: Interval, digits: int = 3) -> str:
-    """A difference with its interval and number of seeds; nothing where no seed is shared."""
+    """A difference with its interval; "" if no seed is shared."""
     if not difference.seeds:
         return ""
     text = f"{difference.mean:+.{digits}f}"

@@ -1,4 +1,4 @@
-"""Results beside each other: a row for each question, a column for seeds of one thing."""
+"""Tables of results: a row for each question, a column for runs that differ in their seed."""
 
 import csv
 import io
@@ -30,10 +30,10 @@ class Row(NamedTuple):
 
     Attributes:
       name: of the evaluation.
-      number: what is shown.
+      number: the one that is shown.
       protocol: how it was measured.
       main: whether it is the most important number of its evaluation.
-      untrained: label of the network -> seed -> value, without a step of training.
+      untrained: label of the network -> seed -> value before training.
       values: label of the column -> seed -> value.
     """
 
@@ -56,11 +56,11 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Everything that is known of some runs.
+    """All results of some runs.
 
     Attributes:
-      columns: seeds of one thing each.
-      untrained: the labels of the networks that were measured without a step.
+      columns: groups of runs that differ only in their seed.
+      untrained: the labels of the networks that were measured before training.
       rows: the numbers.
       differs: the facts in which the columns differ, and their values.
     """
@@ -72,7 +72,7 @@ class Comparison(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader has to know of the columns."""
+        """What a reader has to know about the columns."""
         notes = [
             f"{column.label}: {x}" for column in self.columns for x in column.notes
         ]
@@ -86,7 +86,7 @@ class Comparison(NamedTuple):
 
     @property
     def newest(self) -> dict[str, list[Run]]:
-        """The runs of each column, each in that of its last measured step alone."""
+        """The runs of each column; a run appears only at its last measured step."""
         last: dict[pathlib.Path, int] = {}
         for column in self.columns:
             for run in column.runs:
@@ -106,13 +106,12 @@ class Comparison(NamedTuple):
 def compare(
     results: Iterable[tuple[Run, Iterable[Result]]], headlines: int = 1
 ) -> Comparison:
-    """Put results beside each other.
+    """Compare results.
 
-    What was measured at an earlier step of a run is a column of its own, and so is what is not
-    finished.
+    Results at an earlier step of a run, or of an unfinished run, form their own column.
 
     Args:
-      results: runs, and what was measured of each and of its network without a step.
+      results: runs, and the results of each and of its untrained network.
       headlines: how many of an evaluation's numbers are shown, the most important ones first.
     """
     found: dict[str, list[tuple[Run, Result]]] = {}
@@ -155,14 +154,14 @@ def compare(
 
 
 def _question(result: Result) -> str:
-    """What a result answers, but for the weights: results with one answer are comparable."""
+    """The question of a result, without the weights: results of one question are comparable."""
     content = result.content
     keys = [content.get(key) for key in ("evaluator", "protocol", "images")]
     return json.dumps([*keys, [x.name for x in content["headline"]]], sort_keys=True)
 
 
 def _name_networks(runs: Sequence[Run]) -> dict[pathlib.Path, str]:
-    """The path of each run, and the label of its network without a step."""
+    """The label of the untrained network of each run, by the run's path."""
     facts = {run.path: network_facts(run.facts) for run in runs}
     texts = {path: json.dumps(one, sort_keys=True) for path, one in facts.items()}
     groups = {text: facts[path] for path, text in texts.items()}
@@ -174,7 +173,7 @@ def _name_networks(runs: Sequence[Run]) -> dict[pathlib.Path, str]:
 
 
 def _name_rows(results: Sequence[Result]) -> list[str]:
-    """Name each question: by the result's name; where that is one, by images, or numbered."""
+    """Name each question by the result's name; equal names get images or numbers added."""
     names = [result.name for result in results]
     if len(set(names)) < len(names):
         images = [result.content.get("images") or {} for result in results]
@@ -223,10 +222,10 @@ def make_table(
 
 
 def find_differences(comparison: Comparison) -> list[Difference]:
-    """Each evaluation's columns against each other, seed by seed, in its main number.
+    """The differences between columns in each evaluation's main number, seed by seed.
 
-    Of one evaluation alone it is in all its numbers. All columns, where there are few; else
-    those that differ in the kind of their pairs alone, or each against the first.
+    If there is only one evaluation, all its numbers count. Few columns are all compared; of
+    many, those that differ only in the kind of their pairs, or else each with the first.
     """
     alone = len(comparison.protocols) == 1
     pairs = [(one.label, other.label) for one, other in pairs_of(comparison)]
@@ -266,7 +265,7 @@ def make_differences(differences: Sequence[Difference]) -> list[list[Any]]:
 
 
 def chance_note(differences: Sequence[Difference]) -> str:
-    """What chance alone does to these verdicts; nothing where there is none."""
+    """A sentence on the effect of chance on these verdicts; "" if there are none."""
     judged = sum(one.interval.seeds > 1 for one in differences)
     return by_chance(judged) if judged > 1 else ""
 
@@ -274,7 +273,7 @@ def chance_note(differences: Sequence[Difference]) -> str:
 def page_values(
     comparison: Comparison, baselines: Mapping[str, Mapping[str, float]] | None = None
 ) -> dict[str, Any]:
-    """What the templates of `eval.pages` show of a comparison; see `make_table`."""
+    """The values of a comparison for the templates of `eval.pages`; see `make_table`."""
     differences = find_differences(comparison)
     return {
         "comparison": comparison,
@@ -311,7 +310,7 @@ def list_values(comparison: Comparison) -> list[list[Any]]:
 
 
 def print_comparison(table: Sequence[Sequence[str]], comparison: Comparison) -> None:
-    """Print the numbers, the differences and what a reader has to know of them."""
+    """Print the numbers, the differences and the notes on them."""
     print(format_table(table))
     differences = find_differences(comparison)
     if differences:

@@ -1,4 +1,4 @@
-"""Controlled corruptions of images, in four families, from nothing to severe.
+"""Controlled corruptions of images, in four families, from none to severe.
 
 `FAMILIES` are all of them; docs/evaluation.md says what a level of each is.
 
@@ -54,7 +54,7 @@ FAMILIES: dict[str, dict[str, Kind]] = {
         for p in (patterns.colour, patterns.gradient, patterns.stripes, patterns.noise)
     },
     "texture": {
-        "shuffle": Kind(texture.shuffle, (0, 2, 4, 8, 16), "squares a side"),
+        "shuffle": Kind(texture.shuffle, (0, 2, 4, 8, 16), "squares per side"),
         "amplitude": Kind(texture.amplitude, _BLEND, "blend"),
         "surface": Kind(texture.surface, _BLEND, "blend", needs_alpha=True),
     },
@@ -70,7 +70,7 @@ FAMILIES: dict[str, dict[str, Kind]] = {
 
 
 def families_of(has_alpha: bool) -> dict[str, dict[str, Kind]]:
-    """The families, and of each the kinds, that images with or without alpha can have."""
+    """The families, each with the kinds that are possible with or without alpha."""
     found = {
         family: {n: k for n, k in kinds.items() if has_alpha or not k.needs_alpha}
         for family, kinds in FAMILIES.items()
@@ -79,7 +79,7 @@ def families_of(has_alpha: bool) -> dict[str, dict[str, Kind]]:
 
 
 def apply(family: str, kind: str, scene: Scene, level: float, seed: int) -> np.ndarray:
-    """The images of a scene, changed by a kind of a family: uint8 [n, S, S, 3].
+    """Change the images of a scene by a kind of a family: uint8 [n, S, S, 3].
 
     The level is any number from 0, where the images come back bit for bit, to the last of the
     kind's levels; `shuffle` takes whole numbers. With the kind and an image's number, the seed

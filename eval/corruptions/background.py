@@ -1,4 +1,4 @@
-"""Background: what is behind the object is exchanged; the object stays as it is.
+"""Background: the background is replaced; the object stays unchanged.
 
 An image is (1 - share) * object + share * background, where the share of the background
 is 1 - alpha. So the background is exchanged exactly, also under the soft edge of the
@@ -19,7 +19,7 @@ def exchange(
     scene: Scene,
     level: jax.Array,
 ) -> jax.Array:
-    """A pattern of `eval.corruptions.patterns` is behind the object."""
+    """Put a pattern of `eval.corruptions.patterns` behind the object."""
     new = pattern(key, scene.images.shape[0])
     share = level * (255 - scene.alpha[..., None]) / 255
     return scene.images + share * (new - scene.behind)

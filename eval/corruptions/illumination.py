@@ -22,7 +22,7 @@ def gamma(key: jax.Array, scene: Scene, level: jax.Array) -> jax.Array:
 
 
 def brightness(key: jax.Array, scene: Scene, level: jax.Array) -> jax.Array:
-    """2**level times as much light, or as little: `level` stops of exposure."""
+    """2**level times as much light, or that much less: `level` stops of exposure."""
     return _light(scene.images, 2.0 ** (level * _direction(key)))
 
 

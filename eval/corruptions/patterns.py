@@ -20,7 +20,7 @@ def gradient(key: jax.Array, size: int) -> jax.Array:
 
 
 def stripes(key: jax.Array, size: int) -> jax.Array:
-    """Sinusoidal stripes of two colours, 4 to 12 an image, in any direction."""
+    """Sinusoidal stripes of two colours, 4 to 12 per image, in any direction."""
     direction, colours, cycles, phase = jax.random.split(key, 4)
     first, second = _colours(colours, 2)
     frequency = jax.random.uniform(cycles, minval=_CYCLES[0], maxval=_CYCLES[1])
@@ -53,7 +53,7 @@ def ramp(key: jax.Array, size: int) -> jax.Array:
 
 
 def _project(key: jax.Array, size: int) -> jax.Array:
-    """How far each pixel is along a random direction, in sides of the image."""
+    """The position of each pixel along a random direction, in sides of the image."""
     angle = jax.random.uniform(key, maxval=2 * jnp.pi)
     steps = jnp.arange(size) / size
     return steps[None] * jnp.cos(angle) + steps[:, None] * jnp.sin(angle)

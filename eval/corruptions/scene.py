@@ -1,4 +1,4 @@
-"""Images that are to be corrupted, with what that needs to know of them."""
+"""Images to corrupt, with the data that the corruptions need."""
 
 from typing import NamedTuple
 
@@ -47,12 +47,12 @@ def make_scene(store: ImageStore, rows: np.ndarray, seed: int) -> Scene:
 
 
 def has_alpha(store: ImageStore) -> bool:
-    """Whether it is known where the objects of a store are."""
+    """Whether the places of the objects of a store are known."""
     return store.read_alpha is not None
 
 
 def check_images(store: ImageStore) -> None:
-    """Raise UserError where a store's images are too small, or there is only one."""
+    """Raise UserError if a store's images are too small, or there is only one."""
     size = store.images.shape[1]
     if len(store) < 2 or size < _SMALLEST:
         raise UserError(

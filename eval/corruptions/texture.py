@@ -1,4 +1,4 @@
-"""Pattern and texture: the surface changes and the shape stays, or the other way round."""
+"""Pattern and texture: the surface changes and the shape stays, or vice versa."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ _FINEST = 16  # squares a side
 
 
 def shuffle(key: jax.Array, scene: Scene, level: jax.Array) -> jax.Array:
-    """The squares of a grid of level x level change places at random.
+    """Shuffle the squares of a grid of level x level.
 
-    Texture inside of a square stays, shape is lost. Where the side of the image is no
+    Texture inside a square stays, shape is lost. Where the side of the image is no
     multiple of the level, a margin at the right and at the bottom stays.
     """
     size = scene.images.shape[0]
@@ -31,7 +31,7 @@ def shuffle(key: jax.Array, scene: Scene, level: jax.Array) -> jax.Array:
 
 
 def amplitude(key: jax.Array, scene: Scene, level: jax.Array) -> jax.Array:
-    """The Fourier amplitude is blended with another image's; the phase, so the shape, stays.
+    """Blend the Fourier amplitude with another image's; the phase, and so the shape, stays.
 
     After Yang and Soatto, FDA (https://arxiv.org/abs/2004.05498) and Xu et al.
     (https://arxiv.org/abs/2105.11120), over all frequencies, by channel.
@@ -44,7 +44,7 @@ def amplitude(key: jax.Array, scene: Scene, level: jax.Array) -> jax.Array:
 
 
 def surface(key: jax.Array, scene: Scene, level: jax.Array) -> jax.Array:
-    """The object's inside is blended with stripes of two colours; its silhouette stays."""
+    """Blend the object's inside with stripes of two colours; its silhouette stays."""
     new = patterns.stripes(key, scene.images.shape[0])
     share = level * scene.alpha[..., None] / 255
     return scene.images + share * (new - scene.images)

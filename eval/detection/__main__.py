@@ -43,6 +43,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("checkpoint", "", "Run, checkpoint or file; none: at random.")
-    flags.DEFINE_string("data", "", "Store of the images; that of the config.")
+    flags.DEFINE_string(
+        "checkpoint", "", "Run, checkpoint or file; without it, random weights."
+    )
+    flags.DEFINE_string("data", "", "Store of the images; by default the config's.")
     main()

@@ -35,7 +35,7 @@ _AT = {"": slice(None), "50": slice(0, 1), "75": slice(5, 6)}  # which of the IO
 
 
 class Detections(NamedTuple):
-    """K boxes that were found in the images of a store, in any order."""
+    """K detected boxes in the images of a store, in any order."""
 
     image: np.ndarray  # int32 [K], row of the store
     boxes: np.ndarray  # float32 [K, 4], x1, y1, x2, y2 in pixels of the image as stored
@@ -43,7 +43,7 @@ class Detections(NamedTuple):
     classes: np.ndarray  # int32 [K], from 0
 
     def of_image(self, row: int) -> "Detections":
-        """Those of one image."""
+        """The detections in one image."""
         return Detections(*(field[self.image == row] for field in self))
 
 
@@ -57,22 +57,22 @@ class Scores(NamedTuple):
 
 
 def average_precision(store: BoxStore, detections: Detections) -> Scores:
-    """Compare what was found with what is there; a low score counts, too, for a higher recall.
+    """Compare detections with the objects; low scores count, too, and raise the recall.
 
     Raises:
       ValueError: a detection in an image, or of a class, that the store does not have.
-      UserError: no image has an object that has to be found, or a detection is not finite.
+      UserError: no image has an object to find, or a detection is not finite.
     """
     _check(store, detections)
-    # Objects of each class that have to be found: int64 [C].
+    # Objects to find in each class: int64 [C].
     easy = ~np.concatenate(store.difficult)
     labels = np.concatenate(store.labels)[easy]
     wanted = np.bincount(labels, minlength=len(store.class_names))
     kept = np.flatnonzero(wanted)
     if not len(kept):
         raise UserError(
-            "No image has an object that has to be found (all are difficult, or there "
-            "are none), so there is no average precision."
+            "No image has an object to find (all are difficult, or there are none), so "
+            "there is no average precision."
         )
     precision = _coco_precision(store, detections)[:, kept]
     points, area = _voc_precision(store, detections, kept, wanted)
@@ -98,7 +98,7 @@ def _check(store: BoxStore, detections: Detections) -> None:
 
 
 def _corner_size(boxes: np.ndarray) -> np.ndarray:
-    """Boxes [n, 4] as pycocotools takes them: float64 x1, y1, width, height."""
+    """Boxes [n, 4] in pycocotools' form: float64 x1, y1, width, height."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
@@ -106,7 +106,7 @@ def _corner_size(boxes: np.ndarray) -> np.ndarray:
 def _by_image_and_class(
     images: np.ndarray, classes: np.ndarray, boxes: np.ndarray, **fields: np.ndarray
 ) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Boxes as the tables of pycocotools have them; `fields` are those of each box."""
+    """Boxes in the form of pycocotools' tables; `fields` has the other fields of each box."""
     found = collections.defaultdict(list)
     columns = [x.tolist() for x in (images, classes, *fields.values())]
     lines = zip(_corner_size(boxes), *columns, strict=True)
@@ -172,7 +172,7 @@ def _voc_precision(
 def _best_objects(
     store: BoxStore, detections: Detections
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of each detection the largest IoU in its class, or -1, and that object's number."""
+    """The largest IoU of each detection in its class, or -1, and that object's number."""
     from pycocotools import mask
 
     overlap = np.full(len(detections.scores), -1.0)
@@ -192,7 +192,7 @@ def _best_objects(
 
 
 def _voc_ap(is_true: np.ndarray, wanted: int) -> tuple[float, float]:
-    """AP by 11 points and by area; detections that are right bool [n], by falling score."""
+    """AP by 11 points and by area, from correct detections bool [n], by falling score."""
     found = np.cumsum(is_true)
     precision = found / np.arange(1, len(found) + 1)
     # The best precision at this recall or a higher one; behind the last there is none.

@@ -1,4 +1,4 @@
-"""What a detector sees: boxes on images, with labels where they cover least."""
+"""Draw the detections of a detector: boxes on images, with labels where they hide least."""
 
 from collections.abc import Mapping, Sequence
 
@@ -33,7 +33,7 @@ def draw_detections(
     threshold: float = 0.5,
     columns: int = 4,
 ) -> plt.Figure:
-    """Draw what was found in some images, and what is there.
+    """Draw the detections in some images, and the true objects.
 
     Images uint8 [h, w, 3] of any sizes are drawn equally high, `columns` in a row. The truth of
     each is boxes float32 [n, 4] and labels int32 [n]; `Detections.of_image` selects what was
@@ -84,7 +84,7 @@ def _justify(
 
 
 def _surest(found: Detections, threshold: float) -> Detections:
-    """Those with a score of at least the threshold, by falling score."""
+    """The detections with a score of at least the threshold, by falling score."""
     order = np.argsort(-found.scores, kind="stable")
     order = order[found.scores[order] >= threshold]
     return Detections(*(field[order] for field in found))
@@ -109,7 +109,7 @@ def _draw_image(
     colours: Mapping[int, np.ndarray],
     width: float,
 ) -> None:
-    """One image that is `width` points wide, with its boxes; the surest come first."""
+    """One image that is `width` points wide, with its boxes, by falling score."""
     h, w = image.shape[:2]
     axis.imshow(image, extent=(0, w, h, 0))
     axis.set_axis_off()
@@ -141,7 +141,7 @@ def _draw_image(
 
 
 def _outline(width: float) -> list[patheffects.AbstractPathEffect]:
-    """A dark line behind a light one, so that it shows on any image."""
+    """A dark line behind a light one, so that it is visible on any image."""
     behind = patheffects.Stroke(linewidth=width, foreground="black", alpha=0.7)
     return [behind, patheffects.Normal()]
 
@@ -158,7 +158,7 @@ def place_label(
     boxes: np.ndarray,
     labels: np.ndarray,
 ) -> tuple[float, float]:
-    """Where the label of a box covers least, around it or else inside: its left and top.
+    """The place, left and top, where a box's label hides least, around the box or inside.
 
     All is in pixels of the image; sizes are width and height. `boxes` float [n, 4] should stay
     visible; covering `labels` float [m, 4], which are there already, is worse.

@@ -1,4 +1,4 @@
-r"""Detection from several backbones, SP beside AP: a table and the precision over recall.
+r"""Compare detection from several backbones: a table and precision over recall.
 
   python -m eval.detection.figure --out=FOLDER RUN/detection/CONFIG RUN/detection/CONFIG ...
 
@@ -57,7 +57,7 @@ def read_detection(folder: pathlib.Path) -> Detection:
         protocol = {name: config[name] for name in same}
         protocol["test"] = config["fingerprints"]["test"]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        why = f"{folder / 'config.json'} says no {error}"
+        why = f"{folder / 'config.json'} has no {error}"
         if not isinstance(error, KeyError | TypeError):
             why = str(error).rstrip(".")
         raise UserError(
@@ -67,7 +67,7 @@ def read_detection(folder: pathlib.Path) -> Detection:
     if written["step"] != config["total_steps"]:
         raise UserError(
             f"{folder} is at step {written['step']} of {config['total_steps']}: let "
-            "eval.detection end it first."
+            "eval.detection finish it first."
         )
     run = _backbone_of(folder, checkpoint, seed)._replace(
         step=written["step"], total=written["step"]
@@ -77,7 +77,7 @@ def read_detection(folder: pathlib.Path) -> Detection:
 
 
 def _backbone_of(folder: pathlib.Path, checkpoint: str, seed: int) -> Run:
-    """What a detection's backbone is; the seed is the backbone's and the detection's own."""
+    """The identity of a detection's backbone; the seed is that of backbone and detection."""
     if not checkpoint or not pathlib.Path(checkpoint).exists():
         kind = pathlib.Path(checkpoint).name if checkpoint else RANDOM
         return Run(folder, {"kind": kind}, seed, 0, None, "")

@@ -17,11 +17,11 @@ from sp_jax import cli
 _OUT = flags.DEFINE_string("out", None, "Folder to write, new or empty.", required=True)
 _TRAIN = flags.DEFINE_integer("train", scenes.TRAIN, "Scenes of the split train.", 1)
 _TEST = flags.DEFINE_integer("test", scenes.TEST, "Scenes of the split test.", 1)
-_SEED = flags.DEFINE_integer("seed", scenes.SEED, "Of every choice.", 0)
+_SEED = flags.DEFINE_integer("seed", scenes.SEED, "Seed of all random choices.", 0)
 
 
 def make() -> None:
-    """Write the scenes, and say what there is."""
+    """Write the scenes, and print what was written."""
     out = pathlib.Path(_OUT.value).expanduser()
     scenes.write(out, _TRAIN.value, _TEST.value, _SEED.value)
     print(

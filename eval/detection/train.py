@@ -1,4 +1,4 @@
-"""The training of a detector: a run like a pre-training, in the same loop."""
+"""Train a detector: a run like a pre-training, in the same loop."""
 
 import contextlib
 import dataclasses
@@ -155,7 +155,7 @@ def _describe(config: ConfigDict, train: data.BoxStore, test: data.BoxStore) -> 
 
 
 def open_backbone(config: ConfigDict, checkpoint: str) -> Backbone:
-    """The network and how it wants its images; without a checkpoint it has no variables."""
+    """The network, and how it expects images; without a checkpoint it has no variables."""
     dtype = validate.or_user_error(compute_dtype, config.dtype)
     own = {"dtype": dtype, "remat": config.remat}
     if checkpoint:
@@ -197,7 +197,7 @@ def _make_evaluate(
     workdir: pathlib.Path,
     about: Mapping[str, Any],
 ) -> Callable[[TrainState, int], dict[str, float]]:
-    """What finds, measures and draws; each process looks at all of the test images."""
+    """A function that detects, measures and draws; each process reads all test images."""
     mesh = sharding.make_mesh(jax.local_devices())
     batch_size = -(-config.test_batch_size // mesh.size) * mesh.size
     rows, whole = sharding.by_batch(mesh), sharding.replicated(mesh)

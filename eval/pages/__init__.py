@@ -1,4 +1,4 @@
-"""Pages of results: templates in files, filled, each in one file that needs no network."""
+"""Pages of results, from templates; each page is one file that needs no network."""
 
 import base64
 import datetime
@@ -17,7 +17,7 @@ extras.require("eval", "A page of results")
 
 
 def _embed(path: pathlib.Path) -> str:
-    """A PNG as the address of an image."""
+    """A PNG as a data URL."""
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
@@ -38,7 +38,7 @@ def _templates() -> Any:
 
 
 def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path:
-    """Fill a template and write it, whole or not at all.
+    """Fill a template and write it, completely or not at all.
 
     Args:
       path: of the page.
@@ -61,7 +61,7 @@ def write_comparison(
     comparison: Comparison,
     pictures: Sequence[tuple[str, pathlib.Path]],
 ) -> None:
-    """Write every number as CSV and, with the pictures, tables of them as a page.
+    """Write all numbers as CSV, and tables of them with the pictures as a page.
 
     Args:
       path: of both files, without their ending.

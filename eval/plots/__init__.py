@@ -1,4 +1,4 @@
-"""Pictures that a researcher looks at before believing a number, drawn by matplotlib."""
+"""Pictures to check before trusting a number, drawn by matplotlib."""
 
 import matplotlib
 

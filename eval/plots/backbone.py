@@ -1,4 +1,4 @@
-"""What a backbone has learned: a map of its features, neighbours, attention, filters.
+"""Pictures of a backbone: a map of its features, neighbours, attention, filters.
 
 The program that draws them is `eval.figures`.
 """
@@ -42,13 +42,13 @@ def map_points(features: np.ndarray, seed: int) -> np.ndarray:
 
 
 def frequent_classes(labels: np.ndarray) -> np.ndarray:
-    """The classes that have a colour, at most `COLOURED`, the most frequent first."""
+    """The classes that get a colour, at most `COLOURED`, the most frequent first."""
     classes, counts = np.unique(labels[labels >= 0], return_counts=True)
     return classes[np.argsort(-counts, kind="stable")[:COLOURED]]
 
 
 def class_colours(count: int) -> list[str]:
-    """Colours of so many classes, such as "#1f77b4"."""
+    """Colours of `count` classes, such as "#1f77b4"."""
     colours = plt.get_cmap("tab10" if count <= 10 else "tab20")
     return [to_hex(colours(i)) for i in range(count)]
 
@@ -87,7 +87,7 @@ def draw_map(
 
 
 def attention(backbone: Backbone, images: np.ndarray) -> np.ndarray:
-    """How much the class token of each head looks at each patch, in the last block.
+    """The attention of each head's class token to each patch, in the last block.
 
     Of images uint8 [n, S, S, 3] float32 [n, heads, rows, columns]; with the share of the class
     token itself, those of a head sum to 1. UserError if it is no vision transformer.
@@ -115,7 +115,7 @@ def draw_attention(images: np.ndarray, maps: np.ndarray) -> plt.Figure:
     for image, own in zip(images, maps, strict=True):
         tops = np.maximum(own.max(axis=(1, 2), keepdims=True), 4 / patches)
         rows.append([image, *plt.get_cmap("inferno")(own / tops)[..., :3]])
-    caption = f"{len(images)} images; bright: where the class token of a head looks"
+    caption = f"{len(images)} images; bright: high attention of a head's class token"
     return image_grid(rows, titles, caption=caption)
 
 

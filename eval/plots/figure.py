@@ -1,4 +1,4 @@
-"""How every figure is made: its panels or images, its bands, its legend, its file."""
+"""The parts of every figure: panels or images, bands, legend, file."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from sp_jax.files import write_bytes
 def make_panels(
     count: int, columns: int, size: tuple[float, float], **options
 ) -> tuple[plt.Figure, np.ndarray]:
-    """A figure of so many panels in rows, each of a size in inches; its axes [rows, columns].
+    """A figure of `count` panels in rows, each of a size in inches; its axes [rows, columns].
 
     The rest of the last row stays empty. The options are those of `plt.subplots`.
     """
@@ -89,7 +89,7 @@ def legend_above(
     columns: int = 8,
     untrained: bool = False,
 ) -> None:
-    """Name the colours C0, C1 and so on above all panels, where it covers nothing.
+    """Name the colours C0, C1 and so on above all panels, where the legend hides nothing.
 
     `untrained` names the gray of a network without a step, too.
     """
@@ -108,12 +108,12 @@ def legend_above(
 
 
 def drawable(name: str) -> str:
-    """A name as matplotlib can draw it: what is not UTF-8 becomes a question mark."""
+    """A name that matplotlib can draw: bytes that are not UTF-8 become question marks."""
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def save_figure(figure: plt.Figure, path: str | os.PathLike) -> None:
-    """Write a PNG, whole or not at all, and close the figure."""
+    """Write a PNG, completely or not at all, and close the figure."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120, bbox_inches="tight")
     plt.close(figure)

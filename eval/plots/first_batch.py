@@ -1,4 +1,4 @@
-"""Pairs of a run's first batch, with examples of their views, as a person checks them."""
+"""Draw pairs of a run's first batch, with examples of their views, for a check by eye."""
 
 import math
 import pathlib
@@ -14,7 +14,7 @@ from sp_jax.recipe import Recipe
 
 
 def draw_first_batch(pairs: TrainingPairs, recipe: Recipe, path: pathlib.Path) -> None:
-    """Draw eight pairs beside views of a key of their own, unless the file is there."""
+    """Draw eight pairs beside views from a separate key, unless the file exists."""
     if path.exists():
         return
     batch, store = pairs.sampler.batch(0), pairs.shown

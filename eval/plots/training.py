@@ -1,4 +1,4 @@
-"""Training curves: what runs have logged, over their epochs."""
+"""Training curves: the metrics that runs have logged, over their epochs."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -32,7 +32,7 @@ def draw_metric(runs: Mapping[str, Sequence[Lines]], name: str) -> plt.Figure:
 def draw_groups(
     groups: Mapping[str, Sequence[tuple[str, Lines]]], shared: Collection[str]
 ) -> plt.Figure:
-    """Loss and rank, one below the other, for groups of runs beside each other.
+    """Loss above rank, with a column for each group of runs.
 
     Args:
       groups: title -> (kind, lines) of each of its runs; a kind has one colour.

@@ -1,7 +1,7 @@
-"""A study: every run of a table, what is missing of it, and a page that shows it.
+"""A study: the runs of a table, their missing parts, and a page that shows them.
 
-`plan` reads a study and says which commands make it, `runner` runs them, `numbers` reads the
-results and judges the claims, `page` draws them. `budget` and `own_images` make
+`plan` reads a study and lists the commands that make it, `runner` runs them, `numbers` reads
+the results and judges the claims, `page` draws them. `budget` and `own_images` make
 the study of `configs/studies/own.py`, which has to fit into some hours. `python -m eval.study`
 is the program.
 

@@ -1,4 +1,4 @@
-r"""A study: pre-train and evaluate what is missing of it, and write its page.
+r"""Make a study: pre-train and evaluate its missing runs, and write its page.
 
   python -m eval.study --study=configs/studies/transfer.py:quick
 
@@ -9,7 +9,7 @@ Anything in the study can be changed on the command line, as in
 * `runs/`: a folder for each run; studies that have the same run share it,
 * `STUDY/`: `study.html` (it needs no network), `study.csv` (every number), the pictures.
 
-A study that was killed goes on with the same command. The same command in two terminals, or
+A study that was killed continues with the same command. The same command in two terminals, or
 on two hosts with one file system, shares the work. With --launcher=slurm each run is a task
 of a SLURM array: --slurm=slurm_partition=gpu,gpus_per_node=1,timeout_min=600.
 """
@@ -34,16 +34,16 @@ from sp_jax.errors import UserError
 
 
 def run() -> int:
-    """Make and show the study of the flags; its exit code."""
+    """Make and show the study of the flags; returns the exit code."""
     values = flags.FLAGS
-    # Only the runs, which are processes of their own, take memory of a GPU.
+    # Only the runs, which are separate processes, take memory of a GPU.
     jax.config.update("jax_platforms", "cpu")
     workdir = pathlib.Path(values.workdir).absolute()
     pool, file = workdir / "runs", values["study"].config_filename
     if values.launcher == "slurm":
         extras.require("slurm", "--launcher=slurm")
     config, environments = values.study, runner.find_devices(values.jobs)
-    if "hours" in config:  # what is asked of configs/studies/own.py
+    if "hours" in config:  # the options of configs/studies/own.py
         if values.launcher == "slurm":
             raise UserError("This study is planned for one host: --launcher=local.")
         asked = changes.find_changes(config, file)
@@ -108,23 +108,23 @@ def run() -> int:
     print(f"The page: {written}")
     if written.parent != out:
         print(
-            f"{out / written.name} stays as it is: it has more runs than there are now, whose "
-            "images or results have become others or are gone."
+            f"{out / written.name} is kept: it has more runs than there are now, because "
+            "images or results of runs have changed or are gone."
         )
     if not complete:
-        print("Stopped; the same command goes on.")
+        print("Stopped; the same command continues.")
         return 130
     return 1 if failed else 0
 
 
 def _count_devices(environment: Mapping[str, str]) -> int:
-    """How many devices a run with this environment will have."""
+    """The number of devices of a run with this environment."""
     gpus = environment.get("CUDA_VISIBLE_DEVICES")
     return len(gpus.split(",")) if gpus else jax.device_count()
 
 
 def show(jobs: list[plan.Job], pool: pathlib.Path) -> int:
-    """Print the commands that are still to do, as they could be typed; the exit code."""
+    """Print the commands that are still to do, ready to type; returns the exit code."""
     counts = collections.Counter()
     for job in filter(lambda job: job.commands, jobs):
         todo = runner.missing(job, pool)
@@ -153,11 +153,13 @@ if __name__ == "__main__":
         "launcher",
         "local",
         ("local", "slurm", "report", "show"),
-        "Make the runs on this host or by SLURM; or only write the page of what is there, "
-        "or only show what is to do.",
+        "local, slurm: make the runs on this host or by SLURM. report: only write the page "
+        "of the finished runs. show: only print the commands that are still to do.",
     )
-    flags.DEFINE_integer("jobs", 0, "Runs at a time; 0: one a GPU, or one a core.", 0)
-    flags.DEFINE_list("slurm", [], "NAME=VALUE: options of submitit.")
-    flags.DEFINE_list("arms", [], "Make these arms only.")
+    flags.DEFINE_integer(
+        "jobs", 0, "Runs at a time; 0: one per GPU, or one per core.", 0
+    )
+    flags.DEFINE_list("slurm", [], "Options of submitit: NAME=VALUE,NAME=VALUE.")
+    flags.DEFINE_list("arms", [], "Make only these arms.")
     parse, example = program.parse_flags, "configs/studies/transfer.py:quick"
     app.run(main, flags_parser=lambda argv: parse(argv, "study", example))

@@ -1,9 +1,9 @@
-"""What fits into some hours: the time of a step on this machine, and the plan.
+"""Plan a study that fits into some hours, from the time of a step on this machine.
 
-`configs/studies/own.py` has the networks to choose from and the study itself. A few steps of
-each arm are made first, with all that belongs to a run and as many at a time as later, so that
-the plan knows what everything costs here. It is kept in `plan.json`: a study that was stopped
-goes on with it.
+`configs/studies/own.py` has the networks to choose from and the study itself. First a few steps
+of each arm are made, with all other parts of a run and as many runs at a time as later, so that
+the plan knows all costs on this machine. The plan is kept in `plan.json`, and a study that was
+stopped continues with it.
 """
 
 import bisect
@@ -31,12 +31,12 @@ from sp_jax.train.writer import read_metrics
 
 PLAN = "plan.json"
 TRIAL = {"core": 30, "GPU": 300}  # steps of each arm, to measure them
-FILLED = 0.97  # of the hours: the rest is for what no trial shows
-WIDER = 2.5  # the next network costs so many times more, at least
+FILLED = 0.97  # share of the hours to use: the rest is for costs that no trial shows
+WIDER = 2.5  # the next network costs at least so many times more
 
 
 class Cost(NamedTuple):
-    """What a run of an arm costs.
+    """The cost of a run of an arm.
 
     Attributes:
         seconds: all but its steps.
@@ -80,8 +80,8 @@ def plan_study(
         devices: environments of the runs that are made at a time.
 
     Raises:
-        UserError: the images, the pairs or the hours do not suffice, or the plan that is kept
-            is of something else.
+        UserError: there are not enough images, pairs or hours, or the existing plan is of
+            something else.
         KeyboardInterrupt: it was stopped.
     """
     began = time.monotonic()
@@ -92,7 +92,7 @@ def plan_study(
         )
     out.mkdir(parents=True, exist_ok=True)
     found = own_images.look(asked, out)
-    # At most one for each run: those that there are share out all cores.
+    # At most one for each run, so that the runs share all cores.
     runs = 2 * len(own.AUGMENTATIONS) * len(asked["seeds"])
     devices = devices[: runs or 1]
     machine = f"{platform.node()}, {len(devices)} runs at a time"
@@ -125,7 +125,7 @@ def plan_study(
 
 
 def _read_plan(path: pathlib.Path, about: Mapping[str, Any]) -> tuple[Chosen, str]:
-    """The plan that is kept, and the machine that it was made for.
+    """The existing plan, and the machine that it was made for.
 
     Raises:
         UserError: it is damaged, or was made for something else.
@@ -134,12 +134,14 @@ def _read_plan(path: pathlib.Path, about: Mapping[str, Any]) -> tuple[Chosen, st
     sizes = {size.name: size for size in own.SIZES}
     needed = {"asked", "images", "machine", "size", "steps", "costs"}
     if not needed <= set(kept) or kept["size"] not in sizes:
-        raise UserError(f"{path} is no plan of this version: choose another --workdir.")
+        raise UserError(
+            f"{path} is not a plan of this version: choose another --workdir."
+        )
     for name, value in about["asked"].items():
         if (before := kept["asked"].get(name)) != value:
             raise UserError(
                 f"{path} is the plan of a study with {name}={before}, not {value}: choose "
-                "another --workdir, or go on with the command of before."
+                "another --workdir, or continue with the earlier command."
             )
     if kept["images"] != about["images"]:
         raise UserError(
@@ -160,7 +162,7 @@ def choose(
     """The largest network whose runs, with the steps that it needs, end in time.
 
     Raises:
-        UserError: the smallest one's do not.
+        UserError: those of the smallest one do not.
         KeyboardInterrupt: it was stopped.
     """
     end, best, most = began + asked["hours"] * 3600 * FILLED, None, 0
@@ -204,7 +206,7 @@ def measure(
     pool: pathlib.Path,
     devices: Sequence[Mapping[str, str]],
 ) -> dict[str, Cost]:
-    """Make a few steps of each arm; what a run of each costs.
+    """Make a few steps of each arm; returns the cost of a run of each.
 
     Raises:
         UserError: a run failed.
@@ -216,7 +218,7 @@ def measure(
     study = plan.read_study(study)
     planned = add_floors(study, plan.make_jobs(study), pool)
     check_study(study, planned, pool)
-    # Of ready weights, whose results stay, the first evaluation is enough to tell the others'.
+    # For ready weights, whose results are kept, the first evaluation shows the others' cost.
     jobs = [
         job._replace(commands=job.commands[:1]) if job.seed is None else job
         for job in images.add_images(study, planned)
@@ -235,20 +237,20 @@ def measure(
 
 
 def jobs_of(study: ConfigDict, pool: pathlib.Path) -> list[Job]:
-    """The runs of a study, and what measures their untrained networks."""
+    """The runs of a study, and the jobs that measure their untrained networks."""
     read = plan.read_study(study)
     return add_floors(read, plan.make_jobs(read), pool)
 
 
 def _count(jobs: Sequence[Job]) -> int:
-    """How many of them are runs."""
+    """The number of jobs that are runs."""
     return sum(not job.label for job in jobs)
 
 
 def _costs(
     jobs: Sequence[Job], pool: pathlib.Path, steps: int
 ) -> Iterator[tuple[str, Cost]]:
-    """The cost of the arm of each of some runs, that have made so many steps."""
+    """The cost of the arm of each job, whose run made `steps` steps."""
     for job in jobs:
         record = runner.read_record(pool / job.folder)
         spent = {name: one["seconds"] for name, one in record.items()}
@@ -256,19 +258,20 @@ def _costs(
             x["step_ms"] for x in read_metrics(pool / job.folder) if "step_ms" in x
         ]
         if job.seed is None:
-            # Each evaluation reads all features anew; invariances are those of more images.
+            # Each evaluation computes all features again; invariances take more images.
             yield job.arm, Cost(4 * spent[job.commands[0].name], 0.0)
         elif job.label:
             yield job.label, Cost(sum(spent.values()), 0.0)
         else:
-            step = float(np.median(times[1:])) / 1e3  # The first line knows the start.
+            # The first line includes the start.
+            step = float(np.median(times[1:])) / 1e3
             yield job.arm, Cost(sum(spent.values()) - steps * step, step)
 
 
 def end_of(
     jobs: Sequence[Job], costs: Mapping[str, Cost], steps: int, slots: int
 ) -> float:
-    """The seconds after which all runs have ended, so many of them at a time."""
+    """The seconds until all runs have ended, with `slots` of them at a time."""
     free, ends = [0.0] * slots, {}
     for job in jobs:
         slot = int(np.argmin(free))

@@ -1,4 +1,4 @@
-"""What a command line changed of a study: its page says so, and has a name of its own."""
+"""Changes of a study by the command line: its page names them, and has its own folder."""
 
 import hashlib
 import json
@@ -12,20 +12,20 @@ from ml_collections import ConfigDict
 from eval.study.plan import Study
 from sp_jax.config import flatten, load_config
 
-# What makes other runs than the paper's; the rest is about what is shown, about seeds, or
-# about where images lie.
+# Changes that make the runs differ from the paper's; others concern what is shown, seeds, or
+# the place of images.
 _OF_RUNS = re.compile(r"study\.(changes|arms|evaluations)\.")
 
 
 def find_changes(
     config: ConfigDict, file: str, arms: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Each flag that made the study another one than its file's, and its value.
+    """Each flag that changed the study of its file, and its value.
 
     Args:
         config: the study's, after all flags.
-        file: FILE or FILE:VARIANT that it began with.
-        arms: the only ones that are made; none for all.
+        file: FILE or FILE:VARIANT of the study.
+        arms: the only arms that are made; empty for all.
     """
     now = flatten(config.to_dict())
     before = flatten(load_config(file).to_dict())
@@ -36,7 +36,7 @@ def find_changes(
 
 
 def name_page(file: str, changes: Mapping[str, Any]) -> str:
-    """The folder of a page: after its study and variant, and a digest of the changes."""
+    """The name of a page's folder: study, variant, and a digest of the changes."""
     stem = re.sub(r"\W+", "_", pathlib.Path(file).name.replace(".py", ""))
     if not changes:
         return stem
@@ -47,10 +47,10 @@ def name_page(file: str, changes: Mapping[str, Any]) -> str:
 def place_in_frame(
     study: Study, file: str, changes: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
-    """The study without what it must not be compared with, and a warning.
+    """The study without numbers that do not fit its runs, and a warning.
 
-    The paper's numbers belong to the full study. Those that a variant's file gives stay, but
-    not beside runs that the command line made others.
+    The paper's numbers belong to the full study. Numbers in a variant's file stay, but not
+    beside runs that the command line changed.
 
     Returns:
         The study, and one sentence or two, or "".
@@ -65,16 +65,16 @@ def place_in_frame(
     _, _, variant = file.partition(":")
     others = [f"the variant :{variant}"] if variant else []
     own = any(map(_OF_RUNS.match, changes))
-    others += ["what the command line changed"] if own else []
+    others += ["the changes by the command line"] if own else []
     if not others:
         stores = [name for name in changes if name.startswith("study.stores.")]
         if not numbers or not stores:
             return dict(study), ""
         return dict(study), (
-            f"The paper's numbers are of its own images: {', '.join(stores)} must name them."
+            f"The paper's numbers are for its own images: {', '.join(stores)} must name them."
         )
     said = (
-        "The text speaks of the paper's study, and these runs are not its runs: "
+        "The text describes the paper's study, but these runs differ from it: "
         f"{' and '.join(others)}."
     )
     if not (own and numbers):

@@ -1,4 +1,4 @@
-"""Every recipe of a study, checked in whole before the first of its runs."""
+"""Check every recipe of a study completely before the first run."""
 
 import contextlib
 import functools
@@ -24,11 +24,10 @@ from sp_jax.errors import UserError
 def check_study(
     study: Study, jobs: Sequence[Job], pool: pathlib.Path, devices: int = 1
 ) -> dict[str, str]:
-    """Open everything that the runs and their evaluations will, as `sp_jax.main` does.
+    """Open everything that the runs and their evaluations will open, like `sp_jax.main`.
 
-    Of each arm it is the run of the first seed. A table of pairs that a program writes before
-    the run is written for the check, too, but for one that needs another run: then all images
-    stand for it.
+    The run of the first seed is checked for each arm. A table of pairs that a program writes
+    before the run is written for the check, too; all images are used if it needs another run.
 
     Args:
         study: as `plan.read_study` gives it.
@@ -43,7 +42,7 @@ def check_study(
         UserError: a file, a key, a store or an option is wrong, or they do not fit.
     """
     protocols: dict[str, str] = {}
-    measured = []  # what the runs of each arm measure by themselves
+    measured = []  # the evaluations that the runs of each arm make themselves
     frozen = {x: y for x, y in study["evaluations"].items() if y["type"] != DETECTION}
     with tempfile.TemporaryDirectory() as scratch:
         prepare = functools.cache(functools.partial(_prepare, pathlib.Path(scratch)))
@@ -75,7 +74,7 @@ def check_study(
 
 @contextlib.contextmanager
 def _naming(where: str) -> Iterator[None]:
-    """Say where in the study a mistake is."""
+    """Add the place in the study to an error."""
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -103,7 +102,7 @@ def _find_table(
         folder = prepare(words, job.seed)
     if not path().is_file():
         raise UserError(
-            f"there is no table of pairs {pattern!r}, and nothing makes it."
+            f"there is no table of pairs {pattern!r}, and no command makes it."
         )
     return str(path())
 
@@ -111,7 +110,7 @@ def _find_table(
 def _prepare(
     scratch: pathlib.Path, commands: tuple[tuple[str, ...], ...], seed: int
 ) -> pathlib.Path:
-    """Run the programs that come before a training, in a folder of their own."""
+    """Run the programs that come before a training, in their own folder."""
     folder = scratch / hashlib.sha256(repr(commands).encode()).hexdigest()
     folder.mkdir()
     for number, words in enumerate(commands):
@@ -126,7 +125,7 @@ def _prepare(
 
 
 def _check_detection(options: Mapping[str, Any], devices: int) -> str:
-    """Open the images of a detection; its protocol."""
+    """Open the images of a detection; returns its protocol."""
     config = load_config(options["config"])
     with config.unlocked():
         own = {name: x for name, x in options.items() if name not in ("type", "config")}

@@ -1,4 +1,4 @@
-"""The images that a study's evaluations read: measured on others, a number is made anew."""
+"""The images that a study's evaluations read: if they change, a number is measured again."""
 
 import functools
 import json
@@ -15,9 +15,9 @@ from sp_jax.config import get_config
 
 
 def add_images(study: Study, jobs: Sequence[Job]) -> list[Job]:
-    """The runs, whose evaluations know the fingerprints of the splits that they read.
+    """Add to the runs' evaluations the fingerprints of the splits that they read.
 
-    Images are prepared as those of each run. Detection reads them by itself.
+    Images are prepared as those of each run. Detection reads its images itself.
     """
 
     def of(job: Job, command: Command) -> Command:
@@ -33,7 +33,7 @@ def add_images(study: Study, jobs: Sequence[Job]) -> list[Job]:
 
 
 def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list[str]:
-    """Say which results of the runs' own evaluations are of other images than now.
+    """Sentences on results of the runs' own evaluations whose images have changed since.
 
     They were measured by the training, which the study does not repeat.
     """
@@ -49,14 +49,14 @@ def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list
             if result and result.get("images") != _read_by(config, options):
                 program = evaluators.program_of(options["type"])
                 found.append(
-                    f"{pool / job.folder}/eval/{name}.json is not of the images that "
-                    f"there are now: python -m {program} --name={name} measures them."
+                    f"{pool / job.folder}/eval/{name}.json was measured on other images than "
+                    f"there are now: python -m {program} --name={name} measures it again."
                 )
     return found
 
 
 def open_evaluator(config: Any, options: Mapping[str, Any]) -> Evaluator:
-    """An evaluation of a run's config, of images that are prepared as the run's.
+    """An evaluation of a run's config, with images that are prepared as the run's.
 
     Raises:
         UserError: its type, its options or its images are wrong.
@@ -65,7 +65,7 @@ def open_evaluator(config: Any, options: Mapping[str, Any]) -> Evaluator:
 
 
 def _read_by(config: Any, options: Mapping[str, Any]) -> dict[str, str]:
-    """The splits of an evaluation."""
+    """The fingerprints of the splits that an evaluation reads."""
     return _fingerprints(*_key(config, options))
 
 

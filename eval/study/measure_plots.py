@@ -1,7 +1,7 @@
-"""The pictures of a study: its measures beside the paper's, and the curves of its runs.
+"""Draw the pictures of a study: its measures with the paper's, and the curves of its runs.
 
-Each panel is a file of its own, so that a page can put as many beside each other as are
-readable; all in one are kept, too.
+Each panel is a separate file, so that a page can show as many side by side as are readable; a
+picture of all panels is kept, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +34,8 @@ class Picture(NamedTuple):
 
     Attributes:
         title: above it.
-        caption: below it: what is drawn, of how many seeds.
-        panels: what is shown side by side where there is room.
+        caption: below it: what is drawn, and the number of seeds.
+        panels: pictures that are shown side by side if there is room.
         wide: whether it is one picture that has to be scrolled on a small screen.
     """
 
@@ -53,7 +53,7 @@ def draw(
     floors: Values,
     out: Path,
 ) -> list[Picture]:
-    """Draw into the folder `out` what there are complete runs for."""
+    """Draw the pictures of all complete runs into the folder `out`."""
     if not done:
         return []
     figure, made = study["figure"], []
@@ -108,14 +108,14 @@ def draw(
 
 
 def count_text(counts: Sequence[int]) -> str:
-    """How many seeds of each arm there are, in words."""
+    """The number of seeds of each arm, in words."""
     few, many = min(counts), max(counts)
     number = f"{few}" if few == many else f"{few} to {many}"
     return f"n = {number} seed{'s' if many > 1 else ''} of each arm"
 
 
 def caption_numbers(study: Study, seeds: str, floors: Values) -> str:
-    """What bars, whiskers and marks are."""
+    """A sentence that explains bars, whiskers and marks."""
     marks = "points" if study["figure"]["kind"] == "lines" else "bars"
     said = f"{seeds}: {marks} are means, whiskers ± the sample standard deviation"
     if counts := [len(x) for one in floors.values() for x in one.values() if x]:
@@ -124,7 +124,7 @@ def caption_numbers(study: Study, seeds: str, floors: Values) -> str:
 
 
 def name_of(study: Study, arm: str) -> str:
-    """An arm by its factors; what is no arm by its name."""
+    """The factors of an arm as its name; any other name unchanged."""
     known = study["arms"].get(arm)
     return arm if known is None else ", ".join(known["factors"].values())
 
@@ -132,7 +132,7 @@ def name_of(study: Study, arm: str) -> str:
 def draw_numbers(
     study: Study, values: Values, floors: Values, titles: Sequence[str]
 ) -> plt.Figure:
-    """Measures in percent: bars or lines, hollow marks the paper's, gray untrained."""
+    """Draw measures in percent: bars or lines, hollow marks the paper's, gray untrained."""
     figure = study["figure"]
     x, series = figure["x"], figure.get("series")
     factors = {name: arm["factors"] for name, arm in study["arms"].items()}
@@ -173,7 +173,7 @@ def draw_numbers(
 
 
 def _points(arms: Mapping[int, str], study: Study, values: Values, title: str):
-    """Of the arms with runs place, mean, standard deviation; of the paper place, number."""
+    """Place, mean and standard deviation of arms with runs; place and number of the paper."""
     found, paper = [], []
     for place, arm in sorted(arms.items()):
         seeds = list(values[title][arm].values())
@@ -203,7 +203,7 @@ def _line(axis: plt.Axes, points, number: int, count: int) -> None:
 def read_curves(
     study: Study, done: Sequence[Job], pool: Path
 ) -> dict[str, list[tuple[str, Lines]]]:
-    """What the runs logged: x of the figure -> (its series, lines) of each run."""
+    """The logged lines: x of the figure -> (its series, lines) of each run."""
     figure = study["figure"]
     factors = [study["arms"][job.arm]["factors"] for job in done]
     kinds = list(dict.fromkeys(one.get(figure.get("series"), "") for one in factors))
@@ -220,7 +220,7 @@ def read_curves(
 
 
 def draw_each(groups: Mapping[str, Any], shared: set[str]) -> list[plt.Figure]:
-    """A picture of each group; metrics in `shared` have one scale."""
+    """A picture of each group; the metrics in `shared` have the same scale."""
     drawn = [draw_groups({title: runs}, ()) for title, runs in groups.items()]
     for one in drawn:
         one.supxlabel("")

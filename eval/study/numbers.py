@@ -1,4 +1,4 @@
-"""What the runs of a study measured, and what that says of its claims."""
+"""The numbers that the runs of a study measured, and the verdicts on its claims."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ ORIGIN = ("commit", "device", "command")  # the last columns of study.csv
 
 
 def collect(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
-    """Read the measures of all runs that are complete; of no other one."""
+    """Read the measures of all complete runs, and of no others."""
     values: Values = {
         title: {arm: {} for arm in study["arms"]} for title in study["measures"]
     }
@@ -37,7 +37,7 @@ def collect(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
 def read_result(
     folder: pathlib.Path, name: str, untrained: bool = False
 ) -> dict[str, Any] | None:
-    """The newest result NAME of a run, or that of its detection NAME; None: there is none."""
+    """The newest result NAME of a run, or of its detection NAME; None if there is none."""
     found = results.read_newest(folder, name, untrained=untrained)
     if found is None and not untrained:
         return results.read_newest(folder / "detection" / name, "detection")
@@ -47,7 +47,7 @@ def read_result(
 def read_number(
     folder: pathlib.Path, measure: Mapping[str, Any], untrained: bool = False
 ) -> float | None:
-    """What a measure reads in a run's folder; of the untrained network, if asked."""
+    """The number of a measure in a run's folder; with `untrained` for the untrained network."""
     name, _, key = measure["of"].partition("/")
     if name == "run":
         number = None if untrained else _read_run(folder, key)
@@ -71,14 +71,14 @@ def _read_run(folder: pathlib.Path, key: str) -> float | None:
 
 
 def chance_of(measure: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
-    """What a measure is for features that say nothing, as a result says; None: it does not."""
+    """The value of a measure by chance, from a result; None if the result has none."""
     _, _, key = measure["of"].partition("/")
     chances = [
         number.chance
         for number in result["headline"]
         if number.name == key or number.name.startswith(f"{key}_k")  # kNN's by its k
     ]
-    if key.endswith("accuracy"):  # that of invariances stands beside them
+    if key.endswith("accuracy"):  # invariances have it in their result
         chances.append(result["result"].get("chance"))
     found = next((chance for chance in chances if chance is not None), None)
     return 100 * found if found is not None and measure["percent"] else found
@@ -127,7 +127,7 @@ Origins = dict[tuple[str, int | None], tuple[str, str]]
 
 
 def read_origins(jobs: Sequence[Job], pool: pathlib.Path) -> Origins:
-    """With which code and on which device each run was trained, as far as it is known."""
+    """The code and the device that trained each run, if they are known."""
     found = {}
     for job in jobs:
         starts = read_starts(pool / (job.after if job.label else job.folder))
@@ -141,9 +141,9 @@ def read_origins(jobs: Sequence[Job], pool: pathlib.Path) -> Origins:
 def make_csv(
     study: Study, values: Values, floors: Values, origins: Origins, command: str
 ) -> list[list[Any]]:
-    """study.csv: a line for each run and measure, the paper's numbers, and where it is from.
+    """study.csv: a line for each run and measure, with the paper's number and the origin.
 
-    Those of untrained networks come last; they have no factors. The command is the study's.
+    Lines of untrained networks come last; they have no factors. The command is the study's.
     """
     factors = list(next(iter(study["arms"].values()))["factors"])
     rows = [["arm", *factors, "seed", "measure", "value", "paper", *ORIGIN]]
@@ -161,7 +161,7 @@ def make_csv(
 
 
 def count_runs(rows: Iterable[Sequence[Any]]) -> int:
-    """How many runs have numbers in a study.csv, untrained networks left out."""
+    """The number of runs in a study.csv, without untrained networks."""
     names, *lines = rows
     arm, seed = names.index("arm"), names.index("seed")
     runs = {(line[arm], line[seed]) for line in lines}

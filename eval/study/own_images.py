@@ -1,4 +1,4 @@
-"""What images of one's own allow: how many pairs, and what features are judged on."""
+"""Find out what a user's own images allow: the pairs, and the images to evaluate on."""
 
 import pathlib
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ from input_pipeline.pairs.pairing import within
 from input_pipeline.stores import ImageStore, open_store
 from sp_jax.errors import UserError
 
-FIT, TEST = 5_000, 4_000  # images that features are judged on, at most
+FIT, TEST = 5_000, 4_000  # largest numbers of images to evaluate features on
 
 
 def look(asked: Mapping[str, Any], out: pathlib.Path) -> Found:
-    """Find out what the images allow.
+    """Find out which study the images allow.
 
     Args:
         asked: as `configs.studies.own.get_config` says.
         out: where the pairs of a given table are written without those that are held out.
 
     Raises:
-        UserError: there are too few images, or nothing to judge features on.
+        UserError: there are too few images, or no images to evaluate features on.
     """
     if not asked["images"]:
         raise UserError("Name your photographs, as in --study.images=folder:PHOTOS.")
@@ -39,8 +39,8 @@ def look(asked: Mapping[str, Any], out: pathlib.Path) -> Found:
     whole, part = _open(store.name, split.partition(":")[0]), _open(store.name, split)
     if not asked["test"] and np.all(part.labels < 0):
         raise UserError(
-            f"No image of {store.name} has a label, so nothing can say how good features of "
-            "it are: name labelled images, as in --study.test=folder:OTHER."
+            f"No image of {store.name} has a label, so its features cannot be evaluated: "
+            "name labelled images, as in --study.test=folder:OTHER."
         )
     labelled = np.bincount(part.labels[part.labels >= 0])
     table, shown, mined = "", int(labelled[labelled > 1].sum()), False
@@ -69,17 +69,17 @@ def look(asked: Mapping[str, Any], out: pathlib.Path) -> Found:
     if min(pairs, shown) < 32:
         raise UserError(
             f"{store.name} gives {min(pairs, shown)} pairs of {len(part)} images, which are "
-            "too few to learn from: a study needs at least 32, better thousands."
+            "too few to learn from: a study needs at least 32, and better thousands."
         )
     fit, held = _cut(_open(test, fit_split), FIT), _cut(_open(test, test_split), TEST)
     sentences = [f"Trained on {classes}. SP: {words}"]
     sentences.append(
-        f"Judged on {test}: fitted on {len(fit):,} images ({fit.split}), tested on "
+        f"Evaluated on {test}: fitted on {len(fit):,} images ({fit.split}), tested on "
         f"{len(held):,} ({held.split})."
     )
     known = set(map(bytes, part.digests))
     if same := sum(bytes(one) in known for one in held.digests):
-        sentences.append(f"{same:,} of the test images are among those trained on.")
+        sentences.append(f"{same:,} of the test images are also training images.")
     return Found(
         *(split, pairs, shown, table, mined),
         *(test, fit.split, held.split, part.fingerprint, tuple(sentences)),
@@ -101,7 +101,7 @@ def _find_test(name: str, share: str) -> tuple[str, str]:
 
 
 def _cut(store: ImageStore, most: int) -> ImageStore:
-    """The images, or about so many of them, with the same share of each class."""
+    """The images, or about `most` of them, with the same share of each class."""
     if len(store) <= most:
         return store
     return _open(store.name, f"{store.split}:holdout={most / len(store):.4f}")

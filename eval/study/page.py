@@ -1,7 +1,7 @@
-"""study.html: claims, numbers, pictures and runs in one file; study.md: the tables alone.
+"""Write study.html, with claims, numbers, pictures and runs, and study.md, with the tables.
 
-Cells of the tables are texts, or texts with small print and a kind, as the templates of
-`eval.pages` take them.
+Cells of the tables are texts, or texts with small print and a kind, for the templates of
+`eval.pages`.
 """
 
 import csv
@@ -30,7 +30,7 @@ def _cell(text: str, small: str = "", kind: str = "") -> dict[str, str]:
 
 
 def measured(seeds: Iterable[float], paper: float | None, percent: bool) -> dict:
-    """The cell of some seeds' mean, and the paper's number with the difference."""
+    """A cell with the mean over seeds, the paper's number and the difference."""
     values, digits = list(seeds), 2 if percent else 1
     known = "" if paper is None else f"paper {paper:.{digits}f}"
     if known and values:
@@ -94,7 +94,7 @@ def make_claims(study: Study, verdicts: Sequence[numbers.Verdict]) -> Rows:
 def make_runs(
     study: Study, jobs: Sequence[Job], pool: pathlib.Path, values: Values
 ) -> Rows:
-    """The runs: a row for each, with what it cost and what of it is missing."""
+    """A row for each run, with its cost and its missing commands."""
     costs = [title for title, one in study["measures"].items() if not one["percent"]]
     rows = [["arm", "seed", *costs, "minutes, all", "folder", "state"]]
     for job in jobs:
@@ -105,7 +105,7 @@ def make_runs(
         if todo:
             log = folder / f"{todo[0].name}.log"
             said = f": {last_words(log)[:200]}" if log.is_file() else ""
-            state = f"{len(todo)} of {len(job.commands)} commands are missing, next is "
+            state = f"{len(todo)} of {len(job.commands)} commands are missing; next is "
             state += f"{todo[0].name}{said}"
         minutes = sum(one["seconds"] for one in read_record(folder).values()) / 60
         own = [values[title].get(job.label or job.arm, {}) for title in costs]
@@ -116,11 +116,11 @@ def make_runs(
 
 
 def choose_folder(out: pathlib.Path, complete: int) -> pathlib.Path:
-    """Where a page goes that does not replace one of more runs: `out`, or `out`.2, …
+    """A folder for a page that does not replace a page of more runs: `out`, or `out`.2, …
 
     Args:
-        out: where it should go.
-        complete: how many runs with numbers it has.
+        out: the preferred folder.
+        complete: the number of runs with numbers on the page.
     """
     for number in itertools.count(1):
         folder = out.with_name(f"{out.name}.{number}") if number > 1 else out
@@ -143,16 +143,16 @@ def write(
     warning: str = "",
     command: str = "",
 ) -> pathlib.Path:
-    """Write study.html, study.md, study.csv and the pictures of what is there so far.
+    """Write study.html, study.md, study.csv and the pictures of the complete runs.
 
     Args:
         study: what is shown.
         jobs: its runs.
         pool: folder of all runs.
-        out: the page's folder; another one where that would lose runs (`choose_folder`).
+        out: the page's folder; another one if that would lose runs (`choose_folder`).
         protocols: of the evaluations.
         changes: what the command line changed, by flag.
-        warning: of what the numbers are not.
+        warning: on how the numbers must not be read.
         command: of the study, for study.csv.
 
     Returns:

@@ -17,9 +17,9 @@ from sp_jax.config import load_config
 from sp_jax.errors import UserError
 
 DETECTION = "detection"  # the type of evaluation that trains
-PLACES = ("folder", "after", "seed")  # what is filled in when a command starts
+PLACES = ("folder", "after", "seed")  # places that are filled in when a command starts
 OF_RUN = ("minutes", "hours", "images_per_sec", "precision")  # measures "run/…"
-UNTRAINED = "untrained"  # what claims may speak of beside the arms
+UNTRAINED = "untrained"  # name that claims may use besides the arms
 FIGURES = ("bars", "lines", "invariance", "detection")
 Study = Mapping[str, Any]  # what `read_study` returns
 

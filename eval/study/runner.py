@@ -1,9 +1,9 @@
-"""Making the runs of a study: what is missing, each by one process at a time.
+"""Make the missing runs of a study, each by one process at a time.
 
-A run's folder holds `study.json`, the commands that ended well. A command that stands there
-is not repeated, unless the checkpoint or the images that it read became others. While a run is
-made its folder is locked; the lock belongs to the process that works and its children, so that
-it goes with them, however they end.
+A run's folder holds `study.json`, the commands that succeeded. These are not repeated, unless
+the checkpoint or the images that they read have changed. While a run is made its folder is
+locked; the lock belongs to the working process and its children, and is freed when they end,
+however they end.
 """
 
 import concurrent.futures
@@ -32,15 +32,15 @@ Begin = Callable[[Job, Command], None]
 
 
 class CommandError(RuntimeError):
-    """A command of a run failed; the message is what it said last."""
+    """A command of a run failed; the message is its last output."""
 
 
 class Stopped(RuntimeError):
-    """The study was told to stop; what it was at goes on next time."""
+    """The study was told to stop; its current work continues next time."""
 
 
 def read_record(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """The commands of a run that ended well: words, seconds, checkpoint, images.
+    """The commands of a run that succeeded: words, seconds, checkpoint, images.
 
     Raises:
         UserError: the record is damaged; the sentence names it.
@@ -50,13 +50,13 @@ def read_record(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
     for one in record.values():
         if not isinstance(one, dict) or not {"words", "seconds"} <= set(one):
             raise UserError(
-                f"{path} is damaged: it is no record of a study's commands."
+                f"{path} is damaged: it is not a record of a study's commands."
             )
     return record
 
 
 def missing(job: Job, pool: pathlib.Path) -> list[Command]:
-    """The commands of a run that are still to do: from the first that is not there."""
+    """The commands of a run that are still to do: all from the first missing one on."""
     record = read_record(pool / job.folder)
     for number, command in enumerate(job.commands):
         done = record.get(command.name, {})
@@ -72,7 +72,7 @@ def missing(job: Job, pool: pathlib.Path) -> list[Command]:
 def _checkpoint_of(words: Sequence[str]) -> str | None:
     """SHA-256 hex of the newest checkpoint that a command reads; None if it reads none.
 
-    It is that of the list of its files, in which each stands with its own.
+    It is the SHA-256 of the list of its files, which has the SHA-256 of each file.
     """
     for word in words:
         name, _, value = word.partition("=")
@@ -85,7 +85,7 @@ def _checkpoint_of(words: Sequence[str]) -> str | None:
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
-    """The steps of a folder of checkpoints, rising."""
+    """The steps of a folder of checkpoints, in rising order."""
     names = (path.name for path in folder.glob("[0-9]*"))
     return sorted(int(name) for name in names if name.isdecimal())
 
@@ -99,14 +99,14 @@ class Worker:
         self._jobs = {job.folder: job for job in jobs}
         self._pool = pool
         self._begin = begin
-        # Of the same thread more than once: a signal may come while it is held.
+        # Reentrant: a signal may come while this thread holds it.
         self._lock = threading.RLock()
         self._stopped = False
         self._processes: set[subprocess.Popen] = set()
         self._failed: dict[str, CommandError] = {}
 
     def stop(self) -> None:
-        """Tell what is running to save and end, and wait for it; nothing new begins."""
+        """Tell running commands to save and end, wait for them, and start no new ones."""
         with self._lock:
             self._stopped = True
             running = list(self._processes)
@@ -118,12 +118,12 @@ class Worker:
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
     def make(self, job: Job, environment: Mapping[str, str], wait: bool = True) -> bool:
-        """Make what is missing of a run, and first of the run that it comes after.
+        """Make the missing parts of a run, after those of the run that it depends on.
 
         Args:
             job: the run.
             environment: of its processes, besides this one's.
-            wait: for another process that is at it; else leave it.
+            wait: whether to wait for another process that makes it, or to leave it.
 
         Returns:
             Whether it is complete now; False if it was left to the other process.
@@ -138,7 +138,7 @@ class Worker:
             return False
         if not missing(job, self._pool):
             return True
-        if job.folder in self._failed:  # not once more for each that comes after it
+        if job.folder in self._failed:  # do not retry for each run that depends on it
             raise self._failed[job.folder]
         with self._claim(self._pool / job.folder, wait) as lock:
             if lock is None:
@@ -153,7 +153,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _claim(self, folder: pathlib.Path, wait: bool) -> Iterator[int | None]:
-        """The lock of a run's folder, a file that children inherit; None: it is taken."""
+        """The lock of a run's folder, a file that children inherit; None if it is taken."""
         folder.mkdir(parents=True, exist_ok=True)
         taken = False
         with open(folder / ".lock", "a") as lock:
@@ -164,7 +164,7 @@ class Worker:
                 except BlockingIOError:
                     if not wait:
                         break
-                    time.sleep(1)  # and not in flock, which would not see `stop`
+                    time.sleep(1)  # waiting in flock would not notice `stop`
             if self._stopped:
                 raise Stopped
             yield lock.fileno() if taken else None
@@ -205,14 +205,14 @@ class Worker:
             "checkpoint": _checkpoint_of(job.words(command, self._pool)),
             "images": command.images,
         }
-        # What comes after a command that was repeated is repeated, too.
+        # The commands after a repeated command are repeated, too.
         for later in missing(job, self._pool)[1:]:
             record.pop(later.name, None)
         write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _trained(folder: pathlib.Path) -> bool:
-    """Whether the newest checkpoint is that of the last step: SIGTERM ends a run early."""
+    """Whether the newest checkpoint is of the last step: SIGTERM ends a run early."""
     if not (steps := _steps(folder / "checkpoints")):
         return False
     meta = read_json(folder / "checkpoints" / str(steps[-1]) / "meta" / "metadata")
@@ -223,14 +223,14 @@ def last_words(log: pathlib.Path) -> str:
     """The error in a log, or its last line."""
     lines = list(filter(str.strip, log.read_text(errors="replace").splitlines()))
     errors = [line for line in lines[-30:] if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")
+    return (errors or lines or ["it printed nothing"])[-1].removeprefix("error: ")
 
 
 def find_devices(jobs: int) -> list[dict[str, str]]:
     """Equal shares of this host's GPUs, or of its cores, as environments of processes.
 
     Args:
-        jobs: number of shares; 0 for one a GPU, or one a core.
+        jobs: number of shares; 0 for one per GPU, or one per core.
 
     Raises:
         UserError: there are fewer GPUs than jobs.
@@ -254,16 +254,16 @@ def make_all(
     report: Callable[[Job, str | None], None],
     begin: Begin = lambda *_: None,
 ) -> bool:
-    """Make what is missing of all runs on this host, several at a time.
+    """Make the missing parts of all runs on this host, several runs at a time.
 
-    SIGTERM and Ctrl-C let those that are running save, and end it.
+    SIGTERM and Ctrl-C let running commands save, and then end.
 
     Args:
         todo: runs to make, those that others wait for first.
         jobs: all runs of the study.
         pool: folder of all runs.
-        environments: of the processes of those that run at a time, one each.
-        report: called with each run that ended, and what was wrong with it or None.
+        environments: one for each run that is made at the same time.
+        report: called with each run that ended, and its error or None.
         begin: called with each command that begins, by the thread of its run.
 
     Returns:
@@ -279,7 +279,7 @@ def make_all(
         number, environment = free.get()
         try:
             if not environment and len(environments) > 1:
-                # Of this thread and what it starts: each job has cores of its own.
+                # For this thread and its children, so that each job has its own cores.
                 own = cores[number % len(cores) :: len(environments)]
                 os.sched_setaffinity(0, own)
             return worker.make(job, environment, wait)
@@ -287,7 +287,7 @@ def make_all(
             free.put((number, environment))
 
     def round_of(some: Sequence[Job], wait: bool) -> list[Job]:
-        """Make these; those that others are at are given back."""
+        """Make these runs; returns those that other processes are making."""
         left = []
         with concurrent.futures.ThreadPoolExecutor(len(environments)) as threads:
             futures = {threads.submit(make, job, wait): job for job in some}

@@ -1,4 +1,4 @@
-"""The runs of a study as a SLURM array, one task a run, by submitit."""
+"""Make the runs of a study as a SLURM array, one task for each run, by submitit."""
 
 import pathlib
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from sp_jax.errors import UserError
 class Task:
     """One run, as a task of the array.
 
-    submitit calls it on the node, and `checkpoint` before the task is preempted or its time
-    is over: the run saves, and the task goes back into the queue.
+    submitit calls it on the node, and calls `checkpoint` before the task is preempted or its
+    time is over: the run saves, and the task returns to the queue.
     """
 
     def __init__(self, job: Job, jobs: Sequence[Job], pool: pathlib.Path):
@@ -23,21 +23,21 @@ class Task:
         self._worker: Worker | None = None
 
     def __call__(self) -> str:
-        """Make the run; its folder."""
+        """Make the run; returns its folder."""
         job, *study = self._given
         self._worker = Worker(*study)
         self._worker.make(job, {})
         return job.folder
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Let the run save; what goes back into the queue."""
+        """Let the run save; returns the task for the queue."""
         if self._worker:
             self._worker.stop()
         return submitit.helpers.DelayedSubmission(Task(*self._given))
 
 
 def read_options(texts: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` to the options of `submitit.AutoExecutor.update_parameters`.
+    """Read `NAME=VALUE` as options of `submitit.AutoExecutor.update_parameters`.
 
     Raises:
         UserError: one has no value.
@@ -67,7 +67,7 @@ def submit(
         todo: those to send.
         pool: folder of all runs.
         options: see `read_options`.
-        cluster: "slurm", or what else submitit knows.
+        cluster: "slurm", or another cluster that submitit knows.
 
     Raises:
         UserError: there is no SLURM here, or it does not know an option.

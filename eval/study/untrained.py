@@ -1,7 +1,7 @@
-"""The floor of a study: the networks of its runs, of the same seeds, without a step.
+"""The floor of a study: the untrained networks of its runs, with the same seeds.
 
-A training measures its own evaluations before its first step; what a study measures besides
-is measured once for each network and seed.
+A training measures its own evaluations before its first step; the study's other evaluations are
+measured once for each network and seed.
 """
 
 import json
@@ -30,10 +30,10 @@ from sp_jax.train.identity import network_facts
 
 
 def add_floors(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list[Job]:
-    """The runs, and behind them what measures their untrained networks.
+    """The runs, followed by the jobs that measure their untrained networks.
 
-    Arms with one architecture and images of one size have one: the first of them stands for
-    all. A study that has an arm of this name has its floor.
+    Arms with the same architecture and image size share one: that of the first arm. A study
+    with an arm of this name has its floor already.
     """
     if NAME in study["arms"]:
         return list(jobs)
@@ -57,7 +57,7 @@ def add_floors(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list[Jo
 def _forgotten(
     study: Study, job: Job, config: ConfigDict, pool: pathlib.Path
 ) -> dict[str, dict[str, Any]]:
-    """The evaluations of a run's config of which an older version measured no floor."""
+    """The evaluations of a run's config whose floor an older version did not measure."""
     if missing(job, pool):
         return {}
     names = {measure["of"].partition("/")[0] for measure in study["measures"].values()}
@@ -87,7 +87,7 @@ def _make_floor(run: Job, evaluations: Mapping[str, Any], label: str) -> Job:
 def collect_floors(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
     """The measures of all untrained networks: title -> label -> seed -> number.
 
-    Only of networks of which anything is measured.
+    Only networks with a measured number are there.
     """
     found: dict[str, dict[str, dict[int, float]]] = {}  # label first
     for job in jobs:

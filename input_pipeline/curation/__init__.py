@@ -1,4 +1,4 @@
-"""Pairs looked at by a person: what `input_pipeline.curate` is made of."""
+"""Pairs checked by a person: the parts of `input_pipeline.curate`."""
 
 from sp_jax import extras
 

@@ -1,6 +1,6 @@
-"""Decisions on pairs: kept at once, undone, repeated when the page is opened again.
+"""Decisions on pairs: saved at once, undone, and replayed when the page is opened again.
 
-Undoing is a line in the file of decisions, too: nothing that was decided is ever rewritten.
+Undoing is a line in the file of decisions, too: no decision is ever rewritten.
 """
 
 import csv
@@ -17,17 +17,17 @@ from sp_jax.errors import UserError
 
 UNDECIDED, ACCEPTED, REJECTED = 0, 1, 2
 _ACTIONS = {"accept": ACCEPTED, "reject": REJECTED, "swap": UNDECIDED}
-_NO_DECISION = (ValueError, LookupError, csv.Error)  # What a line that is none raises.
+_NO_DECISION = (ValueError, LookupError, csv.Error)  # Raised by a wrong line.
 
 
 class State(NamedTuple):
-    """What was decided on each pair of a table.
+    """The decision on each pair of a table.
 
     Attributes:
       status: int8 [P]: UNDECIDED, ACCEPTED or REJECTED.
       second: int32 [P]: the second image of each pair, as swapped so far.
       when: the time of the last decision on each pair; "" without one.
-      by: whose it is; "" if that was not said.
+      by: who made it; "" if unknown.
     """
 
     status: np.ndarray
@@ -40,21 +40,21 @@ class State(NamedTuple):
         return tuple(column[pair] for column in self)
 
     def set(self, pair: int, values: tuple[int, int, str, str]) -> None:
-        """Change those of one pair."""
+        """Change the values of one pair."""
         for column, value in zip(self, values, strict=True):
             column[pair] = value
 
 
 class Curation:
-    """The pairs of a table, what was decided on each, and the file of it.
+    """The pairs of a table, the decisions on them, and the file of these.
 
     Attributes:
       table: the pairs as they were given.
       store: their images.
-      person: who decides; "" if that was not said.
-      making: the table holds each image with itself, and a person gives them partners.
-      state: what was decided.
-      dropped: a torn last line of the file, which was taken out of it; "" without one.
+      person: who decides; "" if unknown.
+      making: the table pairs each image with itself, and a person chooses partners.
+      state: the decisions.
+      dropped: a torn last line of the file, which was removed; "" without one.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Curation:
         given_by: str = "",
         only_read: bool = False,
     ) -> None:
-        """Open the file at `path`, and repeat what it holds.
+        """Open the file at `path`, and replay its decisions.
 
         Args:
           table: the pairs.
@@ -79,15 +79,15 @@ class Curation:
           path: of the file.
           person: who decides.
           making: see `Curation`.
-          groups: int [N], images of which are partners; -1: of none. Default: the labels.
-          max_uses: pairs in which an image may stand by a new partner.
-          given: what was decided before the file began.
-          given_by: whose decisions these are; the file belongs to them alone.
-          only_read: leave the file as it is: another person's.
+          groups: int [N], partners share a group; -1: no group. Default: the labels.
+          max_uses: pairs that an image may be in when it becomes a new partner.
+          given: decisions from before the file began.
+          given_by: who made these; the file belongs to these people.
+          only_read: leave the file unchanged: it is another person's.
 
         Raises:
           UserError: the file belongs to other pairs, cannot be read or written, or has a
-            line that is no decision (with its number).
+            line that is not a decision (with its number).
         """
         check_table(table, store)
         self.table, self.store, self.person = table, store, person
@@ -108,9 +108,9 @@ class Curation:
         self._replay(only_read)
 
     def decide(self, *decisions: tuple[int, str] | tuple[int, str, int]) -> None:
-        """Keep decisions that are undone together, such as those of a sheet.
+        """Save decisions that are undone together, such as those of a sheet.
 
-        Each is a pair, an action ("accept", "reject" or "swap") and of a swap the new second
+        Each is a pair, an action ("accept", "reject" or "swap") and for a swap the new second
         image. UserError if there is no such pair, action or partner, or the file cannot be
         written; then nothing has changed.
         """
@@ -132,9 +132,9 @@ class Curation:
             raise
 
     def undo(self) -> dict[int, int]:
-        """Take back what was decided last: its pairs, with the status that they had.
+        """Take back the last decisions: returns their pairs, with the status that they had.
 
-        Nothing without a decision. Errors as those of `decide`.
+        {} without a decision. Errors are those of `decide`.
         """
         if not self._done:
             return {}
@@ -147,7 +147,7 @@ class Curation:
         return had
 
     def partners(self, pair: int) -> np.ndarray:
-        """Which images may be another second of a pair: of its group and free, bool [N]."""
+        """The images that may become the second of a pair, of its group and free: bool [N]."""
         first = int(self.table.first[pair])
         if self.groups[first] < 0:
             raise UserError("This image has no label, so there is no class to swap in.")
@@ -156,16 +156,16 @@ class Curation:
         return free & (self.groups == self.groups[first])
 
     def uses(self, but: int | None = None) -> np.ndarray:
-        """In how many pairs each image stands, int [N]; one pair may be left out.
+        """The number of pairs that each image is in, int [N]; one pair may be left out.
 
-        Those that are not rejected; where pairs are made, those that are.
+        Rejected pairs do not count; where pairs are made, only accepted ones do.
         """
         stand = self._standing(but)
         rows = np.concatenate([self.table.first[stand], self.state.second[stand]])
         return np.bincount(rows, minlength=len(self.store))
 
     def accepted(self) -> tuple[PairTable, dict[str, list[str]]]:
-        """The accepted pairs with their partners as swapped, and who decided, and when.
+        """The accepted pairs with their chosen partners, and who decided, and when.
 
         UserError if there are none.
         """
@@ -211,7 +211,7 @@ class Curation:
         for row in {first, second} & chosen | {second} - {int(given[pair])}:
             if self.uses(pair)[row] >= self.max_uses:
                 raise UserError(
-                    f"{self.store.ids[row]} is in another pair by now: take that back first."
+                    f"{self.store.ids[row]} is now in another pair: undo that one first."
                 )
 
     def _standing(self, but: int | None) -> np.ndarray:
@@ -244,7 +244,7 @@ class Curation:
                     self._repeat(line)
                 except _NO_DECISION as error:
                     raise UserError(
-                        f"{self._log.path}, line {number}: {line!r} is no decision on "
+                        f"{self._log.path}, line {number}: {line!r} is not a decision on "
                         f"these pairs ({error}): correct or remove the line."
                     ) from error
             if torn:
@@ -256,7 +256,7 @@ class Curation:
                     self._log.mend(drop=bool(self.dropped))
         except OSError as error:
             raise UserError(
-                f"Cannot keep decisions in {self._log.path} ({error}): make room, or copy "
+                f"Cannot save decisions in {self._log.path} ({error}): make room, or copy "
                 "the pairs into a folder that can be written."
             ) from error
 
@@ -265,11 +265,11 @@ class Curation:
         pair = int(pair)
         if action == "undo":
             if not self._done or self._done[-1][-1][0] != pair:
-                raise ValueError("it was not decided just before")
+                raise ValueError("it was not the last decision")
             self._take_back()
             return
         self._check(pair, action)
-        # Only of a swap the name is news, and a part of a name may be a name.
+        # Only a swap needs the name, and a part of a name may be another name.
         if action == "swap" and torn:
             raise ValueError("the name may be cut off")
         row = self._rows[second]

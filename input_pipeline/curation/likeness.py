@@ -1,4 +1,4 @@
-"""How alike images are: for the order of pairs, and for partners to choose from."""
+"""How similar images are: for the order of pairs, and for partners to choose from."""
 
 import functools
 import io
@@ -21,7 +21,7 @@ def load_features(
     file: str | None,
     folder: pathlib.Path,
 ) -> np.ndarray:
-    """Features of all images, float32 [N, D]; those that take long are kept in a folder."""
+    """Features of all images, float32 [N, D]; slow ones are cached in a folder."""
     if file:
         return find_features(store, checkpoint, file)[0]
     made_by = None
@@ -43,12 +43,12 @@ class Likeness:
     def __init__(
         self, store: ImageStore, groups: np.ndarray, features: np.ndarray | None
     ) -> None:
-        """Keep what to compare.
+        """Keep what is compared.
 
         Args:
           store: the images.
-          groups: int [N], images of which are compared.
-          features: float [N, D]; without them shapes and colours, of a group at a time.
+          groups: int [N], images of the same group are compared.
+          features: float [N, D]; without them shapes and colours, of one group at a time.
         """
         self._groups, self._features = groups, features
 
@@ -60,7 +60,7 @@ class Likeness:
         self._of_group = of_group
 
     def nearest(self, row: int, allowed: np.ndarray, count: int) -> np.ndarray:
-        """Up to so many allowed images, bool [N], of the group of one; the most alike first."""
+        """Up to `count` allowed images, bool [N], of the group of `row`; most similar first."""
         if self._features is None:
             rows, features = self._of_group(int(self._groups[row]))
             here = features[np.searchsorted(rows, row)]
@@ -85,5 +85,5 @@ def pair_cosines(
 
 
 def lengths(features: np.ndarray) -> np.ndarray:
-    """The length of each row of float [N, D]; not 0, so that one can divide by it."""
+    """The length of each row of float [N, D]; at least 1e-12, to divide by it."""
     return np.maximum(np.linalg.norm(features, axis=1), 1e-12)

@@ -1,7 +1,7 @@
 """The file of a person's decisions, to which lines are only ever appended.
 
-A line is on the disk before the page goes on. A crash can tear the last line at most. A line
-that cannot be written, on a full disk, is taken out again.
+A line is on the disk before the page shows more. A crash can cut off the last line at most. A
+line that cannot be written completely, on a full disk, is removed again.
 """
 
 import csv
@@ -20,12 +20,12 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
 def escape(name: str) -> str:
-    """A name as it stands in the file, on one line."""
+    """A name in the form of the file, on one line."""
     return name.translate(_ESCAPES)
 
 
 def now() -> str:
-    """The time with its zone, to the microsecond: decisions of one sheet have the same."""
+    """The time with its zone, to the microsecond; decisions of one sheet share a time."""
     return datetime.datetime.now().astimezone().isoformat(timespec="microseconds")
 
 
@@ -41,17 +41,17 @@ class Log:
     """Decisions in the file at `path`."""
 
     def __init__(self, path: str | os.PathLike[str], belongs: str) -> None:
-        """Nothing is read or written yet.
+        """Read or write nothing yet.
 
         Args:
           path: of the file.
-          belongs: the digest of the pairs, and more to which the file belongs.
+          belongs: what the file belongs to: the digest of the pairs, and more.
         """
         self.path = pathlib.Path(path)
         self._head = f"# decisions on the pairs {belongs}\n{','.join(_COLUMNS)}\n"
 
     def begin(self) -> None:
-        """Make the file, if there is none, or a crash has cut off its head."""
+        """Make the file, if there is none or a crash has cut off its header."""
         whole = self._head.encode()
         if not self.path.exists() or (
             self.path.stat().st_size < len(whole)
@@ -60,7 +60,7 @@ class Log:
             write_text(self.path, self._head)
 
     def read(self) -> tuple[Iterator[tuple[int, str]], str]:
-        """The whole lines behind the head with their numbers, and a torn last one or "".
+        """The whole lines after the header with their numbers, and a torn last one or "".
 
         Raises:
           UserError: the file belongs to other pairs.
@@ -75,13 +75,13 @@ class Log:
             raise UserError(
                 f"{self.path} holds decisions on other pairs or a merge of other people, or "
                 "another program has changed its first two lines: move it away, or open "
-                "what it belongs to."
+                "the pairs that it belongs to."
             )
         torn = content[end:].decode("utf-8", "surrogateescape")
         return enumerate(lines[2:], 3), torn
 
     def mend(self, drop: bool) -> None:
-        """Take a torn last line out, or give it the line end that an editor has left out."""
+        """Remove a torn last line, or add a line end that an editor has left out."""
         with open(self.path, "r+b") as file:
             content = file.read()
             if drop:
@@ -113,6 +113,6 @@ class Log:
                     raise
         except OSError as error:
             raise UserError(
-                f"This was not kept, because {self.path} cannot be written ({error}): "
+                f"This was not saved, because {self.path} cannot be written ({error}): "
                 "make room, or put the file back, and do it again."
             ) from error

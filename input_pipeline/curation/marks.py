@@ -1,4 +1,4 @@
-"""What may be wrong with a pair: help for the eye, which decides nothing."""
+"""Marks for what may be wrong with a pair; they only help the person who decides."""
 
 import functools
 
@@ -16,7 +16,7 @@ _CHUNK = 8192  # Images whose classes are compared at a time.
 
 
 def same_source(store: ImageStore, first: int, second: int) -> float:
-    """How well a part of one image, or its mirror image, agrees with the whole other one.
+    """How well a part of one image, or of its mirror image, matches the whole other one.
 
     Returns:
       The largest correlation of gray windows; 0 without contrast.
@@ -60,8 +60,8 @@ def _weights(size: int) -> list[np.ndarray]:
 def suspects(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The class to which an image may belong rather than to its own: int [N]; -1: none.
 
-    Another class has a nearer mean feature than its own one has without it; of all images that
-    is so by most for the 2 % that are named.
+    The mean feature of another class is nearer than that of its own class without the image;
+    at most 2 % of all images are named, those with the largest difference.
 
     Args:
       features: float [N, D].

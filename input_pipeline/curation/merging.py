@@ -1,4 +1,4 @@
-"""The decisions of several people on the same pairs: how far they agree, what is to settle."""
+"""The decisions of several people on the same pairs: their agreement and conflicts."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ WORDS = ("undecided", "accepted", "rejected")  # By status.
 
 
 def merge(people: Sequence[Curation]) -> tuple[State, dict[int, str]]:
-    """What people agree on, and their conflicts.
+    """The decisions that people share, and their conflicts.
 
-    A pair that one of them has not decided is as the others say. Accepting a pair with two
-    different partners is a conflict, too, and so is a new partner that stands in another pair.
+    If one person has not decided a pair, the others decide it. Two different partners of an
+    accepted pair are a conflict, too, and so is a new partner that is in another pair.
 
     Args:
       people: their decisions on one table, each with a name.
 
     Returns:
-      The state: conflicts and what nobody has decided are undecided. Of each conflict its pair
-      and the opinions on it, in words.
+      The state, in which conflicts and pairs that nobody decided are undecided; and for each
+      pair with a conflict the opinions on it, in words.
     """
     status = np.stack([person.state.status for person in people])
     second = np.stack([person.state.second for person in people])
@@ -60,7 +60,7 @@ def _opinions(people: Sequence[Curation], pair: int) -> str:
 
 
 def agreement(people: Sequence[Curation]) -> list[str]:
-    """A sentence on every two people: Cohen's kappa of what both have decided."""
+    """A sentence on every two people: Cohen's kappa of the pairs that both have decided."""
     extras.require("eval", "The agreement of two people")
     from sklearn.metrics import cohen_kappa_score
 
@@ -75,6 +75,6 @@ def agreement(people: Sequence[Curation]) -> list[str]:
             kappa = "Cohen's kappa is not defined"
         sentences.append(
             f"{one.person} and {other.person} have both decided {both.sum():,} pairs, "
-            f"{(a == b).sum():,} alike: {kappa}."
+            f"{(a == b).sum():,} in the same way: {kappa}."
         )
     return sentences

@@ -1,4 +1,4 @@
-"""In which order pairs are shown, and how far their classes are."""
+"""The order in which pairs are shown, and the progress of their classes."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ _LISTED = 200  # Classes at most: all may be too many to send and draw.
 
 
 class Order:
-    """The pairs class by class, and which of them are next.
+    """The pairs class by class, and which of them come next.
 
     Attributes:
       pairs: int [P], in the order in which they are shown.
@@ -30,9 +30,9 @@ class Order:
 
         Args:
           curation: the pairs and what was decided.
-          score: float [P], the best pair of a class comes first; otherwise as in the table.
-          wanted: accepted pairs of each class: one that has them is not asked on.
-          only: pairs that are asked for; all of them by default.
+          score: float [P], the best pair of a class comes first; without it as in the table.
+          wanted: accepted pairs per class; a class that has them is done.
+          only: pairs to decide; all of them by default.
         """
         self._curation, self._wanted = curation, wanted
         classes, first, self._class = np.unique(
@@ -53,10 +53,10 @@ class Order:
     def next(
         self, count: int, after: int = -1, without: Sequence[int] = ()
     ) -> list[int]:
-        """Up to so many pairs of one class that are to decide.
+        """Up to `count` pairs of one class that have to be decided.
 
-        Those behind a place in the order, then from its start; none when all are decided.
-        `without` are pairs that are on the page, and count as accepted.
+        Those after a place in the order, then from its start; none when all are decided.
+        `without` are pairs that are on the page; they count as accepted.
         """
         without = np.asarray(without, int)
         accepted = self._accepted() + self._count(without)
@@ -73,7 +73,7 @@ class Order:
         return found[self._class[found] == label][:count].tolist()
 
     def around(self, place: int, count: int, back: bool = False) -> list[int]:
-        """Up to so many pairs of one class, decided or not, from a place on or before it."""
+        """Up to `count` pairs of one class, decided or not, starting or ending at a place."""
         place = min(max(place, 0), len(self.pairs) - 1)
         of = self._class[self.pairs]
         start, end = np.searchsorted(of, [of[place], of[place] + 1])
@@ -82,7 +82,7 @@ class Order:
         return self.pairs[place : min(end, place + count)].tolist()
 
     def asked(self, pairs: Sequence[int]) -> set[int]:
-        """Those of some pairs of one class that are to decide, no more than are wanted."""
+        """Those pairs, all of one class, that have to be decided, at most as many as wanted."""
         accepted = self._accepted()
         to_ask = self._to_ask(accepted)
         found = [pair for pair in pairs if to_ask[pair]]
@@ -91,12 +91,12 @@ class Order:
         return set(found)
 
     def last(self) -> int:
-        """The last pair that was asked for."""
+        """The last pair that has to be decided, decided or not."""
         asked = self.pairs[self._asked[self.pairs]]
         return int(asked[-1] if len(asked) else self.pairs[-1])
 
     def end(self) -> str:
-        """A sentence for the time when nothing is to decide."""
+        """A sentence to show when there is nothing left to decide."""
         status = self._curation.state.status
         left = int((status == UNDECIDED).sum())
         if self._curation.making:
@@ -106,17 +106,17 @@ class Order:
             return f"{settled:,} settled, {left:,} undecided by all: export."
         if left and self._wanted:
             return (
-                f"Each class has {self._wanted:,} pairs, or no more to ask for; left "
+                f"Each class has {self._wanted:,} pairs, or no more to decide; "
                 f"undecided: {left:,}. Export."
             )
         return "Every pair is decided: export."
 
     def class_start(self, number: int) -> int:
-        """The place from which on a class begins."""
+        """The place at which a class begins."""
         return int(np.searchsorted(self._class[self.pairs], number))
 
     def counts(self, pair: int) -> dict[str, Any]:
-        """How far the class of a pair is, and the whole."""
+        """The progress of a pair's class, and of all pairs."""
         status = self._curation.state.status
         return {
             "of_class": self._progress([self._class[pair]])[0],
@@ -125,10 +125,10 @@ class Order:
         }
 
     def classes(self, around: int, search: str, short: bool) -> dict[str, Any]:
-        """How far the classes are whose names hold a word: up to 200 near one of them.
+        """The progress of classes whose names contain a word: up to 200 near one of them.
 
-        With `short` those only that lack accepted pairs; without a number that is wanted, those
-        in which something is to decide.
+        With `short` only classes that lack accepted pairs or, if no number is wanted, that
+        have pairs left to decide.
         """
         accepted = self._accepted()
         lacks = self._count(self._to_ask(accepted)) > 0
@@ -150,7 +150,7 @@ class Order:
         }
 
     def _progress(self, classes: Sequence[int]) -> list[dict[str, Any]]:
-        """How many pairs of classes are accepted, can still be, and were there at first."""
+        """The accepted, the possible and all pairs of some classes."""
         curation = self._curation
         total = self._count(np.ones(len(self._class), bool))
         rejected = self._count(curation.state.status == REJECTED)
@@ -169,7 +169,7 @@ class Order:
         ]
 
     def _count(self, which: np.ndarray) -> np.ndarray:
-        """How many of some pairs are of each class."""
+        """The number of the given pairs in each class."""
         return np.bincount(self._class[which], minlength=len(self._names))
 
     def _accepted(self) -> np.ndarray:
@@ -177,17 +177,17 @@ class Order:
         return self._count(self._curation.state.status == ACCEPTED)
 
     def _to_ask(self, accepted: np.ndarray) -> np.ndarray:
-        """Which pairs are to decide, bool [P], with so many accepted of each class."""
+        """Which pairs have to be decided, bool [P], given the accepted pairs of each class."""
         curation = self._curation
         asked = self._asked & (curation.state.status == UNDECIDED)
         if self._wanted:
             asked &= (accepted < self._wanted)[self._class]
-        if curation.making:  # An image that is a partner already needs none.
+        if curation.making:  # An image that is a partner already needs no partner.
             free = curation.uses()[curation.table.first] < curation.max_uses
             _, group = np.unique(
                 curation.groups[curation.table.first], return_inverse=True
             )
-            # The last one of a group is left over: those that nothing fits did not fit it.
+            # The last image of a group is left over: no rejected image fitted it.
             fits = free & (curation.state.status != REJECTED)
             asked &= free & (np.bincount(group, fits)[group] > 1)
         return asked

@@ -1,4 +1,4 @@
-"""The page on which a person decides on pairs: its requests."""
+"""The page on which a person decides on pairs: the server's answers to requests."""
 
 import pathlib
 import threading
@@ -18,7 +18,7 @@ from input_pipeline.curation.views import Views
 from sp_jax.errors import UserError
 
 _MOST = 48  # Pairs of a sheet.
-_MEANWHILE = "Decided meanwhile in another window: this is how it stands. Look again."
+_MEANWHILE = "Decided in another window in the meantime. Please look again."
 _BODY = 64 * 1024  # Bytes of a request, at most; a sheet sends numbers alone.
 # No other site may show the page in a frame, nor its pictures.
 _HEADERS = {
@@ -50,7 +50,7 @@ def make_app(
       order: of the pairs; by default as in the table.
       likeness: of the images; by default by shapes and colours.
       wanted: accepted pairs of each class.
-      opinions: what others say of a pair, in words.
+      opinions: what others say about a pair, in words.
       suspects: int [N], the class to which an image may belong instead; -1: none.
     """
     app = flask.Flask(__name__, template_folder=str(pathlib.Path(__file__).parents[1]))
@@ -75,7 +75,7 @@ def make_app(
         if request.method == "POST":
             site = request.headers.get("Origin", request.host).rpartition("//")[2]
             if request.mimetype != "application/json" or site != request.host:
-                flask.abort(403, "This page takes decisions from its own window alone.")
+                flask.abort(403, "This page takes decisions only from its own window.")
             try:
                 body = request.get_json()
             except RecursionError:  # Of lists in lists in lists.
@@ -102,7 +102,7 @@ def make_app(
 
     @app.get("/facts")
     def facts() -> dict[str, Any]:
-        """What does not change while the page is open."""
+        """Facts that do not change while the page is open."""
         return {
             "pairs": len(curation.table),
             "making": curation.making,
@@ -111,7 +111,7 @@ def make_app(
 
     @app.get("/sheet")
     def sheet() -> dict[str, Any]:
-        """The next pairs to decide, without those that are on the page."""
+        """The next pairs to decide, without those on the page."""
         words = flask.request.args.get("without", "").split(",")
         shown = [int(w) for w in words if w.isdecimal()]
         if shown and max(shown) >= len(curation.table):
@@ -121,7 +121,7 @@ def make_app(
 
     @app.get("/around/<int(signed=True):place>")
     def around(place: int) -> dict[str, Any]:
-        """Pairs from a place on, or before it, whether they are decided or not."""
+        """Pairs from a place on, or up to it, decided or not."""
         with lock:
             return views.sheet(order.around(place, count(), bool(number("back", 0))))
 
@@ -147,7 +147,7 @@ def make_app(
             flask.abort(404)
         with lock:
             allowed = curation.partners(pair)
-        # Without the lock: of a new class it may take a second.
+        # Without the lock: for a new class it may take a second.
         return {"partners": views.partners(pair, allowed, count())}
 
     @app.get("/image/<store>/<int:row>")
@@ -167,7 +167,7 @@ def make_app(
 
     @app.post("/decide")
     def decide() -> dict[str, Any]:
-        """Keep the decisions of a sheet, and answer with the next one or the same."""
+        """Save the decisions of a sheet, and answer with the next sheet or the same one."""
         asked = flask.request.get_json()
         steps = asked.get("decisions")
         if type(steps) is not list or not steps:
@@ -181,7 +181,7 @@ def make_app(
                 and type(step.get("status", "")) is str
             ):
                 flask.abort(
-                    400, "A decision has a whole number as pair, and an action."
+                    400, "A decision needs a whole number as pair, and an action."
                 )
         numbers = [step["pair"] for step in steps]
         with lock:
@@ -220,8 +220,8 @@ def make_app(
                 pairs.save_table(export, table, curation.store, more=columns)
             except OSError as error:
                 raise UserError(
-                    f"{export} cannot be written ({error}): make room, or move away what "
-                    "is there, and export again."
+                    f"{export} cannot be written ({error}): make room, or move away the "
+                    "file that is there, and export again."
                 ) from error
         return {"message": f"{len(table)} accepted pairs are in {export}."}
 
@@ -229,7 +229,7 @@ def make_app(
 
 
 def _decisions(steps: list[dict[str, Any]]) -> list[tuple]:
-    """The same for `Curation.decide`; "choose" is a new partner that is accepted."""
+    """The arguments for `Curation.decide`; "choose" accepts a new partner."""
     found = []
     for step in steps:
         pair, action = step["pair"], step["action"]

@@ -1,4 +1,4 @@
-"""The pictures of the page: the original images, as PNG files of the size that is needed."""
+"""The pictures of the page: the original images as PNG files, in the size needed."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the page gets to show of pairs, as plain JSON."""
+"""The data on pairs that the page shows, as plain JSON."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ class Views:
         opinions: Mapping[int, str],
         suspects: np.ndarray | None,
     ) -> None:
-        """Keep what they are made of.
+        """Keep the sources.
 
         Args:
-          curation: the pairs and what was decided.
+          curation: the pairs and their decisions.
           order: of the pairs.
           likeness: of the images.
-          opinions: what several people say of a pair, in words.
+          opinions: what several people say about a pair, in words.
           suspects: see `marks.suspects`.
         """
         self._curation, self._order = curation, order
@@ -43,22 +43,22 @@ class Views:
         self._marks = functools.lru_cache(maxsize=_KEPT)(self._find_marks)
 
     def rows(self, pair: int) -> list[int]:
-        """The images of a pair; one, where it has no partner yet."""
+        """The images of a pair; only one if it has no partner yet."""
         curation = self._curation
         rows = [int(curation.table.first[pair]), int(curation.state.second[pair])]
         return rows[:1] if curation.making and rows[0] == rows[1] else rows
 
     def status(self, pair: int) -> str:
-        """What was decided on a pair, in a word."""
+        """The decision on a pair, in a word."""
         return WORDS[self._curation.state.status[pair]]
 
     def sheet(
         self, pairs: Sequence[int], had: Mapping[int, int] | None = None
     ) -> dict[str, Any]:
-        """Pairs of one class, and how far it is.
+        """Pairs of one class, and the progress of the class.
 
-        None: nothing is to decide, and the last pair is shown with a sentence. Of pairs that
-        were just undone, the page shows which status they had.
+        Without pairs nothing is left to decide, and the last pair is shown with a sentence.
+        `had` is the status that pairs had before they were undone.
         """
         finished = "" if pairs else self._order.end()
         pairs = pairs or [self._order.last()]
@@ -75,7 +75,7 @@ class Views:
         }
 
     def partners(self, pair: int, allowed: np.ndarray, count: int) -> list[dict]:
-        """Images to choose a partner of a pair from, the most alike first."""
+        """Images to choose a pair's partner from, the most similar first."""
         first = int(self._curation.table.first[pair])
         rows = self._likeness.nearest(first, allowed, count)
         return [

@@ -1,1 +1,1 @@
-"""Pairs without labels: what `input_pipeline.mine_pairs` is made of."""
+"""Pairs without labels: the parts of `input_pipeline.mine_pairs`."""

@@ -1,4 +1,4 @@
-"""What tells one encoder from another, for the recipes of the pairs that it found."""
+"""The identity of an encoder, for the recipes of the pairs that it found."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def describe(backbone: "Backbone", path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A run by its facts and its step, so that its seeds are one; a file by its weights.
+    """A run by its facts and step, so that all its seeds count as one; a file by its weights.
 
     Args:
       backbone: what was loaded.

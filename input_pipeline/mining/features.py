@@ -1,4 +1,4 @@
-"""The features by which images are compared: an encoder's, a file's or a descriptor's."""
+"""The features that compare images: of an encoder, a file or a descriptor."""
 
 import hashlib
 from typing import Any
@@ -16,7 +16,7 @@ _CHUNK = 1024  # Images that are described at a time.
 def find_features(
     store: ImageStore, checkpoint: str | None, file: str | None, levels: bool = False
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Features of every image of the store, and what made them, as JSON.
+    """Features of every image of the store, and their origin, as JSON.
 
     Args:
       store: of the images.
@@ -48,7 +48,7 @@ def find_features(
 
 
 def describe(store: ImageStore, rows: np.ndarray) -> np.ndarray:
-    """Shapes and colours of some images, float32 [n, D]: what needs no encoder."""
+    """Shapes and colours of some images, float32 [n, D], without an encoder."""
     if store.images.shape[1] < 16:
-        raise UserError("Without an encoder, images need at least 16 pixels a side.")
+        raise UserError("Without an encoder, images need sides of at least 16 pixels.")
     return handmade_features.hog_and_colour(store.read(rows))

@@ -1,4 +1,4 @@
-"""Features that learn nothing: where to begin mining without an encoder.
+"""Hand-made features, to mine pairs without an encoder.
 
 Histograms of oriented gradients (https://inria.hal.science/inria-00548512, the descriptor of
 Dalal and Triggs, with hard bins) beside histograms of colours.

@@ -12,7 +12,7 @@ _CHUNK = 4096  # Rows that are converted at a time.
 
 
 def read_features(path: str | os.PathLike[str], count: int) -> np.ndarray:
-    """Features that another program made: an .npy file of real numbers of any type.
+    """Read features that another program made: an .npy file of real numbers of any type.
 
     Returns:
       float32 [count, D], each row divided by its largest magnitude: the cosines are the
@@ -35,7 +35,8 @@ def read_features(path: str | os.PathLike[str], count: int) -> np.ndarray:
         ) from error
     except Exception as error:  # NumPy raises many types.
         raise UserError(
-            f"{path} is no .npy file of numbers, or it is damaged: write it with numpy.save."
+            f"{path} is not an .npy file of numbers, or it is damaged: write it with "
+            "numpy.save."
         ) from error
     if given.ndim != 2 or len(given) != count or not given.shape[1]:
         raise UserError(
@@ -103,7 +104,7 @@ def mutual_pairs(
 
 
 def limit_uses(first: np.ndarray, second: np.ndarray, max_uses: int) -> np.ndarray:
-    """Choose pairs so that no image stands in too many: some are near to all ("hubs").
+    """Choose pairs so that no image is in too many: some are near to all ("hubs").
 
     A pair is taken, bool [P], if both of its images are still free; the better ones come first.
 
@@ -121,7 +122,7 @@ def limit_uses(first: np.ndarray, second: np.ndarray, max_uses: int) -> np.ndarr
 
 
 def chance(labels: np.ndarray) -> float:
-    """Probability that two different images that are drawn at random share their label."""
+    """Probability that two different random images share their label."""
     counts = np.bincount(labels).astype(float)
     total = counts.sum()
     return float((counts * (counts - 1)).sum() / (total * (total - 1)))

@@ -1,9 +1,10 @@
-"""Each view's crop, taken by the host from whole JPEG files: one decoding an image.
+"""The host takes each view's crop from whole JPEG files, and decodes each image once.
 
-The one exception to the rule that all augmentation is on the accelerator: whole images of
-many sizes make no array, and are more bytes than their crops. Which image a view shows and the
-distribution of its box are those of `sp_jax.augment`; all that follows the crop is on the
-device, as always. The random numbers are a function of (seed, step), as all of a stream are.
+This is the one exception to the rule that all augmentation is on the accelerator: whole images
+of many sizes do not form an array, and have more bytes than their crops. Which image a view
+shows and the distribution of its box are those of `sp_jax.augment`, and all operations after
+the crop are on the device, as always. The random numbers are a function of (seed, step), like
+all of a stream.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ class HostCrops:
     def read(
         self, step: int, batch: dict[str, np.ndarray], mine: slice
     ) -> dict[str, np.ndarray | tuple[np.ndarray, ...]]:
-        """Some rows of the batch of a step, in its `Sampler.batch`'s form, with their crops.
+        """Some rows of a step's batch, in the form of `Sampler.batch`, with their crops.
 
         Returns:
           "crops": for each size s of the views, in the order in which the sizes come first,
@@ -98,7 +99,7 @@ def draw_boxes(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> np.ndarray:
-    """Random boxes, distributed as those of `sp_jax.augment.params.sample_boxes`.
+    """Random boxes with the distribution of `sp_jax.augment.params.sample_boxes`.
 
     Args:
       words: random bits, uint32 [n, 22].

@@ -1,4 +1,4 @@
-"""How a table of pairs was made: its recipe, without seed, place and rows.
+"""The recipe of a table of pairs: how it was made, without seed, place and rows.
 
 A recipe is plain JSON, complete, and the same for tables that differ in their seed only:
 
@@ -37,7 +37,7 @@ def digest_names(names: Iterable[str]) -> str:
 
 
 def digest_json(value: Any) -> str:
-    """SHA-256 hex over what JSON can tell."""
+    """SHA-256 hex over a value that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -63,7 +63,7 @@ def read_origin(header: Mapping[str, str], digest: str) -> tuple[str, Recipe]:
 
 
 def _recipe_of_before(source: str) -> Recipe | None:
-    """The recipe that a source tells; None if it depends on more than it says."""
+    """The recipe that a source describes; None if the table depends on more than that."""
     if drawn := _DRAWN.fullmatch(source):
         return {"by": "labels", "rounds": int(drawn[1])}
     if source == "each image with itself":

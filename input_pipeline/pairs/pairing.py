@@ -1,4 +1,4 @@
-"""Making pair tables: from labels, from folders of two images, from other tables."""
+"""Make pair tables: from labels, from folders of two images, from other tables."""
 
 import collections
 import dataclasses
@@ -18,8 +18,8 @@ from sp_jax.errors import UserError
 def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTable:
     """Pair different images of the same class.
 
-    The k images of a class are laid on a circle in random order; round r pairs each image with
-    the one r places on. So in every full round each image is `first` once and `second` once,
+    The k images of a class are placed on a circle in random order; round r pairs each image
+    with the one r places further. So in a full round each image is `first` and `second` once,
     and no unordered pair occurs in two rounds: round r runs for r < k, r <= k/2, and at
     r = k/2 > 1 takes half of the circle. (For k = 2, round 1 gives (a, b) and (b, a).)
 
@@ -70,13 +70,13 @@ def own_pairs(store: ImageStore) -> PairTable:
 def augmented_pairs(
     table: PairTable, match: Literal["first", "both"] = "first"
 ) -> PairTable:
-    """Pairs of an image with itself: what to compare a semantic table with.
+    """Pairs of an image with itself, for the comparison with a semantic table.
 
     Args:
       table: P semantic pairs.
-      match: "first": P pairs of the first images, as in the paper: as many pairs, of half of
-        the images where each stands in one pair. "both": 2 P pairs, of the first images and
-        then of the second: the same images, each as often as it stands in the table.
+      match: "first": P pairs of the first images, as in the paper: the same number of pairs,
+        but half of the images if each is in one pair. "both": 2 P pairs, of the first images
+        and then of the second: the same images, each as often as in the table.
     """
     columns = table.columns
     images = table.first
@@ -121,16 +121,16 @@ def class_pairs(
     classes: Iterable[int] | None = None,
     allow_small: bool = False,
 ) -> PairTable:
-    """The same number of semantic pairs in each class: the frame of the paper.
+    """The same number of semantic pairs in each class: the paper's setting.
 
-    The images of a class are laid on a circle in random order. The first pairs are
+    The images of a class are placed on a circle in random order. The first pairs are
     neighbours that share no image, so that every image is used at most once until the
     class runs out: with 2n images or more, n pairs hold 2n different images. Then come
-    the pairs between these, then those two places on, and so on; no pair comes twice.
+    the pairs between these, then pairs two places apart, and so on; no pair comes twice.
 
     Args:
       store: labelled images.
-      pairs_per_class: n; 0 for as many as use each image once.
+      pairs_per_class: n; 0: as many as use each image once.
       seed: the table is a function of the store and the arguments.
       classes: class ids to use; None for all that have images.
       allow_small: whether a class with fewer than n different pairs gives what it has;
@@ -157,7 +157,7 @@ def class_pairs(
                 raise UserError(
                     f"Class {store.class_names[c]!r} has {count} images, too few for "
                     f"{max(wanted, 1)} different pairs: lower --pairs_per_class, leave "
-                    "it out of --classes, or take what there is with --allow_small."
+                    "it out of --classes, or accept fewer pairs with --allow_small."
                 )
             small += 1
         parts.append(_around(circle, min(wanted, most)))
@@ -212,7 +212,7 @@ def _around(circle: np.ndarray, wanted: int) -> np.ndarray:
 
 
 def folder_pairs(store: ImageStore) -> PairTable:
-    """Pair the two images of each folder: curated pairs that lie in folders of two.
+    """Pair the two images of each folder, for curated pairs in folders of two.
 
     Args:
       store: of a folder; ids are relative paths.
@@ -227,7 +227,7 @@ def folder_pairs(store: ImageStore) -> PairTable:
         if len(rows) != 2:
             raise UserError(
                 f"The folder {name!r} of {store.name!r} holds {len(rows)} images, not "
-                "2: put the two images of each pair into a folder of their own."
+                "2: put the two images of each pair into their own folder."
             )
     first, second = np.array(list(groups.values())).T
     return PairTable.of(store, first, second, "two images a folder", {"by": "folders"})
@@ -281,7 +281,7 @@ def subset(
             which = f"of class number {c}" if c >= 0 else "without a label"
             raise UserError(
                 f"There are {len(rows)} pairs {which}, not {pairs_per_class}: ask for "
-                "fewer, or take what there is with --allow_small."
+                "fewer, or accept them with --allow_small."
             )
         kept.append(rows[:pairs_per_class])
     how = f"the first {pairs_per_class} pairs a class of"
@@ -291,7 +291,7 @@ def subset(
 
 
 def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> PairTable:
-    """Make some of the pairs augmentation pairs, the same share of each class.
+    """Turn some pairs into augmentation pairs, the same share in each class.
 
     The choice is fixed in the table; `data.pairing = "mixed"` chooses again for each
     pair in each step.
@@ -319,19 +319,19 @@ def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> Pai
 
 
 def read_classes(path: str, store: ImageStore) -> list[int]:
-    """Class ids of a file with one class a line: its name, or the first word of it.
+    """Read class ids from a file with one class per line: its name, or the name's first word.
 
-    Empty lines and those that begin with # are passed over.
+    Empty lines and those that begin with # are skipped.
 
     Raises:
-      UserError: the file is missing or no text, or names a class twice or an unknown one.
+      UserError: the file is missing or not text, or names a class twice or an unknown one.
     """
     try:
         lines = text_files.read_lines(pathlib.Path(path).read_bytes(), path)
     except OSError as error:
         raise UserError(
             f"Cannot read the class list {path} ({error}): give a text file with one "
-            "class a line."
+            "class per line."
         ) from error
     words = [name.split(" ")[0] for name in store.class_names]
     counts = collections.Counter(words)
@@ -352,6 +352,6 @@ def read_classes(path: str, store: ImageStore) -> list[int]:
         if found is None:
             raise UserError(f"{where}: {store.name!r} has no class {line!r}.")
         if found in chosen:
-            raise UserError(f"{where}: class {line!r} comes twice.")
+            raise UserError(f"{where}: class {line!r} is there twice.")
         chosen.append(found)
     return chosen

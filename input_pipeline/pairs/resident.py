@@ -16,7 +16,7 @@ from sp_jax.errors import UserError
 
 PLACEMENTS = ("auto", "device", "stream")
 
-# Of the memory that is free before the network is made: the rest is for activations.
+# Share of the memory that is free before the network is made; the rest is for activations.
 SHARE = 0.25
 
 
@@ -31,7 +31,7 @@ class DevicePixels:
     def __init__(
         self, store: ImageStore, sampler: Sampler, sharding: jax.sharding.Sharding
     ):
-        """Copy the pixels to the devices of a sharding that replicates over all processes."""
+        """Copy the pixels to the devices of a sharding that is replicated on all processes."""
         images = store.images[np.arange(len(store))]
         self.arrays = {
             name: jax.make_array_from_process_local_data(sharding, x)
@@ -42,7 +42,7 @@ class DevicePixels:
     def batches(
         self, arrays: dict[str, jax.Array], first_step: jax.Array, count: int
     ) -> dict[str, jax.Array]:
-        """The batches of `count` steps without pixels; call it inside of `jax.jit`.
+        """The batches of `count` steps without pixels; call it inside `jax.jit`.
 
         From this object's arrays "index" int32 [count, B, V] and "label" int32 [count, B].
         """
@@ -70,11 +70,11 @@ class DevicePixels:
 def place(
     asked: Literal["auto", "device", "stream"], store: ImageStore
 ) -> tuple[Literal["device", "stream"], str]:
-    """Decide where the pixels of a run live, and give the reason in words.
+    """Decide where the pixels of a run are kept, and give the reason in words.
 
-    "auto" is the device if it is an accelerator and the pixels take at most a quarter of its
-    free memory. UserError for an unknown placement, and for pixels that do not fit into the
-    device that was asked for.
+    "auto" chooses the device if it is an accelerator and the pixels take at most a quarter of
+    its free memory. UserError for an unknown placement, and for "device" if the pixels do not
+    fit.
     """
     if asked not in PLACEMENTS:
         raise UserError(
@@ -89,7 +89,7 @@ def place(
         return "stream", "JPEG files, which the host decodes"
     size = float(np.prod(store.images.shape, dtype=np.float64))
     if (free := _free_memory()) is None:
-        words = f"{size / 1e9:.2f} GB; this kind of device does not tell its memory"
+        words = f"{size / 1e9:.2f} GB; this kind of device does not report its memory"
         return ("device" if asked == "device" else "stream"), words
     words = f"{size / 1e9:.2f} GB of pixels, {free / 1e9:.1f} GB of free device memory"
     if asked == "device" and size > free:
@@ -103,7 +103,7 @@ def place(
 
 
 def _free_memory() -> float | None:
-    """Bytes of the fullest device of all processes; None where that is not known."""
+    """Free bytes of the fullest device of all processes; None if they are unknown."""
     stats: list[dict[str, Any] | None] = [d.memory_stats() for d in jax.local_devices()]
     if not all(s and "bytes_limit" in s for s in stats):
         return None

@@ -1,8 +1,8 @@
-"""Which pairs a step sees: a function of (seed, step), the same on a host and a device.
+"""The pairs of a step: a function of (seed, step), the same on the host and the device.
 
-The random bits are Threefry's, a counter-based generator that is a few additions,
-rotations and exclusive ors. So one text serves NumPy, which feeds a stream, and jax.numpy,
-which draws the same batches on an accelerator.
+The random bits come from Threefry, a counter-based generator of a few additions, rotations and
+exclusive ors. So the same code runs in NumPy, which feeds a stream, and in jax.numpy, which
+draws the same batches on an accelerator.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ _CHOICE_BITS = 24
 class Sampler:
     """Draws the batch of a step without its pixels.
 
-    The order of epoch e is a permutation drawn from (seed, e), cut into batches; what is
-    left of it is dropped. The choices of mixed pairs are drawn from (seed, step). A value that
-    is out of range raises UserError.
+    The order of epoch e is a permutation drawn from (seed, e), cut into batches; an incomplete
+    last batch is dropped. The choices of mixed pairs are drawn from (seed, step). A value out
+    of range raises UserError.
     """
 
     table: PairTable  # P pairs
@@ -62,14 +62,14 @@ class Sampler:
         _check_schedule(self.schedule)
         if self.schedule and self.pairing != "mixed":
             raise UserError(
-                f"semantic_schedule is for mixed pairs, and pairing is {self.pairing!r}: use "
+                f"semantic_schedule is for mixed pairs, but pairing is {self.pairing!r}: use "
                 "pairing=mixed, or no schedule."
             )
         check_seed(self.seed)
 
     @property
     def steps_per_epoch(self) -> int:
-        """P // B; of both images twice that, so that half the epochs are as many steps."""
+        """P // B; twice that for "both", so that half the epochs make as many steps."""
         return self._turns * (len(self.table) // self.batch_size)
 
     @property
@@ -78,7 +78,7 @@ class Sampler:
         return 2 if self.pairing == "both" else 1
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
-        """The global batch of a step >= 0, without end.
+        """The global batch of any step >= 0.
 
         Returns:
           "index" int32 [B, V], rows of the store, and "label" int32 [B].
@@ -89,7 +89,7 @@ class Sampler:
     def order(self, epoch: Any, xp: ModuleType) -> Any:
         """The permutation of the pairs in an epoch, by numpy or jax.numpy: integers [P].
 
-        Of both images [2 P]: below P the first image of a pair, from P on the second.
+        With "both" [2 P]: below P the first image of a pair, from P on the second.
         """
         count = self._turns * len(self.table)
         bits = random_bits(self.seed, _ORDER, epoch, count, xp)
@@ -117,11 +117,11 @@ class Sampler:
         return {"index": index, "label": columns["label"][pairs]}
 
     def _most(self, step: Any, xp: ModuleType) -> Any:
-        """What the bits of a pair that stays semantic are below of, in a step."""
+        """The upper limit, in a step, of the bits of a pair that stays semantic."""
         points = self.schedule or ((0, self.semantic_fraction),)
         begins = [round(epoch * self.steps_per_epoch) for epoch, _ in points]
         most = [round(fraction * 2**_CHOICE_BITS) for _, fraction in points]
-        # Whole numbers alone, so that a host and a device choose alike.
+        # Whole numbers only, so that host and device choose in the same way.
         return xp.asarray(most)[(xp.asarray(begins) <= step).sum() - 1]
 
     # Two epochs: prefetching runs ahead over the border. A worker keeps its own.
@@ -131,7 +131,7 @@ class Sampler:
 
 
 def _check_schedule(schedule: Any) -> None:
-    """Raise UserError unless it is (epoch, fraction), … from epoch 0 on."""
+    """Raise UserError unless it is (epoch, fraction), … starting at epoch 0."""
     try:
         points = [(float(epoch), float(fraction)) for epoch, fraction in schedule]
     except (TypeError, ValueError):
@@ -143,13 +143,13 @@ def _check_schedule(schedule: Any) -> None:
     )
     if points and not (sound and rising and epochs[0] == 0):
         raise UserError(
-            f"semantic_schedule is {schedule!r}: give (epoch, fraction) pairs whose epochs "
-            "rise from 0 and whose fractions are between 0 and 1, as ((0, 0.0), (3, 1.0))."
+            f"semantic_schedule is {schedule!r}: give (epoch, fraction) pairs with epochs "
+            "that rise from 0 and fractions between 0 and 1, as ((0, 0.0), (3, 1.0))."
         )
 
 
 def check_seed(seed: int) -> None:
-    """Raise UserError unless `random_bits` takes the seed."""
+    """Raise UserError unless `random_bits` can take the seed."""
     if not 0 <= seed < 2**32:
         raise UserError(f"seed must be at least 0 and below 2^32, but is {seed}.")
 
@@ -166,9 +166,9 @@ def random_bits(seed: int, use: int, number: Any, count: int, xp: ModuleType) ->
 
 
 def threefry(key0: Any, key1: Any, x0: Any, x1: Any) -> tuple[Any, Any]:
-    """Threefry-2x32 with 20 rounds: two words of key and two of counter to two of bits.
+    """Threefry-2x32 with 20 rounds: two words of random bits from two of key, two of counter.
 
-    Arrays of uint32 of at least one axis, of NumPy or jax; sums wrap around.
+    Arrays are uint32 with at least one axis, of NumPy or jax; sums wrap around.
 
     Source: Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405
     """

@@ -1,4 +1,4 @@
-"""The stream of batches: a Grain dataset whose element `step` is the batch of a step.
+"""The stream of batches: a Grain dataset with one batch for each step.
 
 The step number is the whole random state (`sampling`). So a run resumes by starting at a
 step, on any number of processes.
@@ -33,15 +33,14 @@ def make_dataset(
 ) -> grain.MapDataset:
     """The stream of batches: `dataset[step]` is this process's share of that step.
 
-    That of process p of n is the rows [p B/n, (p+1) B/n) of the B pairs of the global batch.
+    Process p of n reads the rows [p B/n, (p+1) B/n) of the B pairs of the global batch.
 
     Args:
       store: the images of the sampler's table.
       sampler: draws the pairs.
       process_index: p.
       process_count: n.
-      crops: of each view, to be taken here where the store is coded; of others the device
-        takes them.
+      crops: of each view, taken here if the store is coded; otherwise the device takes them.
 
     Returns:
       An endless dataset of {"image": uint8 [B/n, V, S, S, 3], "index": int32 [B/n, V],
@@ -116,7 +115,7 @@ def iterate(
 
 
 def _end_with_parent(index: int, count: int) -> None:
-    """End this worker process when the training is killed: it would wait for ever."""
+    """End this worker process when the training is killed: it would wait forever."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()

@@ -1,4 +1,4 @@
-"""What a pair table holds, in numbers and as a picture to look at."""
+"""Summarise a pair table in numbers and as a picture."""
 
 import json
 import pathlib
@@ -13,15 +13,14 @@ from sp_jax import progress
 from sp_jax.errors import UserError
 
 _CHUNK = 4096  # Pairs that are read at a time.
-_IMAGES = 256  # Images whose contrast is taken at a time.
+_IMAGES = 256  # Images whose contrast is measured at a time.
 _THUMBNAIL = 16
-_SHOWN, _COLUMNS = 80, 4  # Pairs of a contact sheet, and of a line of it.
-_TEXT = 15  # Pixels of a letter there, to be read on a small screen, too.
+_SHOWN, _COLUMNS = 80, 4  # Pairs on a contact sheet, and in a line of it.
+_TEXT = 15  # Height of letters in pixels, to be readable on a small screen, too.
 # Standard deviations in levels of 255: an image with less is blank, up to the noise of a
 # scanner; a thumbnail with less holds rounding, and its correlation means nothing.
 _BLANK, _ROUNDING = 3.0, 0.1
-# Correlation of two thumbnails from which on they count as one picture: docs/data.md says
-# what lies above it.
+# Two thumbnails that correlate by more than this count as one picture; see docs/data.md.
 NEAR = 0.95
 
 
@@ -34,13 +33,13 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
       classes: number of labels.
       pairs_a_class: the smallest and the largest number.
       images: different images in the table.
-      images_used_again: those that stand in more than one pair.
+      images_used_again: those in more than one pair.
       blank_images: those without contrast, see `blank`.
-      duplicate_images: those whose pixels another image of the table has, too.
+      duplicate_images: those with the same pixels as another image of the table.
       identical_pairs: semantic pairs of two images with the same pixels.
       near_duplicate_pairs: semantic pairs, not identical, see `near_duplicates`.
-      repeated_pairs: pairs that stand in the table before, in either order.
-      pairs_across_classes: those whose images and whose own label are not all the same.
+      repeated_pairs: pairs that the table has before, in either order.
+      pairs_across_classes: those whose label and images' labels are not all the same.
     """
     check_table(table, store)
     semantic = table.first != table.second
@@ -72,7 +71,7 @@ def summarize(table: PairTable, store: ImageStore) -> dict[str, Any]:
 
 
 def blank(store: ImageStore, rows: np.ndarray) -> np.ndarray:
-    """Which images have no contrast, bool [n]: a pair of two of them teaches nothing.
+    """Which images have no contrast, bool [n]: pairs of such images teach nothing.
 
     Every channel has a standard deviation below 3 of 255 levels.
     """
@@ -85,7 +84,7 @@ def blank(store: ImageStore, rows: np.ndarray) -> np.ndarray:
 def near_duplicates(
     store: ImageStore, first: np.ndarray, second: np.ndarray
 ) -> np.ndarray:
-    """Which pairs of rows show one picture, bool [P].
+    """Which pairs of rows show the same picture, bool [P].
 
     Their pixels are the same, or their 16 x 16 gray thumbnails correlate by more than `NEAR`.
     """
@@ -125,15 +124,15 @@ def _thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def two_classes(table: PairTable, store: ImageStore) -> np.ndarray:
-    """Which pairs are of images of two classes, bool [P]; an unlabelled image is of none."""
+    """Which pairs have images of two classes, bool [P]; unlabelled images have none."""
     first, second = store.labels[table.first], store.labels[table.second]
     return (first != second) & (first >= 0) & (second >= 0)
 
 
 def contact_sheet(table: PairTable, store: ImageStore) -> Image.Image:
-    """Draw pairs that are spread evenly over the table, with the names of their classes.
+    """Draw pairs from all parts of the table, with the names of their classes.
 
-    Those of images of two classes have a red frame, and both names.
+    Pairs with images of two classes have a red frame, and both names.
     """
     count = min(_SHOWN, len(table))
     chosen = np.linspace(0, len(table) - 1, count).astype(int)
@@ -148,7 +147,7 @@ def contact_sheet(table: PairTable, store: ImageStore) -> Image.Image:
     across = two_classes(table, store)
     caption = f"{count} of {len(table):,} pairs"
     if across.any():
-        caption += f"; red: of two classes, {across.sum():,} of all"
+        caption += f"; red: two classes ({across.sum():,} in the table)"
     draw.text((gap, gap // 2), caption, "black", font)
     for place, row in enumerate(chosen):
         x, y = gap + place % _COLUMNS * width, text + gap + place // _COLUMNS * height
@@ -169,7 +168,7 @@ def contact_sheet(table: PairTable, store: ImageStore) -> Image.Image:
 
 
 def csv_path(text: str) -> pathlib.Path:
-    """Check where a table is to be written, before the work is done."""
+    """Check the path of a table that will be written, before work starts."""
     path = pathlib.Path(text).expanduser()
     if path.suffix != ".csv" or not path.parent.is_dir():
         raise UserError(f"--out={text} must name a .csv file in a folder that exists.")
@@ -183,9 +182,9 @@ def write_table(
     score: np.ndarray | None = None,
     **more: Any,
 ) -> None:
-    """Write a table, beside it what it holds and some of its pairs; print the numbers.
+    """Write a table, its numbers and a picture of some pairs; print the numbers.
 
-    Arguments are those of `save_table`, and numbers besides those of `summarize`.
+    Arguments are those of `save_table`, and numbers to add to those of `summarize`.
     """
     save_table(out, table, store, score)
     contact_sheet(table, store).save(out.with_suffix(".png"))
@@ -194,4 +193,4 @@ def write_table(
         print(f"{name.replace('_', ' ')}: {value}")
     text = json.dumps(numbers, indent=1) + "\n"
     out.with_suffix(".json").write_text(text, encoding="utf-8")
-    print(f"written to {out}; some of the pairs are in {out.with_suffix('.png')}")
+    print(f"written to {out}; {out.with_suffix('.png')} shows some of the pairs")

@@ -90,7 +90,7 @@ class PairTable:
         source: str,
         recipe: Recipe | None = None,
     ) -> "PairTable":
-        """The table of pairs of a store, which have the labels of their first images."""
+        """A table of pairs of a store; each pair has the label of its first image."""
         made_for = store.name, store.split, store.fingerprint
         return cls(first, second, store.labels[first], *made_for, source, recipe or {})
 
@@ -102,13 +102,13 @@ class PairTable:
     def take(
         self, pairs: np.ndarray, how: str, recipe: Recipe | None = None
     ) -> "PairTable":
-        """The table of some pairs; `how` they were chosen begins its source."""
+        """The table of some pairs; its source begins with `how` they were chosen."""
         new: dict[str, Any] = {name: x[pairs] for name, x in self.columns.items()}
         new |= {"source": f"{how}: {self.source}", "recipe": recipe or {}}
         return dataclasses.replace(self, **new)
 
     def info(self) -> dict[str, Any]:
-        """What a checkpoint says of its pairs, as plain JSON.
+        """The record of the pairs in a checkpoint, as plain JSON.
 
         Returns:
           source and recipe; same, the share of pairs whose two images are one; digest; store,
@@ -155,7 +155,7 @@ def save_table(
     score: np.ndarray | None = None,
     more: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Write a table as CSV: comment lines on its origin, then ids and class names.
+    """Write a table as CSV: comment lines on its origin, then image ids and class names.
 
     Args:
       path: of the file; it is whole or absent.
@@ -183,7 +183,7 @@ def save_table(
 
 
 def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
-    """Read a table that `save_table` wrote or that a person made.
+    """Read a table that `save_table` or a person wrote.
 
     Images are named by their ids; those of a folder also by absolute paths. Further columns
     are ignored, and so are lines that begin with #. The comment lines at the top may be
@@ -260,7 +260,7 @@ def load_table(path: str | os.PathLike[str], store: ImageStore) -> PairTable:
 def read_rows(
     path: pathlib.Path, content: bytes
 ) -> tuple[dict[str, str], Iterator[tuple[int, list[str]]]]:
-    """The comment lines at the top, and the rows behind them, each with its line number."""
+    """The comment lines at the top, and the rows after them, each with its line number."""
     text = text_files.decode(content, path, "surrogateescape")
     # Line ends stay as they are: names in quotation marks may hold some.
     lines = list(io.StringIO(text, newline=""))
@@ -278,20 +278,20 @@ def read_rows(
 
 
 def _advice(name: str) -> str:
-    """What to do about a name that is not found."""
+    """Advice on a name that is not found."""
     if "\n" in name or "\r" in name:
-        return 'look for a quotation mark (") without its other half'
+        return 'look for a quotation mark (") without its partner'
     if any("\udc80" <= character <= "\udcff" for character in name):
         return "if the name looks right in your editor, save the file as UTF-8"
     return "correct or remove the line"
 
 
 def _relative(name: str, root: pathlib.Path, where: str) -> str:
-    """The id of an image that a person has named by another path to it."""
+    """The id of an image that a person has given by another path."""
     parts = pathlib.Path(os.path.relpath(root / name, root)).parts
     if parts[:1] == (os.pardir,):
         raise UserError(
-            f"{where}: {name[:_SHOWN]!r} lies outside of the store's folder {root}: move "
+            f"{where}: {name[:_SHOWN]!r} lies outside the store's folder {root}: move "
             "the image into it, or open a store that holds both."
         )
     return "/".join(parts)

@@ -20,7 +20,7 @@ _PLACES = (b"# store=", b"# source=", b"# recipe=", b"# digest=")
 
 
 class TrainingPairs(NamedTuple):
-    """What a run is trained on: a store, its pairs, and batches of the images it shows."""
+    """The data of a run: a store, its pairs, the images that it shows, and their batches."""
 
     images: ImageStore
     table: PairTable
@@ -29,7 +29,7 @@ class TrainingPairs(NamedTuple):
 
 
 def open_pairs(config: Any) -> TrainingPairs:
-    """Open the images and the pairs of a training's config: its table, or drawn by its seed.
+    """Open the images and pairs of a config; without a table, its seed draws the pairs.
 
     Raises:
       UserError: the data do not fit.
@@ -51,18 +51,18 @@ def open_pairs(config: Any) -> TrainingPairs:
 def keep_pairs(
     workdir: pathlib.Path, table: PairTable, images: ImageStore, digest: str | None
 ) -> None:
-    """Write pairs.csv, or check that a run that goes on still has the same pairs.
+    """Write pairs.csv, or check that a resumed run still has the same pairs.
 
-    Where the images lie may have changed: they and the pairs are known by fingerprints.
+    The place of the images may have changed: fingerprints identify them and the pairs.
 
     Args:
       workdir: the run's folder.
       table: the pairs.
       images: the store that they point into.
-      digest: of the pairs that the run began with; None if it begins now.
+      digest: of the pairs that the run started with; None if it starts now.
 
     Raises:
-      UserError: the pairs or their images are others.
+      UserError: the pairs or their images have changed.
     """
     path, new = workdir / "pairs.csv", workdir / ".pairs.csv"
     save_table(new, table, images)
@@ -82,7 +82,7 @@ def keep_pairs(
 
 
 def _without_places(path: pathlib.Path) -> list[bytes]:
-    """The lines of a table but for those that say where it and its images came from."""
+    """The lines of a table without those on the place of it and its images."""
     lines = path.read_bytes().split(b"\n")
     return [line for line in lines if not line.startswith(_PLACES)]
 
@@ -90,17 +90,17 @@ def _without_places(path: pathlib.Path) -> list[bytes]:
 def pairs_info(
     workdir: pathlib.Path, saved: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a run's folder says of its pairs; of an older run from pairs.csv, without images.
+    """The record of a run's pairs; for an older run from pairs.csv, without images.
 
     Args:
       workdir: the run's folder.
-      saved: "pairs" of a checkpoint of the run; older ones say digest and store only.
+      saved: "pairs" of a checkpoint of the run; older ones have digest and store only.
 
     Returns:
       See `PairTable.info`.
 
     Raises:
-      UserError: the checkpoint does not say all of it, and pairs.csv is missing or damaged.
+      UserError: the checkpoint does not have all of it, and pairs.csv is missing or damaged.
     """
     saved = dict(saved or {})
     if "recipe" in saved:
@@ -110,15 +110,17 @@ def pairs_info(
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"Cannot read {path} ({error}), and no checkpoint says what the pairs of the run "
-            "were: put the file back."
+            f"Cannot read {path} ({error}), and no checkpoint records the pairs of the run: "
+            "put the file back."
         ) from error
     header, rows = read_rows(path, content)
     next(rows, None)  # the names of the columns
     same = [row[:1] == row[1:2] for _, row in rows]
     if not same or not {"source", "fingerprint"} <= header.keys():
-        raise UserError(f"{path} is no table of a run, or damaged: put the file back.")
-    # Without the images the digest cannot be made anew: the file's stands for it.
+        raise UserError(
+            f"{path} is not a table of a run, or is damaged: put the file back."
+        )
+    # Without the images the digest cannot be computed: the file's digest replaces it.
     digest = saved.get("digest") or header.get("digest")
     digest = digest or hashlib.sha256(content).hexdigest()
     source, recipe = read_origin(header, digest)

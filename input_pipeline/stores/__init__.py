@@ -1,4 +1,4 @@
-"""Image stores: one file a kind of source, and the two forms of prepared images."""
+"""Image stores: a file for each kind of source, and the two forms of prepared images."""
 
 from input_pipeline.stores.image_store import ImageStore as ImageStore
 from input_pipeline.stores.image_store import find_splits as find_splits

@@ -1,4 +1,4 @@
-"""Sets in the archives of their authors: a .tar.gz that is read in place, or its folder."""
+"""Datasets in their authors' archives: a .tar.gz that is read in place, or its folder."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from sp_jax.errors import UserError
 
 
 class Archive(NamedTuple):
-    """An archive that is there, packed or unpacked.
+    """An archive, packed or unpacked.
 
     Attributes:
       title: of the set.
@@ -42,7 +42,7 @@ class Archive(NamedTuple):
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
-        """Read in it: what goes wrong becomes one sentence."""
+        """A context to read in it; an error becomes one sentence."""
         try:
             yield
         except (UserError, MemoryError):
@@ -51,11 +51,11 @@ class Archive(NamedTuple):
             reason = str(error) or type(error).__name__
             raise UserError(
                 f"{self.path} is not {self.title} of {self.url}, or is damaged ({reason}): "
-                "get that file anew."
+                "download that file again."
             ) from error
 
     def key(self) -> str:
-        """Changes whenever its files may have."""
+        """A key that changes whenever its files may have changed."""
         if not self.path.is_dir():
             return key_of(self.path.parent, [self.path])
         return key_of(self.path, sorted(p for p in self.path.iterdir() if p.is_file()))

@@ -21,7 +21,7 @@ _SITE = "https://www.cs.toronto.edu/~kriz/"
 
 
 class Target(NamedTuple):
-    """What is predicted, and where the files say it."""
+    """A label of the images, and where the files have it."""
 
     labels: str  # in the pickle of a batch
     names: str  # in the pickle of names
@@ -29,7 +29,7 @@ class Target(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What the files of a set are called, but for the .bin of the binary form."""
+    """The names of a set's files, without the .bin of the binary form."""
 
     title: str
     stem: str  # of the archives' names
@@ -84,7 +84,7 @@ def _read(archive: Archive, layout: Layout) -> tuple[np.ndarray, dict[str, Any]]
         }
         for key, values in labels.items():
             if len(names.get(key, ())) <= values.max():
-                raise ValueError(f"it has no name for each {key}")
+                raise ValueError(f"it does not have a name for each {key}")
     ids, splits = [], {}
     for split, files in layout.splits.items():
         count = sum(len(found[batch][0]) for batch in files)
@@ -127,7 +127,7 @@ def _read_pickle(content: bytes, layout: Layout) -> Batch:
 
 
 class _Array:
-    """What a pickle says of an array or of its type; nothing is done with it."""
+    """An array, or its type, as described in a pickle; nothing is executed."""
 
     def __init__(self, *args: Any):
         self.args = args
@@ -137,7 +137,7 @@ class _Array:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads numbers, words, lists and arrays; it calls nothing that a file names."""
+    """Reads numbers, strings, lists and arrays; it calls nothing that a file names."""
 
     def find_class(self, module: str, name: str) -> type:
         if (module, name) in (

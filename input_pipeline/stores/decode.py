@@ -1,16 +1,16 @@
-"""One encoded image to pixels of a store: whatever the file holds, or a reason why not.
+"""Turn an encoded image into pixels of a store, or into a reason why it cannot be used.
 
-An image is turned as its EXIF orientation says, laid on white where it is transparent,
+An image is turned as its EXIF orientation says, put on white where it is transparent,
 converted to 8-bit RGB (12- and 16-bit grayscale is scaled, CMYK and palettes are converted,
-of an animation the first frame is taken) and resized, bicubic and antialiased:
+the first frame of an animation is taken) and resized, bicubic and antialiased:
 
 * "crop": the shorter side becomes the store's image size, then the centre is cropped;
 * "squash": both sides become the image size; nothing is lost, but shapes change.
 
-Or it is kept whole as a JPEG file, not larger than need be (`encode`).
+Or it is kept whole as a JPEG file, no larger than needed (`encode`).
 
-Only the pixels decide whether an image can be used: not its text, its colour profile or what
-else its camera wrote.
+Only the pixels decide whether an image can be used: not its text, its colour profile or other
+data of its camera.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 Resize = Literal["crop", "squash"]
 RESIZES = ("crop", "squash")
-# What `image_files.SUFFIXES` name. PIL goes by the content, and may start programs for others,
-# such as Ghostscript for EPS.
+# The formats of `image_files.SUFFIXES`. PIL looks at the content, and may start programs for
+# other formats, such as Ghostscript for EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # How HEIC begins; AVIF may begin as the last two.
 _HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cmxs]|mif1|msf1)", re.DOTALL)
@@ -38,8 +38,8 @@ MAX_PIXELS = 100_000_000
 # Of all images that are being decoded. A pixel takes up to 20 bytes on the way: 4 GB.
 _PIXELS_IN_FLIGHT = 200_000_000
 _JPEG_SIDE = 65_500  # The longest that libjpeg writes.
-# Raise it when the pixels that come out, or the images that are found, change: prepared
-# images are made anew.
+# Raise it when the resulting pixels, or the images that are found, change: then prepared
+# images are made again.
 VERSION = 3
 # How an image must be turned that has this EXIF orientation.
 _TURNS = {
@@ -65,16 +65,16 @@ def decode(content: bytes, size: int, resize: Resize = "crop") -> np.ndarray:
 def decode_as(
     content: bytes, convert: Callable[[Image.Image], np.ndarray]
 ) -> np.ndarray:
-    """What becomes of an encoded image's upright RGB; errors are those of `open_rgb`."""
+    """Decode an image to upright RGB, and convert it; errors are those of `open_rgb`."""
     with _opened(content) as image:
         return convert(_rgb(image))
 
 
 def open_rgb(content: bytes, upright: bool = True) -> Image.Image:
-    """Decode an encoded image at its own size, as 8-bit RGB; upright as its EXIF says, or not.
+    """Decode an encoded image at its own size, as 8-bit RGB; `upright` follows its EXIF.
 
     Raises:
-      BadImage: the file is empty, damaged, no image, too large, or has floating point or
+      BadImage: the file is empty, damaged, not an image, too large, or has floating-point or
         32-bit pixels, whose range is unknown.
     """
     with _opened(content) as image:
@@ -85,10 +85,10 @@ def fit(image: Image.Image, size: int, resize: Resize = "crop") -> np.ndarray:
     """Resize an RGB image to uint8 [size, size, 3]."""
     width, height = image.size
     if resize == "squash":
-        if size * height > MAX_PIXELS:  # PIL would hold them: it begins with the width.
+        if size * height > MAX_PIXELS:  # PIL would store them: it starts with the width
             image = image.resize((width, size), Image.BICUBIC)
         return np.asarray(image.resize((size, size), Image.BICUBIC))
-    # Only what the crop shows is resized: enlarged as a whole, a thin image is immense.
+    # Only the crop is resized: a thin image, enlarged as a whole, would be immense.
     left, right = _centre(width, size / min(image.size), size)
     top, bottom = _centre(height, size / min(image.size), size)
     box = (left, top, right, bottom)
@@ -96,7 +96,7 @@ def fit(image: Image.Image, size: int, resize: Resize = "crop") -> np.ndarray:
 
 
 def encode(image: Image.Image, shorter_side: int, quality: int) -> np.ndarray:
-    """An RGB image as a JPEG file, uint8 [bytes]; its shorter side is at most so many pixels.
+    """An RGB image as a JPEG file, uint8 [bytes]; with a limit in pixels for its shorter side.
 
     Raises:
       BadImage: it is too long for a JPEG.
@@ -112,7 +112,7 @@ def encode(image: Image.Image, shorter_side: int, quality: int) -> np.ndarray:
 
 
 def _centre(side: int, scale: float, size: int) -> tuple[float, float]:
-    """Where `size` pixels in the middle of a scaled side begin and end on the side."""
+    """Begin and end, on the original side, of the middle `size` pixels of the scaled side."""
     scaled = max(size, round(side * scale))
     first = (scaled - size) // 2
     return first * side / scaled, (first + size) * side / scaled
@@ -120,7 +120,7 @@ def _centre(side: int, scale: float, size: int) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
-    """A file that PIL has decoded; others wait while large ones are in the memory."""
+    """A file decoded by PIL; other threads wait while large images are in memory."""
     if not content:
         raise BadImage("the file is empty")
     try:
@@ -138,10 +138,10 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         if (bands := _bands(content)) > 4:
             raise BadImage(
-                f"its {bands} bands are more than colours: write three of them as RGB"
+                f"it has {bands} bands, which are not just colours: write three of them as RGB"
             ) from error
         kinds = f"{', '.join(FORMATS)}, or an unusual kind of these"
-        raise BadImage(f"cannot be decoded: it is none of {kinds}") from error
+        raise BadImage(f"cannot be decoded: it is not one of {kinds}") from error
     except Exception as error:  # PIL's decoders raise many types.
         reason = str(error) or type(error).__name__
         raise BadImage(f"cannot be decoded: {reason}") from error
@@ -172,7 +172,7 @@ def _open_heic(content: bytes) -> Image.Image:
 
 
 def _bands(content: bytes) -> int:
-    """Numbers a pixel of a TIFF; 0 of other files, and where it does not say it."""
+    """The numbers per pixel of a TIFF; 0 for other files, and if they are unknown."""
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(content[:8])
         file = io.BytesIO(content)
@@ -184,7 +184,7 @@ def _bands(content: bytes) -> int:
 
 
 def _loaded(image: Image.Image, content: bytes) -> Image.Image:
-    """The image with its pixels in the memory."""
+    """The image with its pixels in memory."""
     _note_depth(image)
     try:
         image.load()
@@ -198,12 +198,12 @@ def _loaded(image: Image.Image, content: bytes) -> Image.Image:
 
 
 def _only_pixels(content: bytes) -> bytes:
-    """A PNG without what stands beside the pixels, such as text of megabytes."""
+    """A PNG without the data besides its pixels, such as megabytes of text."""
     kept, place = [_PNG], len(_PNG)
     while place + 8 <= len(content):
         length = int.from_bytes(content[place : place + 4], "big")
         name, end = content[place + 4 : place + 8], place + 12 + length
-        # What is needed for the pixels begins with a capital letter.
+        # Names of chunks that the pixels need begin with a capital letter.
         if name[:1].isupper() or name in (b"tRNS", b"eXIf"):
             kept.append(content[place:end])
         place = end
@@ -211,7 +211,7 @@ def _only_pixels(content: bytes) -> bytes:
 
 
 def _note_depth(image: Image.Image) -> None:
-    """Bring the transparent value of a PNG to the pixels' range: PIL leaves it as it is."""
+    """Scale the transparent value of a PNG to the pixels' range: PIL leaves it unscaled."""
     value = image.info.get("transparency")
     if image.format != "PNG" or not image.tile or isinstance(value, bytes | None):
         return
@@ -223,7 +223,7 @@ def _note_depth(image: Image.Image) -> None:
 
 
 class Budget:
-    """Lets threads in while what they hold together is not too much."""
+    """Lets threads in while their amounts do not exceed a total."""
 
     def __init__(self, total: int):
         self._total = self._free = total
@@ -264,7 +264,7 @@ def _rgb(opened: Image.Image, upright: bool = True) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """What EXIF or XMP say about the orientation; 1, upright, where they are damaged."""
+    """The orientation in EXIF or XMP; 1, upright, if they are damaged."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # PIL's reader raises many types.
@@ -272,11 +272,11 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _deep_gray(image: Image.Image) -> Image.Image:
-    """Gray of 12 or 16 bits as 8 bits; others as they are."""
+    """Gray of 12 or 16 bits as 8 bits; other images unchanged."""
     tags = getattr(image, "tag_v2", {})
     signed = 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ())
     if signed and image.mode == "L":
-        raise BadImage("pixels of 8 bits with a sign, whose range is unknown")
+        raise BadImage("signed 8-bit pixels, whose range is unknown")
     if not image.mode.startswith("I;16"):
         return image
     gray = np.asarray(image).astype(np.uint32)
@@ -285,5 +285,5 @@ def _deep_gray(image: Image.Image) -> Image.Image:
     gray = (gray * 255 + most // 2) // most
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # Zero is white.
         gray = 255 - gray
-    gray = np.where(transparent, 255, gray)  # As it is laid on white.
+    gray = np.where(transparent, 255, gray)  # Transparent is white.
     return Image.fromarray(gray.astype(np.uint8))

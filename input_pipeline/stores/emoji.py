@@ -92,7 +92,7 @@ def composite(rgba: np.ndarray, colour: np.ndarray) -> np.ndarray:
 
 
 def read_alpha(ids: Sequence[str], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where prepared images show the drawing, and what is behind it; see `ReadAlpha`."""
+    """The alpha of drawings in prepared images, and the background; see `ReadAlpha`."""
     content = ARCHIVE.read_bytes()
     place = {id: row for row, id in enumerate(_meta(read_index(content))["ids"])}
     rows = [place[id] for id in ids]

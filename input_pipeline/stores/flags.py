@@ -16,7 +16,7 @@ RESIZE = flags.DEFINE_enum(
     "resize", "crop", RESIZES, "Crop the centre, or squash the whole image."
 )
 MAX_SKIPPED = flags.DEFINE_float(
-    "max_skipped", 0.01, "Share of the images that may be left out.", 0, 1
+    "max_skipped", 0.01, "Largest share of the images that may be left out.", 0, 1
 )
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of prepared images; default $SP_JAX_DATA, else ~/.cache."
@@ -24,7 +24,7 @@ DATA_DIR = flags.DEFINE_string(
 
 
 def open_from_flags(name: str | None = None, verify: bool = False) -> ImageStore:
-    """Open the store that the flags name, or another one in the same form."""
+    """Open the store of the flags, or another store with the same options."""
     return open_store(
         name or STORE.value,
         SPLIT.value,

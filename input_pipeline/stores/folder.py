@@ -6,10 +6,10 @@
   as Training, Validation or test_set, mean the same if nothing else holds images; dev, eval
   and trainval are splits of these names.
 * Images without class folders are unlabelled: label -1.
-* Of a file without a suffix the content says whether it is an image.
+* The content of a file without a suffix decides whether it is an image.
 
-DIR may also be a zip archive of such a folder; `image_files` says what a folder around all
-that is in it means.
+DIR may also be a zip archive of such a folder; `image_files` says what a single folder at its
+top means.
 """
 
 import collections
@@ -24,7 +24,7 @@ from input_pipeline.stores.image_files import SPLITS, File, Files, split_of
 from input_pipeline.stores.image_source import Source, make_meta, source_of_files
 from sp_jax.errors import UserError
 
-# Files that stand beside images and of which nobody expects that they are used.
+# Files that often lie beside images, and that nobody expects to be used.
 _ASIDE = (
     *(".txt", ".md", ".rst", ".pdf", ".doc", ".docx", ".rtf", ".html", ".htm", ".url"),
     *(".csv", ".tsv", ".xls", ".xlsx", ".json", ".jsonl", ".xml", ".yaml", ".yml"),
@@ -61,7 +61,7 @@ def scan(directory: str) -> Source:
 
 
 def find_images(files: Files, layout: str) -> tuple[list[File], list[str]]:
-    """The images, and the names of other files that somebody may take for images.
+    """The images, and the names of other files that a user may think are images.
 
     UserError if there are no images; `layout` says where they belong.
     """
@@ -85,7 +85,7 @@ def find_images(files: Files, layout: str) -> tuple[list[File], list[str]]:
 
 
 def _describe(others: list[str]) -> str:
-    """How many files of which kinds."""
+    """The numbers of files of each kind, in words."""
     kinds = collections.Counter(os.path.splitext(name)[1] for name in others)
     most = [f"{n} {kind or 'without a suffix'}" for kind, n in kinds.most_common(5)]
     text = (
@@ -97,13 +97,13 @@ def _describe(others: list[str]) -> str:
 
 
 def warn(files: Files, others: list[str], ids: list[str]) -> None:
-    """Name the files that are passed over, and the folders of which nothing is used."""
+    """Warn of files that are not used, and of folders in which no file is used."""
     lost = sorted(set(map(os.path.dirname, others)) - set(map(os.path.dirname, ids)))
     logging.warning(
         "%s: %s, are not used: convert them to JPEG or PNG, or remove them.%s",
         files.root,
         _describe(others),
-        f" Nothing is used of the folders {', '.join(lost[:10])}." if lost else "",
+        f" No file of these folders is used: {', '.join(lost[:10])}." if lost else "",
     )
 
 
@@ -114,9 +114,10 @@ def _find_splits(files: Files, ids: list[str]) -> dict[str, str]:
     if not found:
         return {}
     if len(found) == 1 and len(tops) > 1 and not set(found) & set(SPLITS):
-        (top,) = found  # Perhaps the means of transport.
+        (top,) = found  # "train" may be a class: the means of transport.
         logging.warning(
-            "%s: the folder %s is taken for a class, as there are others beside it.",
+            "%s: the folder %s is used as a class, not as a split, because there are other "
+            "folders beside it.",
             files.root,
             top,
         )
@@ -125,14 +126,14 @@ def _find_splits(files: Files, ids: list[str]) -> dict[str, str]:
         images = [name for name in ids if name.partition("/")[0] in beside]
         images += [name for name in ids if "/" not in name]
         raise UserError(
-            f"{files.root} has the split folders {', '.join(sorted(found))} and beside "
-            f"them images in {images[0]}: move these into a split or elsewhere."
+            f"{files.root} has the split folders {', '.join(sorted(found))}, but also images "
+            f"outside them, such as {images[0]}: move these into a split or elsewhere."
         )
     folders = {}
     for top, split in sorted(found.items()):
         if split in folders:
             raise UserError(
-                f"{files.root} has two folders of the split {split}, {folders[split]} "
+                f"{files.root} has two folders for the split {split}, {folders[split]} "
                 f"and {top}: put the images of both into one."
             )
         folders[split] = top
@@ -146,7 +147,7 @@ def _classes(files: Files, ids: list[str], prefix: str) -> dict[str, str | None]
     flat = [name for name, rest in inside.items() if "/" not in rest]
     if flat and len(flat) < len(ids):
         raise UserError(
-            f"{files.root / prefix} holds both class folders and images outside of them "
+            f"{files.root / prefix} holds both class folders and images outside them "
             f"(e.g. {inside[flat[0]]}): move these into a class folder or elsewhere, or "
             "take all of them without labels with images:DIR instead of folder:DIR."
         )
@@ -159,7 +160,7 @@ def _classes(files: Files, ids: list[str], prefix: str) -> dict[str, str | None]
     only = set(classes.values())
     if prefix and deeper and len(only) == 1 and split_of(*only):
         raise UserError(
-            f"{files.root / prefix} holds nothing but the folder {only.pop()}, a split "
-            "in a split: move the class folders of this one up."
+            f"{files.root / prefix} holds only the folder {only.pop()}, a split in a "
+            "split: move its class folders up."
         )
     return classes

@@ -1,4 +1,4 @@
-"""Sets of Hugging Face (https://huggingface.co/datasets), read by its library `datasets`.
+"""Datasets of Hugging Face (https://huggingface.co/datasets), read by its `datasets`.
 
 `hf:NAME` or `hf:NAME:CONFIG`, such as hf:uoft-cs/cifar10, is a set of the Hub, which the
 library downloads; `hf:DIR` is a folder of parquet or arrow files, or one that the library's
@@ -31,7 +31,7 @@ class _Columns(NamedTuple):
 
 
 def scan(argument: str) -> Source:
-    """The images of a set; UserError if it is not there, or its columns are ambiguous."""
+    """The images of a dataset; UserError if it is missing, or its columns are ambiguous."""
     place, options = read_options(argument, "label", "image")
     extras.require("hf", f"hf:{place}")
     folder = pathlib.Path(place).expanduser()
@@ -40,14 +40,14 @@ def scan(argument: str) -> Source:
     for other in others:
         if sets[other].features != sets[first].features:
             raise UserError(
-                f"hf:{place}: the splits {first} and {other} have different columns, or "
-                "other names of classes: save them with the same ones."
+                f"hf:{place}: the splits {first} and {other} differ in their columns or "
+                "class names: save them with the same ones."
             )
     columns = _choose(f"hf:{place}", sets[first].features, options)
     key = [(name, part.num_rows, str(part.features)) for name, part in sets.items()]
     used = folder.rglob("*") if folder.is_dir() else _cached(sets)
     stats = [(path.parts[-2:], path.stat()) for path in sorted(used) if path.is_file()]
-    # Of a set of the Hub the folder is named by its version, and the times say nothing.
+    # The folder of a dataset of the Hub is named by its version, and the times say nothing.
     stamps = [(name, s.st_size, folder.is_dir() and s.st_mtime_ns) for name, s in stats]
     return Source(
         name=f"hf-{folder.resolve().name if folder.is_dir() else place}".replace(
@@ -77,9 +77,9 @@ def _load(place: str, folder: pathlib.Path | None) -> dict[str, Any]:
     except Exception as error:  # The library raises many types.
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise UserError(
-            f"hf:{place} cannot be loaded ({reason.rstrip('.:')}): give the name of a set "
-            "of https://huggingface.co/datasets and, without a network, a folder of its "
-            "parquet or arrow files."
+            f"hf:{place} cannot be loaded ({reason.rstrip('.:')}): give the name of a "
+            "dataset on https://huggingface.co/datasets or, without a network, a folder of "
+            "its parquet or arrow files."
         ) from error
     return dict(found) if isinstance(found, dict) else {"all": found}
 
@@ -110,7 +110,7 @@ def _choose(where: str, features: Any, options: dict[str, str]) -> _Columns:
     if len(images) != 1:
         found = ", ".join(images) or f"none of {', '.join(features)}"
         raise UserError(
-            f"{where}: which column has the images is not clear ({found}): name one of "
+            f"{where}: it is not clear which column has the images ({found}): name one of "
             "type Image with ?image=COLUMN."
         )
     label = options.get("label", "label" if "label" in features else "")

@@ -1,4 +1,4 @@
-"""A share of each class that is held out, in stores whose splits leave none for a test.
+"""Hold out a share of each class, in stores without a split for tests.
 
 `all:holdout` is a tenth of each class of the split `all`, and `all:rest` the other images;
 `train:holdout=0.3` and `train:rest=0.3` share out another split in other parts, and
@@ -22,7 +22,7 @@ def read(split: str) -> tuple[str, str, float]:
     """A split's name without its part, the part ("holdout", "rest" or ""), and the share.
 
     Raises:
-      UserError: the share is none.
+      UserError: the share is not between 0 and 1.
 
     Example:
       >>> read("train:rest=0.3")
@@ -37,14 +37,14 @@ def read(split: str) -> tuple[str, str, float]:
         share = np.nan
     if not 0 < share < 1:
         raise UserError(
-            f"There is no split {split!r}: the share that is held out is a number between "
+            f"There is no split {split!r}: give the share to hold out as a number between "
             f"0 and 1, as in {found['split']}:{found['part']}={SHARE:g}."
         )
     return found["split"], found["part"], share
 
 
 def whole(split: str) -> str:
-    """The split that a name speaks of, without its parts."""
+    """The split in a name, without its parts."""
     name, part, _ = read(split)
     return whole(name) if part else name
 
@@ -52,11 +52,11 @@ def whole(split: str) -> str:
 def rows_of(
     part: str, share: float, labels: np.ndarray, ids: Sequence[str]
 ) -> np.ndarray:
-    """The rows of a part, rising.
+    """The rows of a part, in rising order.
 
-    Of the images of each class, in the order of the SHA-256 of their names, the first are
-    held out: their share, rounded, but at least one. A class of two images or one keeps
-    them; the unlabelled images are a class of their own.
+    The images of each class are sorted by the SHA-256 of their names, and the first ones are
+    held out: the share, rounded, but at least one. A class of one or two images keeps them;
+    the unlabelled images form a class.
 
     Args:
       part: "holdout" or "rest".

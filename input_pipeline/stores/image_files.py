@@ -26,7 +26,7 @@ SUFFIXES = (
 HEIC = (".heic", ".heif")  # Images where pillow-heif is installed.
 # Names of folders that are splits, in the order in which they are shown.
 SPLITS = ("train", "val", "test")
-# What people and programs call them besides.
+# Other names of splits that people and programs use.
 _SPLIT_NAMES = {
     "train": r"train(ing)?",
     "val": r"val(id(ation)?)?",
@@ -35,7 +35,7 @@ _SPLIT_NAMES = {
     "dev": r"dev(el(opment)?)?",
     "eval": r"eval(uation)?",
 }
-# How a file begins that is an image, whatever it is called.
+# The first bytes of image files, whatever their names.
 _IMAGE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0"
     rb"|II\*\0|MM\0\*|....ftypavi[fs]",
@@ -46,7 +46,7 @@ _MAX_BYTES = 10**9
 
 
 class File(NamedTuple):
-    """A file that is not hidden, and what changes when its content does."""
+    """A file that is not hidden, with values that change when its content does."""
 
     name: str  # relative to the root, with "/" on every system
     size: int  # bytes
@@ -58,13 +58,13 @@ class Files(NamedTuple):
 
     root: pathlib.Path  # the folder or archive
     files: tuple[File, ...]  # its files; hidden ones are left out
-    # Relative name, and how many bytes if not all, to content; several threads may call it. It
-    # raises OSError for a file that is damaged, encrypted or larger than 1 GB.
+    # Relative name, and the number of bytes if not all, to content; several threads may call
+    # it. It raises OSError for a file that is damaged, encrypted or larger than 1 GB.
     read: Callable[..., bytes]
 
 
 def is_image(name: str) -> bool:
-    """Whether a name ends as an image's."""
+    """Whether a name ends like that of an image."""
     known = (*SUFFIXES, *HEIC) if can_read_heic() else SUFFIXES
     return name.lower().endswith(known)
 
@@ -76,12 +76,12 @@ def can_read_heic() -> bool:
 
 
 def heic_of(names: Iterable[str]) -> list[str]:
-    """Those of some names that end as a phone's HEIC images."""
+    """Those names that end like HEIC images, as of phones."""
     return [name for name in names if name.lower().endswith(HEIC)]
 
 
 def begins_as_image(files: Files, name: str) -> bool:
-    """Whether the content of a file begins as an image's."""
+    """Whether the content of a file begins like an image."""
     try:
         return _IMAGE.match(files.read(name, 16)) is not None
     except OSError:
@@ -116,7 +116,7 @@ def list_files(path: str | os.PathLike[str], layout: str) -> Files:
 
 
 def read_in(root: pathlib.Path) -> Callable[..., bytes]:
-    """How to read a file of a folder, for `Files`."""
+    """A function that reads a file of a folder, for `Files`."""
 
     def read(name: str, most: int = -1) -> bytes:
         with open(root / name, "rb") as file:
@@ -212,7 +212,7 @@ def _name(info: zipfile.ZipInfo) -> str:
 
 
 def key_of(root: pathlib.Path, paths: Iterable[pathlib.Path]) -> str:
-    """Changes whenever one of some files below a root may have: names, sizes and times."""
+    """A key that changes whenever one of some files may have: names, sizes and times."""
     stats = [(path.relative_to(root).as_posix(), path.stat()) for path in paths]
     return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 

@@ -35,10 +35,10 @@ class Source(NamedTuple):
       key: changes whenever a pixel, a label or an id would.
       meta: gives ids, labels, class_names, attributes, attribute_names and splits, by
         row. It can be slow: it is called only when the images must be prepared.
-      open_reader: called only then, too.
-      size_of: row to the bytes that reading it takes, where these can be many.
-      root: the folder or archive in which ids are paths; None where they are none.
-      read_alpha: tells the object from the background; None where that is not known.
+      open_reader: gives the reader; called only then, too.
+      size_of: from a row to the bytes that reading it takes, if these can be many.
+      root: the folder or archive in which ids are paths; None if they are not paths.
+      read_alpha: separates the object from the background; None if it is unknown.
     """
 
     name: str
@@ -57,12 +57,12 @@ def source_of_files(
     ids: Sequence[str],
     meta: Callable[[], dict[str, Any]],
 ) -> Source:
-    """The images of a folder or an archive: of all its files those named `ids`, by row.
+    """The images of a folder or an archive: its files with the names `ids`, by row.
 
-    Names, sizes and times of the files `used` tell whether something changed. `kind` is that of
-    the store.
+    Names, sizes and times of the files `used` show whether something changed. `kind` is the
+    kind of the store.
     """
-    key = hashlib.sha256(b"()")  # Prepared images of before are known by it.
+    key = hashlib.sha256(b"()")  # Keeps the keys of images that were prepared earlier.
     for file in used:
         line = f"\0{file.name}\0{file.size}\0{file.stamp}"
         key.update(line.encode("utf-8", "surrogateescape"))
@@ -86,8 +86,8 @@ def make_meta(
     """The meta data of images with one label each.
 
     Args:
-      ids: one an image.
-      classes: its class; None for an unlabelled one.
+      ids: one for each image.
+      classes: of each image; None for an unlabelled one.
       splits: rows of each split; an image may be in several, or in none.
       names: from classes to names that people read; where two classes have one name, the
         class is added.
@@ -105,7 +105,7 @@ def make_meta(
 
 
 def tell_apart(names: Iterable[str], keys: Iterable[str]) -> list[str]:
-    """The names; where several are the same, with their keys."""
+    """The names; equal names get their keys added."""
     times = collections.Counter(names)
     both = zip(names, keys, strict=True)
     return [name if times[name] == 1 else f"{name} ({key})" for name, key in both]

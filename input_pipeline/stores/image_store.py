@@ -36,7 +36,7 @@ _FORMS = {
 
 
 class _Rows:
-    """Some rows of pixels, in their order, without a copy."""
+    """Some rows of pixels, in the given order, without a copy."""
 
     def __init__(self, pixels: Pixels, rows: np.ndarray):
         self._pixels, self._rows = pixels, np.asarray(rows, np.int64)
@@ -139,7 +139,7 @@ class ImageStore:
 
 
 def images_as(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with which images are prepared as the section `data` of a config says."""
+    """The options for preparing images, from the section `data` of a config."""
     return {
         "image_size": data["image_size"],
         "resize": data.get("resize", "crop"),
@@ -167,28 +167,28 @@ def open_store(
 
     Args:
       name: one of
-        "emoji": the drawings that are shipped with the project;
+        "emoji": the drawings that come with the project;
         "folder:DIR": class folders of images, or a zip archive of them;
         "images:DIR": every image below a folder, or of a list of paths, without labels;
         "tiny_imagenet:DIR", "cifar10:PATH", "cifar100:PATH", "stl10:PATH": the official
         archives, packed or unpacked;
         "imagenet:PATH": the official tar archives of ImageNet, as they are;
         "webdataset:DIR" or "webdataset:PATTERN": shards of WebDataset;
-        "hf:NAME", "hf:NAME:CONFIG" or "hf:DIR": a set of Hugging Face;
-        "tfds:NAME": a set of TensorFlow Datasets, such as tfds:imagenet2012;
+        "hf:NAME", "hf:NAME:CONFIG" or "hf:DIR": a dataset of Hugging Face;
+        "tfds:NAME": a dataset of TensorFlow Datasets, such as tfds:imagenet2012;
         "array_record:DIR": what `python -m input_pipeline.prepare` wrote;
         "mypackage.mystore" or "mypackage.mystore:ARGUMENT": any other module with the
         function that `image_source` describes.
       split: one of the store's splits; None or "all" for every image. With ":holdout" or
-        ":rest" behind it, one of the two parts that `holdout` makes of it.
-      image_size: side in pixels of the stored images; of JPEG-coded ones that of their centres.
+        ":rest" added, one of its two parts, see `holdout`.
+      image_size: side in pixels of the stored images; for JPEG files that of their centres.
       resize: "crop": the shorter side becomes image_size, then the centre is cropped;
         "squash": both sides become image_size.
       data_dir: where prepared images are kept; default $SP_JAX_DATA, else ~/.cache/sp_jax.
-      max_skipped: share of the images that may be damaged, from 0 to 1. They are left
-        out, and listed in the `skipped.csv` of the prepared folder.
-      verify: compare the pixels of all prepared images with their SHA-256, not only of
-        some and of changed files.
+      max_skipped: largest share of the images that may be damaged, from 0 to 1. They are
+        left out, and listed in the `skipped.csv` of the prepared folder.
+      verify: compare the pixels of all prepared images with their SHA-256, not only those of
+        a few images and of changed files.
 
     Raises:
       UserError: unknown name or split, missing files, or too many damaged images.
@@ -203,7 +203,7 @@ def open_store(
     if resize not in RESIZES:
         raise UserError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}.")
     if not 0 <= max_skipped <= 1:
-        raise UserError(f"max_skipped must be from 0 to 1, a share, not {max_skipped}.")
+        raise UserError(f"max_skipped must be a share from 0 to 1, not {max_skipped}.")
     scheme, _, argument = name.partition(":")
     if scheme == "array_record" and argument:
         prepared = records.load(argument, image_size, resize, verify)
@@ -238,7 +238,7 @@ def _take_split(
     """A split, or a part of one, of a whole store.
 
     Raises:
-      UserError: the store has none of this name, or nothing is in it.
+      UserError: the store has no such split, or the split is empty.
     """
     whole, part, share = holdout.read(wanted)
     if part:
@@ -273,13 +273,15 @@ def open_source(name: str) -> Source:
     """The images of a store before they are prepared.
 
     Raises:
-      UserError: the name is unknown, the images are not there, or a module is no store.
+      UserError: the name is unknown, the images are missing, or a module is not a store.
     """
     scheme, _, argument = name.partition(":")
     if scheme in _FORMS and bool(argument) != (":" in _FORMS[scheme]):
         raise UserError(f"There is no store {name!r}: write it as {_FORMS[scheme]}.")
     if scheme == "array_record":
-        raise UserError(f"{name} is prepared already: name the store it was made of.")
+        raise UserError(
+            f"{name} is already prepared: name the store that it was made from."
+        )
     # The error names the forms.
     known = list(_FORMS if scheme in _FORMS else _FORMS.values())
     module = registry.find("store", scheme, __package__, known)
@@ -288,11 +290,11 @@ def open_source(name: str) -> Source:
         inspect.signature(module.scan).bind(argument)
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(
-            f"{where} needs a function scan(argument: str) that gives an "
+            f"{where} needs a function scan(argument: str) that returns an "
             f"image_source.Source ({error})."
         ) from error
     source = module.scan(argument)
     if not isinstance(source, Source):
         kind = type(source).__name__
-        raise UserError(f"{where}: scan gives {kind}, not an image_source.Source.")
+        raise UserError(f"{where}: scan returns {kind}, not an image_source.Source.")
     return source

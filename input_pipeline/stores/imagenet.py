@@ -39,8 +39,8 @@ from sp_jax.errors import UserError
 _TRAIN, _VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 _DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 _META, _NUMBERS = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
-# Lines with the name of an image and its WordNet id (Kaggle's table, one's own), or with the
-# id alone for one image after the other (TensorFlow's).
+# Lines with the name of an image and its WordNet id (Kaggle's table, your own), or with the id
+# alone, for the images in order (TensorFlow's).
 _TABLES = (
     "LOC_val_solution.csv",
     "val.txt",
@@ -49,11 +49,11 @@ _TABLES = (
 )
 _CLASS = re.compile(r"n\d{8}")
 _VAL_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})")
-_GET = f"get {_TRAIN} and, for the split val, {_VAL} and {_DEVKIT} of image-net.org"
+_GET = f"get {_TRAIN} and, for the split val, {_VAL} and {_DEVKIT} from image-net.org"
 
 
 class _Files(NamedTuple):
-    """What there is of the set."""
+    """The files that were found."""
 
     root: pathlib.Path
     train: list[pathlib.Path]  # the tar of class tars, or these
@@ -95,14 +95,14 @@ def _find_files(place: pathlib.Path) -> _Files:
         val = next((p for p in (root / _VAL, root / "val") if p.exists()), None)
     if not train and (val is None or val.is_dir()):
         raise UserError(
-            f"{place} holds no archive of ImageNet: {_GET}; unpacked, it is "
+            f"{place} holds no archive of ImageNet: {_GET}. If it is unpacked, name it "
             f"folder:{place}."
         )
     return _Files(root, train, val, _find_labels(root) if val is not None else [])
 
 
 def _find_labels(root: pathlib.Path) -> list[pathlib.Path]:
-    """The files that say the classes of val; none where the folders may say it."""
+    """The files with the classes of val; empty if its folders may give them."""
     for folder in (root, root / "data", root / "ILSVRC2012_devkit_t12" / "data"):
         if (folder / _META).is_file() and (folder / _NUMBERS).is_file():
             return [folder / _META, folder / _NUMBERS]
@@ -110,7 +110,7 @@ def _find_labels(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _find(files: _Files) -> tuple[dict[str, Any], Places]:
-    """The meta data of all images, and where they lie."""
+    """The meta data of all images, and their places."""
     ids: list[str] = []
     classes: list[str | None] = []
     splits: dict[str, list[int]] = {}
@@ -148,7 +148,7 @@ def _train(
             if name.suffix == ".tar" and _CLASS.fullmatch(name.stem):
                 tars.append((name.stem, path, inner.start, inner.start + inner.size))
     for wnid, path, start, end in progress.track(sorted(tars), "", "class archives"):
-        # Of two files of one name, the last is what unpacking leaves.
+        # If two files have one name, unpacking leaves the last one.
         members = {m.name: m for m in list_tar(path, start, end) if is_image(m.name)}
         yield wnid, path, sorted(members.values())
 
@@ -179,7 +179,7 @@ def _val(files: _Files) -> list[tuple[str, pathlib.Path, Member]]:
             wnid = ""
         if not wnid:
             raise UserError(
-                f"Nothing says the class of {member.name} in {files.val}: put {_DEVKIT} "
+                f"The class of {member.name} in {files.val} is unknown: put {_DEVKIT} "
                 f"into {files.root}, or a file val.txt with lines such as "
                 "'ILSVRC2012_val_00000001.JPEG n01751748'; or name the archive of train "
                 f"alone, as in imagenet:{files.root / _TRAIN}."
@@ -202,7 +202,7 @@ def _read_labels(files: _Files) -> dict[int, str]:
 
 
 def _join(meta: bytes, numbers: bytes) -> dict[int, str]:
-    """The classes by the devkit's own numbers, which are not in the order of the ids."""
+    """The classes from the devkit's own numbers, which are not in the order of the ids."""
     import scipy.io  # Takes a second; jax needs it, so it is there.
 
     synsets = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
@@ -221,8 +221,8 @@ def _read_table(path: pathlib.Path) -> dict[int, str]:
             continue
         if len(wnids) != 1 or len(images) > 1:
             raise UserError(
-                f"{path}, line {place}, has not one WordNet id such as n01751748 (numbers "
-                "of classes have several orders, so they are not read): write lines such "
+                f"{path}, line {place}, must have one WordNet id such as n01751748 (class "
+                "numbers exist in several orders, so they are not read): write lines such "
                 f"as 'ILSVRC2012_val_00000001.JPEG n01751748', or put {_DEVKIT} there."
             )
         labels[int(images[0]) if images else len(labels) + 1] = wnids.pop()

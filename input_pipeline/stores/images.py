@@ -1,4 +1,4 @@
-"""Images without labels: every one below a folder, at any depth, or those of a list.
+"""Images without labels: all below a folder, at any depth, or those of a list.
 
 `images:DIR` is a folder or a zip archive; ids are the relative paths. `images:LIST.txt` is a
 text file with a path a line, relative to its own folder or absolute; they are the ids. There
@@ -22,7 +22,7 @@ from input_pipeline.stores.image_files import (
 from input_pipeline.stores.image_source import Source, make_meta, source_of_files
 from sp_jax.errors import UserError
 
-_LAYOUT = "put images into it, or into folders in it, as deep as you like"
+_LAYOUT = "put images into it, or into folders in it at any depth"
 
 
 def scan(path: str) -> Source:
@@ -37,8 +37,8 @@ def scan(path: str) -> Source:
     ids = [file.name for file in images]
     if (heic := heic_of([*ids, *others])) and not can_read_heic():
         raise UserError(
-            f"{path} has {len(heic)} HEIC images, such as {heic[0]}: pip install "
-            '"sp_jax[heic]", which reads them, or convert them to JPEG.'
+            f"{path} has {len(heic)} HEIC images, such as {heic[0]}: to read them, pip "
+            'install "sp_jax[heic]", or convert them to JPEG.'
         )
     if others:
         folder.warn(files, others, ids)
@@ -47,7 +47,7 @@ def scan(path: str) -> Source:
 
 
 def _listed(path: pathlib.Path) -> Files:
-    """The files whose paths a text file has; an image that is there twice counts once."""
+    """The files whose paths a text file lists; repeated paths count once."""
     lines = text_files.read_lines(path.read_bytes(), path)
     names = dict.fromkeys(line.strip() for line in lines if line.strip())
     if not names:

@@ -1,6 +1,6 @@
-"""Labels as other formats have them, whole numbers or words, and the option that names them.
+"""Labels of other formats, whole numbers or strings, and the option that names them.
 
-A store's argument may end in `?label=KEY`: the labels are what the format calls KEY.
+A store's argument may end in `?label=KEY`: then the labels are the format's field KEY.
 """
 
 import re
@@ -11,7 +11,7 @@ from sp_jax.errors import UserError
 
 
 def read_options(argument: str, *known: str) -> tuple[str, dict[str, str]]:
-    """A store's argument without its options, and these: `?KEY=VALUE&KEY=VALUE` at its end.
+    """Split off a store's options, `?KEY=VALUE&KEY=VALUE` at the end of its argument.
 
     UserError if there is an option that is not one of the `known`.
 
@@ -36,12 +36,12 @@ def make_classes(
     """Classes in the order of their numbers, and their names, for `make_meta`.
 
     Args:
-      values: of each image a whole number, the same as text, a word; None or -1 without one.
-      where: they come from, for errors.
-      names: of the numbers, from 0 on; without them a number is its own name.
+      values: for each image a whole number, a number as text, or a string; None or -1: none.
+      where: their origin, for errors.
+      names: of the numbers, starting at 0; without them a number is its own name.
 
     Raises:
-      UserError: a value is none of these, or a number has no name.
+      UserError: a value is not one of these, or a number has no name.
 
     Example:
       >>> make_classes([10, None, 9], "shards")
@@ -51,15 +51,15 @@ def make_classes(
     kinds = {type(value).__name__ for value in values} - {"int", "str", "NoneType"}
     if kinds or "" in texts:
         raise UserError(
-            f"{where}: a label is {kinds.pop() if kinds else 'empty'}, and not a whole "
-            "number or a word: name another one with ?label=NAME."
+            f"{where}: a label is {kinds.pop() if kinds else 'empty'}, not a whole number "
+            "or a string: name another one with ?label=NAME."
         )
     known = {text for text in texts if text is not None}
     if not all(re.fullmatch(r"\d{1,12}", text) for text in known):
         return texts, {}
     if names and (above := [text for text in known if int(text) >= len(names)]):
         raise UserError(
-            f"{where}: the label {above[0]} has no name, as there are {len(names)}: correct "
+            f"{where}: the label {above[0]} has no name (the list has {len(names)}): correct "
             "or remove the list of names."
         )
     classes = [None if text is None else f"{int(text):012d}" for text in texts]

@@ -1,4 +1,4 @@
-"""Prepared images in one memory-mapped array: how a store is kept unless said otherwise.
+"""Prepared images in one memory-mapped array, the default form of a store.
 
 The pixels of the folder `DATA_DIR/NAME-KEY/` are in `images.npy`, uint8 [N, S, S, 3];
 `prepared_images` says what lies beside them. How far a preparation came is in `progress.json`.
@@ -28,17 +28,18 @@ from sp_jax.errors import UserError
 from sp_jax.files import write_text
 from sp_jax.json_file import read_json
 
-# Part of every key: raise it when what is written below changes.
+# Part of every key: raise it when the files that are written below change.
 FORMAT = 4
 _CHUNK = 2048  # Images between two notes of the progress.
 _STALE_SECONDS = 7 * 24 * 3600
-_HINT = "Another folder for prepared images is chosen by data_dir or $SP_JAX_DATA."
+_HINT = "To choose another folder for prepared images, set data_dir or $SP_JAX_DATA."
 
 
 class NpyPixels:
-    """The rows of an .npy file; sent to another process, it is opened there.
+    """The rows of an .npy file; another process that gets it opens the file itself.
 
-    ValueError at construction if it is truncated or holds no images, OSError without one.
+    Construction raises ValueError if the file is truncated or holds no images, and OSError if
+    it is missing.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -59,7 +60,7 @@ class NpyPixels:
         return self[rows]
 
     def __reduce__(self):
-        """By path: without it, a memory map is sent with all its bytes."""
+        """Pickle the path: otherwise a memory map is sent with all its bytes."""
         return NpyPixels, (self._path,)
 
 
@@ -71,7 +72,7 @@ def load_or_prepare(
     max_skipped: float,
     verify: bool,
 ) -> Prepared:
-    """Open the prepared images of a source, prepared first if need be; as in `open_store`."""
+    """Open the images of a source, after preparing them if needed; as in `open_store`."""
     key = f"{FORMAT} {image_size} {resize} {decode.VERSION} {source.key}"
     key = hashlib.sha256(key.encode()).hexdigest()[:16]
     # A name may have 255 bytes on most disks.
@@ -92,23 +93,23 @@ def load_or_prepare(
         ) from error
     if prepared is None:
         raise UserError(
-            f"The images prepared in {final} cannot be read back: check that disk. {_HINT}"
+            f"The prepared images in {final} cannot be read back: check that disk. {_HINT}"
         )
     return prepared
 
 
 def _open(final: pathlib.Path, verify: bool) -> Prepared | None:
-    """The prepared folder; None where it is missing or, with a warning, damaged."""
+    """The prepared folder; None if it is missing or, with a warning, damaged."""
     if not final.exists():
         return None
     path = final / "images.npy"
     try:
         return prepared_images.open_folder(final, lambda _: NpyPixels(path), verify)
     except (ValueError, EOFError, FileNotFoundError) as error:
-        if isinstance(error.__cause__, OSError):  # It is there, and cannot be read.
+        if isinstance(error.__cause__, OSError):  # It exists, but cannot be read.
             raise
         logging.warning(
-            "The prepared images in %s are not whole and are prepared again (%s).",
+            "The prepared images in %s are incomplete and are prepared again (%s).",
             final,
             str(error).rstrip("."),
         )
@@ -155,7 +156,7 @@ class _Writer:
 def _read_progress(
     folder: pathlib.Path, count: int, size: int
 ) -> tuple[int, dict[int, str]]:
-    """How far an earlier preparation came, and what it left out; 0 if it is damaged."""
+    """The rows that an earlier preparation finished, and what it left out; 0 if damaged."""
     with contextlib.suppress(
         FileNotFoundError, ValueError, EOFError, LookupError, TypeError, AttributeError
     ):
@@ -182,7 +183,7 @@ def _read_progress(
 
 
 def _open_array(path: pathlib.Path, shape: tuple[int, ...], done: int) -> np.memmap:
-    """A uint8 .npy file to write into, as it was if something is done already."""
+    """A uint8 .npy file to write into; the old file if some rows are done already."""
     if done:
         return np.load(path, mmap_mode="r+")
     need, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
@@ -204,7 +205,7 @@ def _open_array(path: pathlib.Path, shape: tuple[int, ...], done: int) -> np.mem
 
 
 def _cut(path: pathlib.Path, rows: int) -> None:
-    """Shorten an .npy file to its first rows; again, if that was interrupted."""
+    """Shorten an .npy file to its first rows; safe to repeat after an interruption."""
     array = np.load(path, mmap_mode="r")
     shape, first, dtype = (rows, *array.shape[1:]), array.offset, array.dtype
     del array
@@ -216,7 +217,7 @@ def _cut(path: pathlib.Path, rows: int) -> None:
 
 
 def _remove_stale(root: pathlib.Path) -> None:
-    """Remove what preparations left that were killed a week ago."""
+    """Remove the remains of preparations that were killed a week ago."""
     for path in root.glob("*.partial"):
         with contextlib.suppress(FileNotFoundError):  # Another process was faster.
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:

@@ -1,6 +1,6 @@
-"""Images that lie in larger files, read in place: by file, first byte and number of bytes.
+"""Images inside larger files, read in place: by file, first byte and number of bytes.
 
-Tar archives are listed here, also one inside of another. A list costs the names and 20 bytes
+Tar archives are listed here, also one inside another. A list costs the names and 20 bytes
 an image.
 """
 
@@ -29,7 +29,7 @@ class Member(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where images lie, by row."""
+    """The places of images, by row."""
 
     paths: list[pathlib.Path]
     file: np.ndarray  # int32 [N], of the paths
@@ -48,7 +48,7 @@ class Places(NamedTuple):
 
 
 def make_places(parts: Iterable[tuple[pathlib.Path, list[Member]]]) -> Places:
-    """The places of the members of several files, one behind the other."""
+    """The places of the members of several files, one file after the other."""
     paths, counts, places = [], [], []
     for path, members in parts:
         paths.append(path)
@@ -63,15 +63,15 @@ def make_places(parts: Iterable[tuple[pathlib.Path, list[Member]]]) -> Places:
 def list_tar(
     path: pathlib.Path, start: int = 0, end: int | None = None
 ) -> Iterator[Member]:
-    """The files of a tar archive, or of one inside of it, that are not hidden, as they come.
+    """The files of a tar archive, or of one inside it, in order, without hidden ones.
 
     Args:
       path: of the archive, not compressed.
-      start: the first byte of the one inside.
-      end: the byte behind it.
+      start: the first byte of the inner archive.
+      end: the byte after it.
 
     Raises:
-      UserError: it is no tar archive, compressed, damaged, or ends too soon.
+      UserError: it is not a tar archive, or is compressed, damaged, or ends too soon.
     """
     try:
         with open(path, "rb") as file:
@@ -96,18 +96,18 @@ def list_tar(
                     )
     except (tarfile.TarError, OSError) as error:
         raise UserError(
-            f"{path} is not a whole, uncompressed tar archive ({error}): get it anew, or "
-            "first undo its compression (gunzip), as only then it can be read in any order."
+            f"{path} is not a complete, uncompressed tar archive ({error}): get it again, or "
+            "decompress it first (gunzip), so that it can be read in any order."
         ) from error
 
 
 def source_of_places(
     name: str, key: str, find: Callable[[], tuple[dict[str, Any], Places]]
 ) -> Source:
-    """Images whose list, meta data and places, takes long to make; see `Source`.
+    """Images whose list (meta data and places) takes long to make; see `Source`.
 
-    `find` is called once, when the images must be prepared. Where it can be sent to another
-    process, so can the source.
+    `find` is called once, when the images must be prepared. The source can be sent to another
+    process if `find` can.
     """
     found = _Found(find)
     return Source(name, key, found.meta, found.open_reader, found.size_of)
@@ -122,7 +122,7 @@ class _Found:
         return self._find()
 
     def __reduce__(self):
-        """Without the list."""
+        """Pickle it without the list."""
         return _Found, (self._find,)
 
     def meta(self) -> dict[str, Any]:

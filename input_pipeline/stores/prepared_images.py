@@ -5,12 +5,12 @@ Whatever the form of the pixels (`memory_map`, `records`), the folder also holds
 * `digests.npy`: uint8 [N, 32], the SHA-256 of each image's pixels (so that a
   fingerprint of any subset costs no pass over the pixels),
 * `meta.json`: ids, labels, names, splits, for people and other programs,
-* `checked.json`: the size and the time of each file of pixels, and the SHA-256 of the two
-  files above, noted when they have been found right,
+* `checked.json`: the size and time of each file of pixels, and the SHA-256 of the two files
+  above, noted when they have been verified,
 * `skipped.csv`: ids of the images that could not be used, and why, if there are any.
 
-Every opening compares a few images with their SHA-256; all of a file are compared when its
-size or its time differs from what is noted.
+Every opening compares a few images with their SHA-256. If the size or time of a file differs
+from the noted one, all its images are compared.
 """
 
 import concurrent.futures
@@ -49,11 +49,11 @@ class Pixels(Protocol):
         """A new array uint8 [..., S, S, 3] for rows [...]."""
 
     def stored(self, rows: np.ndarray) -> Sequence[np.ndarray]:
-        """What is on the disk of each row of [n], uint8: its pixels, or its file."""
+        """The bytes on disk, uint8, of each row of [n]: its pixels, or its file."""
 
 
 class PixelFiles(Pixels, Protocol):
-    """Pixels that several files hold, one behind the other."""
+    """Pixels in several files, one after the other."""
 
     counts: dict[str, int]  # The number of images in each file, by its name.
 
@@ -82,11 +82,11 @@ def open_folder(
 ) -> Prepared:
     """Open a prepared folder, and check it as the top of this file says.
 
-    Where `verify` is set, all images are compared, whatever is noted.
+    With `verify` all images are compared, whatever is noted.
 
     Raises:
       UserError: names the file that is missing, damaged or was changed.
-      ValueError, OSError: what `open_pixels` raises besides.
+      ValueError, OSError: as raised by `open_pixels`.
     """
     noted = _read_note(folder)
     meta = read_json(folder / "meta.json")
@@ -116,8 +116,8 @@ def open_folder(
             note(folder, names)
         except OSError as error:
             logging.warning(
-                "%s: all pixels were compared with their SHA-256, and are right; this "
-                "cannot be noted (%s), and is done again at every opening.",
+                "%s: all pixels were compared with their SHA-256, and are right. This "
+                "cannot be noted (%s), so it will be done again at every opening.",
                 folder,
                 error,
             )
@@ -125,14 +125,14 @@ def open_folder(
 
 
 def note(folder: pathlib.Path, names: Iterable[str]) -> None:
-    """Note that files of pixels are right, and the files that describe them."""
+    """Note that the files of pixels, and the files that describe them, are right."""
     content = {name: _stamp(folder / name) for name in names}
     content |= {name: _digest_file(folder / name) for name in _DESCRIPTION}
     write_text(folder / _NOTE, json.dumps(content))
 
 
 def _read_note(folder: pathlib.Path) -> dict[str, Any]:
-    """What is noted; {} where that was lost, or an older version wrote the images."""
+    """The note; {} if it is lost, or an older version wrote the images."""
     try:
         noted = read_json(folder / _NOTE)
     except UserError:
@@ -144,9 +144,9 @@ def _read_note(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _load_digests(path: pathlib.Path, count: int) -> np.ndarray:
-    """The digests of so many images: uint8 [count, 32]."""
+    """The digests of `count` images: uint8 [count, 32]."""
     try:
-        # A memory map's length is compared with the header, before memory is taken.
+        # A memory map compares its length with the header before it takes memory.
         digests = np.load(path, mmap_mode="r")
         if digests.shape != (count, 32) or digests.dtype != np.uint8:
             raise ValueError(f"it does not hold the digests of {count} images")
@@ -156,7 +156,7 @@ def _load_digests(path: pathlib.Path, count: int) -> np.ndarray:
 
 
 def find_damaged(images: Pixels, digests: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Those of some rows whose pixels, or files, differ from their digests."""
+    """The rows whose pixels, or files, differ from their digests."""
     chunk = max(1, _CHUNK_BYTES // int(np.prod(images.shape[1:])))
 
     def differ(start: int) -> list[int]:
@@ -180,7 +180,7 @@ def digest_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def describes(meta: Any, count: int | None = None) -> bool:
-    """Whether meta data is as `image_source.make_meta` makes it, and of so many images."""
+    """Whether meta data has the form of `image_source.make_meta`, for `count` images."""
 
     def are(values: object, kind: type, length: int | None = None) -> bool:
         if not isinstance(values, list) or length not in (None, len(values)):
@@ -229,7 +229,9 @@ def report_skipped(prepared: Prepared, max_skipped: float) -> None:
         logging.warning("%d of %d images are left out: see %s.", skipped, total, path)
         names, labels = meta["class_names"], set(meta["labels"])
         if lost := [name for i, name in enumerate(names) if i not in labels]:
-            logging.warning("No image is left of the classes %s.", ", ".join(lost[:10]))
+            logging.warning(
+                "These classes have no image left: %s.", ", ".join(lost[:10])
+            )
 
 
 def check_skipped(
@@ -247,9 +249,9 @@ def check_skipped(
     if skipped == total:
         raise UserError(f"None of the {total} images can be read{such}: see {path}.")
     raise UserError(
-        f"{skipped} of {total} images cannot be used{such}; all are listed in {path}: mend or "
+        f"{skipped} of {total} images cannot be used{such}; all are listed in {path}: fix or "
         f"remove them, or allow it with max_skipped={np.ceil(1000 * skipped / total) / 1000:g} "
-        f"(a share; it is {max_skipped:g}; the flag --max_skipped, or of a training "
+        f"(a share; now it is {max_skipped:g}; the flag is --max_skipped, or for a training "
         "--config.data.max_skipped)."
     )
 

@@ -1,8 +1,8 @@
-"""The loop that prepares images: decode, resize, write, note how far it came, rename.
+"""The loop that prepares images: decode, resize, write, note the progress, rename.
 
 It writes a folder `NAME.partial`, which is renamed when it is complete. A preparation that is
-killed at any moment leaves nothing that could be taken for a complete one, and the next one
-goes on where it was.
+killed at any moment leaves nothing that looks like a complete one, and the next one continues
+where it was.
 """
 
 import concurrent.futures
@@ -26,11 +26,11 @@ from sp_jax.files import write_text
 
 _AHEAD = 512  # Images in flight, but not more than:
 _BYTES_AHEAD = 10**9
-# Of all files that are being decoded; a larger one is refused.
+# The bytes of all files that are being decoded; a larger file is refused.
 _bytes_in_flight = Budget(10**9)
-# What no image is to blame for.
+# Errors that no image causes.
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-# What the complete folder does not need: the writers' notes, and files half written.
+# Files that the complete folder does not need: the writers' notes, and half-written files.
 _NOTES = ("progress.json", "digests-*.npy", "skipped-*.json", ".*.tmp")
 
 T = TypeVar("T")
@@ -40,34 +40,34 @@ class Writer(Protocol):
     """A form of prepared images, written into a folder."""
 
     chunk: int  # Rows of the source between two notes.
-    done: int  # Rows that an earlier call has written, as it noted.
-    skipped: dict[int, str]  # Those of them that it left out, and why.
-    image_bytes: int  # Of the memory that an image takes; about.
+    done: int  # Rows that an earlier call noted as written.
+    skipped: dict[int, str]  # The rows that it left out, and why.
+    image_bytes: int  # Approximate memory of an image.
 
     def convert(self, image: Image.Image) -> np.ndarray:
         """An upright RGB image in this form; several threads may call it."""
 
     def write(self, images: Iterator[np.ndarray]) -> None:
-        """Bring the next images, of `convert`, and their SHA-256 to the disk."""
+        """Write the next converted images and their SHA-256 to the disk."""
 
     def note(self, done: int, skipped: dict[int, str]) -> None:
         """Note that the rows before `done` need not be decoded again."""
 
     def finish(self, kept: np.ndarray) -> tuple[list[str], dict[str, Any]]:
-        """Complete the files of the rows `kept`: their names, and more for `meta.json`."""
+        """Complete the files of the rows `kept`; returns their names, and more meta data."""
 
 
 def find_or_make(
     lock: pathlib.Path, find: Callable[[], T | None], make: Callable[[], None]
 ) -> T | None:
-    """What `find` gives; where it gives nothing, `make` makes it first.
+    """The result of `find`; if it finds nothing, `make` makes it first.
 
-    Of several processes one makes it; the others wait at the lock, and find it.
+    One of several processes makes it; the others wait at the lock, and then find it.
     """
     if not (found := find()):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        lock.touch()  # Where that fails, filelock may wait for ever.
-        with progress.show(f"waiting for another process, by {lock}"):
+        lock.touch()  # If this failed, filelock might wait forever.
+        with progress.show(f"waiting for another process that holds {lock}"):
             acquired = filelock.FileLock(lock).acquire()
         with acquired:
             if not (found := find()):
@@ -82,20 +82,21 @@ def prepare(
     open_writer: Callable[[pathlib.Path, int], Writer],
     max_skipped: float,
 ) -> None:
-    """Prepare the images of a source into the folder `final`, a new one; hold its lock.
+    """Prepare the images of a source in the new folder `final`; the caller holds its lock.
 
-    `open_writer` gives the writer of some images into a folder; the rest is as in `open_store`.
+    `open_writer` returns a writer for a folder and a number of images; the rest is as in
+    `open_store`.
 
     Raises:
-      UserError: too many images are unusable, the memory or the disk does not suffice, or
-        the source is not what it should be.
+      UserError: too many images are unusable, there is not enough memory or disk space, or
+        the source is wrong.
       OSError: the folder cannot be written.
     """
     meta = source.meta()
     if not prepared_images.describes(meta):
         raise UserError(
-            f"{source.name}: the meta data of its Source is not what "
-            "input_pipeline.stores.image_source.make_meta makes: correct its store."
+            f"{source.name}: the meta data of its Source must have the form that "
+            "input_pipeline.stores.image_source.make_meta gives it: correct its store."
         )
     partial = final.with_name(f"{final.name}.partial")
     partial.mkdir(exist_ok=True)
@@ -137,13 +138,13 @@ def decode_rows(
     image_bytes: int,
     start: int = 0,
 ) -> Iterator[np.ndarray | BadImage]:
-    """Rows start .. count - 1 of a source, converted, or why not; by threads.
+    """Rows start .. count - 1 of a source, converted by threads, or the reasons why not.
 
     `convert` and `image_bytes` are those of `Writer`.
 
     Raises:
-      UserError: the memory or the number of threads does not suffice, or the source gives
-        something other than images.
+      UserError: there is not enough memory or threads, or the source gives something other
+        than images.
       OSError: too many files are open.
     """
     read = source.open_reader()
@@ -178,7 +179,7 @@ def decode_rows(
                 if isinstance(error, RuntimeError) and "new thread" not in str(error):
                     raise
                 raise UserError(
-                    "The memory or the number of threads does not suffice to decode the "
+                    "There is not enough memory, or there are too many threads, to decode the "
                     "images: end other programs, or raise the limit (ulimit -v, -u)."
                 ) from error
 
@@ -187,8 +188,8 @@ def _from_array(name: str, content: Any) -> Image.Image:
     array = np.asarray(content)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
         raise UserError(
-            f"{name}: the reader of its Source gives {type(content).__name__} "
-            f"{array.dtype} {list(array.shape)}: an image is bytes, or uint8 [H, W, 3]."
+            f"{name}: the reader of its Source returns {type(content).__name__} "
+            f"{array.dtype} {list(array.shape)}: return bytes, or uint8 [H, W, 3]."
         )
     return Image.fromarray(array)
 

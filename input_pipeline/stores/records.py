@@ -38,7 +38,7 @@ _AGAIN = "prepare the images again"
 
 
 class Coding(NamedTuple):
-    """JPEG files in the place of pixels; see `decode.encode`."""
+    """JPEG files instead of pixels; see `decode.encode`."""
 
     shorter_side: int
     quality: int
@@ -50,10 +50,10 @@ def is_coded(meta: Mapping[str, Any]) -> bool:
 
 
 class RecordPixels:
-    """The records of several ArrayRecord files, one behind the other: images of one side.
+    """The records of several ArrayRecord files, one after the other: images of one size.
 
-    A record is the bytes of one image. A file is opened when it is first read from, in each
-    process that gets these pixels. `counts` is the number of records of each, by its name.
+    A record is the bytes of one image. Each process that gets these pixels opens a file when
+    it first reads from it. `counts` is the number of records of each file, by its name.
     """
 
     def __init__(self, folder: pathlib.Path, counts: dict[str, int], size: int):
@@ -93,7 +93,7 @@ class RecordPixels:
         return [found[place] for place in range(rows.size)]
 
     def __reduce__(self):
-        """By paths: open readers cannot be sent."""
+        """Pickle the paths: open readers cannot be sent."""
         return type(self), (self._folder, self.counts, self.shape[1])
 
     def _reader(self, shard: int) -> array_record_module.ArrayRecordReader:
@@ -121,7 +121,7 @@ class RecordPixels:
 
 
 class CodedImages(RecordPixels):
-    """Records that are JPEG files, of which the centre is seen, of the side `size`."""
+    """Records that are JPEG files; reading gives their centres, with the side `size`."""
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """The centres of some rows, by threads."""
@@ -169,7 +169,7 @@ def load(
             )
         if coded and resize != "crop":
             raise UserError(
-                f"{root} holds JPEG files, of which programs see the centre: set "
+                f"{root} holds JPEG files, which programs crop to their centre: set "
                 "resize=crop, or prepare pixels, without --coded."
             )
         if not coded and given != (image_size, resize):
@@ -189,7 +189,7 @@ def load(
     except UserError as error:
         said = str(error).rstrip(".")
         if not said.endswith((_AGAIN, other, "without --coded")):
-            said += f": {_AGAIN}, with another --out or after you removed {root}"
+            said += f": {_AGAIN}, with another --out or after removing {root}"
         raise UserError(f"{said}.") from error
 
 
@@ -202,11 +202,11 @@ def write(
     shard_images: int,
     coding: Coding | None = None,
 ) -> None:
-    """Prepare the images of a source into the folder `out`, if it does not hold the same ones.
+    """Prepare the images of a source in the folder `out`, unless it holds the same ones.
 
-    A file holds `shard_images` of them, but for the last and for those that are left out. With
-    a coding they are JPEG files, and image_size and resize mean nothing. The other arguments
-    are those of `open_store`.
+    A file holds `shard_images` of them, minus those that are left out; the last may hold
+    fewer. With a coding they are JPEG files, and image_size and resize have no effect. The
+    other arguments are those of `open_store`.
 
     Raises:
       UserError: the folder holds something else, too many images are unusable, or the
@@ -226,8 +226,8 @@ def write(
         preparing.find_or_make(lock, lambda: _is_there(out, made_of), make)
     except OSError as error:
         raise UserError(
-            f"Cannot write {out}: {describe_os_error(error)} What is there already "
-            "will be used by the same command; --out chooses another folder."
+            f"Cannot write {out}: {describe_os_error(error)} The same command will "
+            "continue from the files that are there; --out chooses another folder."
         ) from error
 
 
@@ -238,7 +238,7 @@ def _is_there(folder: pathlib.Path, made_of: list) -> bool:
     path = folder / "made_of.json"
     if not path.exists() or path.read_bytes() != json.dumps(made_of).encode():
         raise UserError(
-            f"{folder} holds something else than these images (see {path}): remove it, "
+            f"{folder} holds something other than these images (see {path}): remove it, "
             "or choose another --out."
         )
     return True
@@ -249,12 +249,12 @@ def _shard_names(shards: int) -> list[str]:
 
 
 class _Writer:
-    """Writes a file after the other, and notes each; see `preparing.Writer`."""
+    """Writes one file after the other, and notes each; see `preparing.Writer`."""
 
     def __init__(
         self, folder: pathlib.Path, count: int, made_of: list, form: dict[str, Any]
     ):
-        # What a program left that was killed before the first image.
+        # The remains of a program that was killed before the first image.
         begun = ("made_of.json", ".made_of.json.")
         if not all(name.startswith(begun) for name in os.listdir(folder)):
             _is_there(folder, made_of)
@@ -267,7 +267,7 @@ class _Writer:
         else:
             self.convert = functools.partial(decode.fit, size=self._size, resize=how)
         there = sum(path.stat().st_size for path in folder.iterdir())
-        # How large JPEG files are is known when they are there.
+        # The size of JPEG files is known only when they are written.
         need = 0 if coded else count * self.image_bytes
         free = shutil.disk_usage(folder).free
         if need - there > free:
@@ -311,12 +311,12 @@ class _Writer:
         return self._names, {"counts": counts, **self._form}
 
     def _notes(self, shard: int) -> tuple[pathlib.Path, pathlib.Path]:
-        """The digests of a file, and what it leaves out."""
+        """The names of the files with a shard's digests, and with the images left out."""
         names = f"digests-{shard:05d}.npy", f"skipped-{shard:05d}.json"
         return tuple(self._folder / name for name in names)
 
     def _read_shard(self, shard: int, rows: range) -> dict[int, str] | None:
-        """What a file that was written before leaves out; None if it must be written."""
+        """The images left out of a file that is written already; None if it must be written."""
         path, noted = self._notes(shard)
         with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
             bad = {int(row): str(said) for row, said in read_json(noted).items()}
@@ -334,7 +334,7 @@ class _Writer:
 
 @contextlib.contextmanager
 def _disk_errors() -> Iterator[None]:
-    """ArrayRecord says that a disk is full by a RuntimeError."""
+    """Turn ArrayRecord's RuntimeError, for a full disk, into an OSError."""
     try:
         yield
     except RuntimeError as error:

@@ -63,7 +63,7 @@ def _meta(archive: Archive) -> dict[str, Any]:
         for split, name in _FILES.items():
             count, rest = divmod(sizes.get(name, 0), _BYTES)
             if rest:
-                raise ValueError(f"{name} has no whole number of images")
+                raise ValueError(f"{name} does not hold a whole number of images")
             if count:
                 splits[split] = list(range(len(ids), len(ids) + count))
                 ids += [f"{split}/{number:05d}" for number in range(count)]
@@ -124,7 +124,7 @@ class _InOrder:
                 self._images, self._next = self._start(), 0
             while self._next <= row:
                 image = next(self._images, None)
-                if image is None:  # The thread of another row has told why.
+                if image is None:  # The thread of another row has the reason.
                     raise UserError("The images end too soon.")
                 self._kept[self._next] = image
                 self._kept.pop(self._next - _KEPT, None)

@@ -1,4 +1,4 @@
-"""Sets of TensorFlow Datasets (https://www.tensorflow.org/datasets), read without it.
+"""Datasets of TensorFlow Datasets (https://www.tensorflow.org/datasets), without TensorFlow.
 
 `tfds:NAME` such as tfds:cifar10, tfds:stl10, tfds:imagenet2012 or tfds:voc/2007: any set
 with a feature "image", prepared in the ArrayRecord format under $TFDS_DATA_DIR (else
@@ -66,15 +66,15 @@ def find_builder(name: str) -> Any:
     try:
         plain, _ = tfds.core.naming.parse_builder_name_kwargs(name)
         if plain.namespace:  # It would be looked for in the network.
-            raise ValueError(f"{plain.namespace}: is a collection of others")
+            raise ValueError(f"{plain.namespace}: is a collection of datasets")
         return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
-    except Exception as error:  # What reads its files raises many types.
+    except Exception as error:  # Reading its files raises many types.
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        # A version that is not there is an AssertionError, an unknown option a TypeError.
+        # A missing version is an AssertionError, an unknown option a TypeError.
         known = isinstance(error, unknown | ValueError | AssertionError | TypeError)
         if known and "DatasetInfo" not in reason:
             raise UserError(
-                f"TensorFlow Datasets has no set {name!r} ({reason}): "
+                f"TensorFlow Datasets has no dataset {name!r} ({reason}): "
                 "choose one of https://www.tensorflow.org/datasets/catalog."
             ) from error
         raise UserError(
@@ -85,12 +85,12 @@ def find_builder(name: str) -> Any:
 
 
 def is_readable(builder: Any) -> bool:
-    """Whether a prepared set can be read without TensorFlow; then it is set to that."""
+    """Whether a prepared set can be read without TensorFlow; if so, choose that format."""
     from tensorflow_datasets.core import dataset_info
 
     info, wanted = builder.info, "array_record"
     if info.file_format.value != wanted:
-        # A builder does not read what else is there.
+        # A builder does not read which other formats are there.
         noted = dataset_info.read_proto_from_builder_dir(builder.data_path)
         if wanted not in noted.alternative_file_formats:
             return False
@@ -99,7 +99,7 @@ def is_readable(builder: Any) -> bool:
 
 
 def read_examples(examples: Any) -> Iterator[dict[str, Any]]:
-    """All examples that `encoded` gives, in order; UserError if the files are damaged."""
+    """All examples of `encoded`, in order; UserError if the files are damaged."""
     for start in range(0, len(examples), _ROWS):
         rows = range(start, min(start + _ROWS, len(examples)))
         with _reading(examples):
@@ -109,7 +109,7 @@ def read_examples(examples: Any) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _reading(examples: Any) -> Iterator[None]:
-    """Name the set whose files cannot be read."""
+    """Turn an error while reading into a UserError that names the folder."""
     try:
         yield
     except (RuntimeError, ValueError, IndexError) as error:
@@ -154,7 +154,7 @@ def _meta(builder: Any, counts: list[tuple[str, int]]) -> dict[str, Any]:
 
 
 def text(value: Any) -> str:
-    """A feature of text."""
+    """A text feature as str."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -181,14 +181,14 @@ def root_of(builder: Any) -> pathlib.Path:
 
 
 def what_is_missing(name: str, builder: Any) -> str:
-    """Why a set cannot be read, and what it takes to prepare it, as half a sentence."""
+    """Why a set cannot be read, and what is needed to prepare it, as half a sentence."""
     tensorflow = (
         "pip install tensorflow-cpu (once, on any machine; reading does not need it)"
     )
     if builder.is_prepared():
         return (
             f"tfds:{name} is prepared as {builder.info.file_format.value}, which only "
-            f"TensorFlow reads: to convert it, {tensorflow}"
+            f"TensorFlow can read: to convert it, {tensorflow}"
         )
     files = files_of(builder)
     return (
@@ -198,7 +198,7 @@ def what_is_missing(name: str, builder: Any) -> str:
 
 
 def files_of(builder: Any) -> str:
-    """Which files to put where; nothing for a set without files."""
+    """Which files to put where, in words; "" for a set without files."""
     manual = root_of(builder) / "downloads" / "manual"
     needed = (builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").strip()
     if needed:

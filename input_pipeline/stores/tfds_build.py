@@ -1,4 +1,4 @@
-"""Preparing a set of TensorFlow Datasets in the ArrayRecord format: needs TensorFlow, once."""
+"""Prepare a set of TensorFlow Datasets in the ArrayRecord format; needs TensorFlow, once."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ from sp_jax.errors import UserError
 def build(name: str) -> None:
     """Download and prepare a set, or convert one that only TensorFlow can read.
 
-    What is there already stays as it is; a set that is there in the right form costs nothing.
+    Existing files stay unchanged; a set in the right form costs nothing.
 
     Raises:
       UserError: the set is unknown, TensorFlow is missing, or the builder fails.
@@ -24,11 +24,11 @@ def build(name: str) -> None:
         return
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(f"{tfds.what_is_missing(name, builder)}.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # It says much of no use here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # It prints much of no use here.
     root = tfds.root_of(builder)
     try:
         if builder.is_prepared():
-            print(f"tfds:{name}: converting what is in {builder.data_path}")
+            print(f"tfds:{name}: converting the files in {builder.data_path}")
             _convert(builder)
         else:
             print(f"tfds:{name}: downloading and preparing in {root}")
@@ -47,7 +47,7 @@ def build(name: str) -> None:
 
 
 def _convert(builder: Any) -> None:
-    """Write the examples as ArrayRecord, too, beside the files that are there."""
+    """Write the examples as ArrayRecord, too, beside the existing files."""
     from tensorflow_datasets.core import dataset_info, file_adapters
 
     info, folder = builder.info, pathlib.Path(builder.data_path)
@@ -67,7 +67,7 @@ def _convert(builder: Any) -> None:
             part = temporary / target.name
             write(part, ((i, example.numpy()) for i, example in examples))
             os.replace(part, target)
-    # Only now the set says that it has this format.
+    # The set declares this format only now.
     proto.alternative_file_formats.append(new.value)
     dataset_info.write_dataset_info_proto(proto, temporary)
     os.replace(temporary / "dataset_info.json", folder / "dataset_info.json")

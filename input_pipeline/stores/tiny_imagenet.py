@@ -82,7 +82,7 @@ def _classes(files: Files, ids: list[str]) -> list[str | None]:
 
 
 def _lines(files: Files, name: str, columns: int = 1) -> list[list[str]]:
-    """The tab-separated fields of each line of a table: so many or more."""
+    """The tab-separated fields of each line of a table: at least `columns`."""
     where = f"{files.root}:"
     try:
         content = files.read(name)

@@ -1,11 +1,11 @@
-"""WebDataset shards: tar archives in which the files of one sample stand in a row, in place.
+"""WebDataset shards, read in place: tar archives in which a sample's files are adjacent.
 
 `webdataset:DIR` is a folder of .tar files, also in folders in it; `webdataset:PATTERN` such
 as "DIR/train-{000000..000012}.tar" names them. A sample is what has one name up to the first
 dot: an image (.jpg, .png, .webp ...), and its label, a whole number in .cls or the value of
 "label" in .json, a whole number or a word; `?label=KEY` names another key of the .json. Samples
 without a label are unlabelled; those without an image are passed over. A file classnames.txt
-in DIR, one a line, names the numbers; without it they are their own names.
+in DIR, one per line, names the numbers; without it they are their own names.
 
 A shard belongs to the split that its folder in DIR or a word of its name says, such as
 train-000000.tar or imagenet-validation-07.tar, if all say one. Ids are SHARD/NAME.
@@ -61,7 +61,7 @@ def scan(argument: str) -> Source:
     if missing or not paths:
         raise UserError(
             f"There is no shard {missing[0] if missing else root / '*.tar'}: write {_LAYOUT} "
-            "(in quotation marks, or the shell takes the braces)."
+            "(in quotation marks, because the shell would expand the braces)."
         )
     names = [root / _NAMES] if (root / _NAMES).is_file() else []
     label = options.get("label", "")
@@ -73,7 +73,7 @@ def scan(argument: str) -> Source:
 
 
 def expand(pattern: str) -> list[str]:
-    """The names that a pattern with braces stands for.
+    """Expand a pattern with braces to names.
 
     Example:
       >>> expand("{a,b}-{08..10}.tar")[:4]
@@ -93,7 +93,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def _find(shards: _Shards) -> tuple[dict[str, Any], Places]:
-    """The meta data of all images, and where they lie."""
+    """The meta data of all images, and their places."""
     ids: list[str] = []
     labels: list[Any] = []
     empty: list[str] = []
@@ -102,8 +102,8 @@ def _find(shards: _Shards) -> tuple[dict[str, Any], Places]:
     if None in splits.values() and named:
         path = next(path for path, split in splits.items() if split is None)
         raise UserError(
-            f"{path} says no split, while others say {', '.join(named)}: rename it, as in "
-            "train-000000.tar, or name those of one split by a pattern."
+            f"{path} does not name a split, but others name {', '.join(named)}: rename it, "
+            "as in train-000000.tar, or give a pattern for the shards of one split."
         )
     rows: dict[str, list[int]] = {split: [] for split in named}
 
@@ -125,11 +125,11 @@ def _find(shards: _Shards) -> tuple[dict[str, Any], Places]:
     if len(set(ids)) < len(ids):
         again = next(a for a, b in itertools.pairwise(sorted(ids)) if a == b)
         raise UserError(
-            f"{again} in {shards.root} is there twice: give each sample a name of its own."
+            f"{again} in {shards.root} is there twice: give each sample its own name."
         )
     if empty:
         logging.warning(
-            "%s: %d samples without an image are passed over, such as %s.",
+            "%s: %d samples without an image are skipped, such as %s.",
             shards.root,
             len(empty),
             empty[0],
@@ -143,7 +143,7 @@ def _find(shards: _Shards) -> tuple[dict[str, Any], Places]:
 
 
 def _split_of(root: pathlib.Path, path: pathlib.Path) -> str | None:
-    """The split that the folder of a shard says, or a word of its name."""
+    """The split that a shard's folder, or a word of its name, stands for."""
     *folders, name = path.relative_to(root).parts
     words = [*folders, *re.split(r"[^A-Za-z]+", name)]
     return next((split for word in words if (split := split_of(word))), None)
@@ -160,7 +160,7 @@ def _read_shard(
             return file.read(member.size)
 
         for name, sample in itertools.groupby(list_tar(path), _sample_of):
-            if name.rpartition("/")[2].startswith("__"):  # What describes the shard.
+            if name.rpartition("/")[2].startswith("__"):  # It describes the shard.
                 continue
             files = {m.name[len(name) + 1 :].lower(): m for m in sample}
             images = [m for m in files.values() if is_image(m.name)]
@@ -192,6 +192,6 @@ def _read_shard(
 
 
 def _sample_of(member: Member) -> str:
-    """The name of a file up to the first dot behind its folders."""
+    """The name of a file up to the first dot after its folders."""
     folder, slash, name = member.name.rpartition("/")
     return f"{folder}{slash}{name.partition('.')[0]}"

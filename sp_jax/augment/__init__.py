@@ -1,4 +1,4 @@
-"""Data augmentation on the accelerator: whole batches, one key, inside of `jax.jit`.
+"""Data augmentation on the accelerator: whole batches, one key, inside `jax.jit`.
 
 Example:
     >>> import jax, jax.numpy as jnp

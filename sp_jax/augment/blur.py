@@ -1,4 +1,4 @@
-"""Gaussian blur as a banded (Toeplitz) matrix an image, on both sides of it."""
+"""Gaussian blur: a banded (Toeplitz) matrix for each image, applied from both sides."""
 
 import jax.numpy as jnp
 import numpy as np

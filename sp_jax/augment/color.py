@@ -19,7 +19,7 @@ _LUMA = (0.2989, 0.587, 0.114)
 
 
 def luma(x: Float32[Array, "n 3 *side"]) -> Float32[Array, " n *side"]:
-    """Gray value as torchvision weighs it."""
+    """Gray value, with torchvision's weights."""
     red, green, blue = _LUMA
     return red * x[:, 0] + green * x[:, 1] + blue * x[:, 2]
 
@@ -73,7 +73,7 @@ def color_jitter(
     apply: Bool[Array, " n"],
     operations: tuple[str, ...] = OPERATIONS,
 ) -> Images:
-    """Brightness, contrast, saturation and hue in an order of each image's own.
+    """Brightness, contrast, saturation and hue, in a random order for each image.
 
     Three blends, the hue, and the three blends again, where each image skips the blends
     that its order has on the other side: all 24 orders, and the costly hue only once.
@@ -117,7 +117,7 @@ def to_grayscale(x: Images, apply: Bool[Array, " n"]) -> Images:
 
 
 def solarize(x: Images, apply: Bool[Array, " n"], threshold: float = 0.5) -> Images:
-    """Inverts the values from `threshold` on where `apply`."""
+    """Inverts values of at least `threshold`, where `apply`."""
     return jnp.where(_per_image(apply) & (x >= threshold), 1.0 - x, x)
 
 
@@ -166,7 +166,7 @@ def _scale_add(
 
 
 def _mean_luma(x: Images) -> PerImage:
-    # The mean of each plane first: XLA sums what is already in memory ten times faster.
+    # The mean of each plane first: XLA sums arrays that are in memory ten times faster.
     return luma(jnp.mean(x, axis=(2, 3)))
 
 

@@ -1,4 +1,4 @@
-"""What one view goes through: sizes, probabilities and strengths, in one value."""
+"""The augmentation of one view as one value: sizes, probabilities and strengths."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ class Augment:
         blur_kernel: its number of taps, odd, in output pixels. None: SimCLR's rule,
             a tenth of the size made odd (7 at 64 px, 3 at 32 px, none below 20 px).
         solarize: probability of solarisation.
-        solarize_threshold: values in [0, 1] from here on are inverted.
+        solarize_threshold: values in [0, 1] that are at least this are inverted.
         mean: of each channel of values in [0, 1], subtracted last.
         std: of each channel, divided by last.
 
@@ -78,7 +78,7 @@ class Augment:
 
     @property
     def crop(self) -> Crop:
-        """Its crop, as the host takes it from JPEG-coded images."""
+        """The crop alone, for a host that crops JPEG images."""
         return Crop(self.size, self.crop_scale, self.crop_ratio, self.interpolation)
 
     def __post_init__(self) -> None:
@@ -97,13 +97,15 @@ class Augment:
             if name in _RANGES and (len(value) != 2 or not 0 < value[0] <= value[1]):
                 raise ValueError(f"{words} give (low, high), 0 < low <= high.")
             if name in _PROBABILITIES and not 0 <= value <= 1:
-                raise ValueError(f"{words} a probability lies in [0, 1].")
+                raise ValueError(f"{words} give a probability in [0, 1].")
             if name in _STRENGTHS and value < 0:
                 raise ValueError(f"{words} give 0 or more.")
         if self.crop_scale[1] > 1:
-            raise ValueError(f"crop_scale is {self.crop_scale}: its end is at most 1.")
+            raise ValueError(
+                f"crop_scale is {self.crop_scale}: its end must be at most 1."
+            )
         if self.hue > 0.5:
-            raise ValueError(f"hue is {self.hue}: it is in turns, at most 0.5.")
+            raise ValueError(f"hue is {self.hue}: give turns, at most 0.5.")
         kernel = self.blur_kernel
         if kernel is not None and not (kernel % 2 == 1 and 1 <= kernel < 2 * self.size):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Crop, antialiased resize and flip as two interpolation matrices an image.
+"""Crop, antialiased resize and flip as two interpolation matrices for each image.
 
 Resampling is separable and linear: out = A_y . image . A_x^T with one small matrix for
 each side of each image. That turns the gathers of a crop into batched matrix products,
@@ -23,7 +23,7 @@ def interpolation_matrix(
     """Weights that resize pixels [start, start + length) of `source` ones to `size`.
 
     The same weights as PIL's and torchvision's antialiased resize of the crop: the
-    kernel is widened by length / size when shrinking, no pixel outside of the crop has
+    kernel is widened by length / size when shrinking, no pixel outside the crop has
     a weight, and each row sums to 1.
 
     Args:
@@ -71,7 +71,7 @@ def crop_resize(
 
     Args:
         images: values from 0 to 255.
-        box: top, left, height, width in pixels, inside of the image.
+        box: top, left, height, width in pixels, inside the image.
         size: side of the output in pixels.
         flip: true where left and right change places; None: nowhere.
         interpolation: "bilinear" or "bicubic".

@@ -1,4 +1,4 @@
-"""The random numbers of the augmentation, apart from what is done with them."""
+"""Draws the random numbers of the augmentation; other files apply them."""
 
 import itertools
 import math
@@ -75,7 +75,7 @@ def sample_params(
 
 
 def sample_orders(key: PRNGKeyArray, n: int) -> Int32[Array, "{n} 4"]:
-    """Draws n permutations of 0, 1, 2, 3, each of the 24 as likely."""
+    """Draws n permutations of 0, 1, 2, 3; all 24 are equally likely."""
     orders = np.array(list(itertools.permutations(range(4))), np.int32)
     return jnp.asarray(orders)[jax.random.randint(key, (n,), 0, len(orders))]
 

@@ -19,7 +19,7 @@ def augment(
 ) -> Float32[Array, "n {config.size} {config.size} 3"]:
     """Augments each image of a batch by its own random numbers.
 
-    Call it inside of `jax.jit`, with `config` static. The result depends on the key and
+    Call it inside `jax.jit`, with `config` static. The result depends on the key and
     on an image's place in the batch only, not on the number of devices.
 
     Args:
@@ -48,7 +48,7 @@ def augment(
 def apply_params(
     images: Images, params: Params, config: Augment, cropped: bool = False
 ) -> Float32[Array, "n {config.size} {config.size} 3"]:
-    """The deterministic half of `augment`: what was drawn is handed over."""
+    """The deterministic half of `augment`, which takes the drawn numbers."""
     return recolour(_crop(images, params, config, cropped), params, config)
 
 
@@ -70,7 +70,7 @@ def _crop(
 def recolour(
     x: Float32[Array, "n 3 height width"], params: Params, config: Augment
 ) -> Float32[Array, "n height width 3"]:
-    """All that follows the crop: planar values in [0, 1] to normalised ones."""
+    """All operations after the crop: planar values in [0, 1] to normalised ones."""
     if config.jitters:
         x = color.color_jitter(
             x, params.order, params.factors, params.jitter, config.jitters
@@ -165,7 +165,7 @@ def finish_views(
     cropped: Sequence[UInt8[Array | np.ndarray, "batch _ _ _ 3"]],
     configs: Sequence[Augment | Jigsaw],
 ) -> list[Float32[Array, "batch ..."]]:
-    """Makes the views of images that a host has cropped; all else is as in `make_views`.
+    """Like `make_views`, for images that the host has already cropped.
 
     Args:
         key: a jax random key.
@@ -218,7 +218,7 @@ def preprocess(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Float32[Array, "n {size} {size} 3"]:
-    """Prepares images for evaluation: nothing random.
+    """Prepares images for evaluation, without randomness.
 
     Args:
         images: values from 0 to 255.

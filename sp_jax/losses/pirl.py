@@ -1,4 +1,4 @@
-"""The losses of PIRL: against a memory bank of all images."""
+"""The losses of PIRL, with a memory bank of all images as negatives."""
 
 import jax
 import jax.numpy as jnp

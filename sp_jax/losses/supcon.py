@@ -18,7 +18,7 @@ def supcon(
         loss = 1 / 2N  sum_i  1 / |P(i)|  sum_{p in P(i)}
                    -log( exp(s_ip) / sum_{j != i} exp(s_ij) )
 
-    This is L_out: the sum over the positives is outside of the logarithm. Where no two
+    This is L_out: the sum over the positives is outside the logarithm. Where no two
     pairs share a label it is `nt_xent`. The official TensorFlow code multiplies it by the
     temperature, the official PyTorch code by temperature / 0.07; here it is plain.
 

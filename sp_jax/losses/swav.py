@@ -9,7 +9,7 @@ from sp_jax.losses.checks import same_matrix
 def sinkhorn(
     scores: jax.Array, epsilon: float = 0.05, iterations: int = 3
 ) -> jax.Array:
-    r"""Soft assignments of a batch to prototypes that use all prototypes alike.
+    r"""Soft assignments of a batch to prototypes that use all prototypes equally.
 
     Starting from Q = exp(scores / epsilon), each iteration scales the columns
     (prototypes) to the sum B / K and then the rows (samples) to the sum 1. So rows sum to

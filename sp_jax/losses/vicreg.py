@@ -50,9 +50,7 @@ def vicreg(
     same_matrix("vicreg", z1, z2)
     n, d = z1.shape
     if n < 2:
-        raise ValueError(
-            "vicreg needs at least 2 pairs: a variance is taken over them."
-        )
+        raise ValueError("vicreg needs at least 2 pairs, to take a variance over them.")
     z1, z2 = z1.astype(jnp.float32), z2.astype(jnp.float32)
 
     def terms(z):

@@ -4,7 +4,7 @@ A method's module has `create(backbone, run, **options) -> Method`; `views(size)
 default augmentations of its views (of the local crops too, where it has the argument
 `local_crops`), as they differ from SimCLR's; `OPTIMIZER`, the default recipe; `RULES`, which
 parameter decays; and, if its authors have one, `PROBE`, how they train their linear probe.
-One outside of the project has the same, and is named by its import path.
+One outside the project has the same, and is named by its import path.
 """
 
 from types import ModuleType

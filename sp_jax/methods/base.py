@@ -1,4 +1,4 @@
-"""What a method is: a handful of pure functions, as optax's `(init, update)`."""
+"""A method is a handful of pure functions, like optax's `(init, update)`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,11 +16,11 @@ PyTree = Any
 
 
 class RunSize(NamedTuple):
-    """What a method may know of the run that it is made for.
+    """Facts about the run that a method may use.
 
     Attributes:
         total_steps: length of the run.
-        steps_per_epoch: steps in which each pair is seen once.
+        steps_per_epoch: steps that show each pair once.
         batch_size: pairs in the global batch.
         num_images: images that are shown, for banks with a row for each image.
     """
@@ -33,7 +33,7 @@ class RunSize(NamedTuple):
 
 @flax.struct.dataclass
 class Batch:
-    """What a method learns from in a step; N pairs.
+    """The training data of one step: N pairs.
 
     Attributes:
         views: augmented images, float32 [N, s, s, 3] each; a jigsaw [N, cells, s, s, 3].
@@ -50,7 +50,7 @@ class Batch:
 
 
 class Output(NamedTuple):
-    """What `Method.loss` returns beside the loss.
+    """What `Method.loss` returns besides the loss.
 
     Attributes:
         state: the method's new buffers, such as the statistics of batch normalisation.
@@ -113,9 +113,9 @@ class Method(NamedTuple):
     def start_from(
         self, params: PyTree, state: PyTree, network: PyTree
     ) -> tuple[PyTree, PyTree]:
-        """Put a trained network, or its backbone alone, in the place of what `init` drew.
+        """Replace the drawn network, or its backbone alone, by a trained one.
 
-        The copies begin as it is. Queues, banks and the like stay as they were drawn.
+        The copies start equal to it. Queues, banks and the like stay as they were drawn.
 
         Args:
             params: what `init` gave.
@@ -174,7 +174,7 @@ Images = jax.Array | Sequence[jax.Array]
 
 
 def features_by_size(backbone: nn.Module, images: Images, train: bool) -> jax.Array:
-    """Features [N, D] of images [N, s, s, 3], or of several such arrays, one a size.
+    """Features [N, D] of images [N, s, s, 3], or of several such arrays, one for each size.
 
     Each size has a forward of its own; the features are put behind each other, so that a
     head sees all crops together, as in the multi-crop code of SwAV and DINO.
@@ -199,7 +199,7 @@ class Network(nn.Module):
 
 
 def without_predictor(tree: PyTree) -> PyTree:
-    """The variables of a network that stand before its predictor."""
+    """The variables of a network without its predictor."""
     return {name: tree[name] for name in ("backbone", "projector") if name in tree}
 
 
@@ -267,7 +267,7 @@ def forward(
     with layers.normalize_apart(1 if joint else len(views)) as normalised:
         out, new = apply(network, params, stats, x, key)
     if not joint and 2 * len(normalised) != len(jax.tree.leaves(stats)):
-        # A normalisation of another library knows of no groups: one forward a view.
+        # Normalisations of other libraries have no groups: one forward for each view.
         for i, view in enumerate(views):
             key = None if drop_path is None else jax.random.fold_in(drop_path, i)
             (outputs[i],), stats = forward(
@@ -331,7 +331,7 @@ def pair_cosine(z1: jax.Array, z2: jax.Array) -> jax.Array:
 
 
 def write_rows(bank: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
-    """Write rows [N, D] into a bank [I, D] at index [N]; of equal numbers the last wins.
+    """Write rows [N, D] into a bank [I, D] at index [N]; the last of equal numbers wins.
 
     A scatter with equal numbers has no fixed result on a GPU.
     """

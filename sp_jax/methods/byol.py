@@ -42,7 +42,7 @@ PROBE = base.ProbeRecipe(0.2, 1024, 80, scaled=True, nesterov=True, every_step=T
 
 
 def views(size: int) -> tuple[Augment, Augment]:
-    """Two different views: always blurred, and hardly ever blurred but solarised."""
+    """Two different views: one always blurred, one rarely blurred and sometimes solarised."""
     first = Augment(
         size=size,
         interpolation="bicubic",

@@ -14,7 +14,7 @@ which view. An image that a bank has not seen yet has no cluster, and views whos
 would be take no part.
 
 Differences: two global views by default, with crops from 0.08 (the official run without local
-crops; its default has six); clustering runs on the accelerator inside of the compiled step;
+crops; its default has six); clustering runs on the accelerator inside the compiled step;
 the sums of k-means are products and not scattered, so that they are reproducible; local crops
 have half the size of the global ones; the banks are filled by one forward of both views, not
 one a view; the warm-up starts at 0, not at a sixteenth of the peak; the blur as in SwAV.
@@ -40,7 +40,7 @@ PROBE = swav.PROBE
 
 
 def views(size: int, local_crops: int = 0) -> tuple[Augment, ...]:
-    """The views of SwAV; two global ones, with smaller crops, if nothing else is said."""
+    """The views of SwAV; without local crops, two global views with smaller crops."""
     views = swav.views(size, local_crops)
     if local_crops:
         return views

@@ -97,7 +97,7 @@ def create(
         }
 
     def by_group(params, stats, images, drop_path=None):
-        """Train-mode forward in which each group has batch statistics of its own."""
+        """Train-mode forward in which each group has its own batch statistics."""
         n = images.shape[0]
         x = images.reshape(bn_groups, n // bn_groups, *images.shape[1:])
         keys = None if drop_path is None else jax.random.split(drop_path, bn_groups)

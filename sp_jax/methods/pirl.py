@@ -127,7 +127,7 @@ def create(
         ValueError: there is no such loss.
     """
     if loss not in ("nce", "info_nce"):
-        raise ValueError(f"There is no loss {loss!r} in PIRL: use 'nce' or 'info_nce'.")
+        raise ValueError(f"PIRL has no loss {loss!r}: use 'nce' or 'info_nce'.")
     hidden = (hidden_dim,) if hidden_dim else ()
 
     def head(*widths, norm="none"):

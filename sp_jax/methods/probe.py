@@ -10,7 +10,7 @@ class ProbeRecipe(NamedTuple):
 
     Attributes:
         learning_rate: peak; for a batch of 256 if it is scaled.
-        batch_size: images a step.
+        batch_size: images per step.
         epochs: passes over the training images.
         scaled: the learning rate is in proportion to the batch.
         weight_decay: times weights and biases, added to the gradient.
@@ -31,7 +31,7 @@ class ProbeRecipe(NamedTuple):
     drops: tuple[int, ...] = ()
 
     def resized(self, epochs: int = 0, batch_size: int = 0) -> "ProbeRecipe":
-        """The same for other epochs and another batch; 0 keeps them.
+        """The same recipe with other epochs and another batch; 0 keeps a value.
 
         The learning rate follows a batch as in the source, the drops the epochs.
         """

@@ -15,7 +15,7 @@ that do it are of its own image.
 
 Differences: the local crops have half the size of the global ones (96 of 224 there); the blur
 has a kernel of a tenth of the view and sigma 0.1 to 2 in pixels, which is stronger on a small
-image; one queue for the global batch, not one a GPU.
+image; one queue for the global batch, not one per GPU.
 
 Source: https://arxiv.org/abs/2006.09882; facebookresearch/swav for sizes and constants.
 """

@@ -3,7 +3,7 @@
 A backbone is a module that maps normalised images [N, H, W, 3] to float32 features [N, D]
 when called as `backbone(x, train)`; `Facts` says what else is asked about it. Its file has
 `VARIANTS`, which makes one by each name, and `DOMAINS` of the numbers among its options. A
-module outside of the project has `create(**options)` instead, and is named by its import
+module outside the project has `create(**options)` instead, and is named by its import
 path.
 
 Images and parameters may be numpy's: `Any` in annotations.
@@ -47,7 +47,7 @@ def get(name: str, **options: Any) -> nn.Module:
 
     Raises:
         ValueError: the name, an option or its value is unknown, sizes do not fit, or what
-            a module outside of the project makes is no backbone.
+            a module outside the project makes is not a backbone.
 
     Example:
         >>> get("resnet18", stem="small").width
@@ -60,14 +60,14 @@ def get(name: str, **options: Any) -> nn.Module:
     backbone = create(**options)
     if not (isinstance(backbone, nn.Module) and isinstance(backbone, Facts)):
         raise UserError(
-            f"create() of {name} has to return a module of Flax that derives from "
-            f"sp_jax.models.Facts, too; it returns a {type(backbone).__name__}."
+            f"create() of {name} must return a Flax module that also derives from "
+            f"sp_jax.models.Facts; it returns a {type(backbone).__name__}."
         )
     return backbone
 
 
 def find(name: str) -> Callable[..., nn.Module]:
-    """What makes a backbone from options; UserError if there is none, or it cannot be used."""
+    """The function that makes a backbone from options; UserError if it cannot be used."""
     if name in VARIANTS:
         return VARIANTS[name]
     module = registry.find("backbone", name, __name__, tuple(VARIANTS))
@@ -91,6 +91,6 @@ def check_features(name: str, backbone: nn.Module, shape: tuple[int, ...]) -> No
     features, _ = jax.eval_shape(make, jax.random.key(0), images)
     if getattr(features, "ndim", 0) != 2 or features.dtype != jnp.float32:
         raise UserError(
-            f"{name} has to map images to features float32 [N, D]; of float32 "
-            f"{list(images.shape)} it makes {features}."
+            f"{name} must map images to features float32 [N, D]; for float32 images "
+            f"{list(images.shape)} it returns {features}."
         )

@@ -1,4 +1,4 @@
-"""Attention of all tokens of an image to each other, in plain operations or in one kernel."""
+"""Attention between all tokens of an image, in plain operations or in one kernel."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ def attend(query: Heads, key: Heads, value: Heads) -> Heads:
 
 
 def fits_cudnn(size: int, dtype: DTypeLike) -> bool:
-    """Whether cuDNN can do it here in one kernel, for heads of this width, gradient included.
+    """Whether cuDNN has one kernel for heads of this width here, gradient included.
 
     Source: https://docs.nvidia.com/deeplearning/cudnn/frontend/latest/operations/Attention.html
     """
@@ -36,10 +36,10 @@ def attend_padded(
     tokens: int,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Heads:
-    """`attend` to the first `tokens` only, in one kernel; the others are given zeros.
+    """`attend` to the first `tokens` only, in one kernel; the other outputs are zeros.
 
     Args:
-        query: of all tokens, those that fill up included, as key and value.
+        query: of all tokens, with padding, like key and value.
         key: likewise.
         value: likewise.
         tokens: how many there are.

@@ -1,8 +1,8 @@
-"""Gradient caching: a large batch through a backbone, a chunk of it at a time.
+"""Gradient caching: a large batch through a backbone, one chunk at a time.
 
 A loss that couples the rows of a batch needs the features of all of them, so the gradients
 of small batches cannot be added up. GradCache computes the features without keeping what
-is inside of the backbone, then the gradient of the loss by the features, and then goes
+is inside the backbone, then the gradient of the loss by the features, and then goes
 through the chunks once more to take it on to the parameters. In JAX that is a loop over
 rematerialised chunks. Heads and loss see the whole batch and know nothing of it, so it
 holds for every method, and for the gradient of every loss.
@@ -21,7 +21,7 @@ from sp_jax.models.facts import Facts
 
 
 class Chunked(Facts, nn.Module):
-    """A backbone that keeps the activations of one chunk of the batch only.
+    """A backbone that keeps the activations of only one chunk of the batch.
 
     Pair p of a batch belongs to chunk `p % chunks`, with all its rows. So each device
     takes an equal share of each chunk from its own rows, and their number changes nothing.
@@ -57,7 +57,7 @@ class Chunked(Facts, nn.Module):
     chunked = True
 
     def __post_init__(self) -> None:
-        """Check the attributes, so that an error comes where they were written."""
+        """Check the attributes as soon as they are set."""
         super().__post_init__()
         chunks, size = self.chunks, self.batch_size
         if not isinstance(chunks, int) or chunks < 1 or size % chunks:
@@ -67,7 +67,7 @@ class Chunked(Facts, nn.Module):
             )
 
     def setup(self) -> None:
-        """Give the backbone's variables this module's place, and not one below."""
+        """Store the backbone's variables under this module's name, not one level below."""
         nn.share_scope(self, self.backbone)
 
     @property
@@ -83,8 +83,7 @@ class Chunked(Facts, nn.Module):
             return self.backbone(x, train)
         if x.shape[0] % self.batch_size:
             raise ValueError(
-                f"{x.shape[0]} images are not the same number for each of "
-                f"{self.batch_size} pairs."
+                f"{x.shape[0]} images cannot be shared equally by {self.batch_size} pairs."
             )
         backbone, variables = self.backbone.clone(parent=None), self.backbone.variables
         keys = None

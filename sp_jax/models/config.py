@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from sp_jax import models
 
-# Fields that change nothing of what variables mean: how they are drawn, trained or computed,
-# and which tokens are read.
+# Fields that do not change what variables mean: how they are drawn, trained or computed, and
+# which tokens are read.
 _NOT_TOLD = set(
     "dtype remat attention zero_init_residual drop_path freeze_patch_embedding tokens "
     "parent name".split()
@@ -37,9 +37,9 @@ def make_backbone(
     """Make the backbone of a config, and check that it fits the views' sides in pixels and,
     with `train`, this device.
 
-    The options are the config's `model` without chunks. A backbone outside of the project need
-    not have a ResNet's: `sp_jax/config.py` has these in all configs, and no command line can
-    take them away.
+    The options are the config's `model` without chunks. A backbone outside the project need
+    not have the options of a ResNet: `sp_jax/config.py` puts these into all configs, and no
+    command line can remove them.
 
     Raises:
         ValueError: a value is wrong, or does not fit the views.
@@ -74,10 +74,10 @@ def make_backbone(
 
 
 def find_changes(ours: nn.Module, theirs: nn.Module) -> dict[str, Any] | None:
-    """What to set in `config.model`, which made one backbone, for the weights of another.
+    """The changes to `config.model` that make it fit the weights of another backbone.
 
     Returns:
-        {} if they fit as it is; None if no backbone of ours is like the other one.
+        {} if the weights fit already; None if no backbone of ours is like the other one.
     """
     before, after = _values(ours), _values(theirs)
     if type(ours) is type(theirs) and before == after:
@@ -91,7 +91,7 @@ def find_changes(ours: nn.Module, theirs: nn.Module) -> dict[str, Any] | None:
 
 
 def _values(module: nn.Module) -> dict[str, Any]:
-    """The fields that make features of variables."""
+    """The fields that decide how variables become features."""
     names = {field.name for field in dataclasses.fields(module)} - _NOT_TOLD
     if getattr(module, "position", None) == "sincos":
         names -= {"image_size"}  # such positions are computed for any
@@ -99,7 +99,7 @@ def _values(module: nn.Module) -> dict[str, Any]:
 
 
 def _options(module: nn.Module) -> dict[str, Any] | None:
-    """The shortest `config.model` that makes a backbone; None of a user's own."""
+    """The shortest `config.model` that makes a backbone; None for a user's own."""
     found = []
     for name, make in models.VARIANTS.items():
         default, values = make(), _values(module)

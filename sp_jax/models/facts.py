@@ -1,15 +1,15 @@
-"""What the project asks about a backbone beside its features."""
+"""What the project needs to know about a backbone besides its features."""
 
 from typing import Any
 
 
 class Facts:
-    """The base class of all backbones, beside `flax.linen.Module`: defaults of their facts.
+    """The base class of all backbones, besides `flax.linen.Module`: defaults of their facts.
 
     A backbone `class Net(Facts, nn.Module)` has a field `dtype`, the compute dtype, and maps
     normalised images [N, H, W, 3] to float32 features [N, D] when called as
-    `net(x, train)`. It overrides the facts below that are others for it; a fact may be a
-    class attribute, a field, a property or a method.
+    `net(x, train)`. It overrides the facts below that differ for it; a fact may be a class
+    attribute, a field, a property or a method.
 
     Attributes:
         patch_size: the sides of images have to be multiples of it, in pixels.
@@ -19,14 +19,14 @@ class Facts:
         token_kinds: values of its field `tokens` that choose the features; see
             `sp_jax.tokens`. The first is the default.
         first_kernel: path in "params" of the kernel [k, k, 3, D] that is drawn; () if none.
-        class_attention: a method `class_attention(variables, x)`: how much the class token
-            of each head looks at each patch of images x in the last block, float32
-            [N, heads, rows, columns]. None: there is no such thing.
+        class_attention: a method `class_attention(variables, x)`: the attention of the class
+            token to each patch of images x in the last block, float32
+            [N, heads, rows, columns]. None: it cannot be computed.
         stride: pixels of the image from one position of the map to the next, where the
             method `trunk(x, train)` gives a map [N, H/stride, W/stride, C] for detection.
-            None: it does not.
+            None: it gives no map.
         last_stage: a method `last_stage(x, train)` that goes on from a part of that map, as
-            the head of a detector. None: the map is all.
+            the head of a detector. None: nothing follows the map.
         weights: name of the module with its names in other libraries (`sp_jax.weights`);
             None if no other library has it.
     """
@@ -57,9 +57,9 @@ class Facts:
         return []
 
     def for_detection(self):
-        """The same network as a detector needs it, whose `stride` is set if there is one."""
+        """The network in the form that a detector needs; `stride` is None if there is none."""
         return self
 
     def describe(self) -> str:
-        """What it is, in a few words."""
+        """A description in a few words."""
         return type(self).__name__

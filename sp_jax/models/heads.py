@@ -1,4 +1,4 @@
-"""Projection heads: what stands between the features and the loss in training only."""
+"""Projection heads: layers between the features and the loss, used in training only."""
 
 import functools
 from typing import Any
@@ -18,7 +18,7 @@ torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def torch_bias(fan_in: int) -> nn.initializers.Initializer:
-    """PyTorch's default for the bias of a linear layer: as its weights."""
+    """PyTorch's default for the bias of a linear layer: drawn like its weights."""
 
     def init(key, shape, dtype=jnp.float32):
         limit = fan_in**-0.5
@@ -136,7 +136,7 @@ class DINOHead(nn.Module):
 
 
 class LastLayer(nn.Module):
-    """Cosines with the columns of a kernel, times 1 or a trained length a column."""
+    """Cosines with the columns of a kernel, times 1 or a trained length for each column."""
 
     features: int
     unit: bool

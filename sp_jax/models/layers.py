@@ -112,7 +112,7 @@ def _max_pool_backward(residuals, dy):
     winner = jnp.pad(winner, edge, constant_values=-1)
 
     def part(i, j):
-        """What pixels that are part (i, j) of a window get from that window."""
+        """The gradient that pixels at place (i, j) of a window get from that window."""
         rows = slice(int(i == 0), int(i == 0) + out_h)
         columns = slice(int(j == 0), int(j == 0) + out_w)
         won = winner[:, rows, columns] == 3 * i + j
@@ -202,7 +202,7 @@ batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
 def _in_groups(x, groups):
-    """Rows [N, ...] as wide [N / groups, groups, ...]."""
+    """Rows [N, ...] as [N / groups, groups, ...], in float32 or wider."""
     return at_least_float32(x).reshape(-1, groups, *x.shape[1:])
 
 
@@ -211,12 +211,12 @@ def _as(x, rows):
 
 
 def _spread(each, rows):
-    """Numbers [groups, channels], to be combined with rows."""
+    """Numbers [groups, channels], in a shape that broadcasts over rows."""
     return each.reshape(len(each), *[1] * (rows.ndim - 3), -1)
 
 
 def _two_sums(a, b, together=True):
-    """The sums [groups, channels] of what each group has in a, and in b."""
+    """The sums [groups, channels] of a and of b over each group."""
     if a.shape[1] > 1 and a.ndim > 3:
         # The positions first, behind a barrier: XLA would make one sum of both, over axes
         # that are not side by side, and move the whole array to do so.

@@ -1,4 +1,4 @@
-"""ResNet v1.5 in Linen, exact to torchvision's (He et al., arXiv 1512.03385).
+"""ResNet v1.5 in Linen, equal to torchvision's (He et al., arXiv 1512.03385).
 
 v1.5 has the stride of a bottleneck in its 3x3 convolution. Submodules carry
 torchvision's names (`layer1_0/conv1` is `layer1.0.conv1` there).
@@ -92,7 +92,7 @@ class ResNet(Facts, nn.Module):
         zero_init_residual: start each block as the identity, by a zero scale in its last
             normalisation (SimCLR, BYOL, VICReg, Barlow Twins, SimSiam and MoCo v3 do;
             the other methods do not).
-        remat: keep only the inputs of the blocks, and compute what is inside of them
+        remat: keep only the inputs of the blocks, and compute what is inside them
             a second time for the gradient.
         dtype: compute dtype; parameters and statistics are float32.
 
@@ -112,7 +112,7 @@ class ResNet(Facts, nn.Module):
     weights = "sp_jax.weights.resnet"
 
     def __post_init__(self) -> None:
-        """Check the stem, so that an error comes where it was written."""
+        """Check the stem as soon as it is set."""
         super().__post_init__()
         if self.stem not in STEMS:
             raise ValueError(
@@ -135,7 +135,7 @@ class ResNet(Facts, nn.Module):
         return [f"layer{i + 1}_{n - 1}" for i, n in enumerate(self.stage_sizes)]
 
     def describe(self) -> str:
-        """What it is, in a few words."""
+        """A description in a few words."""
         return (
             f"ResNet of {sum(self.stage_sizes)} blocks ({self.block.__name__}), "
             f"width {self.width}, {self.stem} stem"
@@ -176,7 +176,7 @@ class ResNet(Facts, nn.Module):
         return x
 
     def last_stage(self, x: Map, train: bool) -> Float[Array, "n h w out_channels"]:
-        """Halve the rows and columns of what `trunk` gives, or of a part of it."""
+        """Halve the rows and columns of the map of `trunk`, or of a part of it."""
         return self._stage(x, len(self.stage_sizes) - 1, train)
 
     def _stage(self, x: Map, stage: int, train: bool) -> Array:

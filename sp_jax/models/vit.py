@@ -1,4 +1,4 @@
-"""Vision transformer in Linen, exact to timm's and DINO's (Dosovitskiy et al.).
+"""Vision transformer in Linen, equal to timm's and DINO's (Dosovitskiy et al.).
 
 Submodules carry timm's names (`block0/attn/qkv` is `blocks.0.attn.qkv` there).
 
@@ -90,7 +90,7 @@ class PatchProjection(nn.Module):
         n, height, width, channels = x.shape
         p = self.patch_size
         fan_in = p * p * channels
-        # Otherwise PyTorch's default, which DINO's code leaves as it is.
+        # Otherwise PyTorch's default, which DINO's code does not change.
         init = xavier() if self.xavier else torch_linear
         bias_init = nn.initializers.zeros if self.xavier else torch_bias(fan_in)
         w = self.param("kernel", init, (p, p, channels, self.features))
@@ -127,7 +127,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
-        """Let each token look at all of its image."""
+        """Let each token attend to all tokens of its image."""
         n, tokens, dim = x.shape
         size = dim // self.heads
         qkv = _dense(self, x, 3 * dim, "qkv", parts=3)
@@ -216,7 +216,7 @@ class ViT(Facts, nn.Module):
             in their places, for detection.
         freeze_patch_embedding: stop the gradient of the patch projection (MoCo v3). It
             stays among the parameters, and weight decay would still move it.
-        remat: keep only the inputs of the blocks, and compute what is inside of them
+        remat: keep only the inputs of the blocks, and compute what is inside them
             a second time for the gradient.
         attention: "xla" attends in plain operations, "cudnn" in one kernel where
             `one_kernel` says that it can, else plainly, too: they differ by rounding. "auto"
@@ -250,7 +250,7 @@ class ViT(Facts, nn.Module):
     weights = "sp_jax.weights.vit"
 
     def __post_init__(self) -> None:
-        """Check the attributes, so that an error comes where they were written."""
+        """Check the attributes as soon as they are set."""
         super().__post_init__()
         if self.position not in POSITIONS:
             raise ValueError(
@@ -302,11 +302,11 @@ class ViT(Facts, nn.Module):
         return [f"block{i}" for i in sorted(ends)]
 
     def for_detection(self) -> "ViT":
-        """The same network with the map of the patches for features."""
+        """The same network with the map of the patches as its features."""
         return self.clone(tokens="map")
 
     def describe(self) -> str:
-        """What it is, in a few words."""
+        """A description in a few words."""
         return (
             f"ViT of {self.depth} blocks, width {self.dim}, {self.heads} heads, "
             f"patches of {self.patch_size} px"

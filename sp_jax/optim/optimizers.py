@@ -47,7 +47,7 @@ def lars(
     start: int = 0,
     adapt: bool = True,
 ) -> optax.GradientTransformation:
-    """LARS with the learning rate outside of the momentum buffer; see above."""
+    """LARS with the learning rate outside the momentum buffer; see above."""
     return _chain(
         clip,
         *_decayed(weight_decay, adapt),
@@ -65,7 +65,7 @@ def lars_inside(
     start: int = 0,
     adapt: bool = True,
 ) -> optax.GradientTransformation:
-    """LARS with the learning rate inside of the momentum buffer; see above."""
+    """LARS with the learning rate inside the momentum buffer; see above."""
     return _chain(
         clip,
         *_decayed(weight_decay, adapt),
@@ -91,7 +91,7 @@ def larc(
         ValueError: the weight decay is a schedule.
     """
     if callable(weight_decay):
-        raise ValueError("A schedule of the weight decay is not for LARC.")
+        raise ValueError("LARC takes no schedule of the weight decay.")
     return _chain(
         clip,
         transforms.scale_by_larc(weight_decay),
@@ -168,7 +168,7 @@ def by_rules(
     peak: float = 0.0,
     steps_per_epoch: int = 1,
 ) -> optax.GradientTransformation:
-    """Give the parameters of each rule an optimiser of their own.
+    """Give the parameters of each rule their own optimiser.
 
     Args:
         optimizer: a function of this file, or any that takes the same options.

@@ -1,4 +1,4 @@
-"""Which parameters decay, are adapted, and how fast they learn: rules by parameter name."""
+"""Rules by parameter name: weight decay, adaptation and learning rate."""
 
 import re
 from collections.abc import Sequence

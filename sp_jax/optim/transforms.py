@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 
 def clip_each(norm: float) -> optax.GradientTransformation:
-    """Scale each parameter's gradient down to a norm of its own (DINO's clip).
+    """Clip the norm of each parameter's gradient by itself, as DINO does.
 
     Source: https://arxiv.org/abs/2104.14294; the official code multiplies by
     `norm / (|g| + 1e-6)` where that is below 1.
@@ -99,7 +99,7 @@ def scale_by_larc(
 def start_after(
     inner: optax.GradientTransformation, steps: int
 ) -> optax.GradientTransformation:
-    """Leave the state of `inner` alone in the first steps, and give no updates.
+    """Make no updates in the first steps, and leave the state of `inner` unchanged.
 
     As PyTorch does where a gradient is None: neither the moments nor their bias
     correction see the frozen steps.

@@ -1,4 +1,4 @@
-"""What some methods do before the first step: fill their banks by the untrained network."""
+"""Before the first step, the untrained network fills the banks of some methods."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def fill_banks(
     fill = make_fill_banks(recipe, mesh)
     if fill is None:
         return state
-    log.say("Showing the method one epoch before the first step.")
+    log.say("Filling the method's banks with one epoch before the first step.")
     count = run_size.steps_per_epoch
     batches = progress.track(feed.first_epoch(count), "first epoch", "batches", count)
     for step, batch in enumerate(batches):
@@ -41,7 +41,7 @@ def fill_banks(
 
 
 def make_fill_banks(recipe: Recipe, mesh: Mesh) -> FillBanks | None:
-    """Jit what fills the method's banks before step 0; None if it has none.
+    """Jit the filling of the method's banks before step 0; None if it has none.
 
     It takes the batches of the first epoch, numbered from 0. The old state is donated.
     """

@@ -86,16 +86,18 @@ def newest_sound_step(directory: pathlib.Path) -> int | None:
 
 
 def read_meta(step_dir: pathlib.Path) -> dict[str, Any]:
-    """What a run saved with a step's arrays, as "config"; UserError if no run of ours did."""
+    """The meta data of a step, such as "config"; UserError if no run of ours wrote it."""
     path = step_dir / "meta" / "metadata"
     meta = read_json(path)
     if not isinstance(meta.get("config"), dict):
-        raise UserError(f"{path} has no config: it is no checkpoint of this project.")
+        raise UserError(
+            f"{path} has no config: it is not a checkpoint of this project."
+        )
     return meta
 
 
 class _Manager(ocp.CheckpointManager):
-    """Never asks JAX whether to stop: the loop would miss an answer that is a step's number."""
+    """Does not ask JAX whether to stop: it would count by steps, but the loop counts calls."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
@@ -167,7 +169,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                     pass  # removed meanwhile, as an old one
 
     def check_space(self, state: PyTree) -> None:
-        """Raise OSError if a state cannot be saved: threads of Orbax would give tracebacks."""
+        """Raise OSError if a state cannot be saved: threads of Orbax would print tracebacks."""
         folder = str(self.directory)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
@@ -182,7 +184,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                 raise OSError(code, text, folder)
 
     def restore(self, state: PyTree) -> tuple[PyTree, dict] | None:
-        """Load the newest sound checkpoint, with its meta data; None if there is none.
+        """Load the newest intact checkpoint, with its meta data; None if there is none.
 
         The arrays get the shapes, dtypes and shardings of those of `state`.
 

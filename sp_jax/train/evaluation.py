@@ -33,9 +33,9 @@ def evaluate(
     total_steps: int,
     log: RunLog,
 ) -> None:
-    """Measure what is due after `step` steps, and log it; at 0 that is the random network.
+    """Measure what is due after `step` steps, and log it; step 0 is the untrained network.
 
-    What is measured at 0 only as a floor stays out of the record: it is no curve.
+    Numbers of step 0 that serve only as a baseline stay out of the record.
     """
     for evaluation in evaluations:
         every = evaluation.every_steps
@@ -48,7 +48,7 @@ def evaluate(
         except UserError as error:  # a probe that diverges on random features, say
             if due:
                 raise
-            log.say(f"step {step}: no floor, {error}")
+            log.say(f"step {step}: the untrained network has no result: {error}")
             continue
         if due:
             log.write(step, results)

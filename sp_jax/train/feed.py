@@ -19,7 +19,7 @@ STEPS_PER_CALL = 50  # enough to hide the dispatch; not yet compared with others
 
 
 def steps_per_call(asked: int) -> int:
-    """What a config asks for, or for 0 the best on this kind of device."""
+    """The config's value, or for 0 the best one on this kind of device."""
     return asked or (1 if jax.default_backend() == "cpu" else STEPS_PER_CALL)
 
 
@@ -29,7 +29,7 @@ class Advance(NamedTuple):
     Attributes:
         metrics: float32 scalars, or [count] where several steps were made.
         features: of the last step, float32 [B, 2, D]; None without pairs.
-        program: tells the compiled programs of a feed from each other.
+        program: a key for each compiled program of a feed.
     """
 
     state: TrainState
@@ -67,7 +67,7 @@ class StreamedFeed:
         self._step = jit_step(step, mesh)
 
     def open(self, first_step: int) -> None:
-        """Begin to read at a step."""
+        """Start reading at a step."""
         self._stream = self._batches(first_step)
         self._next = self._read()
 
@@ -84,7 +84,7 @@ class StreamedFeed:
         return Advance(state, metrics, features, 1, shapes)
 
     def lower(self, state: TrainState, most: int) -> jax.stages.Lowered:
-        """The program of `advance`, to be compiled and looked at."""
+        """The program of `advance`, to be compiled and inspected."""
         return self._step.lower(state, self._next)
 
     def first_epoch(self, steps: int) -> Iterator[RawBatch]:
@@ -94,7 +94,7 @@ class StreamedFeed:
                 yield to_device(batch, self._mesh)
 
     def close(self) -> None:
-        """End what reads ahead."""
+        """Stop reading ahead."""
         if hasattr(self._stream, "close"):
             self._stream.close()
 
@@ -150,7 +150,7 @@ class ResidentFeed:
         self._batch = jax.jit(one, in_shardings=(whole, whole), out_shardings=rows)
 
     def open(self, first_step: int) -> None:
-        """Nothing to begin: the step's number is in the state."""
+        """Nothing to open: the step's number is in the state."""
 
     def advance(self, state: TrainState, most: int) -> Advance:
         """Make `steps_per_call` steps, or one where fewer than these are wanted."""
@@ -163,7 +163,7 @@ class ResidentFeed:
         return self._most if most >= self._most else 1
 
     def lower(self, state: TrainState, most: int) -> jax.stages.Lowered:
-        """The program of `advance`, to be compiled and looked at."""
+        """The program of `advance`, to be compiled and inspected."""
         return self._several.lower(state, self._source.arrays, self._count(most))
 
     def first_epoch(self, steps: int) -> Iterator[RawBatch]:
@@ -173,7 +173,7 @@ class ResidentFeed:
             yield self._batch(self._source.arrays, number)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to close."""
 
 
 def to_device(batch: RawBatch, mesh: Mesh) -> RawBatch:

@@ -1,4 +1,4 @@
-"""What a path is that holds no run."""
+"""Explain why a path holds no run."""
 
 import os
 import pathlib
@@ -15,5 +15,5 @@ def explain_no_run(path: str | os.PathLike[str]) -> str:
         runs = sorted(config.parent for config in path.glob(f"{depth}/config.json"))
         if runs:
             names = ", ".join(map(str, runs[:6])) + (", …" if runs[6:] else "")
-            return f"{path} is no run, but a folder of runs: give one of {names}."
+            return f"{path} is not a run but a folder of runs: give one of {names}."
     return f"{path} holds no run: give a folder that python -m sp_jax.main made."

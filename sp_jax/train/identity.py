@@ -1,4 +1,4 @@
-"""What makes a run what it is: the facts in which its seeds agree."""
+"""The identity of a run: the facts that all its seeds share."""
 
 import json
 from collections.abc import Mapping
@@ -6,10 +6,9 @@ from typing import Any
 
 from sp_jax.config import OPEN_SECTIONS, flatten, get_config
 
-# What may change between the start of a run and its resumption: nothing that touches
-# the parameters. Where the images and the table of pairs lie is told by `data.store` and
-# `data.pairs`; that they are the same is proved by their fingerprints. So it is with `init`,
-# what a run started from, by "init_weights" in its config.json.
+# What may change between the start of a run and its resumption: nothing that affects the
+# parameters. `data.store`, `data.pairs` and `init` are only places: fingerprints prove that
+# images, table of pairs and first weights ("init_weights" in config.json) are the same.
 FREE_TO_CHANGE = tuple(
     "init init_heads loggers profile evals checkpoint fsdp steps_per_call "
     "test_batch_size test_every checkpoint_of_backbone data.dir data.store data.pairs "
@@ -23,16 +22,15 @@ def is_free(name: str) -> bool:
 
 
 def run_facts(config: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run what it is, but its seed: runs with the same facts are its seeds.
+    """The facts of a run without its seed: runs with equal facts are seeds of one another.
 
     Args:
-        config: nested dicts; what JSON can tell. Keys that an older version lacked get the
-            defaults of today, but for those of open sections, where a missing key may mean
-            another default.
-        pairs: what a checkpoint says of its pairs, of which `recipe` and `store` are read.
+        config: nested dicts of JSON values. Keys that an older version lacked get today's
+            defaults, except in open sections, where a missing key may mean another default.
+        pairs: the record of the pairs in a checkpoint; `recipe` and `store` are read.
 
     Returns:
-        The flattened config without `seed` and what is free to change, and besides "images",
+        The flattened config without `seed` and what is free to change, and also "images",
         the fingerprint of the training images, and "pairs", the recipe of their table as JSON.
     """
     given = json.loads(json.dumps(config))  # as in the file: tuples become lists
@@ -48,11 +46,11 @@ def run_facts(config: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, 
     return facts | {"images": pairs["store"], "pairs": recipe}
 
 
-# What the features of a network without a step depend on, beside its seed.
+# What the features of an untrained network depend on, besides its seed.
 _NETWORK = ("model.", "dtype", "image_size", "data.image_size", "data.resize")
 _NETWORK += ("augment.mean", "augment.std", "init")
 
 
 def network_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the facts of a run, or a flattened config, those that it had before its first step."""
+    """The part of a run's facts, or of a flattened config, that fixes its untrained network."""
     return {name: fact for name, fact in facts.items() if name.startswith(_NETWORK)}

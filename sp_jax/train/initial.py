@@ -20,12 +20,12 @@ PyTree = Any
 
 
 class Start(NamedTuple):
-    """What a run starts from.
+    """The weights that a run starts from.
 
     Attributes:
-        record: what its config.json says of that: "init", the path; "init_heads"; and
+        record: its entries in config.json: "init", the path; "init_heads"; and
             "init_weights", SHA-256 of what was taken. {}: random weights.
-        network: what was taken, see `Method.start_from`. None: nothing, or the run goes on
+        network: what was taken, see `Method.start_from`. None: nothing, or the run resumes
             from a checkpoint, which has it.
     """
 
@@ -36,12 +36,12 @@ class Start(NamedTuple):
 def open_start(
     config: Mapping[str, Any], recipe: Recipe, workdir: pathlib.Path
 ) -> Start:
-    """Load what a config starts from, check that it fits, and say what is taken.
+    """Load the weights that a config starts from, check that they fit, and log what is taken.
 
-    A run that goes on with the same path does not read it again.
+    A run that resumes with the same path does not read it again.
 
     Raises:
-        UserError: there is none, or it does not fit the config.
+        UserError: they do not exist, or do not fit the config.
     """
     heads = config["init_heads"]
     if not config["init"]:
@@ -68,8 +68,8 @@ def open_start(
         own, theirs = getattr(recipe.views[0], name), getattr(backbone, name)
         if not backbone.info.get("guessed") and not np.allclose(own, theirs, atol=0.01):
             logging.warning(
-                f"The weights are for images with config.augment.{name}={theirs}; those of "
-                f"this run have {own}."
+                f"The weights are for images with config.augment.{name}={theirs}, but the "
+                f"images of this run have {own}."
             )
     return Start(record, network)
 
@@ -77,18 +77,19 @@ def open_start(
 def load_again(
     config: Mapping[str, Any], recipe: Recipe, where: pathlib.Path
 ) -> PyTree | None:
-    """What the run of a saved config started from; None: random weights.
+    """The weights that the run of a saved config started from; None: random weights.
 
     Raises:
-        UserError: it is not there any more, or it is another.
+        UserError: they are missing or have changed.
     """
     if not config.get("init"):
         return None
     _, network = _load(config, config["method"], recipe)
     if fingerprint(network) != config["init_weights"]:
         raise UserError(
-            f"The run of {where} started from other weights than those that are now in "
-            f"{config['init']}: put them back to have its network before the first step."
+            f"The weights in {config['init']} have changed since the run of {where} "
+            "started from them: put the old ones back to get its network before the first "
+            "step."
         )
     return network
 
@@ -96,7 +97,7 @@ def load_again(
 def _load(
     record: Mapping[str, Any], method: str, recipe: Recipe
 ) -> tuple[Backbone, PyTree]:
-    """A backbone and what is taken of its network; UserError if that does not fit."""
+    """A backbone and the part of its network that is taken; UserError if it does not fit."""
     path = record["init"]
     try:
         backbone = sp_jax.load(path)
@@ -105,22 +106,22 @@ def _load(
     if record["init_heads"]:
         theirs = backbone.info.get("config", {}).get("method")
         if theirs != method:
-            what = f"a run of {theirs}" if theirs else "no run"
+            what = f"a run of {theirs}" if theirs else "not a run"
             raise UserError(
                 f"config.init_heads takes the heads of a run of {method}, but {path} is "
-                f"{what}: leave it out, to start from the backbone alone."
+                f"{what}: leave it out to start from the backbone alone."
             )
     module, network = backbone.module, backbone.network(record["init_heads"])
     changes = find_changes(recipe.backbone, module)
     if changes is None:
         raise UserError(
             f"config.init: {path} is a {module.describe()}, which is not the network of "
-            "config.model: set config.model to that of its run."
+            "config.model: set config.model to the network of its run."
         )
     if changes:
         keys = ", ".join(f"config.model.{key}={x}" for key, x in changes.items())
         sides = " (positions are interpolated to images of config.image_size)"
-        guess = " or, if the heads are others, tell them to sp_jax.export --heads"
+        guess = " or, if the number of heads is wrong, give it to sp_jax.export --heads"
         raise UserError(
             f"config.init: {path} is a {module.describe()}, and config.model is a "
             f"{recipe.backbone.describe()}: set {keys}{sides * ('image_size' in changes)}"
@@ -134,5 +135,5 @@ def _load(
 
 
 def _draw(recipe: Recipe) -> tuple[PyTree, PyTree]:
-    """The shapes of what a method draws."""
+    """The shapes of a method's random variables."""
     return jax.eval_shape(recipe.init, jax.random.key(0))

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: its record, its progress, its speed."""
+"""What a run reports while it trains: its record, its progress, its speed."""
 
 import contextlib
 import logging
@@ -92,7 +92,7 @@ class RunLog:
         Raises:
             NonFiniteError: a loss or a gradient is not finite.
         """
-        # An entry of a call has one number, or one a step of the call.
+        # An entry of a call has one number, or one for each step of the call.
         self._window = [
             dict(zip(call, map(float, values), strict=True))
             for call in jax.device_get(self._window)
@@ -126,7 +126,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def off_the_clock(self) -> Iterator[None]:
-        """What is done meanwhile is not a part of a step's time."""
+        """A context whose time does not count as time of a step."""
         before = time.perf_counter()
         yield
         self._clock += time.perf_counter() - before
@@ -152,13 +152,13 @@ class RunLog:
             speed = line[f"{unit}_per_sec"]
             shown += f", {speed:,.0f} {unit}/s, {line['step_ms']:.0f} ms a step"
         self._shown.note = shown
-        if not progress.on_terminal():  # A line a log step.
+        if not progress.on_terminal():  # A line for each log step.
             total = self._run_size.total_steps
             seconds = (total - step) * line.get("step_ms", 0) / 1e3
             self.say(f"step {step}/{total}: {shown}, {progress.clock(seconds)} left")
 
     def close(self) -> None:
-        """Show no more, close the record and the loggers."""
+        """Stop showing progress, and close the record and the loggers."""
         self._closing.close()
         if self._writer:
             self._writer.close()

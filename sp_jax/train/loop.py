@@ -105,7 +105,7 @@ def fit(
                 evaluate(evaluations, state, step, total, log)
                 stop = signals.asked()
                 if stop or step == total or step % save_every == 0:
-                    # What is not finite raises here, and is never saved.
+                    # Numbers that are not finite raise here, and are never saved.
                     lines = log.fetch_window(step)
                     checkpoints.save(step, state, {**meta, "window": lines})
             if stop and step < total:

@@ -1,4 +1,4 @@
-"""A checkpoint explains itself: from a path to the backbone in it."""
+"""Load the backbone in a checkpoint, which describes itself, from its path."""
 
 import dataclasses
 import os
@@ -24,12 +24,12 @@ from sp_jax.train.initial import load_again
 from sp_jax.train.step import init_state
 from sp_jax.validate import flatten
 
-# Options that are numbers of parts, each with arrays of its own or with a view.
+# Options that count parts, each of which has its own arrays or a view.
 _PARTS = re.compile(r"depth|num_heads|\w+_layers|local_crops")
 
 
 def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
-    """The folder of one step: path itself, or the newest sound step of a run.
+    """The folder of one step: path itself, or the newest intact step of a run.
 
     The run is given by its folder, or by the folder `checkpoints` in it.
 
@@ -49,7 +49,7 @@ def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
     steps = folder / "checkpoints"
     if not checkpoint.find_steps(steps):
         if steps.is_file():
-            text = f"{steps} is a file, but has to be a folder of checkpoints."
+            text = f"{steps} is a file, but it must be a folder of checkpoints."
             raise UserError(text)
         if (folder / "config.json").is_file():
             raise UserError(
@@ -67,11 +67,11 @@ def find_checkpoint(path: str | os.PathLike) -> pathlib.Path:
 def load_backbone(path: str | os.PathLike, untrained: bool = False) -> Backbone:
     """Load the frozen backbone of a run's newest checkpoint, or of one `checkpoints/STEP`.
 
-    Its info is what was saved with the checkpoint, among it "config", and "step". `untrained`
-    gives that of step 0 instead, made again from config, seed and the weights it started from.
+    Its info holds the checkpoint's meta data, such as "config", and "step". `untrained` gives
+    the backbone of step 0 instead, made again from config, seed and the weights of the start.
 
     Raises:
-        UserError: there is no checkpoint, or it is damaged, no pre-training's, or of a
+        UserError: there is no checkpoint, or it is damaged, not of a pre-training, or of a
             version whose description this one does not understand.
     """
     directory = find_checkpoint(path)
@@ -79,11 +79,11 @@ def load_backbone(path: str | os.PathLike, untrained: bool = False) -> Backbone:
     config, run = meta.get("config"), meta.get("run")
     if isinstance(config, dict) and "method" not in config and "classes" in meta:
         raise UserError(
-            f"{directory} is a detector's: give the run that its backbone came from."
+            f"{directory} holds a detector: give the run that its backbone came from."
         )
     try:
         if not isinstance(config, dict) or not isinstance(run, dict):
-            raise ValueError("it says no config and no lengths of its run")
+            raise ValueError("it has no config, or no lengths of its run")
         tree = ocp.PyTreeCheckpointHandler().metadata(directory / "state").tree
         saved = shapes_by_path(tree)
         _check_size(config, saved)
@@ -92,7 +92,7 @@ def load_backbone(path: str | os.PathLike, untrained: bool = False) -> Backbone:
         for name, shape in shapes_by_path(part).items():
             if saved.get(name) != shape:
                 there = f"it has {saved[name]}" if name in saved else "there is none"
-                text = f"by its config {name} has the shape {shape}, but {there}"
+                text = f"its config gives {name} the shape {shape}, but {there}"
                 raise ValueError(text)
     except ImportFailed as error:
         text = f"Checkpoint {directory} cannot be opened. {error}"
@@ -105,12 +105,12 @@ def load_backbone(path: str | os.PathLike, untrained: bool = False) -> Backbone:
         why = str(why or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
             f"Checkpoint {directory} does not fit this version of sp_jax ({why}): use the "
-            "version that wrote it, see the versions in its meta/metadata."
+            "version that wrote it, as its meta/metadata says."
         ) from error
     if untrained:
         network = load_again(config, recipe, directory)
         mesh = make_mesh(jax.local_devices())
-        # All of the state: a program without the optimiser could round in another way.
+        # The whole state: a program without the optimiser could round differently.
         state = init_state(recipe, config["seed"], mesh, network)
         return recipe.freeze(state.params, state.method_state, **meta | {"step": 0})
     restore = ocp.args.PyTreeRestore(
@@ -126,7 +126,7 @@ def load_backbone(path: str | os.PathLike, untrained: bool = False) -> Backbone:
 
 
 def _abstract(recipe: Recipe) -> dict[str, Any]:
-    """Shapes and types of what a method has, for one device."""
+    """Shapes and types of a method's variables, for one device."""
     params, method_state = jax.eval_shape(recipe.init, jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
@@ -136,7 +136,7 @@ def _abstract(recipe: Recipe) -> dict[str, Any]:
 
 
 def _check_size(config: Mapping[str, Any], saved: dict[str, tuple[int, ...]]) -> None:
-    """Refuse a network far larger than what was saved: building it could take for ever."""
+    """Refuse a network far larger than the saved arrays: building it could take forever."""
     most = max(4096, *(side for shape in saved.values() for side in shape))
     sections = ("model", "method_options", "augment")
     for name, value in flatten({key: config[key] for key in sections}).items():

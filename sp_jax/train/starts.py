@@ -1,4 +1,4 @@
-"""starts.jsonl: each time that a program trained in a run's folder, and with what."""
+"""starts.jsonl: each start of a program in a run's folder, with its versions and device."""
 
 import contextlib
 import datetime
@@ -13,12 +13,12 @@ NAME = "starts.jsonl"
 
 
 def now() -> str:
-    """The date and time by ISO 8601, in UTC."""
+    """The date and time in ISO 8601, in UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def note_start(workdir: pathlib.Path, step: int) -> None:
-    """Append a line: this program trains in the folder, from after `step` steps on."""
+    """Append a line: this program trains in the folder, starting after `step` steps."""
     start = {
         "date": now(),
         "step": step,
@@ -31,11 +31,11 @@ def note_start(workdir: pathlib.Path, step: int) -> None:
 
 
 def read_starts(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The starts of a run, the first one first; none of a run of an older version.
+    """The starts of a run, oldest first; empty for a run of an older version.
 
     Returns:
-        Of each "date" (ISO 8601, UTC), "step" that it went on from (0: it is the first),
-        "command", "device" and "versions".
+        For each start "date" (ISO 8601, UTC), "step" that it continued from (0: it is the
+        first), "command", "device" and "versions".
     """
     path = pathlib.Path(workdir) / NAME
     lines = path.read_bytes().splitlines() if path.is_file() else []

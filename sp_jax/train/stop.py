@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: noted, so that the loop can save between two steps and end."""
+"""SIGTERM and Ctrl-C are noted, so that the loop can save between two steps and end."""
 
 import signal
 import threading
@@ -9,9 +9,9 @@ from jax.experimental import multihost_utils
 
 
 class StopSignals:
-    """A context in which the two signals end nothing; a second Ctrl-C does.
+    """A context in which the two signals are only noted; a second Ctrl-C ends the program.
 
-    Of several processes JAX catches the signals, and tells the others.
+    With several processes JAX catches the signals and informs the others.
     """
 
     def __init__(self):
@@ -30,7 +30,7 @@ class StopSignals:
         return self
 
     def __exit__(self, *_) -> None:
-        """Leave them to whoever had them before."""
+        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -38,13 +38,13 @@ class StopSignals:
         self._by = signal.Signals(number)
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            print("Ctrl-C: the step is saved next; once more ends at once.", flush=True)
+            print("Ctrl-C: saving this step; press again to stop at once.", flush=True)
 
     def asked(self) -> signal.Signals | None:
-        """Which signal asks to stop; to be asked once after each call of the step.
+        """The signal that asks to stop, or None; to be called once after each call of the step.
 
-        Several processes agree on the number of a call after which all of them stop: they
-        could agree on a step inside of a call.
+        Several processes agree on the number of the call after which all of them stop. If
+        they agreed on a step, it could lie inside a call.
         """
         self._calls += 1
         if self._several and multihost_utils.reached_preemption_sync_point(self._calls):

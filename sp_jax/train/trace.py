@@ -44,14 +44,14 @@ class Trace:
         return min((at for at in self._pauses if at > step), default=math.inf)
 
     def before(self, step: int, state: Any) -> None:
-        """Begin if it is time."""
+        """Begin a trace if it is due."""
         if self._wanted and step == self._begins:
             jax.block_until_ready(state)
             jax.profiler.start_trace(self._folder, **trace_options())
             self._running = True
 
     def after(self, step: int, state: Any) -> str:
-        """End if it is time; says what was written."""
+        """End the trace if it is due; returns a message that says what was written."""
         if not self._running or step != self._ends:
             return ""
         jax.block_until_ready(state)

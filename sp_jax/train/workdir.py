@@ -18,7 +18,7 @@ from sp_jax.train.checkpoint import newest_sound_step, read_meta
 from sp_jax.train.identity import is_free
 from sp_jax.train.writer import read_metrics
 
-# What a file system says that knows none.
+# Errors of a file system without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _FOLDERS = ("checkpoints", "damaged", "eval", "profile", "tensorboard")
 
@@ -33,11 +33,11 @@ def claim_workdir(
     config.json, or of its newest checkpoint where config.json was lost.
 
     Yields:
-        What was saved with the newest sound checkpoint; None if there is none.
+        The meta data of the newest intact checkpoint; None if there is none.
 
     Raises:
         UserError: another program trains in the folder, it holds another run, or one of its
-            files is damaged or no such file.
+            files is damaged or is not a file of a run.
     """
     if wrong := sorted(set("\\[") & set(str(workdir))):
         raise UserError(
@@ -50,7 +50,7 @@ def claim_workdir(
             path = workdir / name
             if path.exists() and not path.is_dir():
                 raise UserError(
-                    f"{path} is a file, and a run keeps a folder of that name: move it "
+                    f"{path} is a file, but a run needs a folder of that name: move it "
                     "away, or use another --workdir."
                 )
         read_metrics(workdir)  # a damaged record is refused now
@@ -68,7 +68,7 @@ def claim_workdir(
 
 @contextlib.contextmanager
 def _lock(workdir: pathlib.Path) -> Iterator[None]:
-    """The operating system frees it when this program ends, however it ends."""
+    """A lock that the operating system frees when this program ends, however it ends."""
     lock = filelock.FileLock(workdir / ".training.lock", timeout=0)
     try:
         lock.acquire()
@@ -81,8 +81,8 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
         if getattr(error, "errno", None) not in (None, *_NO_LOCKS):
             raise
         logging.warning(
-            f"The file system of {workdir} knows no locks: see to it yourself that only one "
-            "program trains there."
+            f"The file system of {workdir} has no file locks: make sure yourself that only "
+            "one program trains there."
         )
     try:
         yield

@@ -45,7 +45,7 @@ def _json_line(line: Mapping[str, float]) -> str:
 
 
 class MetricsWriter:
-    """Append one line a log step; the file never has a gap or a repeat.
+    """Append one line for each log step; the file never has a gap or a repeat.
 
     A killed run may have written lines after its last checkpoint, that of `resume_step`. They
     go to metrics.cut.jsonl when it resumes, because the resumed run makes them again.

@@ -1,4 +1,4 @@
-"""Weights in and out: our variables as PyTorch's state dicts, in several namings."""
+"""Read and write weights: our variables as PyTorch's state dicts, in several namings."""
 
 from sp_jax.weights.find import find_network as find_network
 from sp_jax.weights.folder import find_file as find_file

@@ -1,4 +1,4 @@
-"""Which of the networks in a file is meant, and how its parameters are called there."""
+"""Find the network in a file, and the names of its parameters there."""
 
 import re
 from types import ModuleType
@@ -23,12 +23,12 @@ class Network(NamedTuple):
     table: Table
 
     def rename(self, name: str) -> str:
-        """The name of a parameter, without prefix, by torchvision or timm."""
+        """The name in torchvision or timm of a parameter, given without its prefix."""
         return name_here(name, self.table)
 
 
-# Which of several networks their authors evaluate: the one that is taken, and what each
-# other one must be. A part of a name ends at a dot or, written "-" here, at "_".
+# Which of several networks the authors evaluate: a pattern for the one that is taken, and one
+# that each other network must match. Here "-" stands for "_" in a name.
 _EVALUATED = (
     (r"\bteacher\b", r"\bstudent\b"),  # DINO, iBOT
     (r"\.target-encoder\.", r"\.encoder\."),  # MSN
@@ -39,7 +39,7 @@ _EVALUATED = (
     (r"^\.state-dict-ema\.", r"^\.state-dict\."),  # timm loads it by default
 )
 
-# Names that take part in the features of a network, and are no head on it.
+# Names of parameters that a network's features depend on, unlike those of a head.
 INNER = re.compile(
     r"(?!.*mask_token)((conv1|bn1|layer\d+|blocks|embeddings|embedder|encoder)\.|"
     r"patch_embed|pos_embed|norm|\w+_tokens?\b)"
@@ -47,10 +47,10 @@ INNER = re.compile(
 
 
 def find_network(shapes: Shapes, wanted: str | None = None) -> Network:
-    """Where a backbone is among the arrays of a file, by their shapes.
+    """Find the backbone among the arrays of a file, by their shapes.
 
-    Of several networks it is the `wanted` one: how its names begin, or a part of that between
-    dots. By default the one that its authors evaluate.
+    `wanted` chooses one of several networks: the prefix of its names, or a part of the prefix
+    between dots. By default it is the one that the authors evaluate.
 
     Raises:
         ValueError: there is no backbone, or it is not clear which one is meant.
@@ -98,14 +98,14 @@ def _choose(prefixes: list[str], shapes: Shapes, wanted: str | None) -> str:
             fitting = [p for p in prefixes if re.search(taken, labels[p])]
             others = [labels[p] for p in prefixes if p not in fitting]
             known = all(re.search(passed, label) for label in others)
-            # A student of another form than its teacher is what its authors want.
+            # If student and teacher differ in form, the authors want the student.
             if alike and len(fitting) == 1 and known:
                 return fitting[0]
     names = ", ".join(repr(p.removesuffix(".")) for p in prefixes)
     if wanted is not None:
-        raise ValueError(f"there is no one network {wanted!r} in it; it has {names}.")
+        raise ValueError(f"not one of its networks is {wanted!r}; it has {names}.")
     raise ValueError(
-        f"it holds several networks, {names}: name the one that you mean. python -m "
+        f"it holds several networks, {names}: name the one that you want. python -m "
         f"sp_jax.export --checkpoint=FILE --network={prefixes[-1].removesuffix('.')} "
         "--out=ONE.safetensors writes it alone."
     )

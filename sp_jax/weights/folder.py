@@ -1,4 +1,4 @@
-"""A folder of transformers: its file of weights, and what lies beside it."""
+"""A folder of transformers: its file of weights, and the settings beside it."""
 
 import os
 import pathlib
@@ -26,10 +26,10 @@ def find_file(path: str | os.PathLike) -> pathlib.Path | None:
 
 
 def folder_says(file: pathlib.Path) -> dict[str, Any]:
-    """What the settings beside a file of transformers say: "heads", "size", "mean", "std".
+    """Read the settings beside a file of transformers: "heads", "size", "mean", "std".
 
     Raises:
-        ValueError: they are damaged, or the network computes what none here does.
+        ValueError: they are damaged, or no network here computes the same.
     """
     if file.name not in _FILES:
         return {}

@@ -7,12 +7,12 @@ import numpy as np
 
 State = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
-# Parts of torchvision's (ResNet) or timm's (ViT) names, and what another library has there,
-# to be replaced one after the other. A name begins with "^".
+# Parts of torchvision's (ResNet) or timm's (ViT) names, and their replacements in another
+# library, applied one after the other. A name begins with "^".
 Table = tuple[tuple[str, str], ...]
 
 QKV = ("query", "key", "value")  # layers of their own in transformers
-MOST = 1000  # blocks: a file that counts more of them is none of a network
+MOST = 1000  # blocks: no network has more
 
 
 def name_there(name: str, table: Table) -> str:
@@ -42,10 +42,10 @@ def name_here(name: str, table: Table) -> str:
 
 
 def gather(state: Mapping[str, np.ndarray], name_here: Callable[[str], str]) -> State:
-    """Arrays by other names; what becomes queries, keys and values of one name is joined.
+    """Rename arrays, and join queries, keys and values, which get one name.
 
     Raises:
-        ValueError: arrays of one name do not fit to each other.
+        ValueError: arrays that get one name do not fit each other.
     """
     parts: dict[str, list] = {}
     for name, value in state.items():
@@ -68,14 +68,14 @@ def shape_of(state: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int
 
 
 def count(state: Mapping[str, np.ndarray], pattern: str, first: int = 0) -> int:
-    """How many numbers a pattern finds in the names, which must have no gaps."""
+    """How many numbers a pattern finds in the names; they must have no gaps."""
     found = filter(None, (re.match(pattern, name) for name in state))
     numbers = {match[1]: match[0] for match in found}
     for number in map(str, range(first, first + len(numbers))):
         if number not in numbers:
             most = max(numbers, key=lambda n: (len(n), n))
             raise ValueError(
-                f"it has {numbers[most][:40]}*, and none of number {number}."
+                f"it has {numbers[most][:40]}*, but none with number {number}."
             )
     if len(numbers) > MOST:
         raise ValueError(f"no network has {len(numbers)} blocks.")

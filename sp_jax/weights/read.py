@@ -33,33 +33,33 @@ def load(
 ) -> Backbone:
     """Load a backbone from a file: ours, torchvision's, timm's or transformers'.
 
-    A .safetensors or .pth that `save` wrote says what it holds. Of others the network is
-    guessed from names and shapes, which do not show what has no parameters: a ResNet is
-    torchvision's, and its 3x3 stem has no pooling. Prefixes such as "module." or "encoder_q."
-    go, and so does what is no backbone, such as a classifier.
+    A .safetensors or .pth that `save` wrote says what it holds. In other files the network is
+    guessed from names and shapes, which do not show layers without parameters: a ResNet is
+    taken to be torchvision's, and a 3x3 stem to have no pooling. Prefixes such as "module." or
+    "encoder_q." are removed, and so are other parts than the backbone, such as a classifier.
 
     Args:
         path: .safetensors, or .pth, .pt, .tar, .bin and .ckpt, which need PyTorch; or the
             folder of a network of transformers, as `save` and `save_pretrained` write it.
-        network: which of several networks in the file: how its names begin, or a part of
-            that, such as "teacher". By default the one that its authors evaluate.
-        heads: of a ViT, which no shape tells. By default one for each 64 of the width, as
-            in all of DINO and, up to ViT-L, of timm; 12 for MoCo v3's ViT-S, which its fixed
-            position embedding gives away.
-        size: side of the images in pixels. By default what the file says, else 224 for a
-            ResNet, and what its positions are for, of a ViT.
-        mean: of each channel; by default what the file says, else ImageNet's.
+        network: which of several networks in the file: the prefix of its names, or a part of
+            it, such as "teacher". By default the one that the authors evaluate.
+        heads: of a ViT; no shape shows them. By default one for each 64 of the width, as
+            in all of DINO and, up to ViT-L, of timm; 12 for MoCo v3's ViT-S, recognised by
+            its fixed position embedding.
+        size: side of the images in pixels. By default the file's, else 224 for a ResNet, and
+            for a ViT the size that its positions are for.
+        mean: of each channel; by default the file's, else ImageNet's.
         std: likewise.
 
     Returns:
         The backbone. Its info has "guessed" (whether the file did not say what it holds),
-        "network" (how its names begin), "left_out" (names in it that are not of the
-        backbone), "images" (how they are prepared: "image_size", "resize"), "method" and
-        "step" (None and 0 if not known).
+        "network" (the prefix of its names), "left_out" (names that are not of the backbone),
+        "images" (how they are prepared: "image_size", "resize"), "method" and "step" (None
+        and 0 if unknown).
 
     Raises:
         UserError: the file cannot be used: it is damaged, holds no network that is known
-            here, or several of which none is named.
+            here, or holds several and `network` names none of them.
         OSError: it cannot be opened.
     """
     path = find_file(path) or pathlib.Path(path)
@@ -90,8 +90,8 @@ def load(
         known = owned_names(module)
         if inner := sorted(filter(INNER.match, simple.keys() - known)):
             raise ValueError(
-                f"the network has {len(inner)} parameters that ours has not, such as "
-                f"{inner[0]}, so its features would be others."
+                f"the network has {len(inner)} parameters that ours lacks, such as "
+                f"{inner[0]}, so its features would differ."
             )
         variables = from_torch(module, simple)
         size = _first(size, about.get("size"), module.image_size)
@@ -131,7 +131,7 @@ def _as_described(module: nn.Module, described: Mapping[str, Any]) -> nn.Module:
     other = [k for k in described | ours if described.get(k) != ours.get(k)]
     if other:
         raise ValueError(
-            f"it describes a network that is not known here, or not the one whose arrays it "
+            "it describes a network that is unknown here, or not the one whose arrays it "
             f"holds ({', '.join(other)}); a newer sp_jax may read it."
         )
     return module
@@ -142,21 +142,23 @@ def _check(
 ) -> None:
     for side, step in ((size, module.patch_size), (images, 1)):
         if type(side) is not int or not 1 <= side <= _LARGEST or side % step:
-            raise ValueError(f"its network takes no images of {side} px.")
+            raise ValueError(f"its network cannot take images of {side} px.")
     for colour in (mean, std):
         numbers = [x for x in colour if isinstance(x, int | float) and math.isfinite(x)]
         if len(colour) != 3 or len(numbers) != 3 or min(std) <= 0:
             raise ValueError(
-                "mean and std are three finite numbers each, and those of std positive."
+                "mean and std must have three finite numbers each, positive ones for std."
             )
 
 
 def describe(backbone: Backbone) -> str:
-    """What a backbone is, what its images are, and what of its file it is not."""
+    """Describe a backbone, its images, and what in its file was left out."""
     info, kind = backbone.info, backbone.module.describe()
     colours = [", ".join(f"{x:g}" for x in c) for c in (backbone.mean, backbone.std)]
     guessed = info.get("guessed")
-    text = f"{'Taken for a' if guessed else 'A'} {kind}; images of {backbone.size} px"
+    text = (
+        f"{'Recognised as a' if guessed else 'A'} {kind}; images of {backbone.size} px"
+    )
     text += ", mean ({}), standard deviation ({})".format(*colours)
     if network := info.get("network"):
         text += f"; its names begin with {network}"

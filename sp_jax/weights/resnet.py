@@ -52,17 +52,17 @@ def libraries(module: ResNet) -> dict[str, Table]:
 
 
 def fixed(module: ResNet) -> State:
-    """Arrays that are parameters in the libraries, and none here: none."""
+    """Arrays that are parameters in the libraries, but not here: none."""
     return {}
 
 
 def simplify(state: State) -> State:
-    """The same features by weights that a ResNet here has, too: as they are."""
+    """Weights of a ResNet here that give the same features: the same weights."""
     return state
 
 
 def description(module: ResNet) -> dict[str, Any]:
-    """What is needed to build the network again, for JSON."""
+    """JSON values from which the network can be built again."""
     return {
         "kind": "resnet",
         "stage_sizes": list(module.stage_sizes),
@@ -73,7 +73,7 @@ def description(module: ResNet) -> dict[str, Any]:
 
 
 def guess(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ResNet:
-    """The ResNet of which these are the weights; see `guess_module`."""
+    """The ResNet that these weights belong to; see `guess_module`."""
     if heads is not None:
         raise ValueError("a ResNet has no heads.")
     if "conv1.weight" not in state:
@@ -94,9 +94,9 @@ def guess(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ResNet:
 def numbered_names(prefix: str, shapes: Shapes) -> Table:
     """Names of a `Sequential` of a ResNet's children, of which 0 and 1 are conv1 and bn1.
 
-    What has no parameters is counted, too: the stages begin at 4 behind a ReLU and a
-    pooling, at 3 behind a ReLU. At 2 there is no ReLU, as in lightly's Sequential of its own
-    ResNets, and the features are others.
+    Layers without parameters count, too: the stages begin at 4 after a ReLU and a pooling,
+    and at 3 after a ReLU. If they begin at 2 there is no ReLU, as in lightly's Sequential of
+    its own ResNets, and the features differ.
     """
     short = [name.removeprefix(prefix) for name in shapes if name.startswith(prefix)]
     numbers = {int(n) for n in (name.split(".")[0] for name in short) if n.isdecimal()}
@@ -124,7 +124,7 @@ def is_standard(module: ResNet) -> bool:
 
 
 def timm_config(module: ResNet) -> dict[str, Any] | None:
-    """What timm builds the network from, in config.json; None if it cannot."""
+    """The content of config.json from which timm builds the network; None if it cannot."""
     if not is_standard(module) or module.stem != "imagenet":
         return None
     return {
@@ -135,7 +135,7 @@ def timm_config(module: ResNet) -> dict[str, Any] | None:
 
 
 def hugging_face_config(module: ResNet) -> dict[str, Any]:
-    """What `from_pretrained` of transformers needs to know: the content of config.json."""
+    """The content of config.json for `from_pretrained` of transformers."""
     return {
         "model_type": "resnet",
         "architectures": ["ResNetModel"],

@@ -1,4 +1,4 @@
-"""Python that makes features with an exported folder, for each library that can load it.
+"""Python code that makes features with an exported folder, for each library that loads it.
 
 It stands in the folder's model card; the tests run it from there.
 """
@@ -84,10 +84,12 @@ with torch.no_grad():
 
 
 def loaders(backbone: Backbone, naming: str) -> list[str]:
-    """The libraries that load a folder with these names and give our features, beside ours."""
+    """The other libraries that load a folder with these names and give our features."""
     module = backbone.module
     known = family(module).libraries(module)
-    if naming not in known or _stretched(backbone):  # each library has its own way
+    if naming not in known or _stretched(
+        backbone
+    ):  # each library stretches differently
         return []
     if naming == "huggingface":
         return ["transformers"]
@@ -101,16 +103,17 @@ def loaders(backbone: Backbone, naming: str) -> list[str]:
 
 
 def choose_naming(backbone: Backbone) -> str:
-    """The names for a folder that most libraries load; of equal ones the first."""
+    """The naming for a folder that most libraries load; the first one of equals."""
     namings = list(family(backbone.module).libraries(backbone.module))
     return max(namings, key=lambda naming: len(loaders(backbone, naming)))
 
 
 def describe_loaders(backbone: Backbone, naming: str, folder: bool = True) -> str:
-    """Which libraries load a folder, or a file; or what would, where its own cannot."""
+    """Which libraries load a folder or file, and what to do if its own library cannot."""
     found, library = loaders(backbone, naming), _LIBRARY.get(naming, naming)
     if library in found:
-        return f"It loads in {', '.join(found if folder else [library])} and sp_jax."
+        names = ", ".join(found if folder else [library])
+        return f"It can be loaded with {names} and sp_jax."
     network = backbone.module.describe()
     if _stretched(backbone):
         network += f", with positions for {backbone.module.image_size} px"
@@ -118,10 +121,10 @@ def describe_loaders(backbone: Backbone, naming: str, folder: bool = True) -> st
     other = choose_naming(backbone)
     if able := loaders(backbone, other):
         return (
-            f"{library} has no {network}: --format={other} --out=FOLDER writes what "
-            f"{', '.join(able)} loads."
+            f"{library} has no {network}: --format={other} --out=FOLDER writes a folder "
+            f"for {', '.join(able)}."
         )
-    return f"{library} has no {network}: only sp_jax loads it."
+    return f"{library} has no {network}: only sp_jax can load it."
 
 
 def snippets(backbone: Backbone, naming: str) -> dict[str, str]:
@@ -144,7 +147,7 @@ def snippets(backbone: Backbone, naming: str) -> dict[str, str]:
 
 
 def count_features(backbone: Backbone) -> int:
-    """How many features an image has."""
+    """The number of features of an image."""
     images = np.zeros((1, backbone.size, backbone.size, 3), np.uint8)
     return jax.eval_shape(backbone.apply, backbone.variables, images).shape[-1]
 
@@ -156,7 +159,7 @@ def _stretched(backbone: Backbone) -> bool:
 
 
 def _images(backbone: Backbone) -> str:
-    """Code that makes `images` of a file, as stores, and then the backbone, do here."""
+    """Code that makes `images` from a file, as stores and the backbone do here."""
     (stored, resize), size = backbone.stored, backbone.size
     mean, std = (tuple(map(float, colour)) for colour in (backbone.mean, backbone.std))
     tensor = "F.to_tensor(image)"
@@ -167,7 +170,7 @@ def _images(backbone: Backbone) -> str:
 
 
 def _network(module: nn.Module, naming: str, library: str) -> tuple[str, str]:
-    """Code that makes the `network`, and what takes the features out of its answer."""
+    """Code that makes the `network`, and code that takes the features out of its output."""
     if library == "transformers":
         if naming != "huggingface":
             return _TRANSFORMERS.format(options=""), ".pooler_output"

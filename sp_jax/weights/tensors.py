@@ -1,4 +1,4 @@
-"""Arrays in a file of weights, by name, and what is said of them."""
+"""Arrays in a file of weights, by name, and the file's description of them."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ import safetensors
 from sp_jax.errors import UserError
 from sp_jax.weights.find import Shapes
 
-KEY = "sp_jax"  # of what a file says of itself, as JSON
+KEY = "sp_jax"  # of a file's own description, in JSON
 TORCH = (".pth", ".pt", ".tar", ".bin", ".ckpt")
 _NESTED = 16  # dicts in dicts, at most
 # What a file may say of itself. The network is compared with the arrays, in read.py.
@@ -26,9 +26,9 @@ class Tensors(NamedTuple):
 
     Attributes:
         shapes: of all arrays, by name.
-        get: gives one array of floating point, from bfloat16 to float64, by its name; a
+        get: returns one floating-point array, from bfloat16 to float64, by its name; raises
             ValueError for every other kind of number and of storage.
-        about: what the file says of itself; its values have the types of JSON.
+        about: the file's own description; its values have the types of JSON.
     """
 
     shapes: Shapes
@@ -41,7 +41,7 @@ def read(path: pathlib.Path) -> Tensors:
 
     Raises:
         UserError: PyTorch is needed and missing.
-        ValueError: it is damaged, or no file of weights.
+        ValueError: it is damaged, or not a file of weights.
         OSError: it cannot be read.
     """
     if path.suffix == ".safetensors":
@@ -87,7 +87,7 @@ def _read_torch(path: pathlib.Path) -> Tensors:
                 f"it holds {found[1]} besides arrays, and such objects may run any code: "
                 "save its state dict alone."
             ) from error
-        raise ValueError("it is damaged, or no file of PyTorch.") from error
+        raise ValueError("it is damaged, or not a file of PyTorch.") from error
     tensors = _flatten(content, torch.Tensor)
     floats = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -110,7 +110,7 @@ def _flatten(content: Any, kind: type) -> dict[str, Any]:
     """The arrays of nested dicts, such as {"state_dict": {"conv1.weight": …}}."""
     found, seen, waiting = {}, set(), [("", content, 0)]
     for prefix, part, depth in waiting:  # which grows
-        # A dict in several places counts once, also where it is in itself.
+        # A dict in several places counts once, even if it contains itself.
         if not isinstance(part, dict) or id(part) in seen or depth > _NESTED:
             continue
         seen.add(id(part))
@@ -124,20 +124,20 @@ def _flatten(content: Any, kind: type) -> dict[str, Any]:
 
 def _no_number(name: str, kind: str) -> ValueError:
     return ValueError(
-        f"{name} is {kind}: give plain weights of 16, 32 or 64 bits in floating point."
+        f"{name} is {kind}: give plain floating-point weights of 16, 32 or 64 bits."
     )
 
 
 def _parse(text: Any) -> dict[str, Any]:
-    """What a file says of itself, from JSON."""
+    """A file's own description, from JSON."""
     try:
         about = json.loads(text)
         said = {key: about[key] for key in _ABOUT if about.get(key) is not None}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"what it says of itself ({KEY}) is damaged.") from error
+        raise ValueError(f"its description ({KEY}) is damaged.") from error
     for key, value in said.items():
         if not isinstance(value, _ABOUT[key]) or isinstance(value, bool):
-            raise ValueError(f"what it says of itself ({KEY}) is wrong: its {key}.")
+            raise ValueError(f"its description ({KEY}) has a wrong {key}.")
     return about
 
 
@@ -149,7 +149,7 @@ def import_torch():
         torch.serialization.safe_globals  # noqa: B018 since 2.5
     except (ImportError, OSError, AttributeError):  # OSError: a library is missing
         raise UserError(
-            "This file needs PyTorch 2.5 or newer (pip install torch); .safetensors needs "
-            "nothing."
+            "This file needs PyTorch 2.5 or newer (pip install torch); a .safetensors file "
+            "does not."
         ) from None
     return torch

@@ -48,7 +48,7 @@ def libraries(module: ViT) -> dict[str, Table]:
 
 
 def fixed(module: ViT) -> State:
-    """Arrays that are parameters in the libraries, and none here: fixed positions."""
+    """Arrays that are parameters in the libraries, but not here: fixed positions."""
     if module.position != "sincos":
         return {}
     side = module.image_size // module.patch_size
@@ -57,7 +57,7 @@ def fixed(module: ViT) -> State:
 
 
 def simplify(state: State) -> State:
-    """The same features by weights that a ViT here has, too; all by timm's names.
+    """Weights of a ViT here that give the same features, with timm's names.
 
     - LayerScale (DINOv2, DeiT III): a branch's output times gamma is the output of its last
       layer with scaled weights.
@@ -85,12 +85,12 @@ def simplify(state: State) -> State:
 
 
 def description(module: ViT) -> dict[str, Any]:
-    """What is needed to build the network again, for JSON."""
+    """JSON values from which the network can be built again."""
     return {"kind": "vit", **{name: getattr(module, name) for name in _FIELDS}}
 
 
 def guess(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ViT:
-    """The ViT of which these are the weights; see `guess_module`."""
+    """The ViT that these weights belong to; see `guess_module`."""
     needed = ("pos_embed", "cls_token", "blocks.0.mlp.fc1.weight")
     if missing := [name for name in needed if name not in state]:
         raise ValueError(f"its ViT has no {missing[0]}; ours has.")
@@ -106,7 +106,7 @@ def guess(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ViT:
         moco = fixed and dim == 384  # its ViT-S is the exception
         heads = 12 if moco else _HEADS.get(dim, max(1, dim // 64))
     if type(heads) is not int or heads < 1:
-        raise ValueError(f"heads must be a whole number from 1 on, not {heads!r}.")
+        raise ValueError(f"heads must be a whole number of at least 1, not {heads!r}.")
     hidden = shape_of(state, "blocks.0.mlp.fc1.weight", 2)[0]
     ratio = hidden / dim
     if int(ratio * dim) < hidden:  # as ViT rounds
@@ -124,7 +124,7 @@ def guess(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ViT:
 
 
 def timm_config(module: ViT) -> dict[str, Any]:
-    """What timm builds the network from, in config.json."""
+    """The content of config.json from which timm builds the network."""
     return {
         "architecture": "vit_base_patch16_224",  # all of its sizes are replaced
         "num_features": module.dim,
@@ -141,7 +141,7 @@ def timm_config(module: ViT) -> dict[str, Any]:
 
 
 def hugging_face_config(module: ViT) -> dict[str, Any]:
-    """What `from_pretrained` of transformers needs to know: the content of config.json."""
+    """The content of config.json for `from_pretrained` of transformers."""
     return {
         "model_type": "vit",
         "architectures": ["ViTModel"],

@@ -29,26 +29,29 @@ def check_target(path: str | os.PathLike, naming: str | None = None) -> pathlib.
     """Check where weights are to be written, before any work is done.
 
     Raises:
-        UserError: the suffix does not fit the naming, something that is no export lies
-            there, or PyTorch is needed and missing.
+        UserError: the suffix does not fit the naming, the path holds something that is not
+            an export, or PyTorch is needed and missing.
     """
     path = pathlib.Path(path)
     if path.suffix not in (*_WRITERS, ""):
         raise UserError(f"{path} must end in {', '.join(_WRITERS)}, or be a folder.")
     if naming is not None:
         if (path.suffix == ".pkl") != (naming == "detectron2"):
-            raise UserError("Detectron2 reads .pkl, and its naming is for .pkl only.")
+            raise UserError(
+                "The naming detectron2 is for .pkl only, and .pkl needs it: give both or "
+                "neither."
+            )
     if path.suffix == "" and path.exists():
         if not path.is_dir():
             raise UserError(f"{path} is a file: give a new folder.")
         # A run's folder has a config.json, too.
         if any(path.iterdir()) and not (path / "model.safetensors").is_file():
-            raise UserError(f"{path} holds other things: give a new folder.")
+            raise UserError(f"{path} holds other files: give a new folder.")
     if path.suffix and path.is_dir():
         raise UserError(f"{path} is a folder: give the name of a new file.")
     file = path if path.suffix else path / "model.safetensors"
     if file.is_file() and KEY.encode() not in file.read_bytes():
-        raise UserError(f"{file} exists, and is no export: choose another --out.")
+        raise UserError(f"{file} exists and is not an export: choose another --out.")
     if not path.suffix and (card := path / CARD).is_file():
         text, _, _ = card.read_bytes().decode("utf-8", "replace").rpartition("\n<!--")
         if card.read_bytes() != _signed(text).encode():
@@ -108,7 +111,7 @@ def save(backbone: Backbone, path: str | os.PathLike, naming: str) -> pathlib.Pa
 
 
 def write_card(folder: pathlib.Path, text: str) -> None:
-    """Write the model card of an exported folder, which `check_target` knows again."""
+    """Write the model card of an exported folder, which `check_target` recognises."""
     write_text(folder / CARD, _signed(text))
 
 
@@ -118,7 +121,7 @@ def _signed(text: str) -> str:
 
 
 def _safetensors(state: State, about: Mapping) -> bytes:
-    # transformers asks for the layout of which framework it is.
+    # transformers asks which framework's layout it is.
     metadata = {"format": "pt", KEY: json.dumps(about)}
     return safetensors.numpy.save(state, metadata)
 
@@ -143,7 +146,7 @@ def _pkl(state: State, about: Mapping) -> bytes:
 
 
 class _Pickler(pickle.Pickler):
-    """Arrays that each NumPy reads: as its version 2 pickles them, 1.25 does not."""
+    """Pickles arrays for every NumPy: 1.25 cannot read those that version 2 pickles."""
 
     def reducer_override(self, value):
         if not isinstance(value, np.ndarray):
@@ -156,7 +159,7 @@ _WRITERS = {".safetensors": _safetensors, ".pth": _pth, ".pkl": _pkl}
 
 
 def _settings(backbone: Backbone, naming: str) -> dict[str, dict[str, Any]]:
-    """What lies beside the weights in a folder, by the names of files."""
+    """The files beside the weights in a folder, by name."""
     kind, size = family(backbone.module), backbone.size
     crop = backbone.stored[1] == "crop"
     colours = list(backbone.mean), list(backbone.std)

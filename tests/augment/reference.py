@@ -1,4 +1,4 @@
-"""What the operations should give, computed image by image with torchvision."""
+"""The expected results of the operations, computed image by image with torchvision."""
 
 import numpy as np
 

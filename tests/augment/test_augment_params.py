@@ -57,7 +57,7 @@ def test_draws_are_independent(params):
     columns[3] = order[:, :3].astype(np.float64)
     r = np.corrcoef(np.concatenate(columns, axis=1).T)
     related = np.zeros_like(r, bool)
-    related[:4, :4] = related[6:9, 6:9] = True  # inside of a box, inside of an order
+    related[:4, :4] = related[6:9, 6:9] = True  # inside a box, inside an order
     np.fill_diagonal(related, True)
     assert np.abs(r[~related]).max() < 4.5 / np.sqrt(N)
 

@@ -180,7 +180,7 @@ def test_blur(emoji_images, taps, functional):
 
 
 def test_blur_is_not_symmetric_by_accident(scenes):
-    """A blur that left the image turned over would pass on a symmetric image only."""
+    """A blur that mirrored the image would pass on a symmetric image only."""
     x = planar(scenes[:, :, :96])
     ours = gaussian_blur(x, jnp.full(12, 1.5), jnp.ones(12, bool), 9)
 

@@ -48,7 +48,7 @@ def test_config_that_changes_nothing(emoji_images):
 
 
 def test_probability_1_and_0_for_single_images(emoji_images):
-    """An image whose coins all fell on no keeps the values of its plain crop."""
+    """An image to which no random operation is applied keeps the values of its plain crop."""
     config = Augment(size=64, solarize=0.3)
     p = sample_params(jax.random.key(2), 48, 64, 64, config)
     none = ~(p.jitter | p.grayscale | p.blur | p.solarize)
@@ -211,7 +211,7 @@ def test_config_from_lists_is_a_static_argument():
 
 
 def test_other_images_are_refused(emoji_images):
-    """In a sentence where annotations are not checked, as they are in tests."""
+    """Also where annotations are not checked, unlike in tests, the error is one sentence."""
     with pytest.raises(ValueError, match=r"float32 .* give uint8 \[N, H, W, 3\]"):
         inspect.unwrap(augment)(
             jax.random.key(0), emoji_images / np.float32(255), Augment()

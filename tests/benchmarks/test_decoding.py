@@ -1,4 +1,4 @@
-"""What a core decodes and crops is printed for each library that is there."""
+"""The pairs that a core decodes and crops are printed for each installed library."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What is read of a compiled step: its kernels, its memory, its collectives."""
+"""The kernels, the memory and the collectives of a compiled step are read correctly."""
 
 import importlib.util
 import json

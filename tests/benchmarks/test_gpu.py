@@ -1,4 +1,4 @@
-"""The order of the parts, what fits into the time, and what is kept of a part that does not."""
+"""The order of the parts, which parts fit into the time, and the record of the others."""
 
 import importlib.util
 import sys
@@ -32,7 +32,7 @@ def test_what_does_not_fit_is_skipped_and_what_is_too_long_is_stopped(
     assert (tmp_path / "long.txt").read_text() == "begun\n"
     with pytest.raises(SystemExit):
         gpu.main(["--parts=nothing", f"--out={tmp_path}"])
-    assert "choose of first, broken, large, long" in capsys.readouterr().err
+    assert "choose from first, broken, large, long" in capsys.readouterr().err
 
 
 def test_each_part_is_a_command_that_is_there(tmp_path):

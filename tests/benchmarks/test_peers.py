@@ -214,7 +214,7 @@ def eager(work, views, lightly):
 
 @pytest.mark.slow
 def test_process_that_fails_is_said(capfd):
-    with pytest.raises(SystemExit, match="what it printed says why"):
+    with pytest.raises(SystemExit, match="see its output for the reason"):
         with peers.process(failing_side):
             pass
     assert "out of memory" in capfd.readouterr().err

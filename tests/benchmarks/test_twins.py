@@ -1,4 +1,4 @@
-"""`benchmarks.twins` trains the same thing twice, and says what is different by seeds alone."""
+"""`benchmarks.twins` trains the same twice, and separates differences that seeds explain."""
 
 import argparse
 import csv

@@ -1,4 +1,4 @@
-"""A model card says what is known, and its snippets give the features that were evaluated."""
+"""A model card states known facts, and its snippets give the evaluated features."""
 
 import dataclasses
 import json
@@ -112,7 +112,7 @@ def test_what_is_said_of_what_loads_it():
     }
     networks["stretched"] = dataclasses.replace(networks["vit"], size=64)
     for name, naming, said in (
-        ("basic", "timm", "It loads in torchvision, timm, transformers and sp_jax."),
+        ("basic", "timm", ".* with torchvision, timm, transformers and sp_jax"),
         ("narrow", "torchvision", "torchvision has no .* width 16, .*=huggingface"),
         ("small", "huggingface", "transformers has no .*: --format=torchvision"),
         ("stretched", "timm", "timm has no .* 32 px stretched to 64 px.*: only sp_jax"),
@@ -201,8 +201,8 @@ def test_metadata(tmp_path):
         assert hub.ModelCard(text).data.to_dict() == expected | license
     assert "| **licence** | Ask: us |" in text
     assert "| **origin** | imported from net.safetensors, an earlier export |" in text
-    assert "| **data** | not known: the file of weights does not say |" in text
-    assert "None of these weights is on record." in text
+    assert "| **data** | unknown: the file of weights does not say it |" in text
+    assert "No evaluation of these weights is on record." in text
 
 
 def test_what_the_snippets_are_tested_with():

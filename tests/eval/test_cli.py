@@ -122,7 +122,10 @@ def test_images_are_prepared_as_those_of_the_run(launch, tmp_path):
     "options, message",
     [
         ((*SPLITS, "--dataset=nothing"), "There is no store 'nothing'"),
-        ((*SPLITS, "--dataset=emoji", "--k=0"), "k must be a whole number from 1 on"),
+        (
+            (*SPLITS, "--dataset=emoji", "--k=0"),
+            "k must be a whole number of at least 1",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(launch, tmp_path, options, message):

@@ -1,4 +1,4 @@
-"""The changes: nothing at level 0, what they say at the other levels."""
+"""The corruptions change nothing at level 0, and as defined at the other levels."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Embeddings: every form gives the same bits, a kill changes nothing, the page shows images."""
+"""Embeddings: all formats give the same bits, a kill changes nothing, the page shows images."""
 
 import os
 import pathlib
@@ -83,11 +83,11 @@ def test_a_kill_changes_nothing(store, tmp_path, capsys):
     assert run(store, out).calls == 4
     assert out.read_bytes() == whole.read_bytes()
     assert run(store, out).calls == 0
-    assert "is there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
     with pytest.raises(UserError, match="of other images: .*Choose another --out"):
         run(store.take(np.arange(30)), out)
     (tmp_path / "a.npz.json").unlink()
-    with pytest.raises(UserError, match=r"there is no a.npz.json"):
+    with pytest.raises(UserError, match=r"a.npz.json, .*, is missing"):
         run(store, out)
 
 

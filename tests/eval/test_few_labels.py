@@ -1,4 +1,4 @@
-"""Few labels: the draw, and the closed form against scikit-learn fitted again and again."""
+"""Few labels: the draw, and the closed form against repeated fits of scikit-learn."""
 
 import numpy as np
 import pytest

@@ -120,7 +120,7 @@ def test_the_protocol_names_what_is_left_out(photographs):
 
 def test_options_that_do_not_fit(photographs, make_store, provide):
     for wrong, message in [
-        ({"images": 1}, "images must be .* from 2 on, not 1"),
+        ({"images": 1}, "images must be .* of at least 2, not 1"),
         ({"level": 3}, "Unknown option 'level'"),
     ]:
         with pytest.raises(UserError, match=message):

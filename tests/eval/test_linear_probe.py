@@ -1,4 +1,4 @@
-"""The linear probe against scikit-learn, and the honesty of its choice."""
+"""The linear probe against scikit-learn, and a fair choice of its settings."""
 
 import dataclasses
 
@@ -244,7 +244,7 @@ def test_options_that_do_not_fit(blobs, make_store, provide):
         ),
         (dict(scalings=("whitened",)), "no scaling 'whitened'"),
         (dict(recipe="best"), "no recipe 'best': choose one of .*simclr"),
-        (dict(seeds=0), "seeds must be .* from 1 on"),
+        (dict(seeds=0), "seeds must be .* of at least 1"),
     ]:
         with pytest.raises(UserError, match=message):
             linear_probe.create(**SPLITS, **wrong)

@@ -1,4 +1,4 @@
-"""An evaluator of one's own, in a folder outside of the repository, by its import path."""
+"""A user's own evaluator, in a folder outside the repository, by its import path."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Maps, attention and filters: what is drawn is what the network holds."""
+"""Maps, attention and filters are drawn as the network has them."""
 
 import jax
 import jax.numpy as jnp

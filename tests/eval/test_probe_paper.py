@@ -159,7 +159,7 @@ def test_a_changed_backbone_is_an_error(protocol, colours, backbone, monkeypatch
     evaluate(Extractor(backbone), 0)
     assert backbone.fingerprint() == before
     monkeypatch.setattr(ImageStore, "read", spoil)
-    with pytest.raises(RuntimeError, match="backbone has changed"):
+    with pytest.raises(RuntimeError, match="backbone changed"):
         evaluate(Extractor(backbone), 0)
 
 
@@ -167,7 +167,9 @@ def test_what_does_not_fit_is_said(colours, backbone, pixels):
     with pytest.raises(UserError, match="needs a backbone, not a function"):
         linear_probe.create(**PAPER)(Extractor(pixels), 0)
     unknown = dataclasses.replace(backbone, info={})
-    with pytest.raises(UserError, match="no default: the method is not known; choose"):
+    with pytest.raises(
+        UserError, match="no default recipe, because the method is unknown: choose"
+    ):
         linear_probe.create(**PAPER)(Extractor(unknown), 0)
     with pytest.raises(UserError, match="split over 8 devices"):
         linear_probe.create(**PAPER, batch_size=4)(Extractor(backbone), 0)

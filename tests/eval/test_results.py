@@ -1,4 +1,4 @@
-"""Results on disk: to what they belong, and what becomes of damaged ones."""
+"""Results on disk: what they belong to, and what happens to damaged ones."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""What the folders of runs say, sound and damaged."""
+"""Reading the folders of runs, intact and damaged."""
 
 import json
 import os

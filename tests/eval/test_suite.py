@@ -1,4 +1,4 @@
-"""The suite measures all, measures nothing twice, and writes one page."""
+"""The suite measures everything once, and writes one page."""
 
 import base64
 import csv
@@ -129,7 +129,7 @@ def test_what_is_not_there_is_said(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SP_JAX_DATA", str(tmp_path / "data"))
     with pytest.raises(UserError, match="no evaluation 'knnn'"):
         suite.run([], ["emoji"], ["knnn"], tmp_path)
-    with pytest.raises(UserError, match="has the splits none"):
+    with pytest.raises(UserError, match="has no splits"):
         suite.plan(f"folder:{folder / 'train'}", ["knn"], {})
 
 

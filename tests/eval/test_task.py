@@ -1,4 +1,4 @@
-"""Which images an evaluator fits on and which it tests on."""
+"""The images that an evaluator fits on, and those that it tests on."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,9 @@ def test_train_and_test_where_a_store_has_both(name, write):
 @pytest.mark.parametrize("name", EVALUATORS)
 def test_a_share_of_a_store_without_splits(name, write):
     options = write("cat", "dog") | MORE.get(name, {})
-    with pytest.raises(UserError, match="has no splits: keep a tenth.*--holdout=0.1"):
+    with pytest.raises(
+        UserError, match="has no splits: hold out a tenth.*--holdout=0.1"
+    ):
         evals.make(name, options)
     evaluate = evals.make(name, options | {"holdout": 0.1})
     train, test = evaluate.stores

@@ -1,4 +1,4 @@
-"""The losses once more: plain float64 numpy from the papers' formulas, and derivatives."""
+"""Reference losses in plain float64 numpy from the papers' formulas, and derivatives."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The same numbers as PyTorch losses that others wrote. Differences are written out."""
+"""Our losses equal others' PyTorch losses; known differences are written out."""
 
 import jax
 import numpy as np

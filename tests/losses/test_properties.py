@@ -1,4 +1,4 @@
-"""What the formulas promise: symmetries, stopped branches, first values, errors."""
+"""Properties of the formulas: symmetries, stopped branches, first values, errors."""
 
 import functools
 

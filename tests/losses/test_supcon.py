@@ -1,4 +1,4 @@
-"""What labels do to SupCon: none is NT-Xent, and how they are written does not matter.
+"""The effect of labels on SupCon: none gives NT-Xent, and their numbering does not matter.
 
 Values and gradients are held to a reference in test_parity.py.
 """

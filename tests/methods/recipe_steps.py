@@ -1,4 +1,4 @@
-"""What a whole config builds: shapes without memory, and a few real steps."""
+"""Build a whole config: shapes without memory, and a few real steps."""
 
 import jax
 import numpy as np

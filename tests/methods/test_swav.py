@@ -1,4 +1,4 @@
-"""SwAV: what is in the queue and in the codes, and prototypes through the optimiser.
+"""SwAV: the queue, the codes, and the prototypes through the optimiser.
 
 Prototypes on the sphere, the loss without a queue and when the queue fills are tested in
 `test_multicrop.py`.

@@ -1,4 +1,4 @@
-"""Attention in one kernel: what fills up changes nothing; on a GPU cuDNN's is the plain one."""
+"""Attention in one kernel: padding changes nothing; on a GPU cuDNN's equals the plain one."""
 
 import functools
 

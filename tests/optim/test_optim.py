@@ -293,7 +293,7 @@ def test_a_rate_that_changes_once_an_epoch():
 def test_names():
     with pytest.raises(ValueError, match="no optimiser 'adam'"):
         optim.get("adam")
-    with pytest.raises(ValueError, match="not for LARC"):
+    with pytest.raises(ValueError, match="LARC takes no schedule"):
         optim.larc(schedule, weight_decay=schedule)
 
 

@@ -1,4 +1,4 @@
-"""Two real processes are one run, and the end of one is not the end of the run."""
+"""Two real processes make one run, and the run survives the end of one."""
 
 import re
 import signal

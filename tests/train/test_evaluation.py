@@ -1,4 +1,4 @@
-"""What is measured when."""
+"""When evaluations are measured."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What runs have in common but their seed: any key counts, but those that change nothing."""
+"""The identity of runs: every key counts, except the seed and keys that change nothing."""
 
 import copy
 import json

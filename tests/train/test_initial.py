@@ -1,4 +1,4 @@
-"""Weights to start from: a run that takes them makes the steps of one that had them."""
+"""Weights to start from: a run that loads them makes the same steps as one that had them."""
 
 import json
 import shutil
@@ -209,7 +209,9 @@ def test_other_colours_are_told(exported, tmp_path, caplog):
     config["augment"]["mean"] = (0.5, 0.5, 0.5)
     open_start(config, make_recipe(config, RUN), tmp_path)
     (said,) = [x.message for x in caplog.records if x.levelname == "WARNING"]
-    assert "config.augment.mean=(0.485, 0.456, 0.406); those of this run" in said
+    assert (
+        "config.augment.mean=(0.485, 0.456, 0.406), but the images of this run" in said
+    )
 
 
 def train(workdir, evaluate=False, **changes):
@@ -260,5 +262,5 @@ def test_a_run_that_starts_from_a_run(tmp_path, caplog):
     with pytest.raises(UserError, match="config.init: There is no folder"):
         sp_jax.load(second, untrained=True)
     shutil.copytree(second, first)
-    with pytest.raises(UserError, match="started from other weights than those .* now"):
+    with pytest.raises(UserError, match="weights in .* have changed since"):
         sp_jax.load(second, untrained=True)

@@ -1,4 +1,4 @@
-"""Loggers get what metrics.jsonl gets, and nothing of a logger reaches the training."""
+"""Loggers get the numbers of metrics.jsonl, and cannot disturb the training."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""From a path to a backbone: what is no run, no checkpoint or of another version is said."""
+"""Load a backbone from a path; errors for other folders, damage and other versions."""
 
 import copy
 import json
@@ -108,7 +108,7 @@ FOREIGN = {
     "unknown method": ("config.method", "new", "no method 'new'"),
     "no lengths": ("run", None, "no lengths"),
     "other lengths": ("run", {"steps": 1}, "steps"),
-    "wider": ("config.model.width", 16, "has the shape .* but it has"),
+    "wider": ("config.model.width", 16, "the shape .* but it has"),
     "deeper": ("config.model.name", "resnet34", "but there is none"),
     "a section is lost": ("config.augment", None, "checkpoints/3"),
     "a type": ("config.model", [], "checkpoints/3"),
@@ -151,5 +151,5 @@ def test_it_loads_where_it_fits(saved):
     with pytest.raises(UserError, match="meta/metadata is damaged: it holds list"):
         sp_jax.load(folder)
     describe(folder, {"config": {"dtype": "auto"}, "classes": ["cat"]})
-    with pytest.raises(UserError, match="is a detector's"):
+    with pytest.raises(UserError, match="holds a detector"):
         sp_jax.load(folder)

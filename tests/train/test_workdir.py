@@ -43,7 +43,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     claim(tmp_path)
-    assert "knows no locks" in caplog.text and (tmp_path / "config.json").is_file()
+    assert "has no file locks" in caplog.text and (tmp_path / "config.json").is_file()
 
 
 def test_where_the_images_lie_may_change(tmp_path):

@@ -1,4 +1,4 @@
-"""Files of weights: whole, explained by themselves, and refused in words."""
+"""Files of weights: complete, self-describing, and refused in a sentence."""
 
 import argparse
 import builtins
@@ -107,7 +107,7 @@ def test_a_public_checkpoint(backbones, state, tmp_path):
     assert "state_dict.module.encoder_q.fc.0.weight" in left_out
     assert len(left_out) == 2 + len(state)
     said = weights.describe(backbone)
-    assert said.startswith("Taken for a ResNet of 5 blocks (BasicBlock), width 64,")
+    assert said.startswith("Recognised as a ResNet of 5 blocks (BasicBlock), width 64,")
     assert "images of 224 px, mean (0.485, 0.456, 0.406)" in said
     assert f"; {len(left_out)} left out: state_dict.module.encoder_k.bn1.bias," in said
     assert images_of(str(path)) == {"image_size": 224, "resize": "crop"}
@@ -160,7 +160,7 @@ def test_networks_that_cannot_be_used(backbones, state, tmp_path):
     assert "1 have another shape, such as bn1.bias [7]" in refuse(other)
     two = {f"{net}.{k}": v for net in "ab" for k, v in state.items()}
     assert "several networks, 'a', 'b': name the one" in refuse(two)
-    assert "no one network 'c' in it; it has 'a', 'b'" in refuse(two, network="c")
+    assert "not one of its networks is 'c'; it has 'a', 'b'" in refuse(two, network="c")
     vit = backbones["vit"]
     blocks = tensors(weights.to_torch(vit.module, vit.variables))
     del blocks["blocks.0.mlp.fc1.weight"]  # as where a gate is in its place
@@ -169,7 +169,7 @@ def test_networks_that_cannot_be_used(backbones, state, tmp_path):
     assert "three finite numbers each" in refuse(state, mean=(0.5,))
     file = weights.save(vit, tmp_path / "vit.safetensors", "timm")
     assert "3 heads do not divide dim=128" in refused(file, heads=3)
-    assert "takes no images of 30 px" in refused(file, size=30)
+    assert "cannot take images of 30 px" in refused(file, size=30)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -215,7 +215,7 @@ def test_what_cannot_be_written(backbones, tmp_path, monkeypatch):
             "timm",
             "must end in .safetensors, .pth, .pkl, or be a folder",
         ),
-        (resnet, "a.pth", "detectron2", "for .pkl only"),
+        (resnet, "a.pth", "detectron2", ".pkl only"),
         (resnet, "a.pth", "keras", "no naming 'keras'"),
         (vit, "a.pkl", "detectron2", "has no ViT of .*choose timm or huggingface"),
         (vit, "a.pth", "torchvision", "choose timm"),
@@ -243,7 +243,7 @@ def test_a_folder_of_something_else_is_left_alone(backbones, tmp_path):
     assert config["model_type"] == "resnet"
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="run holds other things"):
+    with pytest.raises(UserError, match="run holds other files"):
         weights.save(backbones["vit"], tmp_path / "run", "huggingface")
     assert (tmp_path / "run" / "config.json").read_text() == "{}"
 
@@ -252,7 +252,7 @@ def test_what_is_no_export_is_never_replaced(backbones, tmp_path):
     vit, folder = backbones["vit"], tmp_path / "folder"
     for name, naming in (("a.safetensors", "timm"), ("a.pth", "timm")):
         (tmp_path / name).write_bytes(b"of another library")
-        with pytest.raises(UserError, match=f"{name} exists, and is no export"):
+        with pytest.raises(UserError, match=f"{name} exists and is not an export"):
             weights.save(vit, tmp_path / name, naming)
         assert (tmp_path / name).read_bytes() == b"of another library"
         (tmp_path / name).unlink()
@@ -305,21 +305,23 @@ def test_the_commands(tmp_path):
     code, stdout, stderr = run("sp_jax.export", f"--out={out}", "--licence=mit")
     assert code == 0, stderr
     assert stdout.endswith(
-        "names of timm\nIt loads in timm, transformers and sp_jax.\n"
+        "names of timm\nIt can be loaded with timm, transformers and sp_jax.\n"
     )
     card = (out / "README.md").read_text()
     assert "license: mit\n" in card and "a.pth, of another library; 1 of its" in card
     assert sp_jax.load(out).module.heads == 2
 
     code, _, stderr = run("sp_jax.export", f"--out={out}", "--mean=a,b,c")
-    assert code == 2 and stderr.endswith("--mean must be three numbers with commas.\n")
+    assert code == 2 and stderr.endswith(
+        "--mean must be three numbers, separated by commas.\n"
+    )
 
     splits = ("--train_split=probe_train", "--test_split=probe_test")
     code, stdout, stderr = run(
         "eval.knn", "--dataset=emoji", *splits, "--target=category"
     )
     assert code == 0, stderr
-    assert "Taken for a ViT of 2 blocks, width 128, 2 heads" in stdout
+    assert "Recognised as a ViT of 2 blocks, width 128, 2 heads" in stdout
     result = json.loads(
         (tmp_path / "a.pth.results/eval/knn_emoji_category.json").read_text()
     )

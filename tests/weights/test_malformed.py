@@ -1,4 +1,4 @@
-"""Files of weights that no sound program writes are refused at once, in a sentence."""
+"""Malformed files of weights are refused at once, in a sentence."""
 
 import collections
 import json
@@ -142,7 +142,7 @@ def test_dicts_in_dicts(states, refusal, tmp_path):
     torch.save(own, tmp_path / "b.pth")
     assert weights.load(tmp_path / "b.pth").info["left_out"] == []
     own.sp_jax = 3
-    assert "what it says of itself" in refusal(own)
+    assert "its description" in refusal(own)
 
 
 @pytest.mark.parametrize("kind", [ml_dtypes.bfloat16, np.float16, np.float64])

@@ -1,4 +1,4 @@
-"""Of several networks in a file the one that its authors evaluate is taken, or one is named."""
+"""From several networks in a file, the authors' evaluated one or a named one is taken."""
 
 import numpy as np
 import pytest

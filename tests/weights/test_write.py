@@ -1,4 +1,4 @@
-"""What cannot be written is said with its reason, and leaves nothing in the way."""
+"""A failed write gives its reason, and leaves no files behind."""
 
 import contextlib
 import os
@@ -41,7 +41,7 @@ def test_a_full_disk(backbones, name, tmp_path):
     with files_of_at_most(2**16), pytest.raises(OSError) as error:
         weights.save(backbone, path, TARGETS[name])
     said = cli.describe_os_error(error.value)
-    assert str(path) in said and "a file may not become that large" in said
+    assert str(path) in said and "the file would exceed the size limit" in said
     assert all(p == path and not os.listdir(p) for p in tmp_path.iterdir())
     weights.save(backbone, path, TARGETS[name])
     before = {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

@@ -30,7 +30,7 @@ _THREADS = min(16, os.cpu_count() or 1)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batches:
-    """The batches of a training: what a step sees is a function of (seed, step).
+    """The batches of a training; the batch of a step is a function of (seed, step).
 
     The images of a batch are all upright or all not, as Detectron2 groups them. An epoch
     shuffles both groups, cuts them into batches (what is left is dropped), and shuffles
@@ -96,7 +96,7 @@ class Batches:
         return self._order(epoch)[place]
 
     def batch(self, step: int, part: slice = slice(None)) -> Batch:
-        """The batch of a step >= 0, without end; `part` chooses b of its B images.
+        """The batch of any step >= 0; `part` chooses b of its B images.
 
         Returns:
           "image" uint8 [b, H, W, 3]; "size" int32 [b, 2], height and width of the image in
@@ -152,7 +152,7 @@ def _load(store: BoxStore, rows: np.ndarray, size: Size, flips: np.ndarray) -> B
 def make_dataset(
     batches: Batches, process_index: int = 0, process_count: int = 1
 ) -> grain.MapDataset:
-    """Batches as `stream.make_dataset` makes them, with its errors: shares of each step."""
+    """A stream of batches like that of `stream.make_dataset`, with the same errors."""
     mine = share_of(batches.batch_size, process_index, process_count)
     return grain.MapDataset.range(sys.maxsize).map(
         lambda step: batches.batch(int(step), mine)
@@ -160,7 +160,7 @@ def make_dataset(
 
 
 def test_batches(store: BoxStore, batch_size: int, size: Size) -> Iterator[Batch]:
-    """All images once, those that are upright last: "image", "size", "index" as in `Batches`.
+    """All images once, upright ones last: "image", "size", "index" as in `Batches`.
 
     A batch has one shape, `size` (height and width), turned for upright images. The last one
     is filled up with index -1.

@@ -13,7 +13,7 @@ from sp_jax.errors import UserError
 
 
 class Annotation(NamedTuple):
-    """What is in an image."""
+    """The objects in an image."""
 
     id: str  # names the image in messages
     size: tuple[int, int]  # its height and width
@@ -45,11 +45,11 @@ class BoxStore:
 
     @functools.cached_property
     def upright(self) -> np.ndarray:
-        """Which images are higher than wide, bool [N]."""
+        """Which images are taller than wide, bool [N]."""
         return self.sizes[:, 0] > self.sizes[:, 1]
 
     def read(self, row: int) -> np.ndarray:
-        """Decode an image: uint8 [h, w, 3], not turned as EXIF says, for its boxes are not.
+        """Decode an image: uint8 [h, w, 3], without EXIF rotation, as its boxes have none.
 
         Raises:
           UserError: it is missing or damaged, or has another size than its annotation says.
@@ -59,7 +59,7 @@ class BoxStore:
             image = open_rgb(self.encoded(row), upright=False)
         except (OSError, BadImage) as error:
             raise UserError(
-                f"{image_name} cannot be used ({error}): restore it, or take it out of "
+                f"{image_name} cannot be used ({error}): restore it, or remove it from "
                 "the split."
             ) from error
         check_size(image_name, image.size, tuple(self.sizes[row]))
@@ -79,7 +79,7 @@ class BoxStore:
 
 
 def check_size(image: str, size: tuple[int, int], annotated: tuple[int, int]) -> None:
-    """UserError unless an image's width and height are its annotation's height and width."""
+    """Raise UserError unless an image has the size that its annotation says."""
     if size != annotated[::-1]:
         raise UserError(
             f"{image} is {size[0]} x {size[1]} pixels, but its annotation says "
@@ -95,7 +95,7 @@ def make_store(
     annotations: Sequence[Annotation],
     encoded: Callable[[int], bytes],
 ) -> BoxStore:
-    """Put annotations together; UserError without any, or if a box is empty or outside."""
+    """Join annotations; UserError if there are none, or a box is empty or outside."""
     if not annotations:
         raise UserError(f"{name} has no images in {split}.")
     number = {class_name: i for i, class_name in enumerate(class_names)}
@@ -114,7 +114,7 @@ def make_store(
 
 
 def _inside(name: str, annotation: Annotation) -> np.ndarray:
-    """The boxes, cut at the borders of the image: fractions may be rounded beyond."""
+    """The boxes, clipped to the image, as rounded fractions may exceed it."""
     (height, width), boxes = annotation.size, annotation.boxes
     if (boxes <= -1).any() or (boxes[:, 2:] >= (width + 1, height + 1)).any():
         raise UserError(

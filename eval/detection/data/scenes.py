@@ -1,4 +1,4 @@
-"""Scenes for detection, composed from the drawings that are shipped with the project.
+"""Scenes for detection, composed from the drawings that come with the project.
 
 One to five drawings lie on a textured background, large and small, over each other and over
 the border of the image. They are objects of seven classes: the drawings' categories, but
@@ -11,7 +11,7 @@ backbone that was pre-trained on the split pretrain.
 
 A pixel belongs to the topmost object that covers at least half of it. As in VOC, a box is
 that around the pixels of an object that can be seen, so after others have hidden some. An
-object is `truncated` if more than a twentieth of its pixels is outside of the image, and
+object is `truncated` if more than a twentieth of its pixels is outside the image, and
 `occluded` if as many are under other objects. With less than 30 % of its pixels seen it is
 `difficult`; and no drawing is put where any object would be seen to less than 15 %.
 """
@@ -61,7 +61,7 @@ class Scene(NamedTuple):
     image: np.ndarray  # uint8 [height, width, 3]
     names: list[str]  # n classes
     boxes: np.ndarray  # int64 [n, 4], x1, y1, x2, y2: pixels x1 to x2 - 1 are inside
-    outside: np.ndarray  # float64 [n], share of an object's pixels outside of the image
+    outside: np.ndarray  # float64 [n], share of an object's pixels outside the image
     seen: np.ndarray  # float64 [n], share that is inside and not under other objects
 
 
@@ -123,7 +123,7 @@ class Composer:
 
 
 def write(out: pathlib.Path, train: int, test: int, seed: int) -> None:
-    """Write so many scenes in the layout that `voc` describes; the folder is whole or absent.
+    """Write scenes in the layout that `voc` describes; the folder is complete or absent.
 
     Raises:
       UserError: a number or the seed is out of range, or the folder holds something.
@@ -133,7 +133,7 @@ def write(out: pathlib.Path, train: int, test: int, seed: int) -> None:
     if seed < 0:
         raise UserError(f"seed must be at least 0, not {seed}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already: choose a new or an empty folder.")
+        raise UserError(f"{out} exists already: choose a new or an empty folder.")
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # Of a process that was killed.
     year = partial / _YEAR
@@ -192,13 +192,13 @@ def _seen(owner: np.ndarray, areas: list[int]) -> np.ndarray:
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 around what is true, the last ones outside."""
+    """x1, y1, x2, y2 around the true pixels, with x2 and y2 outside."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
 def _annotation(scene: Scene, file: str) -> bytes:
-    """A scene's objects as VOC writes them."""
+    """A scene's objects in the form of VOC."""
     height, width, depth = scene.image.shape
     root = ElementTree.Element("annotation")
     _add(root, folder=_YEAR, filename=file)

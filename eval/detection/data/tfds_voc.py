@@ -32,7 +32,7 @@ def open_tfds(name: str, dataset: str, split: str) -> BoxStore:
     """
     parts = [x for text in split.split("+") for x in _parts(dataset, text.strip())]
     if len(set(parts)) < len(parts):
-        raise UserError(f"{split} has images of {name} twice: name splits apart.")
+        raise UserError(f"{split} has images of {name} twice: name disjoint splits.")
     builders = {whole: tfds.open_builder(whole) for whole, _ in parts}
     classes = builders[parts[0][0]].info.features["objects"]["label"].names
     sources, annotations = [], []
@@ -56,7 +56,7 @@ def open_tfds(name: str, dataset: str, split: str) -> BoxStore:
 
 
 def _parts(dataset: str, text: str) -> list[tuple[str, str]]:
-    """The data set and the splits there that one part of a split names."""
+    """The dataset and its splits that one part of a split names."""
     year, slash, split = text.rpartition("/")
     if bool(slash) == ("/" in dataset) or split not in _SPLITS:
         first = "" if "/" in dataset else "2007/"
@@ -69,7 +69,7 @@ def _parts(dataset: str, text: str) -> list[tuple[str, str]]:
 
 
 def _annotation(example: dict[str, Any], year: str, classes: list[str]) -> Annotation:
-    """What TFDS knows of an image: boxes are ymin, xmin, ymax, xmax as shares of it."""
+    """The annotation of an image in TFDS: boxes are ymin, xmin, ymax, xmax as shares of it."""
     stem = tfds.text(example["image/filename"]).removesuffix(".jpg")
     with Image.open(io.BytesIO(example["image"]), formats=("JPEG",)) as image:
         size = (image.height, image.width)

@@ -30,7 +30,7 @@ _LAYOUT = "it needs JPEGImages, Annotations and ImageSets/Main/SPLIT.txt"
 
 
 def open_folder(name: str, path: str, split: str) -> BoxStore:
-    """Open splits of VOCdevkit, with folders of years in it, or of one of these.
+    """Open splits of VOCdevkit, which has folders of years, or of one of these folders.
 
     A split is YEAR/SPLIT, or SPLIT where there is one year; several have + between. The classes
     are VOC's twenty; where any annotation of the folder has another one, those of all
@@ -66,9 +66,9 @@ def open_folder(name: str, path: str, split: str) -> BoxStore:
         annotations += [known[year][id] for id in ids]
         images += _find_images(years[year], ids)
     if len(set(images)) < len(images):
-        raise UserError(f"{split} has images of {root} twice: name splits apart.")
+        raise UserError(f"{split} has images of {root} twice: name disjoint splits.")
     both = list(zip(images, annotations, strict=True))
-    for image, annotation in progress.track(both, f"looking at {name} {split}"):
+    for image, annotation in progress.track(both, f"checking {name} {split}"):
         _check_header(image, annotation.size)
     everything = [one for year in known.values() for one in year.values()]
     names = set().union(*(one.names for one in everything))
@@ -79,7 +79,7 @@ def open_folder(name: str, path: str, split: str) -> BoxStore:
 
 
 def _find_years(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Folders in VOC's layout by name, sorted: those in a folder, or the folder itself."""
+    """Folders in VOC's layout, sorted by name: those in a folder, or the folder itself."""
     if not root.is_dir():
         raise UserError(f"There is no folder {root}: give the one with VOC's images.")
     if (root / "Annotations").is_dir():
@@ -97,7 +97,7 @@ def _find_years(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _by_id(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Files below a folder by their names without the suffix; hidden ones are left alone."""
+    """Files below a folder by their names without the suffix, without hidden files."""
     found: dict[str, list[pathlib.Path]] = {}
     for file in list_files(folder, _LAYOUT).files:
         found.setdefault(file.name.rpartition(".")[0], []).append(folder / file.name)
@@ -105,7 +105,7 @@ def _by_id(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 
 
 def _read_split(folder: pathlib.Path, split: str, known: Sequence[str]) -> list[str]:
-    """The names of a split's images, which are among those that have annotations."""
+    """The names of a split's images, all of which have annotations."""
     sets = folder / "ImageSets" / "Main"
     path = sets / f"{split}.txt"
     try:
@@ -154,7 +154,7 @@ def _find_images(folder: pathlib.Path, ids: Sequence[str]) -> list[pathlib.Path]
 
 
 def _check_header(path: pathlib.Path, size: tuple[int, int]) -> None:
-    """Missing files and wrong ones are found early."""
+    """Find missing and wrong files early."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             found = image.size

@@ -1,4 +1,4 @@
-"""Annotations of PASCAL VOC: XML with the objects of an image.
+"""Read annotations of PASCAL VOC: XML with the objects of an image.
 
 Corners are counted from 1 and belong to the box, so a box of VOC is [xmin - 1, xmax] wide.
 
@@ -21,7 +21,7 @@ _FLAGS |= {"": False, "0": False, "false": False, "no": False}
 
 
 def read_annotation(path: pathlib.Path) -> Annotation:
-    """Read one file of annotations; UserError if it is missing, or not as VOC's."""
+    """Read one file of annotations; UserError if it is missing, or not in VOC's form."""
     try:
         root = _parse(path.read_bytes())
         height, width = (_number(root, f"size/{side}") for side in ("height", "width"))
@@ -33,7 +33,7 @@ def read_annotation(path: pathlib.Path) -> Annotation:
         raise UserError(f"{path} is missing or not readable: restore it.") from None
     except (ValueError, LookupError, expat.ExpatError) as error:
         raise UserError(
-            f"{path} is no annotation of VOC ({error}): correct or restore it."
+            f"{path} is not an annotation of VOC ({error}): correct or restore it."
         ) from error
     boxes = np.array(corners, np.float64).reshape(-1, 4) - [1, 1, 0, 0]
     id, size = f"{path.parts[-3]}/{path.stem}", (int(height), int(width))
@@ -48,7 +48,7 @@ def _text(element: ElementTree.Element, path: str) -> str:
 
 
 def _difficult(element: ElementTree.Element) -> bool:
-    """The flag of an object, however it is written; without it the object is easy."""
+    """The flag "difficult" of an object, in any spelling; without it the object is easy."""
     texts = ["".join(one.itertext()) for one in element.iter("difficult")]
     texts += [text for name, text in element.items() if name.lower() == "difficult"]
     flags = {_FLAGS.get(text.strip().lower()) for text in texts} or {False}
@@ -69,7 +69,7 @@ def _number(element: ElementTree.Element, path: str) -> float:
 
 
 def _parse(content: bytes) -> ElementTree.Element:
-    """XML without a document type, and so without entities of its own."""
+    """Parse XML without a document type, and so without its own entities."""
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
 
     def refuse(*_):

@@ -1,4 +1,4 @@
-"""Boxes x1, y1, x2, y2 in pixels: anchors, areas, overlaps, and the coding by one another.
+"""Boxes x1, y1, x2, y2 in pixels: anchors, areas, overlaps, and encoding as deltas.
 
 Coordinates are continuous: a box is x2 - x1 wide.
 """
@@ -32,7 +32,7 @@ def make_anchors(
 
     Returns:
         float32 [height * width * A, 4] with A = len(sizes) * len(ratios): by row, column,
-        size and ratio. Those at a border are partly outside of the image.
+        size and ratio. Those at a border are partly outside the image.
 
     Source: Ren et al. 2015, https://arxiv.org/abs/1506.01497
 
@@ -76,7 +76,7 @@ def iou(a: jax.Array, b: jax.Array) -> jax.Array:
 def encode(
     boxes: jax.Array, anchors: jax.Array, weights: Weights = (1, 1, 1, 1)
 ) -> jax.Array:
-    """What `decode` needs to make boxes [..., 4] of anchors [..., 4]: deltas [..., 4].
+    """Deltas [..., 4] from which `decode` makes boxes [..., 4] out of anchors [..., 4].
 
     Those of x, y, width and height are multiplied by the weights.
 
@@ -107,7 +107,7 @@ def _centred(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def clip(boxes: jax.Array, size: jax.Array) -> jax.Array:
-    """Cut boxes [..., 4] at the borders of an image of size [2], height and width."""
+    """Clip boxes [..., 4] to an image of size [2], height and width."""
     height, width = size[0], size[1]
     most = jnp.stack([width, height, width, height]).astype(boxes.dtype)
     return jnp.clip(boxes, 0, most)

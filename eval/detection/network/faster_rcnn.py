@@ -1,7 +1,7 @@
 """The network of Faster R-CNN with a backbone of `sp_jax.models`.
 
 A region proposal network scores boxes around each position of a map, and a head looks at the
-part of the map inside of each proposal. With a ResNet the map is that of the last stage but
+part of the map inside each proposal. With a ResNet the map is that of the last stage but
 one, and the last stage is a part of the head: Detectron2's R50-C4, with the normalisation
 that MoCo's protocol adds behind the last stage. With a vision transformer the map is that of
 the patches, and the head has two dense layers.
@@ -56,7 +56,7 @@ class FasterRCNN(nn.Module):
     anchors: int  # at each position of the map
 
     def __post_init__(self):
-        """Check the backbone, so that an error comes where it was chosen."""
+        """Check the backbone as soon as it is set."""
         super().__post_init__()
         if self.backbone.stride is None:
             raise ValueError(
@@ -66,7 +66,7 @@ class FasterRCNN(nn.Module):
 
     @property
     def pool_size(self) -> int:
-        """Rows and columns of what the head is given of each box."""
+        """Rows and columns of the head's input for each box."""
         return 14 if self.backbone.last_stage else 7
 
     def setup(self):

@@ -61,7 +61,7 @@ def box_head_loss(
 
 
 def _box_loss(deltas, targets, foreground) -> jax.Array:
-    """The sum of |deltas - targets|: Detectron2's R50-C4 smooths no corner of it."""
+    """The sum of |deltas - targets|: Detectron2's R50-C4 does not smooth it."""
     # Selected before the loss: a target of padding may be large, and its gradient as well.
     targets = jnp.where(foreground[..., None], targets, 0)
     deltas = jnp.where(foreground[..., None], deltas, 0)

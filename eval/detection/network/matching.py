@@ -1,4 +1,4 @@
-"""Which boxes stand for which objects, and which of them a loss is taken of."""
+"""Match boxes with objects, and sample the boxes of a loss."""
 
 import jax
 import jax.numpy as jnp

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 def roi_align(
     features: jax.Array, boxes: jax.Array, scale: float, size: int
 ) -> jax.Array:
-    """Interpolate the part of a map [H, W, C] inside of each box: [R, size, size, C].
+    """Interpolate the part of a map [H, W, C] inside each box: [R, size, size, C].
 
     torchvision's `roi_align` with `aligned=True` and adaptive sampling: a bin has as many
     samples in a row and in a column as positions, rounded up; at most what a box as large

@@ -1,4 +1,4 @@
-"""Which boxes of an image are matched, sampled and kept: the choices of Faster R-CNN.
+"""Faster R-CNN's choices: the boxes of an image that are matched, sampled and kept.
 
 All functions are for one image of a `size` (height and width), to which boxes are clipped.
 Shapes are fixed: of the true `boxes` float32 [M, 4] those are there whose `label` int32 [M] is
@@ -24,7 +24,7 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is matched, sampled and kept. The defaults are Detectron2's for R50-C4.
+    """Options for matching, sampling and keeping; the defaults are Detectron2's for R50-C4.
 
     A number that cannot be what its name says raises ValueError.
     """
@@ -56,7 +56,7 @@ class Settings:
     detections: int = 100  # best ones of each image that are kept
 
     def __post_init__(self):
-        """Check the numbers, so that an error comes where they were written."""
+        """Check the numbers as soon as they are set."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             name = f"{field.name} is {value!r}: give"
@@ -98,7 +98,7 @@ def propose(
     logits, deltas = jax.lax.stop_gradient((logits, deltas))
     scores, index = jax.lax.top_k(logits, candidates)
     boxes = clip(decode(deltas[index], anchors[index]), size)
-    # What lies outside of the image is clipped to nothing.
+    # What lies outside the image is clipped to nothing.
     scores = jnp.where(area(boxes) > 0, scores, -jnp.inf)
     alike = jnp.zeros(candidates, jnp.int32)  # all of one class
     kept, valid = nms(boxes, scores, alike, settings.rpn_nms_iou, count)
@@ -112,7 +112,7 @@ def rpn_targets(
     anchors: jax.Array,
     settings: Settings,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A sample of the anchors of an image, and what the network should say of them.
+    """A sample of the anchors of an image, with the targets of the network.
 
     Returns:
         Numbers of the anchors int32 [S]; their kind int32 [S]; deltas float32 [S, 4], which
@@ -124,7 +124,7 @@ def rpn_targets(
 
 
 class HeadTargets(NamedTuple):
-    """A sample of S proposals of an image, and what the head should say of them."""
+    """A sample of S proposals of an image, with the targets of the head."""
 
     rois: jax.Array  # the proposals, float32 [S, 4]
     kind: jax.Array  # int32 [S]
@@ -163,7 +163,7 @@ def choose_detections(
     size: jax.Array,
     settings: Settings,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The detections of an image, from what the head says of its proposals.
+    """The detections of an image, from the head's output for its proposals.
 
     That is logits float32 [P, C + 1], the background's last, and deltas float32 [P, C, 4].
 

@@ -40,7 +40,7 @@ const step = (pair, action, second) =>
 // Keys that come right behind a sheet were meant for the one before.
 function looked() {
   if (performance.now() - shown < GUARD)
-    throw new Error("This has only just come: look, and press the key again.");
+    throw new Error("This has only just appeared: look, and press the key again.");
 }
 
 function next() {
@@ -149,7 +149,7 @@ const write = () => ask("/export", {});
 const actions = {
   sheet: [
     ["Enter", "keep, next", save], ["Backspace", "undo", undo],
-    ["0", "mark the others", () => toggle(...now.pairs)], ...moving,
+    ["0", "invert the marks", () => toggle(...now.pairs)], ...moving,
     ["", "next undecided", onward], ["", "one by one", alone], ["", "export", write],
   ],
   one: [
@@ -159,7 +159,7 @@ const actions = {
   ],
   make: [
     ["Enter", "none of these", () => enter("reject")], ["Backspace", "undo", undo],
-    ["0", "take the pair apart", part], ...moving, ["", "next undecided", onward], ["", "export", write],
+    ["0", "undo the pairing", part], ...moving, ["", "next undecided", onward], ["", "export", write],
   ],
 };
 
@@ -208,7 +208,7 @@ function say(text, kind = "") {
 }
 
 async function run(action) {
-  if (busy) return say("The pictures are coming: press again when they are there.");
+  if (busy) return say("The pictures are loading: press again when you see them.");
   busy = true;
   find("pictures").ariaBusy = "true";
   say("");
@@ -311,7 +311,7 @@ async function drawOne({pairs: [pair]}) {
   const images = await pictures(pair, false);
   find("large").replaceChildren(...figures(images, pair));
   find("marks").replaceChildren(...pair.marks.map(mark));
-  find("strip_text").textContent = "Other partners are coming …";
+  find("strip_text").textContent = "Loading other partners …";
   find("strip").replaceChildren();
   drawStrip(pair).catch(error => { find("strip_text").textContent = error.message; });
 }

@@ -4,7 +4,7 @@ export async function ask(path, body) {
   const options = body === undefined ? {} : {
     method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)};
   const answer = await fetch(path, options).catch(() => {
-    throw new Error("The program does not answer: start it again, and go on here.");
+    throw new Error("The program does not answer: start it again, and continue here.");
   });
   const data = await answer.json();
   if (!answer.ok) throw new Error(data.error || answer.statusText);

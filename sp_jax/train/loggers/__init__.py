@@ -1,9 +1,9 @@
-"""Who gets a run's numbers besides metrics.jsonl, its record: TensorBoard, W&B, your own.
+"""Loggers get a run's numbers besides its record, metrics.jsonl: TensorBoard, W&B, your own.
 
 A logger's module has `create(workdir, config, record)`, which returns a `Logger`: `workdir` is
-the run's folder, `config` its config as nested dicts, and `record` what a resumed run goes on
-from, (step, scalars) for each line of metrics.jsonl. A module outside of the project is named
-by its import path. After a kill the steps behind the checkpoint come again, with the same
+the run's folder, `config` its config as nested dicts, and `record` the lines of metrics.jsonl
+before a resumed run, as (step, scalars). A module outside the project is named by its import
+path. After a kill, the steps since the last checkpoint are logged again, with the same
 numbers.
 """
 
@@ -24,7 +24,7 @@ PATIENCE = 75.0  # Seconds that the end of a run waits for a logger.
 
 
 class Logger(Protocol):
-    """What `create` returns; all calls come from one thread, not that of the training."""
+    """What `create` returns; all calls come from one thread, not the one that trains."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Log the numbers of a line of metrics.jsonl, without its "step".
@@ -33,7 +33,7 @@ class Logger(Protocol):
         """
 
     def close(self) -> None:
-        """The run ends, well or not: bring away what is not yet."""
+        """The run has ended, successfully or not: send what has not been sent."""
 
 
 def get(name: str) -> ModuleType:
@@ -60,10 +60,10 @@ def check(names: Sequence[str]) -> None:
 
 
 class InBackground:
-    """A logger in a thread of its own: it can neither stop the training nor make it wait."""
+    """A logger in its own thread: it can neither stop the training nor make it wait."""
 
     def __init__(self, name: str, create: Callable[[], Logger]):
-        """Begin with `create()`. The first thing that fails is said, and ends the logger."""
+        """Start with `create()`. The first failure is reported, and ends the logger."""
         self._name, self._create, self._left = name, create, False
         self._lines: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -79,24 +79,24 @@ class InBackground:
                 return
             words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             progress.say(
-                f"The run goes on without the logger {self._name!r}, which has failed "
-                f"({words}); metrics.jsonl has all numbers."
+                f"The logger {self._name!r} has failed ({words}), and the run continues "
+                "without it; metrics.jsonl has all numbers."
             )
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """As of a `Logger`; returns at once."""
+        """As `Logger.write_scalars`, but returns at once."""
         self._lines.put((step, scalars))
 
     def close(self) -> None:
-        """Wait until all is logged, but not for ever."""
+        """Wait until all is logged, for a limited time."""
         self._lines.put(None)
         with progress.show(f"waiting for the logger {self._name!r}"):
             self._thread.join(PATIENCE)
         if self._thread.is_alive():
             self._left = True
             progress.say(
-                f"The logger {self._name!r} has not ended after {PATIENCE:.0f} s and is left "
-                "behind; metrics.jsonl has all numbers."
+                f"The logger {self._name!r} has not ended after {PATIENCE:.0f} s and is "
+                "abandoned; metrics.jsonl has all numbers."
             )
 
 
@@ -106,7 +106,7 @@ def start(
     config: Mapping[str, Any],
     record: Sequence[tuple[int, Mapping[str, float]]],
 ) -> list[InBackground]:
-    """The loggers of these names, for a run; see above."""
+    """Start the loggers of these names for a run; see above."""
     return [
         InBackground(name, partial(get(name).create, workdir, config, record))
         for name in dict.fromkeys(names)

@@ -1,4 +1,4 @@
-"""TensorBoard events in the run's folder, written anew when it is resumed."""
+"""TensorBoard events in the run's folder, rewritten when the run resumes."""
 
 import pathlib
 import shutil

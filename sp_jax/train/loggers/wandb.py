@@ -1,4 +1,4 @@
-"""Weights & Biases: one run there for each run's folder, which goes on where that goes on.
+"""Weights & Biases: one W&B run for each run folder, which resumes with it.
 
 W&B refuses a step that is not behind its last one or, when files of offline runs are synced,
 numbers it anew. So it gets each step once: those that it has are left out, and those that it
@@ -74,7 +74,7 @@ def create(workdir: pathlib.Path, config: Mapping[str, Any], record: Sequence) -
 
 
 def _steps(path: pathlib.Path) -> Iterator[int]:
-    """The steps in a file of W&B: after 7 bytes a log as LevelDB's, of protocol buffers."""
+    """The steps in a file of W&B: 7 bytes, then protocol buffers in LevelDB's log format."""
     data, place, parts = path.read_bytes(), 7, b""
     while place + 7 < len(data):
         left = _BLOCK - place % _BLOCK

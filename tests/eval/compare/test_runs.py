@@ -1,4 +1,4 @@
-"""Which runs are seeds of one thing: nothing but the seed may differ."""
+"""Runs are grouped if only their seed differs."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Boxes are drawn where they are, labels where they cover least."""
+"""Boxes are drawn where they are, labels where they hide least."""
 
 import numpy as np
 import pytest

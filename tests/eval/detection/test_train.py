@@ -1,4 +1,4 @@
-"""The command that trains a detector: it learns, resumes, and is refused in words."""
+"""The command that trains a detector: it learns, resumes, and explains mistakes."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def test_it_learns_scenes_that_it_has_seen(folder, tmp_path, monkeypatch):
     # A training takes a minute: what else needs one is here.
     check_comparison(trained, tmp_path)
     check_the_folder_belongs_to_it(folder, trained, tmp_path, monkeypatch)
-    with pytest.raises(UserError, match="is a detector's"):
+    with pytest.raises(UserError, match="holds a detector"):
         train.run(make_config(folder), tmp_path / "new", str(trained))
 
 

@@ -1,4 +1,4 @@
-"""What the command line changed stands on a page, and in its name."""
+"""Changes by the command line are named on a page, and in its folder's name."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def test_a_deleted_key_is_a_change():
         ("", {"stores.pretrain": "emoji"}, True, "stores.pretrain must name them"),
         ("", {"changes.epochs": 3.0}, False, "command line changed. So the paper's"),
         ("", {"evaluations.probe_stl10.epochs": 3}, False, "command line changed. So"),
-        (":quick", {}, False, "not its runs: the variant :quick."),
+        (":quick", {}, False, "differ from it: the variant :quick."),
         (
             ":small",
             {"changes.epochs": 3.0},

@@ -46,7 +46,7 @@ def mistakes():
         "change": (of_sp(epoch=3), "arms.SP: There is no config.epoch"),
         "split": (of_sp(data={"split": "x"}), "arms.SP: .* no split 'x'"),
         "pairs": (of_sp(data={"pairs": "x.csv"}), "x.csv"),
-        "no preparation": (of_sp(data=table), "nothing makes it"),
+        "no preparation": (of_sp(data=table), "no command makes it"),
         "option": (to("evaluations.probe_images.seed", "x"), "probe_images: seed"),
         "run": (to("measures.fast", common.measure("run/fast")), "minutes"),
         "result": (to("measures.x", common.measure("top/accuracy")), "not every run"),

@@ -1,4 +1,4 @@
-"""A study of one's own images: what they allow, and what of it fits into the hours."""
+"""A study of a user's own images: what they allow, and what fits into the hours."""
 
 import json
 import os
@@ -123,7 +123,7 @@ def test_copies_of_test_images_are_said(stores, tmp_path):
     found = own_images.look(
         _asked(images=stores["other"], test=stores["other"]), tmp_path
     )
-    assert "30 of the test images are among those trained on." in found.sentences
+    assert "30 of the test images are also training images." in found.sentences
 
 
 @pytest.mark.parametrize("images_of", ["labelled", "bare"])

@@ -1,4 +1,4 @@
-"""Every study expands, and its mistakes are words before anything runs."""
+"""Every study expands, and its mistakes are reported before anything runs."""
 
 import importlib
 import pathlib
@@ -206,7 +206,7 @@ def test_a_result_of_the_training_on_other_images_is_said(tmp_path):
     assert not images.find_outdated(study, jobs, tmp_path)
     write(own | {"emoji probe_test": "0a"})
     (said,) = images.find_outdated(study, jobs, tmp_path)
-    assert f"{job.folder}/eval/retrieval.json is not of the images" in said
+    assert f"{job.folder}/eval/retrieval.json was measured on other images" in said
 
 
 def test_a_run_has_one_folder_in_all_studies():

@@ -1,4 +1,4 @@
-"""Runs of a study are made once, whatever ends the study, and each by one process."""
+"""Each run of a study is made once, by one process, whatever ends the study."""
 
 import os
 import signal

@@ -18,7 +18,7 @@ def command(path, store, *more, table="--pairs={}/pairs.csv"):
 
 @contextlib.contextmanager
 def running(program):
-    """The program; its address is the end of what it says first."""
+    """The program; its address is at the end of its first line."""
     # A shell's background jobs ignore Ctrl-C, and hand that on.
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(

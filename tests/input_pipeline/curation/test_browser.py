@@ -67,7 +67,7 @@ class Page:
         self.wait_for_pictures()
         self.send(key)
         self.wait_for_pictures()
-        if "only just come" in self.text("message"):
+        if "only just appeared" in self.text("message"):
             time.sleep(0.3)
             self.send(key)
             self.wait_for_pictures()
@@ -184,13 +184,13 @@ def test_enter_decides_nothing_that_is_not_asked_for_or_not_seen(
         page = Page(browser, f"http://127.0.0.1:{port}")
         page.wait_for_pictures()
         browser.execute_script(AT_ONCE)
-        page.wait(lambda: "only just come" in page.text("message"))
+        page.wait(lambda: "only just appeared" in page.text("message"))
         assert not status.any()
         page.press(Keys.ARROW_LEFT)
-        page.press(Keys.ENTER, "message", "left undecided: 6")
-        page.press(Keys.ENTER, "message", "left undecided: 6")
+        page.press(Keys.ENTER, "message", "undecided: 6")
+        page.press(Keys.ENTER, "message", "undecided: 6")
         page.press(Keys.ARROW_LEFT)  # Those that are left stay so.
-        page.press(Keys.ENTER, "message", "left undecided: 6")
+        page.press(Keys.ENTER, "message", "undecided: 6")
         page.find("#actions button")[-2].click()  # One by one.
         page.press("x", "status", "rejected")
         page.press(Keys.ENTER, "status", "rejected")

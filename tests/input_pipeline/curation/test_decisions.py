@@ -1,4 +1,4 @@
-"""Decisions on pairs: kept at once, undone, repeated after a crash."""
+"""Decisions on pairs: saved at once, undone, replayed after a crash."""
 
 import dataclasses
 import resource
@@ -101,7 +101,7 @@ def test_a_torn_line_is_dropped_and_other_pairs_are_refused(store, table, tmp_pa
     # Nothing is taken out of a log that is damaged elsewhere.
     torn = kept.replace(b",swap,", b",swop,") + b"time"
     path.write_bytes(torn)
-    with pytest.raises(UserError, match="line 4: .* is no decision"):
+    with pytest.raises(UserError, match="line 4: .* is not a decision"):
         Curation(table, store, path)
     assert path.read_bytes() == torn
     for cut in (0, 5, 50):  # Within the first lines: nothing was decided.
@@ -200,7 +200,7 @@ def test_odd_names_survive_the_log(make_store, tmp_path):
 
 
 def test_a_log_that_cannot_be_written(store, table, tmp_path):
-    with pytest.raises(UserError, match="Cannot keep decisions in .*: make room, or"):
+    with pytest.raises(UserError, match="Cannot save decisions in .*: make room, or"):
         Curation(table, store, tmp_path / "nowhere" / "decisions.csv")
 
 
@@ -243,7 +243,7 @@ def test_partners(make_store, tmp_path):
             curation.decide(step)
     curation.decide((0, "swap", 2), (0, "accept"))
     assert np.flatnonzero(curation.partners(1)).tolist() == [3]
-    with pytest.raises(UserError, match="is in another pair by now"):
+    with pytest.raises(UserError, match="is now in another pair"):
         curation.decide((2, "swap", 3), (2, "accept"))
     twice = Curation(table, store, tmp_path / "log", making=True, max_uses=2)
     assert np.flatnonzero(twice.partners(1)).tolist() == [0, 2, 3]

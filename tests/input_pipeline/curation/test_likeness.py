@@ -1,4 +1,4 @@
-"""How alike images are."""
+"""The similarity of images."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Help for the eye: copies, and images of another class."""
+"""Marks for a person: copies, and images of another class."""
 
 import numpy as np
 import pytest

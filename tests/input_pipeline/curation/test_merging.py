@@ -49,7 +49,7 @@ def test_what_is_agreed_on_and_what_is_to_settle(people, tmp_path):
     # Accepted by both, 3 of them; rejected by both, 1; by bob alone, 1: (0.8 - 0.56) / 0.44.
     (sentence,) = merging.agreement(people)
     assert sentence == (
-        "ann and bob have both decided 5 pairs, 4 alike: Cohen's kappa 0.55."
+        "ann and bob have both decided 5 pairs, 4 in the same way: Cohen's kappa 0.55."
     )
     path = tmp_path / "merged.csv"
     table, store = ann.table, ann.store
@@ -94,7 +94,8 @@ def test_two_who_never_disagree(people):
             pass
         person.decide((0, "accept"))
     assert (
-        "1 pairs, 1 alike: Cohen's kappa is not defined" in merging.agreement(people)[0]
+        "1 pairs, 1 in the same way: Cohen's kappa is not defined"
+        in merging.agreement(people)[0]
     )
 
 
@@ -104,7 +105,7 @@ def test_two_who_never_disagree(people):
         (("--merge=a.csv,b.csv",), "--merge needs --pairs"),
         (("--pairs=pairs.csv", "--merge=a.csv"), "of two people or more"),
         (("--pairs=pairs.csv", "--merge=a.csv,b.csv"), "there is no file a.csv"),
-        (("--pairs=pairs.csv", "--person=a/b"), "may hold letters"),
+        (("--pairs=pairs.csv", "--person=a/b"), "may have letters"),
         (("--pairs=pairs.csv", "--person=merged"), "choose another"),
     ],
 )

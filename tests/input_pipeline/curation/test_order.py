@@ -1,4 +1,4 @@
-"""In which order pairs are shown, and the list of classes."""
+"""The order in which pairs are shown, and the list of classes."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_the_best_come_first_until_there_are_enough(make_order):
     assert order.counts(0)["of_class"]["accepted"] == 2
     assert order.asked([0, 1, 2]) == set() and order.asked([4]) == {4}
     curation.decide((4, "reject"))
-    assert order.end().endswith("left undecided: 1. Export.")
+    assert order.end().endswith("undecided: 1. Export.")
     short = order.classes(0, "", True)
     assert [c["name"] for c in short["classes"]] == ["class1"] and short["lacking"] == 1
 

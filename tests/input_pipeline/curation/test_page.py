@@ -71,7 +71,7 @@ def test_the_requests(folder):
     assert [pair["pair"] for pair in view["pairs"]] == [3]
     # Another window shows it as it was before.
     stale = decide(view, accept | {"status": "accepted"})
-    assert "Decided meanwhile" in stale["news"]
+    assert "Decided in another window" in stale["news"]
     assert stale["pairs"][0]["status"] == "undecided"
     view = decide(view, reject)
     assert view["finished"] and view["decided"] == 4

@@ -66,7 +66,7 @@ def test_the_program_merges_two_people(folder):
     files = ",".join(str(path / f"pairs.{who}.decisions.csv") for who in ("ann", "bob"))
     with running(command(path, store, f"--merge={files}")) as server:
         said = server.stdout.readline(), server.stdout.readline()
-        assert "both decided 3 pairs, 2 alike: Cohen's kappa 0.40." in said[0]
+        assert "both decided 3 pairs, 2 in the same way: Cohen's kappa 0.40." in said[0]
         assert said[1] == "Pairs to settle: 1.\n"
         url = address(server)
         (asked,) = ask(f"{url}/sheet?count=9")["pairs"]
@@ -118,4 +118,6 @@ def test_the_end_and_a_port_that_is_taken(folder):
         server.send_signal(signal.SIGINT)
         said, _ = server.communicate(timeout=20)
     assert server.returncode == 0 and log.read_bytes() == kept
-    assert said == f"\nStopped. The decisions are in {log}; the same command goes on.\n"
+    assert (
+        said == f"\nStopped. The decisions are in {log}; the same command continues.\n"
+    )

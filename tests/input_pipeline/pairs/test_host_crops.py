@@ -1,4 +1,4 @@
-"""Crops of the host: the device's boxes and pixels, of the right images, whoever takes them."""
+"""Crops by the host: the device's boxes and pixels, of the right images, in any process."""
 
 import jax
 import jax.numpy as jnp

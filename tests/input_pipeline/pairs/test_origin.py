@@ -1,4 +1,4 @@
-"""Recipes: the same for another seed, different for anything else, believed while they fit."""
+"""Recipes: equal for another seed, different for any other change, trusted while they fit."""
 
 import dataclasses
 import itertools
@@ -149,7 +149,7 @@ def test_what_a_folder_says_of_its_pairs(store, saved, tmp_path):
     assert training.pairs_info(tmp_path, before)["recipe"] == mixed.recipe
     assert training.pairs_info(tmp_path)["recipe"]["by"] == "file"
     path.write_text("first,second,label\n")
-    with pytest.raises(UserError, match="no table of a run"):
+    with pytest.raises(UserError, match="not a table of a run"):
         training.pairs_info(tmp_path)
     path.unlink()
     with pytest.raises(UserError, match="put the file back"):

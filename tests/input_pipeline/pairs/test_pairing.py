@@ -102,12 +102,12 @@ def test_class_lists(make_store, tmp_path):
     assert pairing.read_classes(path, store) == [2, 0]
     for text, wanted in [
         ("class0\nclass7\n", "line 2: 'tiny' has no class 'class7'"),
-        ("class0\nclass1\nclass0\n", "line 3: class 'class0' comes twice"),
+        ("class0\nclass1\nclass0\n", "line 3: class 'class0' is there twice"),
     ]:
         path.write_text(text)
         with pytest.raises(UserError, match=wanted):
             pairing.read_classes(path, store)
-    with pytest.raises(UserError, match="one class a line"):
+    with pytest.raises(UserError, match="one class per line"):
         pairing.read_classes(tmp_path / "nowhere.txt", store)
     names = ("n1 dog", "dog big", "dog small")
     store = dataclasses.replace(store, class_names=names)

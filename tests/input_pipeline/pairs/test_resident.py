@@ -1,4 +1,4 @@
-"""What the device draws is what the stream reads."""
+"""The device draws the batches that the stream reads."""
 
 import jax
 import numpy as np
@@ -47,7 +47,7 @@ def test_bit_identical_to_the_stream(store, pairing):
 
 
 class Device:
-    """A device that tells its memory."""
+    """A device that reports its memory."""
 
     def __init__(self, free):
         self.stats = {"bytes_limit": 1000 + free, "bytes_in_use": 1000}

@@ -1,4 +1,4 @@
-"""The stream: a batch is a function of the seed and the step, whoever reads it."""
+"""The stream: a batch is a function of the seed and the step, in any process."""
 
 import threading
 
@@ -147,7 +147,7 @@ def test_mixed_choices(table):
 
 
 def test_a_schedule_is_the_fraction_of_each_step(table):
-    """Nothing but the step counts, so a run that goes on sees what it would have seen."""
+    """Only the step counts, so a resumed run sees the batches that it would have seen."""
     schedule = (0, 0.2), (0.5, 0.8), (3, 0.0)
     scheduled = Sampler(table, 35, 5, "mixed", 0.5, schedule)  # 4 steps an epoch
     for step in (0, 1, 2, 11, 12, 40):
@@ -241,7 +241,7 @@ def test_errors(store, table, make_store):
         ({"pairing": "mixed", "schedule": ((0, 0.5), (0, 1.0))}, "rise from 0"),
         ({"pairing": "mixed", "schedule": ((0, 1.5),)}, "between 0 and 1"),
         ({"pairing": "mixed", "schedule": (0, 1)}, r"give \(epoch, fraction\) pairs"),
-        ({"schedule": ((0, 0.5),)}, "for mixed pairs, and pairing is 'semantic'"),
+        ({"schedule": ((0, 0.5),)}, "for mixed pairs, but pairing is 'semantic'"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"process_count": 3}, "cannot be shared by 3"),

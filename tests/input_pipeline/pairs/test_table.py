@@ -1,4 +1,4 @@
-"""Pair tables: who is paired with whom, and the CSV file."""
+"""Pair tables: which images are paired, and the CSV file."""
 
 import collections
 import dataclasses
@@ -276,5 +276,5 @@ def test_paths_of_a_curated_list(tmp_path):
     assert (table.first.tolist(), table.second.tolist()) == ([0], [1])
     for outside in ("../secret.png", "/etc/passwd", f"{root}/../x.png"):
         path.write_text(f"first,second,label\ncat/a.png,{outside},\n")
-        with pytest.raises(UserError, match="line 2: .* outside of the store's folder"):
+        with pytest.raises(UserError, match="line 2: .* outside the store's folder"):
             load_table(path, store)

@@ -1,4 +1,4 @@
-"""What a run's config opens: its table, how it is shown, and the images that are shown."""
+"""A run's config opens its table, its sampler, and the images that are shown."""
 
 import numpy as np
 import pytest

@@ -169,7 +169,7 @@ def test_stl10_with_unlabelled_images_and_folds(tmp_path):
 
 
 def test_rows_may_be_read_again(tmp_path, monkeypatch):
-    """As by a preparation that goes on, and by threads that overtake each other."""
+    """As by a resumed preparation, and by threads that overtake each other."""
     monkeypatch.setattr(stl10, "_KEPT", 16)
     path = write(tmp_path / "stl10_binary.tar.gz", "stl10_binary", stl10_files())
     read = stl10.scan(str(path)).open_reader()
@@ -220,6 +220,6 @@ def test_labels_without_names(tmp_path):
     files = cifar_files("cifar100", 1)
     files["fine_label_names.txt"] = b"apple\n"
     path = write(tmp_path / "a.tar.gz", FOLDERS["cifar100"][1], files)
-    with pytest.raises(UserError, match="no name for each label"):
+    with pytest.raises(UserError, match="not have a name for each label"):
         open_store(f"cifar100:{path}", data_dir=tmp_path)
     assert archives.find(str(path), "x", "y").path == path

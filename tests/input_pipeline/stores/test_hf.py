@@ -128,7 +128,9 @@ def test_columns_that_are_not_clear_are_refused(opened, tmp_path):
 def test_splits_of_different_columns(opened, tmp_path):
     parts = datasets.DatasetDict(train=rows(0, 2, [0, 1]), test=rows(2, 2))
     parts.save_to_disk(tmp_path / "set")
-    with pytest.raises(UserError, match="the splits train and test have different col"):
+    with pytest.raises(
+        UserError, match="the splits train and test differ in their col"
+    ):
         opened(tmp_path / "set")
 
 

@@ -1,4 +1,4 @@
-"""Prepared folders (whole or absent) and image folders."""
+"""Prepared folders (complete or absent) and image folders."""
 
 import errno
 import os
@@ -109,14 +109,17 @@ def test_classes_that_are_called_as_a_split(tmp_path, caplog, names):
         _write(tmp_path / "things" / name / "a.png", (1, 1, 1))
     store = _open(tmp_path / "things", tmp_path / "data")
     assert store.class_names == tuple(sorted(names.split()))
-    assert "is taken for a class" in caplog.text
+    assert "is used as a class" in caplog.text
 
 
 @pytest.mark.parametrize(
     "names, said",
     [
-        ("train/a/0.png Train/a/0.png", "two folders of the split train, Train and tr"),
-        ("Train/a/0.png Test/a/0.png more/0.png", "beside them images in more/0.png"),
+        (
+            "train/a/0.png Train/a/0.png",
+            "two folders for the split train, Train and tr",
+        ),
+        ("Train/a/0.png Test/a/0.png more/0.png", "outside them, such as more/0.png"),
         ("train_set/train_set/cat/0.png test_set/cat/0.png", "a split in a split"),
     ],
 )
@@ -152,7 +155,7 @@ def test_files_of_other_suffixes(pictures, tmp_path, caplog):
     assert len(_open(pictures, tmp_path / "data")) == 8
     for said in (
         "4 files of other kinds (3 .jxl, 1 without a suffix), such as dog/empty",
-        "Nothing is used of the folders fox.",
+        "No file of these folders is used: fox.",
     ):
         assert said in caplog.text
 
@@ -238,7 +241,7 @@ def test_one_byte_that_changed(pictures, tmp_path, name, place, caplog):
     content = (prepared / name).read_bytes()
     _flip(prepared / name, place)
     again = _open(pictures, tmp_path / "data")
-    assert f"{prepared} are not whole and are prepared again ({prepared / name}" in (
+    assert f"{prepared} are incomplete and are prepared again ({prepared / name}" in (
         caplog.text
     )
     assert np.array_equal(again.read(np.arange(4)), pixels)
@@ -427,7 +430,7 @@ def test_class_of_which_no_image_is_left_is_named(spoiled, tmp_path, caplog):
     name = f"folder:{spoiled}"
     store = open_store(name, image_size=8, data_dir=tmp_path / "data", max_skipped=0.8)
     assert store.class_names == ("cat", "dog") and len(store) == 1
-    assert "No image is left of the classes dog." in caplog.text
+    assert "These classes have no image left: dog." in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -506,7 +509,7 @@ def test_place_that_cannot_be_written(pictures, place):
 
 @pytest.mark.parametrize("share", [-1.0, 1.01, float("nan")])
 def test_share_of_bad_images_is_from_0_to_1(pictures, tmp_path, share):
-    with pytest.raises(UserError, match="max_skipped must be from 0 to 1"):
+    with pytest.raises(UserError, match="max_skipped must be a share"):
         open_store(f"folder:{pictures}", data_dir=tmp_path, max_skipped=share)
 
 
@@ -538,7 +541,7 @@ def test_disk_that_refuses_the_file(pictures, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
     )
-    assert "file may not become that large" in done.stdout, done.stderr
+    assert "file would exceed the size limit" in done.stdout, done.stderr
     # Afterwards it works.
     assert len(_open(pictures, tmp_path / "data", size=64)) == 4
 

@@ -1,4 +1,4 @@
-"""Images without labels: whatever lies below a folder, and lists of paths."""
+"""Images without labels: everything below a folder, and lists of paths."""
 
 import sys
 
@@ -63,7 +63,7 @@ def test_nothing_there(tmp_path):
     ):
         opened(tmp_path / "nowhere", tmp_path)
     (tmp_path / "some.mov").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"holds no images .*1 .mov.*as deep as you"):
+    with pytest.raises(UserError, match=r"holds no images .*1 .mov.*at any depth"):
         opened(tmp_path, tmp_path)
 
 
@@ -91,7 +91,9 @@ def test_heic_without_its_library(photographs, tmp_path, monkeypatch, caplog):
     image_files.can_read_heic.cache_clear()
     content = b"\0\0\0\x1cftypheic" + bytes(40)
     (photographs / "2024/IMG_0001.HEIC").write_bytes(content)
-    said = r"1 HEIC images, such as 2024/IMG_0001.HEIC: pip install \"sp_jax\[heic\]\""
+    said = (
+        r"1 HEIC images, such as 2024/IMG_0001.HEIC: .*pip install \"sp_jax\[heic\]\""
+    )
     with pytest.raises(UserError, match=said):
         opened(photographs, tmp_path)
     (tmp_path / "list.txt").write_text("photographs/2024/IMG_0001.HEIC")

@@ -1,4 +1,4 @@
-"""Stores that are modules outside of the repository."""
+"""Stores that are modules outside the repository."""
 
 import os
 import pathlib
@@ -111,16 +111,16 @@ def test_programs_take_it_from_the_users_folder(folder):
         ("scan = 5", "needs a function scan"),
         (
             "def scan(argument):\n    pass",
-            "scan gives NoneType, not an image_source.So",
+            "scan returns NoneType, not an image_source.So",
         ),
         ("import nothing_of_that_name", "mystores.broken"),
         (
             STORE.replace("meta=lambda: make_meta(ids, classes, splits)", "meta=dict"),
-            "own: the meta data of its Source is not what .*make_meta makes",
+            "own: the meta data of its Source must have the form .*make_meta",
         ),
         (
             STORE.replace("np.full((9, 12, 3)", "np.full((9, 12)"),
-            r"own: .* gives ndarray uint8 \[9, 12\]: .* bytes, or uint8 \[H, W, 3\]",
+            r"own: .* returns ndarray uint8 \[9, 12\]: .* bytes, or uint8 \[H, W, 3\]",
         ),
     ],
 )

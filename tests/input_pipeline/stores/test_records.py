@@ -1,4 +1,4 @@
-"""ArrayRecord files: the same images as the memory map, whole or absent."""
+"""ArrayRecord files: the same images as the memory map, complete or absent."""
 
 import io
 import os
@@ -98,7 +98,7 @@ def test_mistakes_are_one_sentence(pictures, tmp_path):
     assert not out.exists()
     # What is there is used; of other images it is not.
     other = prepare(*options(pictures, out, "--image_size=4"))
-    assert other.returncode == 2 and "something else" in other.stderr
+    assert other.returncode == 2 and "something other" in other.stderr
     assert prepare(*options(pictures, out)).returncode == 0
     with pytest.raises(UserError, match="image_size=8, resize=crop, not 64, crop"):
         opened(out, size=64)
@@ -117,7 +117,7 @@ def test_mistakes_are_one_sentence(pictures, tmp_path):
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        (("--out=.",), "holds something else than these images"),
+        (("--out=.",), "holds something other than these images"),
         (("--out=/dev/null/out",), "Cannot write /dev/null/out"),
         (("--out=/proc/self/out",), "Cannot write /proc/self/out"),
         (("--max_skipped=-1",), "max_skipped=-1"),
@@ -186,7 +186,7 @@ def test_killed_before_the_first_file(pictures, tmp_path, left):
     partial.mkdir()
     (partial / "thesis.txt").write_text("")
     os.rename(tmp_path / "out", tmp_path / "other")
-    with pytest.raises(UserError, match="out.partial holds something else"):
+    with pytest.raises(UserError, match="out.partial holds something other"):
         records.write(source, tmp_path / "out", 8, "crop", 0.1, 5)
     assert os.listdir(partial) == ["thesis.txt"]
 
@@ -235,7 +235,7 @@ def test_disk_that_refuses_the_file(pictures, tmp_path):
     """
     refused = prepare(*options(pictures, out), program=f"-c {textwrap.dedent(program)}")
     assert refused.returncode == 2, refused.stderr
-    assert "file may not become that large" in refused.stderr
+    assert "file would exceed the size limit" in refused.stderr
     assert not out.exists()
     # Afterwards it works.
     assert prepare(*options(pictures, out)).returncode == 0
@@ -368,6 +368,6 @@ def test_whole_images_as_jpeg_files(tmp_path):
     other = prepare(f"--store=images:{root}", f"--out={out}", *words, "--quality=50")
     assert other.returncode == 2 and "choose another --out" in other.stderr
     refused = prepare(f"--store=images:{root}", "--coded")
-    assert refused.returncode == 2 and "say where with --out=DIR" in refused.stderr
+    assert refused.returncode == 2 and "give their folder, --out=DIR" in refused.stderr
     with pytest.raises(UserError, match="set resize=crop, or prepare pixels"):
         open_store(f"array_record:{out}", image_size=8, resize="squash")

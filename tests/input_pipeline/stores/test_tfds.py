@@ -116,7 +116,7 @@ def test_boxes_of_voc_are_those_of_its_folder(prepared, monkeypatch):
         ("voc/2007", "val", "no split 'val'.*validation"),
         ("voc/2007", "trainval+train", "images of tfds:voc/2007 twice"),
         ("voc", "2012/test", "test of tfds:voc/2012 has no boxes"),
-        ("voc", "2013/train", "no set 'voc/2013'.*catalog"),
+        ("voc", "2013/train", "no dataset 'voc/2013'.*catalog"),
         ("coco", "train", "Unknown store of boxes 'tfds:coco'"),
     ],
 )
@@ -162,10 +162,10 @@ def test_it_is_read_without_tensorflow(prepared, tmp_path):
         ("cifar10", "cifar-10-binary.tar.gz into .*downloads/manual.*tensorflow-cpu.*"),
         ("imagenet2012", "ILSVRC2012_img_train.tar.*prepare --store=tfds:imagenet2012"),
         ("voc/2007", "VOCtest_06-Nov-2007.tar.*prepare --store=tfds:voc/2007"),
-        ("cifar11", "no set 'cifar11'.*catalog"),
+        ("cifar11", "no dataset 'cifar11'.*catalog"),
         ("cifar10:9.9.9", "cifar10:9.9.9.*only: 3.0.2.*catalog"),
         ("cifar10/size=3", "unexpected keyword argument 'size'.*catalog"),
-        ("huggingface:mnist", "huggingface: is a collection of others.*catalog"),
+        ("huggingface:mnist", "huggingface: is a collection of datasets.*catalog"),
     ],
 )
 def test_what_is_missing_and_where_it_belongs(name, wanted, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Composed scenes: exact boxes, disjoint drawings, the same for a seed, whole or absent."""
+"""Composed scenes: exact boxes, disjoint drawings, the same for a seed, complete or absent."""
 
 import hashlib
 import os
@@ -164,7 +164,7 @@ def test_mistakes(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("text")
     for out, numbers, message in [
-        ("out", (1, 1, 0), "there already: choose a new or an empty folder"),
+        ("out", (1, 1, 0), "exists already: choose a new or an empty folder"),
         ("new", (0, 1, 0), "at least one scene"),
         ("new", (1, 1, -1), "seed must be at least 0"),
     ]:

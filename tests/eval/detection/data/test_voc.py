@@ -1,4 +1,4 @@
-"""Folders in VOC's layout: what is read, and what is said about damaged ones."""
+"""Folders in VOC's layout: what is read, and the errors for damaged ones."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Faster R-CNN's choices for one image in numpy, float64, with loops: to compare with."""
+"""Faster R-CNN's choices for one image in numpy, float64, with loops, for comparison."""
 
 import numpy as np
 

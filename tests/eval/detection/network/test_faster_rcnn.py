@@ -1,4 +1,4 @@
-"""The detector: what it learns from, what it finds, and that both are what numpy says."""
+"""The detector: its training targets and its detections equal those of numpy."""
 
 import dataclasses
 import functools

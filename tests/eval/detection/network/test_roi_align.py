@@ -27,7 +27,7 @@ INSIDE = slice(0, 3)
 
 
 def loop(features, boxes, scale, size):
-    """The definition: a mean of bilinear samples; 0 beyond 1 outside of the map."""
+    """The definition: a mean of bilinear samples; 0 beyond 1 outside the map."""
     height, width, channels = features.shape
 
     def sample(y, x):
