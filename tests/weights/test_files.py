@@ -202,7 +202,7 @@ def test_a_newer_description_is_refused(backbones, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("sp_jax.weights.vit.description", lambda _: described)
         path = weights.save(backbones["vit"], tmp_path / "a.safetensors", "timm")
-    assert "not known here" in refused(path) and "registers" in refused(path)
+    assert "unknown here" in refused(path) and "registers" in refused(path)
 
 
 def test_what_cannot_be_written(backbones, tmp_path, monkeypatch):
