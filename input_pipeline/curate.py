@@ -60,7 +60,9 @@ _PORT = flags.DEFINE_integer(
 _WANTED = flags.DEFINE_integer(
     "pairs_per_class", None, "Accepted pairs per class; then the class is done.", 1
 )
-_PERSON = flags.DEFINE_string("person", "", "Who decides; each person has a file.")
+_PERSON = flags.DEFINE_string(
+    "person", "", "Name of who decides; each person has a file."
+)
 _MERGE = flags.DEFINE_list("merge", [], "Files of decisions of several people.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Run or checkpoint: the encoder that compares images."

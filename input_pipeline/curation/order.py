@@ -91,7 +91,7 @@ class Order:
         return set(found)
 
     def last(self) -> int:
-        """The last pair that has to be decided, decided or not."""
+        """The last of all pairs that the person is asked to decide."""
         asked = self.pairs[self._asked[self.pairs]]
         return int(asked[-1] if len(asked) else self.pairs[-1])
 

@@ -103,7 +103,7 @@ def _choose(prefixes: list[str], shapes: Shapes, wanted: str | None) -> str:
                 return fitting[0]
     names = ", ".join(repr(p.removesuffix(".")) for p in prefixes)
     if wanted is not None:
-        raise ValueError(f"not one of its networks is {wanted!r}; it has {names}.")
+        raise ValueError(f"it has no single network {wanted!r}; it has {names}.")
     raise ValueError(
         f"it holds several networks, {names}: name the one that you want. python -m "
         f"sp_jax.export --checkpoint=FILE --network={prefixes[-1].removesuffix('.')} "

@@ -87,9 +87,7 @@ def loaders(backbone: Backbone, naming: str) -> list[str]:
     """The other libraries that load a folder with these names and give our features."""
     module = backbone.module
     known = family(module).libraries(module)
-    if naming not in known or _stretched(
-        backbone
-    ):  # each library stretches differently
+    if naming not in known or _stretched(backbone):  # libraries stretch differently
         return []
     if naming == "huggingface":
         return ["transformers"]

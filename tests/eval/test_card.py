@@ -173,7 +173,7 @@ def test_a_run(tmp_path):
         "| **data** | folder:…/photos, split train: 1,234 images are shown",
         '| **pairs** | semantic pairs (SP), of two different images; made by `{"by": "lab',
         "| **steps** | 30 of 60, of 8 pairs each: 1.5 epochs; seed 0 |",
-        "| **trained with** | sp_jax 0.1.0, jax 0.12; 8 x NVIDIA H200; from 2026-11-01 on",
+        "| **trained with** | sp_jax 0.1.0, jax 0.12; 8 x NVIDIA H200; started on 2026-11-01",
         r"| knn | accuracy | 0.7500 | 0.2500 | 0.1000 | kNN, folder:…/photos a\|b |",
         "| **licence** | unknown: set it before publishing |",
         f"\nbatch_size = {config['batch_size']}\n",

@@ -160,7 +160,7 @@ def test_networks_that_cannot_be_used(backbones, state, tmp_path):
     assert "1 have another shape, such as bn1.bias [7]" in refuse(other)
     two = {f"{net}.{k}": v for net in "ab" for k, v in state.items()}
     assert "several networks, 'a', 'b': name the one" in refuse(two)
-    assert "not one of its networks is 'c'; it has 'a', 'b'" in refuse(two, network="c")
+    assert "no single network 'c'; it has 'a', 'b'" in refuse(two, network="c")
     vit = backbones["vit"]
     blocks = tensors(weights.to_torch(vit.module, vit.variables))
     del blocks["blocks.0.mlp.fc1.weight"]  # as where a gate is in its place
@@ -202,7 +202,7 @@ def test_a_newer_description_is_refused(backbones, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("sp_jax.weights.vit.description", lambda _: described)
         path = weights.save(backbones["vit"], tmp_path / "a.safetensors", "timm")
-    assert "not known here" in refused(path) and "registers" in refused(path)
+    assert "unknown here" in refused(path) and "registers" in refused(path)
 
 
 def test_what_cannot_be_written(backbones, tmp_path, monkeypatch):

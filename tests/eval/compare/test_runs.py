@@ -127,7 +127,7 @@ def test_other_code_and_a_seed_that_is_there_twice_are_noted():
     (column,) = make_columns(runs)
     assert [run.path.name for run in column.runs] == ["a", "b"]
     twice, versions = column.notes
-    assert "Seed 0 is there twice: a counts, c does not" in twice
+    assert "Seed 0 is there twice: a is used, c is not" in twice
     assert "different versions" in versions and "commit 2" in versions
 
 

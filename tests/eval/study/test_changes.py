@@ -46,14 +46,14 @@ def test_a_deleted_key_is_a_change():
         ("", {}, True, ""),
         ("", {"seeds": (0,)}, True, ""),
         ("", {"stores.pretrain": "emoji"}, True, "stores.pretrain must name them"),
-        ("", {"changes.epochs": 3.0}, False, "command line changed. So the paper's"),
-        ("", {"evaluations.probe_stl10.epochs": 3}, False, "command line changed. So"),
+        ("", {"changes.epochs": 3.0}, False, "by the command line. So the paper's"),
+        ("", {"evaluations.probe_stl10.epochs": 3}, False, "by the command line. So"),
         (":quick", {}, False, "differ from it: the variant :quick."),
         (
             ":small",
             {"changes.epochs": 3.0},
             False,
-            ":small and what the command line changed.",
+            ":small and the changes by the command line.",
         ),
     ],
 )
