@@ -162,7 +162,7 @@ def open_task(settings: TaskOptions) -> Task:
         f"{len(classes)} classes) -> test {test_split} ({len(test_rows):,})"
     )
     if absent:
-        text += f", {absent} of them of classes not in {train_split}: wrong by rule"
+        text += f", {absent} of them of classes not in {train_split}, counted as wrong"
     labels = train_labels.astype(np.int32), test_labels.astype(np.int32)
     return Task(train, test, train_rows, test_rows, *labels, len(classes), text)
 

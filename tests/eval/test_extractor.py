@@ -99,7 +99,7 @@ def test_task_leaves_out_unlabelled_and_counts_unseen_classes_as_wrong(
     assert found.test_labels.tolist() == [0, -1, 1]
     assert found.text == (
         "tiny label, fit train (4 images, 2 classes) -> test test (3), "
-        "1 of them of classes not in train: wrong by rule"
+        "1 of them of classes not in train, counted as wrong"
     )
 
 
