@@ -308,7 +308,7 @@ def test_the_commands(tmp_path):
         "names of timm\nIt can be loaded with timm, transformers and sp_jax.\n"
     )
     card = (out / "README.md").read_text()
-    assert "license: mit\n" in card and "a.pth, of another library; 1 of its" in card
+    assert "license: mit\n" in card and "a.pth, from another library; 1 of its" in card
     assert sp_jax.load(out).module.heads == 2
 
     code, _, stderr = run("sp_jax.export", f"--out={out}", "--mean=a,b,c")

@@ -39,7 +39,7 @@ def test_nearest_others_is_exact(groups):
     found = np.isfinite(want)
     assert np.mean(rows[found] == want_rows[found]) > 0.999  # But for ties.
     assert found.all() == (groups is None)
-    with pytest.raises(ValueError, match="k=5 neighbours of 5 rows"):
+    with pytest.raises(ValueError, match="k=5 is not from 1 to 4"):
         nearest_others(features[:5], 5)
 
 
@@ -132,7 +132,7 @@ def bad_features():
     x = np.ones((5, 3))
     header = "{'descr': '<f4', 'fortran_order': False, 'shape': (5, 10000000000000)}\n"
     return {
-        "is no .npy file": [b"", b"1 2 3", b"PK\3\4", x.astype(object)]
+        "is not an .npy file": [b"", b"1 2 3", b"PK\3\4", x.astype(object)]
         + [b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode()],
         "is an archive of arrays": [{"x": x}],
         "not real numbers": [x.astype(complex), x.astype("V2"), x.astype(str)],
