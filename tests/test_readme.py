@@ -2,7 +2,6 @@
 
 import io
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -19,8 +18,8 @@ from sp_jax import weights
 from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
 from tests.input_pipeline.stores.test_archives import cifar_files, write
+from tests.test_docs import ROOT, blocks
 
-ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
 
 
@@ -68,10 +67,9 @@ def test_losses_import_nothing_but_jax():
 @pytest.mark.slow
 def test_commands_on_photographs(tmp_path):
     """From archive to probe by the words of docs/data.md, with a small set in its place."""
-    text = (ROOT / "docs/data.md").read_text()
     block = next(
         block
-        for block in re.findall(r"```\n(.*?)```", text, re.DOTALL)
+        for block in blocks(ROOT / "docs/data.md", "")
         if "tiny-imagenet-200.zip" in block
     )
     rng = np.random.default_rng(0)

@@ -186,7 +186,10 @@ def test_what_does_not_fit_is_said_with_what_to_set(exported, tmp_path, case):
     [
         ({"patch_size": 4}, r"set config\.model\.patch_size=8\."),
         ({"image_size": 16}, r"set config\.model\.image_size=32 \(positions are"),
-        ({"heads": 2}, r"set config\.model\.heads=1 or, if the number of heads .* sp_jax.export"),
+        (
+            {"heads": 2},
+            r"set config\.model\.heads=1 or, if .* heads is wrong.* sp_jax.export",
+        ),
         (
             {"position": "sincos"},
             r"set config\.model\.position=learned, config\.model\.image_size=32 \(",
