@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs/quickstart
-# Options of both quickstart runs, such as QUICK="--config.epochs=1".
+# Options of both quickstart runs, such as QUICK="--config.epochs=2".
 QUICK ?=
 # Tests that run beside each other: compiling, their largest part, uses one core.
 TEST_JOBS ?= 2

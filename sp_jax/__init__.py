@@ -27,7 +27,7 @@ def load(path: str | os.PathLike, *, untrained: bool = False) -> "Backbone":
     Example:
         >>> backbone = load("runs/quickstart/semantic")  # doctest: +SKIP
         >>> backbone(images).shape  # doctest: +SKIP
-        (1, 512)
+        (1, 128)
     """
     # Imported here: sp_jax.losses costs no more than jax.
     from sp_jax import extras, weights

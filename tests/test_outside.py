@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,6 +19,8 @@ from sp_jax import main, methods, models, validate, weights
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.recipe import make_recipe
+from sp_jax.sharding import make_mesh
+from sp_jax.train.step import init_state, make_step
 from tests.train import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -170,6 +173,27 @@ MISTAKES = {
         "cannot be imported: .*method.py, line 1",
     ),
 }
+
+
+def test_a_loss_that_is_no_number(folder):
+    text = METHOD.replace("    return simclr", "    method = simclr")
+    text += """
+    def loss(*args):
+        value, out = method.loss(*args)
+        return value[None], out
+
+    return method._replace(loss=loss)
+"""
+    (folder / "outside" / "method.py").write_text(text)
+    recipe, mesh = make_recipe(config_of().to_dict(), RUN), make_mesh()
+    batch = {
+        "image": np.zeros((8, 2, 16, 16, 3), np.uint8),
+        "index": np.zeros((8, 2), np.int32),
+        "label": np.zeros(8, np.int32),
+    }
+    state = init_state(recipe, 0, mesh)
+    with pytest.raises(UserError, match=r"one number, not an array of shape \[1\]"):
+        jax.eval_shape(make_step(recipe, mesh), state, batch)
 
 
 @pytest.mark.parametrize("case", MISTAKES)

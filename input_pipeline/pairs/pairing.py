@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
+from absl import logging
 
 from input_pipeline import text_files
 from input_pipeline.pairs.origin import digest_names
@@ -45,6 +46,15 @@ def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTabl
             "there are no semantic pairs: sort the images into class folders, find pairs with "
             "input_pipeline.mine_pairs, or train on augmentation pairs "
             "(--config.data.pairing=augmented)."
+        )
+    if alone:
+        names = [
+            store.class_names[c] for c, circle in circles.items() if len(circle) == 1
+        ]
+        shown = ", ".join(names[:5]) + (", …" if alone > 5 else "")
+        logging.warning(
+            "%d of %d classes have only one image and are left out: %s.",
+            *(alone, len(circles), shown),
         )
     parts = []
     for step in range(1, rounds + 1):
@@ -154,8 +164,9 @@ def class_pairs(
         most = count * (count - 1) // 2
         if most < max(wanted, 1):
             if not allow_small:
+                images = "1 image" if count == 1 else f"{count} images"
                 raise UserError(
-                    f"Class {store.class_names[c]!r} has {count} images, too few for "
+                    f"Class {store.class_names[c]!r} has {images}, too few for "
                     f"{max(wanted, 1)} different pairs: lower --pairs_per_class, leave "
                     "it out of --classes, or accept fewer pairs with --allow_small."
                 )

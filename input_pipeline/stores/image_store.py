@@ -278,6 +278,11 @@ def open_source(name: str) -> Source:
     scheme, _, argument = name.partition(":")
     if scheme in _FORMS and bool(argument) != (":" in _FORMS[scheme]):
         raise UserError(f"There is no store {name!r}: write it as {_FORMS[scheme]}.")
+    if not argument and scheme not in _FORMS and os.path.isdir(name):
+        raise UserError(
+            f"{name} is a folder, not a store: write folder:{name}, or images:{name} if its "
+            "folders are not classes."
+        )
     if scheme == "array_record":
         raise UserError(
             f"{name} is already prepared: name the store that it was made from."

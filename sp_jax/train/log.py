@@ -171,6 +171,12 @@ def _scalars(line: Mapping[str, float]) -> dict[str, float]:
 
 
 def _explain_non_finite(name: str, step: int, line: Mapping[str, float]) -> str:
+    if step == 1:
+        return (
+            f"The {name} became {line[name]} in step 1, before any parameter changed. So the "
+            "method's loss, its gradient or the images are at fault: the environment variable "
+            "JAX_DEBUG_NANS=True finds the operation."
+        )
     return (
         f"The {name} became {line[name]} in step {step} (learning rate "
         f"{line['learning_rate']:.3g}). Likely causes: the learning rate is too high for "

@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from sp_jax.augment import finish_views, make_views
+from sp_jax.errors import UserError
 from sp_jax.methods import Batch
 from sp_jax.optim.transforms import leaf_norms
 from sp_jax.recipe import Recipe
@@ -101,7 +102,15 @@ def make_step(recipe: Recipe, mesh: Mesh) -> Step:
 
         @jax.named_scope("loss")
         def loss(params):
-            return method.loss(unshard(params, mesh), method_state, batch, loss_key)
+            value, out = method.loss(
+                unshard(params, mesh), method_state, batch, loss_key
+            )
+            if jnp.shape(value):
+                raise UserError(
+                    "The loss of the method must return one number, not an array of shape "
+                    f"{list(jnp.shape(value))}: take its mean."
+                )
+            return value, out
 
         (value, out), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         with jax.named_scope("optimizer"):

@@ -67,9 +67,12 @@ def test_matched_augmented_table(make_store):
     assert "matched" in matched.source
 
 
-def test_lone_images_are_counted_and_seeds_differ(make_store):
+def test_lone_images_are_counted_and_seeds_differ(make_store, caplog):
     store = make_store([0, 1, 1, 1, 1, 1, 1, 2, -1, -1])
-    table = semantic_pairs(store, seed=0)
+    with caplog.at_level("WARNING"):
+        table = semantic_pairs(store, seed=0)
+    assert "2 of 3 classes have only one image" in caplog.text
+    assert "left out: class0, class2." in caplog.text
     assert "2 images alone" in table.source
     assert set(table.label) == {1}
     assert table.digest != semantic_pairs(store, seed=1).digest

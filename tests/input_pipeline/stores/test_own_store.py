@@ -138,6 +138,7 @@ def test_a_module_that_does_not_fit(folder, module, said):
         ("folder", "no store 'folder': write it as folder:DIR"),
         ("emoji:x", "no store 'emoji:x': write it as emoji"),
         ("array_record", "write it as array_record:DIR"),
+        (".", r"\. is a folder, not a store: write folder:\., or images:\."),
     ],
 )
 def test_names_of_no_store(folder, name, said):
