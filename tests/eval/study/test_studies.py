@@ -20,7 +20,7 @@ TINY += (f"--study.changes.evals={dict.fromkeys(PROBES, PROBE)}",)
 # The arms to make, and what else has to be short.
 ARMS = {
     "augmentation": ("AP_crop_only",),
-    "bootstrap": ("AP", "round_1"),
+    "bootstrap": ("AP",),
     "detection": ("SP", "random"),
     "epochs": ("SP_3",),
     "invariance": ("SP", "AP"),
@@ -33,7 +33,6 @@ ARMS = {
 }
 SMALL = {"sizes": ((72, 96),), "test_size": (72, 96)}
 MORE = {
-    "bootstrap": ("--study.arms.round_1.changes.epochs=0.1",),
     "detection": (
         "--study.evaluations.boxes.total_steps=2",
         f"--study.evaluations.boxes.data={SMALL}",
