@@ -49,7 +49,8 @@ def test_a_program_is_described_with_its_flags():
 
 
 @pytest.mark.parametrize(
-    "name", ["transfer", "samples", "augmentation", "pair_sources"]
+    "name",
+    ["transfer", "samples", "augmentation", "pair_sources", "bootstrap", "invariance"],
 )
 def test_written_tables_are_those_of_the_studies(name):
     written = (ROOT / "docs/results.md").read_text()
