@@ -29,6 +29,7 @@ from input_pipeline.mining.levels import find_levels
 from input_pipeline.mining.whiten import whitening
 from input_pipeline.pairs import summary
 from input_pipeline.stores import ImageStore, open_store
+from sp_jax.features import normalize
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # First, second and score.
 
@@ -66,13 +67,7 @@ def agreed(one: Pairs, other: Pairs) -> Pairs:
 def white(features: np.ndarray) -> np.ndarray:
     """Whitened features of length 1."""
     mean, matrix = whitening(features)
-    return unit((features - mean) @ matrix)
-
-
-def unit(features: np.ndarray) -> np.ndarray:
-    """Features of length 1."""
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(length, 1e-12)
+    return normalize((features - mean) @ matrix)
 
 
 def count_right(
@@ -135,7 +130,7 @@ def measure_levers(store: ImageStore, checkpoints: list[str]) -> dict[str, list]
         of = by(white_ones, 5)
         both = [agreed(of(i), of((i + 1) % every)) for i in range(every)]
         lever("whitened, two encoders agree", lambda i: both[i], every)
-        all_of_them = white(beside([unit(x) for x in plain]))
+        all_of_them = white(beside([normalize(x) for x in plain]))
         lever("whitened, all encoders side by side", by([all_of_them], 5), 1)
     for k in (5, 3, 1):
         lever(f"levels, {k} neighbours", by(levels, k), every)

@@ -22,13 +22,13 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from input_pipeline.mining import approximate, mutual_neighbours
+from input_pipeline.mining import mutual_neighbours
 from input_pipeline.mining.features import find_features
 from input_pipeline.mining.whiten import whitening
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
 from input_pipeline.stores import flags as given
-from sp_jax import cli
+from sp_jax import cli, extras
 from sp_jax.errors import UserError
 
 flags.adopt_module_key_flags(given)  # --help lists them
@@ -70,14 +70,19 @@ _TARGET = flags.DEFINE_string(
 def mine() -> None:
     """Find the pairs, and write them with their numbers and pictures."""
     out = summary.csv_path(_OUT.value)
+    if _LEVELS.value and not _CHECKPOINT.value:
+        raise UserError("--levels needs the maps of an encoder: give --checkpoint.")
+    # Now, as the features may take hours.
+    if _LEVELS.value or _WHITEN.value:
+        extras.require("eval", "Whitening")
+    if _APPROXIMATE.value:
+        extras.require("faiss", "--approximate")
     store = given.open_from_flags()
     target = store.target(_TARGET.value)[0]
     groups = np.zeros(len(store), int)
     if _WITHIN.value:
         groups += store.target(_WITHIN.value)[0]
     blank = summary.blank(store, np.arange(len(store)))
-    if _LEVELS.value and not _CHECKPOINT.value:
-        raise UserError("--levels needs the maps of an encoder: give --checkpoint.")
     encoder = _CHECKPOINT.value, _FEATURES.value, _LEVELS.value
     features, made_by = find_features(store, *encoder)
     blank |= ~features.any(axis=1)  # A row of zeros has no cosine.
@@ -92,7 +97,9 @@ def mine() -> None:
     if _WHITEN.value:
         mean, matrix = whitening(features)
         features = (features - mean) @ matrix
-    from sp_jax import neighbours  # Starts jax: late.
+    # They start jax: late.
+    from input_pipeline.mining import approximate
+    from sp_jax import neighbours
 
     k = min(_NEIGHBOURS.value, len(features) - 1)
     index = approximate if _APPROXIMATE.value else neighbours
@@ -125,7 +132,6 @@ def mine() -> None:
         for flag in (_LEVELS, _WHITEN, _APPROXIMATE, _FILL)
         if flag.value != flag.default
     }
-    table = PairTable.of(store, first, second, source, recipe)
     numbers = {
         "blank_images_left_out": int(blank.sum()),
         "near_duplicates_left_out": int(copies.sum()),
@@ -146,7 +152,7 @@ def mine() -> None:
         numbers["images_paired_with_themselves"] = len(rest)
         first, second = np.append(first, rest), np.append(second, rest)
         score = np.append(score, np.zeros(len(rest), score.dtype))
-        table = PairTable.of(store, first, second, source, recipe)
+    table = PairTable.of(store, first, second, source, recipe)
     summary.write_table(out, table, store, score, **numbers)
 
 

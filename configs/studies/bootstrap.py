@@ -22,30 +22,27 @@ def get_config(variant: str = ""):
         "neighbours for it are the pairs from which the encoder of the next round learns, and "
         "so on. No label is read. Pairs of one class, by labels, are there to compare with."
     )
-    config = f"configs/simclr_resnet50.py{common.suffix(variant)}"
     if variant != "quick":
         study.stores.pairs = ""
+    study.measures["precision"] = common.measure("run/precision")
+    headline = common.HEADLINES[variant]
+    config = f"configs/simclr_resnet50.py{common.suffix(variant)}"
 
-    def add(name: str, title: str, data: dict, **more) -> None:
-        epochs = common.LEVELS_EPOCHS[variant] if "after" in more else None
-        changes = {"data": data, "epochs": epochs}
+    def add(name: str, title: str, changes: dict, **more) -> None:
         study.arms[name] = common.arm(config, {"positives": title}, changes, **more)
 
-    add("AP", "augmentations", {"pairing": "augmented"})
+    add("AP", "augmentations", common.pairing("AP"))
+    data = common.pairing("SP")["data"] | common.TABLE["data"]
+    mined = {"data": data, "epochs": common.LEVELS_EPOCHS[variant]}
+    mine = common.mined_pairs(variant, *common.BY_LEVELS)
     before = "AP"
     for number in range(1, ROUNDS + 1):
         name = f"round_{number}"
-        data = {"pairing": "semantic"} | common.TABLE["data"]
-        mine = common.mined_pairs(variant, *common.BY_LEVELS)
-        add(name, f"round {number}", data, prepare=(mine,), after=before)
-        before = name
-    add("label", "pairs of a class", {"pairing": "semantic"})
-    study.measures["precision"] = common.measure("run/precision")
-    headline = common.HEADLINES[variant]
-    for number in range(1, ROUNDS + 1):
-        name = f"round_{number}"
+        add(name, f"round {number}", mined, prepare=(mine,), after=before)
         text = f"Round {number} is better than augmentations."
         study.claims[name] = common.claim(text, headline, {name: 1.0, "AP": -1.0})
+        before = name
+    add("label", "pairs of a class", common.pairing("SP"))
     text = "More rounds are better than one."
     terms = {f"round_{ROUNDS}": 1.0, "round_1": -1.0}
     study.claims["rounds"] = common.claim(text, headline, terms)

@@ -40,22 +40,15 @@ def find_levels(backbone: Backbone, store: Images) -> np.ndarray:
         raise UserError(
             f"--levels needs maps, which {backbone.module.describe()} does not give."
         )
-    whole = Levels(**_fields(backbone))
+    fields = (field.name for field in dataclasses.fields(Backbone))
+    whole = Levels(**{name: getattr(backbone, name) for name in fields})
     rows = np.random.default_rng(0).permutation(len(store))[:SAMPLE]
     sample = Extractor(whole).map(store.read(np.sort(rows)))
     shapes = jax.eval_shape(whole.maps, whole.variables, store.read(rows[:1]))
     widths = np.cumsum([level.shape[1] for level in shapes])[:-1]
     levels = np.split(sample, widths, axis=1)
     projections = [whitening(level, COMPONENTS) for level in levels]
-    levels = Levels(**_fields(backbone), projections=projections)
-    return Extractor(levels).extract(store)
-
-
-def _fields(backbone: Backbone) -> dict[str, Any]:
-    return {
-        field.name: getattr(backbone, field.name)
-        for field in dataclasses.fields(Backbone)
-    }
+    return Extractor(dataclasses.replace(whole, projections=projections)).extract(store)
 
 
 @dataclasses.dataclass(frozen=True)
