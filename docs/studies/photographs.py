@@ -1,0 +1,134 @@
+r"""The paper's claim on photographs: pairs of a class against two matched sets of AP.
+
+    python -m eval.study --study=docs/studies/photographs.py --jobs=1 \
+        --study.stores.pretrain=folder:/data/photographs187 \
+        --study.stores.cifar10=folder:/data/cifar10 --study.stores.kept=folder:/data/kept
+    … --study=docs/studies/photographs.py:sources  # where pairs come from, 10 epochs
+
+`pretrain` holds the first 187 classes (by name) of Tiny-ImageNet with 300 images each, `kept`
+14 others of each class, 7 in train/ and 7 in test/, which no run sees. Of class i the files,
+sorted by name, are taken in the order of
+`numpy.random.default_rng([20261129, i]).permutation(314)`: the first 7 are kept for train/, the
+next 7 for test/. Thirty epochs are 6,570 steps: 45 to 60 minutes of one core.
+"""
+
+from configs.studies import common
+
+PER_CLASS = 150
+CONFIG = "configs/tiny_imagenet.py:quick"
+CROPS = {"jitter": 0.0, "grayscale": 0.0, "blur": 0.0}
+# A quarter of SimCLR's changes of colour.
+FAINT = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
+AUGMENTATIONS = {
+    "all": {},
+    "crops alone": CROPS,
+    "faint colours": {**CROPS, "jitter": 0.8, **FAINT},
+}
+RANDOM = ("input_pipeline.build_pairs", "--store={pretrain}", "--split=all")
+RANDOM += (
+    f"--pairs_per_class={PER_CLASS}",
+    "--seed={seed}",
+    "--out={folder}/table.csv",
+)
+
+
+def get_config(variant: str = ""):
+    """SimCLR, ResNet-18 of width 16, batches of 128; all arms with about as many steps."""
+    if variant not in VARIANTS:
+        raise ValueError(f"There is no variant {variant!r}: {', '.join(VARIANTS)}.")
+    study = common.get_study()
+    study.stores.pretrain = "folder:data/photographs187"
+    study.stores.cifar10 = "folder:data/cifar10"
+    study.stores.kept = "folder:data/kept"
+    study.changes.data = {"store": "{pretrain}", "split": "all"}
+    study.changes.log_every = 73
+    study.changes.checkpoint = {"every": 219}
+    study.figure = {"kind": "bars", "x": "augmentation", "series": "pairs"}
+    common.add_probe(study, "cifar10", "CIFAR-10")
+    study.evaluations.kept = {
+        "type": "knn",
+        "dataset": "{kept}",
+        "train_split": "train",
+        "test_split": "test",
+    }
+    study.measures.kept = common.measure("kept/accuracy_k10")
+    VARIANTS[variant](study)
+    return study
+
+
+def add(study, name, pairs, augmentation, epochs, data=None, **more) -> None:
+    """An arm of the study; `more` are its programs and its warm-up."""
+    changes = {"augment": AUGMENTATIONS[augmentation], "epochs": epochs}
+    changes |= {"data": data or {}, "optimizer": more.pop("optimizer", {})}
+    factors = {"augmentation": augmentation, "pairs": pairs}
+    study.arms[name] = common.arm(CONFIG, factors, changes, **more)
+
+
+def add_ap_of_all(study, name, augmentation, epochs) -> None:
+    """AP of all images, in as many steps as pairs of them take `epochs`."""
+    # 150 pairs a class hold each of its 300 images once.
+    data, warmup = {"pairing": "augmented"}, {"warmup_epochs": 0.5}
+    add(study, name, "AP both", augmentation, epochs / 2, data, optimizer=warmup)
+
+
+def compare_lengths(study) -> None:
+    """Random pairs of a class and both matches of AP, 30 epochs."""
+    study.title = "Photographs"
+    study.about = (
+        "SimCLR on 150 random pairs a class of 187 classes (SP), on their first images as "
+        "augmentation pairs, and on all of their images as augmentation pairs, for the same "
+        "number of steps, so half of the epochs. With all augmentations, and with crops and "
+        "flips alone."
+    )
+    # Each epoch's checkpoint stays until the ones of epochs 1, 3 and 10 are evaluated.
+    study.changes.checkpoint.keep_every = 219
+    for augmentation in ("all", "crops alone"):
+        word = augmentation.split()[0]
+        table = common.TABLE["data"]
+        sp, first, both = f"SP_{word}", f"AP_first_{word}", f"AP_both_{word}"
+        add(study, sp, "SP", augmentation, 30.0, table, prepare=(RANDOM,))
+        data = table | {"pairing": "augmented"}
+        add(study, first, "AP first", augmentation, 30.0, data, prepare=(RANDOM,))
+        add_ap_of_all(study, both, augmentation, 30.0)
+        for other, text in ((first, "their first images"), (both, "all their images")):
+            study.claims[other] = common.claim(
+                f"{augmentation}: SP is better than AP of {text}.",
+                "CIFAR-10",
+                {sp: 1.0, other: -1.0},
+            )
+    study.claims.best = common.claim(
+        "SP with crops alone is better than AP of all images with all augmentations.",
+        "CIFAR-10",
+        {"SP_crops": 1.0, "AP_both_all": -1.0},
+    )
+
+
+def compare_sources(study) -> None:
+    """Pairs of a class, pairs that an encoder found without labels, and AP, 10 epochs."""
+    study.title = "Where the pairs of photographs come from"
+    study.about = (
+        "SimCLR on all images as augmentation pairs, on random pairs of a class, and on pairs "
+        "that the encoder of the augmentation pairs has found without labels, by levels; each "
+        "for about as many steps (2,190), with the augmentations that suit the pairs."
+    )
+    add_ap_of_all(study, "AP_all", "all", 10.0)
+    table = common.TABLE["data"]
+    mine = ("input_pipeline.mine_pairs", "--store={pretrain}", "--split=all")
+    mine += ("--checkpoint={after}", "--out={folder}/table.csv", *common.BY_LEVELS)
+    for augmentation in AUGMENTATIONS:
+        word = augmentation.split()[0]
+        if augmentation != "all":  # with all of them such pairs teach nothing
+            add(study, f"SP_{word}", "SP", augmentation, 10.0, table, prepare=(RANDOM,))
+        more = {"prepare": (mine,), "after": "AP_all"}
+        add(study, f"mined_{word}", "mined", augmentation, MINED_EPOCHS, table, **more)
+    study.measures.precision = common.measure("run/precision")
+    for name in list(study.arms)[1:]:
+        study.claims[name] = common.claim(
+            f"{name} is better than AP with all augmentations.",
+            "CIFAR-10",
+            {name: 1.0, "AP_all": -1.0},
+        )
+
+
+MINED_EPOCHS = 10.0  # 28,050 pairs, about
+VARIANTS = {"": compare_lengths, "sources": compare_sources}
