@@ -3,7 +3,8 @@ r"""The paper's claim on photographs: pairs of a class against two matched sets 
     python -m eval.study --study=docs/studies/photographs.py --jobs=1 \
         --study.stores.pretrain=folder:/data/photographs187 \
         --study.stores.cifar10=folder:/data/cifar10 --study.stores.kept=folder:/data/kept
-    … --study=docs/studies/photographs.py:sources  # where pairs come from, 10 epochs
+    … --study=docs/studies/photographs.py:sources        # where pairs come from, 10 epochs
+    … --study=docs/studies/photographs.py:augmentations  # one change at a time, 10 epochs
 
 `pretrain` holds the first 187 classes (by name) of Tiny-ImageNet with 300 images each, `kept`
 14 others of each class, 7 in train/ and 7 in test/, which no run sees. Of class i the files,
@@ -17,12 +18,33 @@ from configs.studies import common
 PER_CLASS = 150
 CONFIG = "configs/tiny_imagenet.py:quick"
 CROPS = {"jitter": 0.0, "grayscale": 0.0, "blur": 0.0}
-# A quarter of SimCLR's changes of colour.
-FAINT = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
+HALF = {
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.4,
+    "hue": 0.1,
+}  # of SimCLR's
+QUARTER = {name: strength / 2 for name, strength in HALF.items()}
+COLOURS = {
+    "jitter": 0.8,
+    "grayscale": 0.2,
+    "blur": 0.5,
+}  # of SimCLR, as a second view's
 AUGMENTATIONS = {
     "all": {},
-    "crops alone": CROPS,
-    "faint colours": {**CROPS, "jitter": 0.8, **FAINT},
+    "crops alone": {"augment": CROPS},
+    "faint colours": {"augment": CROPS | QUARTER | {"jitter": 0.8}},
+}
+# One factor of all augmentations at a time.
+FACTORS = {
+    "no grayscale": {"augment": {"grayscale": 0.0}},
+    "no blur": {"augment": {"blur": 0.0}},
+    "no jitter": {"augment": {"jitter": 0.0}},
+    "a quarter of the jitter": {"augment": QUARTER},
+    "half of the jitter": {"augment": HALF},
+    "crops from 0.2": {"augment": {"crop_scale": (0.2, 1.0)}},
+    "crops from 0.4": {"augment": {"crop_scale": (0.4, 1.0)}},
+    "colours on one view": {"augment": CROPS, "augment_second": COLOURS},
 }
 RANDOM = ("input_pipeline.build_pairs", "--store={pretrain}", "--split=all")
 RANDOM += (
@@ -56,10 +78,10 @@ def get_config(variant: str = ""):
     return study
 
 
-def add(study, name, pairs, augmentation, epochs, data=None, **more) -> None:
+def add(study, name, pairs, augmentation, epochs, data, **more) -> None:
     """An arm of the study; `more` are its programs and its warm-up."""
-    changes = {"augment": AUGMENTATIONS[augmentation], "epochs": epochs}
-    changes |= {"data": data or {}, "optimizer": more.pop("optimizer", {})}
+    changes = {"epochs": epochs, "data": data, "optimizer": more.pop("optimizer", {})}
+    changes |= (AUGMENTATIONS | FACTORS)[augmentation]
     factors = {"augmentation": augmentation, "pairs": pairs}
     study.arms[name] = common.arm(CONFIG, factors, changes, **more)
 
@@ -130,5 +152,24 @@ def compare_sources(study) -> None:
         )
 
 
+def compare_augmentations(study) -> None:
+    """SP and AP with one factor of all augmentations changed, 10 epochs, seed 0."""
+    study.title = "Augmentations of photographs, one at a time"
+    study.about = (
+        "SimCLR on random pairs of a class and on all of their images as augmentation pairs, "
+        "for 2,190 steps, with all augmentations but for one change."
+    )
+    study.seeds = (0,)
+    for augmentation in AUGMENTATIONS | FACTORS:
+        word = augmentation.replace(" ", "_").replace(".", "_")
+        more = {"prepare": (RANDOM,)}
+        add(study, f"SP_{word}", "SP", augmentation, 10.0, common.TABLE["data"], **more)
+        add_ap_of_all(study, f"AP_{word}", augmentation, 10.0)
+
+
 MINED_EPOCHS = 10.0  # 28,050 pairs, about
-VARIANTS = {"": compare_lengths, "sources": compare_sources}
+VARIANTS = {
+    "": compare_lengths,
+    "sources": compare_sources,
+    "augmentations": compare_augmentations,
+}
