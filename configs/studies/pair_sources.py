@@ -57,7 +57,7 @@ def get_config(variant: str = ""):
         "semantic",
         epochs=MINED_EPOCHS[variant],
         data=common.TABLE["data"],
-        prepare=(common.mined_pairs(variant),),
+        prepare=(common.mined_pairs(variant, *common.BY_FEATURES),),
         after="AP",
     )
     add(

@@ -14,7 +14,10 @@ _CHUNK = 1024  # Images that are described at a time.
 
 
 def find_features(
-    store: ImageStore, checkpoint: str | None, file: str | None, levels: bool = False
+    store: ImageStore,
+    checkpoint: str | None,
+    file: str | None,
+    levels: bool | None = False,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Features of every image of the store, and their origin, as JSON.
 
@@ -22,7 +25,8 @@ def find_features(
       store: of the images.
       checkpoint: a run or a checkpoint.
       file: an .npy file; without both a descriptor of shapes and colours is taken.
-      levels: of a checkpoint those of `levels.find_levels`, in place of its features.
+      levels: of a checkpoint those of `levels.find_levels`, in place of its features; None:
+        if it has maps.
     """
     if checkpoint and file:
         raise UserError("Give --checkpoint or --features, not both.")
@@ -35,8 +39,8 @@ def find_features(
 
         backbone = sp_jax.load(checkpoint)
         made_by = encoder.describe(backbone, checkpoint)
-        if levels:
-            return find_levels(backbone, store), made_by
+        if levels or (levels is None and backbone.module.levels()):
+            return find_levels(backbone, store), made_by | {"levels": True}
         return Extractor(backbone).extract(store), made_by
     if file:
         features = mutual_neighbours.read_features(file, len(store))

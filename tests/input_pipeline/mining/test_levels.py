@@ -5,7 +5,9 @@ import jax
 import numpy as np
 import pytest
 
+import sp_jax
 from input_pipeline.mining import levels
+from input_pipeline.mining.features import find_features
 from sp_jax import models
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
@@ -86,10 +88,30 @@ def test_levels(name, monkeypatch):
         np.testing.assert_allclose(a @ a.T, b @ b.T, atol=2e-2)
 
 
-def test_a_backbone_without_maps():
-    class Mean(Facts, nn.Module):
-        def __call__(self, x, train):
-            return x.mean((1, 2))
+class Mean(Facts, nn.Module):
+    """A network without maps."""
 
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(8)(x.mean((1, 2)))
+
+
+def test_a_backbone_without_maps():
     with pytest.raises(UserError, match="needs maps, which Mean does not give"):
         levels.find_levels(backbone_of(Mean()), Store())
+
+
+@pytest.mark.parametrize("module", [NETWORKS["resnet"](), Mean()])
+def test_maps_are_compared_where_there_are_some(module, monkeypatch):
+    backbone = backbone_of(module)
+    monkeypatch.setattr(sp_jax, "load", lambda path: backbone)
+    of = {"weights": backbone.identity()}
+    by_default, made_by = find_features(Store(), "weights.pth", None, levels=None)
+    features, by_features = find_features(Store(), "weights.pth", None, levels=False)
+    assert by_features == of and features.shape[1] < 100
+    if module.levels():
+        assert made_by == of | {"levels": True}
+        assert by_default.shape != features.shape
+    else:
+        assert made_by == of
+        np.testing.assert_array_equal(by_default, features)
