@@ -160,6 +160,12 @@ def test_tiny_imagenet_is_simclr_on_other_images(variant):
     assert repr(view_configs(plain)) == repr(official)
 
 
+def test_tiny_imagenet_with_crops_alone():
+    config, crops = load("tiny_imagenet", "quick"), load("tiny_imagenet", "quick_crops")
+    config.augment.update(jitter=0.0, grayscale=0.0, blur=0.0)
+    assert crops.to_json() == config.to_json()
+
+
 # Methods on another backbone, and those that are made like SimCLR.
 ALIKE = {"moco_v3_resnet50", "dino_resnet50", "simclr_vit"}
 ALIKE |= {"simsiam_resnet50", "barlow_twins_resnet50"}
