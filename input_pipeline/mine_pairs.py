@@ -11,7 +11,6 @@ compared, in parts and on four levels: this finds 2.6 times as many right pairs 
     --nolevels       compare the features of the checkpoint, not its maps
     --whiten         give each principal component of the features the same variance
     --approximate    find neighbours with an index, for hundreds of thousands of images
-    --fill           also pair each image that has no pair with itself
 
 Two files are written beside OUT: .json has the printed numbers, and .png shows some pairs. If
 the store has labels, the pairs are compared with them: OUT-precision.png. The table has a
@@ -54,9 +53,6 @@ _APPROXIMATE = flags.DEFINE_bool(
     "approximate",
     False,
     "Find neighbours with an index of faiss. It misses some; the share is measured.",
-)
-_FILL = flags.DEFINE_bool(
-    "fill", False, "Also pair each image that has no pair with itself."
 )
 _LEAST = flags.DEFINE_float("min_similarity", -1.0, "Smallest cosine of a pair.")
 _MOST = flags.DEFINE_float("max_similarity", 1.0, "Largest cosine of a pair.")
@@ -133,7 +129,7 @@ def mine() -> None:
     # Only what is not as it was before there was a choice: a recipe tells runs apart.
     recipe |= {
         flag.name: flag.value
-        for flag in (_WHITEN, _APPROXIMATE, _FILL)
+        for flag in (_WHITEN, _APPROXIMATE)
         if flag.value != flag.default
     }
     numbers = {
@@ -150,12 +146,6 @@ def mine() -> None:
         numbers["chance"] = mutual_neighbours.chance(target[(target >= 0) & ~blank])
         picture = out.with_name(f"{out.stem}-precision.png")
         draw_precision(picture, score[known], same, numbers["chance"])
-    if _FILL.value:
-        paired = np.union1d(first, second)
-        rest = np.setdiff1d(np.flatnonzero(~blank), paired)
-        numbers["images_paired_with_themselves"] = len(rest)
-        first, second = np.append(first, rest), np.append(second, rest)
-        score = np.append(score, np.zeros(len(rest), score.dtype))
     table = PairTable.of(store, first, second, source, recipe)
     summary.write_table(out, table, store, score, **numbers)
 
