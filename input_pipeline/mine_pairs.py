@@ -72,7 +72,7 @@ def mine() -> None:
         raise UserError("--levels needs the maps of an encoder: give --checkpoint.")
     # Now, as the features may take hours.
     if _CHECKPOINT.value and _LEVELS.value is not False:
-        extras.require("eval", "--levels, unless it is --nolevels,")
+        extras.require("eval", "Comparing an encoder's maps (unless --nolevels)")
     if _WHITEN.value:
         extras.require("eval", "--whiten")
     if _APPROXIMATE.value:
