@@ -8,7 +8,7 @@ images), any other one by --features=FILE.npy (numbers [N, D], rows as in the st
 both a hand-made descriptor of shapes and colours, which is weak. Of a checkpoint the maps are
 compared, in parts and on four levels: this finds 2.6 times as many right pairs as its features.
 
-    --nolevels       compare the features of the checkpoint, not its maps
+    --levels=False   compare the features of the checkpoint, not its maps
     --whiten         give each principal component of the features the same variance
     --approximate    find neighbours with an index, for hundreds of thousands of images
 
@@ -72,7 +72,7 @@ def mine() -> None:
         raise UserError("--levels needs the maps of an encoder: give --checkpoint.")
     # Now, as the features may take hours.
     if _CHECKPOINT.value and _LEVELS.value is not False:
-        extras.require("eval", "Comparing an encoder's maps (unless --nolevels)")
+        extras.require("eval", "Comparing an encoder's maps (unless --levels=False)")
     if _WHITEN.value:
         extras.require("eval", "--whiten")
     if _APPROXIMATE.value:

@@ -200,7 +200,7 @@ def mined_pairs(variant: str, *options: str) -> tuple[str, ...]:
 
 
 TABLE = {"data": {"pairs": "{folder}/table.csv"}}  # the change that trains on it
-BY_FEATURES = ("--nolevels", "--neighbours=5", "--max_uses=2")
+BY_FEATURES = ("--levels=False", "--neighbours=5", "--max_uses=2")
 # The best pairs of drawings without labels: docs/results.md. And about the steps of other arms.
 BY_LEVELS = ("--levels", "--neighbours=3", "--max_uses=3")
 LEVELS_EPOCHS = {"": 118.0, "small": 30.0, "quick": 12.5}
