@@ -6,7 +6,7 @@ r"""Find semantic pairs without labels: mutual nearest neighbours by an encoder.
 The encoder is a checkpoint of this project (say, trained on augmentation pairs of the same
 images), any other one by --features=FILE.npy (numbers [N, D], rows as in the store), or without
 both a hand-made descriptor of shapes and colours, which is weak. Of a checkpoint the maps are
-compared, in parts and on four levels: this finds 2.6 times as many right pairs as its features.
+compared, in parts and on four levels: this finds twice as many right pairs as its features.
 
     --levels=False   compare the features of the checkpoint, not its maps
     --whiten         give each principal component of the features the same variance

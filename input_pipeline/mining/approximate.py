@@ -54,7 +54,8 @@ def _index(features: np.ndarray, rows: np.ndarray) -> Any:
         index = faiss.index_factory(features.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = min(_PROBES, cells)
         drawn = np.random.default_rng(0).permutation(rows)[: _TRAINING * cells]
-        index.train(features[np.sort(drawn)])
+        with progress.show("k-means of the index"):  # minutes, for a million images
+            index.train(features[np.sort(drawn)])
     index.add(features[rows])
     return index
 
