@@ -94,7 +94,7 @@ def test_commands_on_photographs(tmp_path):
         "sp.csv": f"{tmp_path}/sp.csv",
         "ap.csv": f"{tmp_path}/ap.csv",
         "--pairs_per_class=157": "--pairs_per_class=20",
-        ":quick": ":quick --config.batch_size=16",
+        " --workdir": " --config.batch_size=16 --workdir",
         "python ": f"{sys.executable} ",
     }.items():
         assert old in block

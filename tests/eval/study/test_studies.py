@@ -24,7 +24,7 @@ ARMS = {
     "detection": ("SP", "random"),
     "epochs": ("SP_3",),
     "invariance": ("SP", "AP"),
-    "pair_sources": ("AP", "mined"),
+    "pair_sources": ("AP", "mined_levels"),
     "pairs_per_image": ("SP_2",),
     "samples": ("AP_1",),
     "tiny_imagenet": ("SP",),
@@ -39,7 +39,7 @@ MORE = {
     ),
     "epochs": ("--study.arms.SP_3.changes.epochs=0.05",),
     "invariance": ("--study.evaluations.invariance.images=64",),
-    "pair_sources": ("--study.arms.mined.changes.epochs=0.1",),
+    "pair_sources": ("--study.arms.mined_levels.changes.epochs=0.1",),
     "pairs_per_image": ("--study.arms.SP_2.changes.epochs=0.05",),
 }
 
