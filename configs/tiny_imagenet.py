@@ -24,7 +24,7 @@ def get_config(variant: str = ""):
 
     quick: two epochs of a small ResNet-18, in minutes on a CPU. quick_crops: with crops and
     flips alone, for semantic pairs. Two photographs of a class have shapes in common, and
-    seldom colours. If colours change at random as well, a small network learns nothing from
+    seldom colours. If colours change at random as well, a small network hardly learns from
     random pairs of a class (docs/results.md#photographs); augmentation pairs need that change.
     """
     if variant not in VARIANTS:

@@ -139,7 +139,7 @@ def compare_sources(study) -> None:
     mine += ("--checkpoint={after}", "--out={folder}/table.csv", *common.BY_LEVELS)
     for augmentation in AUGMENTATIONS:
         word = augmentation.split()[0]
-        if augmentation != "all":  # with all of them such pairs teach nothing
+        if augmentation != "all":  # with all of them such pairs hardly teach
             add(study, f"SP_{word}", "SP", augmentation, 10.0, table, prepare=(RANDOM,))
         more = {"prepare": (mine,), "after": "AP_all"}
         add(study, f"mined_{word}", "mined", augmentation, MINED_EPOCHS, table, **more)
