@@ -46,12 +46,8 @@ FACTORS = {
     "crops from 0.4": {"augment": {"crop_scale": (0.4, 1.0)}},
     "colours on one view": {"augment": CROPS, "augment_second": COLOURS},
 }
-RANDOM = ("input_pipeline.build_pairs", "--store={pretrain}", "--split=all")
-RANDOM += (
-    f"--pairs_per_class={PER_CLASS}",
-    "--seed={seed}",
-    "--out={folder}/table.csv",
-)
+RANDOM = common.pairs_of_class("", PER_CLASS)
+MINED = common.mined_pairs("", *common.BY_LEVELS)
 
 
 def get_config(variant: str = ""):
@@ -62,7 +58,8 @@ def get_config(variant: str = ""):
     study.stores.pretrain = "folder:data/photographs187"
     study.stores.cifar10 = "folder:data/cifar10"
     study.stores.kept = "folder:data/kept"
-    study.changes.data = {"store": "{pretrain}", "split": "all"}
+    study.stores.update(split="all", pairs="")
+    study.changes.data = {"store": "{pretrain}", "split": "{split}"}
     study.changes.log_every = 73
     study.changes.checkpoint = {"every": 219}
     study.figure = {"kind": "bars", "x": "augmentation", "series": "pairs"}
@@ -135,13 +132,11 @@ def compare_sources(study) -> None:
     )
     add_ap_of_all(study, "AP_all", "all", 10.0)
     table = common.TABLE["data"]
-    mine = ("input_pipeline.mine_pairs", "--store={pretrain}", "--split=all")
-    mine += ("--checkpoint={after}", "--out={folder}/table.csv", *common.BY_LEVELS)
     for augmentation in AUGMENTATIONS:
         word = augmentation.split()[0]
         if augmentation != "all":  # with all of them such pairs hardly teach
             add(study, f"SP_{word}", "SP", augmentation, 10.0, table, prepare=(RANDOM,))
-        more = {"prepare": (mine,), "after": "AP_all"}
+        more = {"prepare": (MINED,), "after": "AP_all"}
         add(study, f"mined_{word}", "mined", augmentation, MINED_EPOCHS, table, **more)
     study.measures.precision = common.measure("run/precision")
     for name in list(study.arms)[1:]:
