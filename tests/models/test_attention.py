@@ -58,11 +58,10 @@ def test_vit_in_one_kernel_is_the_plain_one(kind, size, monkeypatch):
     monkeypatch.setattr(vit, "attend_padded", in_xla)
     found = outcome("cudnn")
     assert len(calls) == 4 and not any(count % 2 for count in calls)
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5),
-        found,
-        plain,
-    )
+    # By leaf: an element near 0 is as inexact as the large ones whose sums it shares.
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(plain), strict=True):
+        atol = 5e-5 * float(jnp.abs(other).max()) + 1e-5
+        np.testing.assert_allclose(one, other, rtol=0, atol=atol)
 
 
 def test_where_there_is_no_gpu_it_is_plain_and_training_says_so():
