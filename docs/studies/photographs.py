@@ -4,10 +4,12 @@ r"""The paper's claim on photographs: pairs of a class against two matched sets 
         --study.stores.pretrain=folder:/data/photographs187 \
         --study.stores.cifar10=folder:/data/cifar10 --study.stores.kept=folder:/data/kept
     … --study=docs/studies/photographs.py:sources        # where pairs come from, 10 epochs
+    … --study=docs/studies/photographs.py:mixtures       # look-alike pairs, AP and SP mixed
     … --study=docs/studies/photographs.py:augmentations  # one change at a time, 10 epochs
 
 `pretrain` holds the first 187 classes (by name) of Tiny-ImageNet with 300 images each, `kept`
-14 others of each class, 7 in train/ and 7 in test/, which no run sees. Of class i the files,
+14 others of each class, 7 in train/ and 7 in test/, which no run sees; `others` (of `:mixtures`
+alone) holds all images of the 13 classes that remain. Of class i the files,
 sorted by name, are taken in the order of
 `numpy.random.default_rng([20261129, i]).permutation(314)`: the first 7 are kept for train/, the
 next 7 for test/. Thirty epochs are 6,570 steps: 45 to 60 minutes of one core.
@@ -48,6 +50,27 @@ FACTORS = {
 }
 RANDOM = common.pairs_of_class("", PER_CLASS)
 MINED = common.mined_pairs("", *common.BY_LEVELS)
+# The most similar pairs of each class.
+ALIKE = (
+    (
+        "input_pipeline.mine_pairs",
+        "--store={pretrain}",
+        "--split={split}",
+        "--checkpoint={after}",
+        "--within=label",
+        *common.BY_LEVELS,
+        "--out={folder}/mined.csv",
+    ),
+    (
+        "input_pipeline.build_pairs",
+        "--store={pretrain}",
+        "--split={split}",
+        "--pairs={folder}/mined.csv",
+        f"--pairs_per_class={PER_CLASS}",
+        "--allow_small",
+        "--out={folder}/table.csv",
+    ),
+)
 
 
 def get_config(variant: str = ""):
@@ -162,9 +185,44 @@ def compare_augmentations(study) -> None:
         add_ap_of_all(study, f"AP_{word}", augmentation, 10.0)
 
 
+def compare_mixtures(study) -> None:
+    """Pairs of a class that look alike, mixed with AP, after AP; and SupCon, 10 epochs."""
+    study.title = "Photographs: pairs that look alike, and mixtures"
+    study.about = (
+        "As `:sources`, with labels: pairs of a class that look alike to an encoder of 13 "
+        "other classes (their images as augmentation pairs, 744 steps); each pair of a batch "
+        "semantic or of one image, with equal chance; augmentation pairs for 3 epochs and "
+        "then semantic ones; and SupCon, which pairs all images of a class in the batch."
+    )
+    study.stores.others = "folder:data/others13"
+    add_ap_of_all(study, "AP_all", "all", 10.0)
+    others = {"pairing": "augmented", "store": "{others}"}
+    add(study, "encoder", "AP of 13 other classes", "all", 24.0, others)
+    table = common.TABLE["data"]
+    half = table | {"pairing": "mixed", "semantic_fraction": 0.5}
+    after = table | {"pairing": "mixed", "semantic_schedule": ((0.0, 0.0), (3.0, 1.0))}
+    more = {"prepare": (RANDOM,)}
+    add(study, "AP_then_SP", "AP, then SP", "all", 10.0, after, **more)
+    for augmentation in ("all", "crops alone"):
+        word = augmentation.split()[0]
+        add(study, f"half_{word}", "half SP, half AP", augmentation, 10.0, half, **more)
+        add_ap_of_all(study, f"SupCon_{word}", augmentation, 10.0)
+        study.arms[f"SupCon_{word}"].changes.method = "supcon"
+        study.arms[f"SupCon_{word}"].factors["pairs"] = "SupCon"
+    alike = {"prepare": ALIKE, "after": "encoder"}
+    add(study, "alike_crops", "SP that look alike", "crops alone", 10.0, table, **alike)
+    for name in list(study.arms)[2:]:
+        study.claims[name] = common.claim(
+            f"{name} is better than AP with all augmentations.",
+            "CIFAR-10",
+            {name: 1.0, "AP_all": -1.0},
+        )
+
+
 MINED_EPOCHS = 8.2  # of about 34,000 pairs
 VARIANTS = {
     "": compare_lengths,
     "sources": compare_sources,
+    "mixtures": compare_mixtures,
     "augmentations": compare_augmentations,
 }
