@@ -4,6 +4,7 @@ r"""Pairs without labels, in rounds: each encoder finds the pairs that the next 
         --study.stores.pretrain=folder:/data/images
     python -m eval.study --study=configs/studies/bootstrap.py:quick   # drawings, CPU
 
+Images without labels: --arms=AP,round_1,round_2,round_3, since only the arm `label` needs them.
 An encoder's maps are compared in parts, on four levels (`mine_pairs --levels`): docs/data.md.
 """
 

@@ -190,7 +190,14 @@ def write_table(
     contact_sheet(table, store).save(out.with_suffix(".png"))
     numbers = {"source": table.source} | summarize(table, store) | more
     for name, value in numbers.items():
-        print(f"{name.replace('_', ' ')}: {value}")
+        print(f"{name.replace('_', ' ')}: {_words(value)}")
     text = json.dumps(numbers, indent=1) + "\n"
     out.with_suffix(".json").write_text(text, encoding="utf-8")
     print(f"written to {out}; {out.with_suffix('.png')} shows some of the pairs")
+
+
+def _words(value: Any) -> str:
+    """A number with four digits; the smallest and the largest as a range."""
+    if isinstance(value, list):
+        return " to ".join(map(_words, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -211,6 +211,9 @@ def test_the_program(pictures, tmp_path):
         {a, b} for a, b in zip(table.first, table.second, strict=True)
     ]
     assert numbers["precision"] > 0.9 > 0.6 > numbers["chance"]
+    right = numbers["right_pairs"]
+    assert right / len(table) == numbers["precision"]
+    assert f"right pairs: {right}\nprecision: {right / len(table):.4g}\n" in done.stdout
     with out.open() as file:
         scores = [
             float(x["score"]) for x in csv.DictReader(x for x in file if x[0] != "#")
