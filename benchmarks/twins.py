@@ -141,7 +141,7 @@ def make_table(runs: Runs) -> str:
                 interval = f"[{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
             cells += [f"{found.mean:+.{digits}f}", interval, found.verdict]
             lines.append(table_row([method, title, *cells]))
-    seeds = sorted({len(seeds) for seeds in runs.values()})
+    seeds = " or ".join(map(str, sorted({len(seeds) for seeds in runs.values()})))
     chance = (
         f"{0.05 * len(verdicts):.2g} of {len(verdicts)} would be further by chance."
     )
