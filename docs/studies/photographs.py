@@ -52,23 +52,15 @@ RANDOM = common.pairs_of_class("", PER_CLASS)
 MINED = common.mined_pairs("", *common.BY_LEVELS)
 # The most similar pairs of each class.
 ALIKE = (
-    (
-        "input_pipeline.mine_pairs",
-        "--store={pretrain}",
-        "--split={split}",
-        "--checkpoint={after}",
-        "--within=label",
-        *common.BY_LEVELS,
-        "--out={folder}/mined.csv",
-    ),
+    common.mined_pairs("", "--within=label", *common.BY_LEVELS),
     (
         "input_pipeline.build_pairs",
         "--store={pretrain}",
         "--split={split}",
-        "--pairs={folder}/mined.csv",
+        "--pairs={folder}/table.csv",
         f"--pairs_per_class={PER_CLASS}",
         "--allow_small",
-        "--out={folder}/table.csv",
+        "--out={folder}/alike.csv",
     ),
 )
 
@@ -106,11 +98,21 @@ def add(study, name, pairs, augmentation, epochs, data, **more) -> None:
     study.arms[name] = common.arm(CONFIG, factors, changes, **more)
 
 
-def add_ap_of_all(study, name, augmentation, epochs) -> None:
+def add_ap_of_all(study, name, augmentation, epochs, pairs="AP both") -> None:
     """AP of all images, in as many steps as pairs of them take `epochs`."""
     # 150 pairs a class hold each of its 300 images once.
     data, warmup = {"pairing": "augmented"}, {"warmup_epochs": 0.5}
-    add(study, name, "AP both", augmentation, epochs / 2, data, optimizer=warmup)
+    add(study, name, pairs, augmentation, epochs / 2, data, optimizer=warmup)
+
+
+def compare_with_ap(study, names) -> None:
+    """A claim for each of these arms: it is better than the arm `AP_all`."""
+    for name in names:
+        study.claims[name] = common.claim(
+            f"{name} is better than AP with all augmentations.",
+            "CIFAR-10",
+            {name: 1.0, "AP_all": -1.0},
+        )
 
 
 def compare_lengths(study) -> None:
@@ -162,12 +164,7 @@ def compare_sources(study) -> None:
         more = {"prepare": (MINED,), "after": "AP_all"}
         add(study, f"mined_{word}", "mined", augmentation, MINED_EPOCHS, table, **more)
     study.measures.precision = common.measure("run/precision")
-    for name in list(study.arms)[1:]:
-        study.claims[name] = common.claim(
-            f"{name} is better than AP with all augmentations.",
-            "CIFAR-10",
-            {name: 1.0, "AP_all": -1.0},
-        )
+    compare_with_ap(study, list(study.arms)[1:])
 
 
 def compare_augmentations(study) -> None:
@@ -206,17 +203,12 @@ def compare_mixtures(study) -> None:
     for augmentation in ("all", "crops alone"):
         word = augmentation.split()[0]
         add(study, f"half_{word}", "half SP, half AP", augmentation, 10.0, half, **more)
-        add_ap_of_all(study, f"SupCon_{word}", augmentation, 10.0)
+        add_ap_of_all(study, f"SupCon_{word}", augmentation, 10.0, "SupCon")
         study.arms[f"SupCon_{word}"].changes.method = "supcon"
-        study.arms[f"SupCon_{word}"].factors["pairs"] = "SupCon"
-    alike = {"prepare": ALIKE, "after": "encoder"}
-    add(study, "alike_crops", "SP that look alike", "crops alone", 10.0, table, **alike)
-    for name in list(study.arms)[2:]:
-        study.claims[name] = common.claim(
-            f"{name} is better than AP with all augmentations.",
-            "CIFAR-10",
-            {name: 1.0, "AP_all": -1.0},
-        )
+    alike, data = "SP that look alike", {"pairs": "{folder}/alike.csv"}
+    more = {"prepare": ALIKE, "after": "encoder"}
+    add(study, "alike_crops", alike, "crops alone", 10.0, data, **more)
+    compare_with_ap(study, list(study.arms)[2:])
 
 
 MINED_EPOCHS = 8.2  # of about 34,000 pairs
