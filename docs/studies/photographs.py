@@ -99,6 +99,12 @@ def add(study, name, pairs, augmentation, epochs, data, **more) -> None:
     study.arms[name] = common.arm(CONFIG, factors, changes, **more)
 
 
+def add_sp(study, name, augmentation, epochs) -> None:
+    """Random pairs of a class."""
+    data = common.TABLE["data"]
+    add(study, name, "SP", augmentation, epochs, data, prepare=(RANDOM,))
+
+
 def add_ap_of_all(study, name, augmentation, epochs, pairs="AP both") -> None:
     """AP of all images, in as many steps as pairs of them take `epochs`."""
     # 150 pairs a class hold each of its 300 images once.
@@ -125,12 +131,11 @@ def compare_pairs(study) -> None:
         "number of steps (2,190), so half of the epochs. With all augmentations, and with "
         "crops and flips alone."
     )
-    table = common.TABLE["data"]
+    data = common.TABLE["data"] | {"pairing": "augmented"}
     for augmentation in ("all", "crops alone"):
         word = augmentation.split()[0]
         sp, first, both = f"SP_{word}", f"AP_first_{word}", f"AP_{word}"
-        add(study, sp, "SP", augmentation, 10.0, table, prepare=(RANDOM,))
-        data = table | {"pairing": "augmented"}
+        add_sp(study, sp, augmentation, 10.0)
         add(study, first, "AP first", augmentation, 10.0, data, prepare=(RANDOM,))
         add_ap_of_all(study, both, augmentation, 10.0)
         for other, text in ((first, "their first images"), (both, "all their images")):
@@ -150,10 +155,8 @@ def compare_best(study) -> None:
         "on all of their images as augmentation pairs with all augmentations; 6,570 steps "
         "each."
     )
-    table = common.TABLE["data"]
-    for augmentation in ("crops alone", "faint colours"):
-        word = augmentation.split()[0]
-        add(study, f"SP_{word}", "SP", augmentation, 30.0, table, prepare=(RANDOM,))
+    add_sp(study, "SP_crops", "crops alone", 30.0)
+    add_sp(study, "SP_faint", "faint colours", 30.0)
     add_ap_of_all(study, "AP_all", "all", 30.0)
     compare_with_ap(study, ["SP_crops", "SP_faint"])
     study.evaluations = {}  # while training, instead
@@ -179,7 +182,7 @@ def compare_sources(study) -> None:
     for augmentation in AUGMENTATIONS:
         word = augmentation.split()[0]
         if augmentation != "all":  # with all of them such pairs hardly teach
-            add(study, f"SP_{word}", "SP", augmentation, 10.0, table, prepare=(RANDOM,))
+            add_sp(study, f"SP_{word}", augmentation, 10.0)
         more = {"prepare": (MINED,), "after": "AP_all"}
         add(study, f"mined_{word}", "mined", augmentation, MINED_EPOCHS, table, **more)
     study.measures.precision = common.measure("run/precision")
@@ -196,8 +199,7 @@ def compare_augmentations(study) -> None:
     study.seeds = (0,)
     for augmentation in AUGMENTATIONS | FACTORS:
         word = augmentation.replace(" ", "_").replace(".", "_")
-        more = {"prepare": (RANDOM,)}
-        add(study, f"SP_{word}", "SP", augmentation, 10.0, common.TABLE["data"], **more)
+        add_sp(study, f"SP_{word}", augmentation, 10.0)
         add_ap_of_all(study, f"AP_{word}", augmentation, 10.0)
 
 
