@@ -11,7 +11,10 @@ _OTHERS = ("seed", "measure", "value", "paper", *ORIGIN)
 
 
 def read_study(path):
-    """The rows of a study.csv as (factors, origin) -> measure -> values of the seeds."""
+    """A study.csv by arm: (factors, origin) -> measure -> values of the seeds.
+
+    The origin is the device and the command. The seeds of an arm may be of several commits.
+    """
     found = {}
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -20,9 +23,19 @@ def read_study(path):
             )
             if row["arm"].startswith("untrained"):
                 factors = (row["arm"], *factors[1:])
-            origin = tuple(row[name] for name in ORIGIN)
+            origin = row["device"], row["command"]
             measures = found.setdefault((factors, origin), {})
             measures.setdefault(row["measure"], []).append(float(row["value"]))
+    return found
+
+
+def read_commits(path):
+    """The commits of each origin of a study.csv, in the order of their rows."""
+    found = {}
+    with open(path, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            commits = found.setdefault((row["device"], row["command"]), {})
+            commits.update(dict.fromkeys(row["commit"].split("; ")))
     return found
 
 
@@ -32,7 +45,8 @@ def make_tables():
     for path in sorted(FOLDER.glob("*.csv")):
         rows = read_study(path)
         measures = list(dict.fromkeys(name for one in rows.values() for name in one))
-        origins = list(dict.fromkeys(origin for _, origin in rows))
+        commits = read_commits(path)
+        origins = list(commits)
         with open(path, encoding="utf-8", newline="") as file:
             names = [x for x in next(csv.reader(file)) if x not in (*_OTHERS, "arm")]
         lines = [
@@ -48,9 +62,10 @@ def make_tables():
             )
         parts += [f"## {path.stem}", f"Each run: [{path.name}](studies/{path.name})."]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-        for number, (commit, device, command) in enumerate(origins, 1):
+        for number, (device, command) in enumerate(origins, 1):
             text = command.replace(" --", " \\\n    --").replace("\\\n    ", "", 1)
-            parts.append(f"[{number}] {commit}, {device}:\n\n```\n{text}\n```")
+            at = ", ".join(commits[device, command])
+            parts.append(f"[{number}] {at}, {device}:\n\n```\n{text}\n```")
         if path.with_suffix(".png").exists():
             parts.append(f"![Bars of {path.stem}](studies/{path.stem}.png)")
     return "\n\n".join(parts)
