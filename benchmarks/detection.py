@@ -14,6 +14,7 @@ Detectron2's model zoo has, for its R50-C4 on VOC with 16 images on eight V100s,
 and 0.081 s an image in testing.
 """
 
+import concurrent.futures
 import statistics
 import time
 
@@ -59,7 +60,8 @@ def main(argv: list[str]) -> None:
     config = CONFIGS[values.config].get_config()
     if values.batch_size:
         config.batch_size = values.batch_size
-    config.remat = values.remat
+    if values.remat is not None:
+        config.remat = values.remat
     mesh, rng = make_mesh(), np.random.default_rng(0)
     backbone = train.open_backbone(config, "")
     detector, recipe = train.make_recipe(config, backbone, CLASSES)
@@ -70,12 +72,16 @@ def main(argv: list[str]) -> None:
         f"{jax.device_count()} x {device.device_kind}, {config.model.name}, batch "
         f"{config.batch_size}, dtype {backbone.module.dtype}, remat {config.remat}\n"
     )
-    programs, temporary = {}, {}
+    batches, lowered = {}, {}
     for size in config.data.sizes:
         batch = make_batch(rng, config.batch_size, size, config.data.max_boxes)
-        batch = jax.device_put(batch, by_batch(mesh))
-        program = jit_step(step, mesh).lower(state, batch).compile()
-        programs[size] = program, batch
+        batches[size] = jax.device_put(batch, by_batch(mesh))
+        lowered[size] = jit_step(step, mesh).lower(state, batches[size])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        compiled = list(pool.map(lambda program: program.compile(), lowered.values()))
+    programs, temporary = {}, {}
+    for size, program in zip(lowered, compiled, strict=True):
+        programs[size] = program, batches[size]
         temporary[size] = program.memory_analysis().temp_size_in_bytes
 
     milliseconds, state, metrics = time_steps(
@@ -121,7 +127,7 @@ def _time_test(config, detector, state, rng, rounds, mesh) -> None:
 if __name__ == "__main__":
     flags.DEFINE_enum("config", "voc", list(CONFIGS), "Config in configs/eval.")
     flags.DEFINE_integer("batch_size", 0, "Images per step; 0: the config's.", 0)
-    flags.DEFINE_bool("remat", False, "Compute the blocks twice to save memory.")
+    flags.DEFINE_bool("remat", None, "Compute blocks twice; the config's by default.")
     flags.DEFINE_integer("steps", 5, "Steps of each size in a round.", 1)
     flags.DEFINE_integer("rounds", 3, "Rounds that are counted.", 1)
     xla_flags.set_cpu_flags()

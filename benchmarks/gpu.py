@@ -4,9 +4,10 @@
     python -m benchmarks.gpu --minutes=60 --out=/tmp/gpu --small      # tried on a CPU
 
 Each part has commands of its own, which have the device for themselves. A part that would not
-fit into the time that is left is skipped; one that takes longer than thought is stopped when
-time is over, and keeps what it has said. OUT/gpu.md has device, versions and each command, its
-time and its output as soon as it ends, OUT/NAME.txt while it runs; rows are in OUT/rows.jsonl.
+fit into the time that is left is skipped; a command that takes more than twice as long as
+thought is stopped, and keeps what it has said. Programs that several parts need are compiled
+once. OUT/gpu.md has device, versions and each command, its time and its output as soon as it
+ends, OUT/NAME.txt while it runs; rows are in OUT/rows.jsonl.
 `--parts` chooses, `--list` shows what there is.
 """
 
@@ -19,6 +20,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -62,7 +64,9 @@ def make_parts(out: pathlib.Path, small: bool) -> list[Part]:
     checks = f"-m benchmarks.gpu_checks {'--width=4 --epochs=0.2' * small}"
     images, seeds = (200, 1) if small else (50_000, 2)
     detector = f"--config=scenes {batch} --steps=1" if small else "--config=voc"
-    test = "-m pytest -q -p no:cacheprovider tests/models/test_attention.py"
+    # Without the tests' own settings: they need packages that nothing else here does.
+    alone = "-p no:cacheprovider --noconftest -c /dev/null --rootdir=."
+    test = f"-m pytest -q {alone} tests/models/test_attention.py"
 
     def part(name: str, minutes: float, why: str, *commands: str) -> Part:
         return Part(name, minutes, why, tuple(map(shlex.split, commands)))
@@ -71,33 +75,33 @@ def make_parts(out: pathlib.Path, small: bool) -> list[Part]:
         part("device", 0.1, "what this is", f"-c {shlex.quote(ABOUT)}"),
         part(
             "resident",
-            1.5,
+            2.5,
             "is the speed of an early commit, 25,181 pairs/s on an H200, kept?",
             f"{step} --methods=simclr --models={resnet} {calls}",
         ),
         part(
             "attention",
-            2.0,
+            3.5,
             "attention in one kernel: is it equal, and faster?",
             f"{test} -k cudnn_is",
             f"{step} --methods=simclr --models={both}",
         ),
-        part("dino", 2.0, "DINO with both", f"{step} --methods=dino --models={both}"),
+        part("dino", 3.0, "DINO with both", f"{step} --methods=dino --models={both}"),
         part(
             "methods",
-            2.0,
+            2.5,
             "two more methods",
             f"{step} --methods=byol,vicreg --models={resnet}",
         ),
         part(
             "streamed",
             1.5,
-            "images from the host beside images on the device",
-            f"{table} {few} --methods=simclr --models={resnet} --steps_per_call=1",
+            "images from the host, to be compared with images on the device",
+            f"{table} {few} --placements=stream --methods=simclr --models={resnet}",
         ),
         part(
             "trace",
-            1.5,
+            1.0,
             "where the time of ten steps goes",
             f"{table} --placements=device --methods=simclr --models={resnet} "
             f"--steps_per_call=10 --steps=10 --rounds=1 --trace={trace}",
@@ -105,13 +109,13 @@ def make_parts(out: pathlib.Path, small: bool) -> list[Part]:
         ),
         part(
             "resume",
-            1.0,
+            1.5,
             "killed and resumed equals uninterrupted",
             f"{checks} --what=resume",
         ),
         part(
             "precision",
-            2.0,
+            4.0,
             "bfloat16 beside float32 at equal steps",
             f"{checks} --what=precision --seeds={seeds}",
         ),
@@ -129,7 +133,7 @@ def make_parts(out: pathlib.Path, small: bool) -> list[Part]:
         ),
         part(
             "detection",
-            2.0,
+            2.5,
             "a step of the detector",
             f"-m benchmarks.detection --rounds=1 {detector}",
         ),
@@ -143,23 +147,38 @@ def make_parts(out: pathlib.Path, small: bool) -> list[Part]:
     ]
 
 
-def run(command: Sequence[str], log: pathlib.Path, seconds: float) -> str:
-    """Run a Python command with its output in a file; returns how it ended."""
-    # The device for the tests, too, which ask for a CPU by themselves.
-    platform = "cuda" if pathlib.Path("/dev/nvidia0").exists() else "cpu"
-    environment = {"JAX_PLATFORMS": platform, "XLA_FLAGS": "", **os.environ}
+def run(
+    command: Sequence[str], log: pathlib.Path, seconds: float, cache: str = ""
+) -> str:
+    """Run a Python command with its output in a file; returns how it ended.
+
+    Args:
+        command: words behind `python`.
+        log: file to append its output to.
+        seconds: after which it is stopped.
+        cache: folder of compiled programs; "": none.
+    """
+    # An error if there is a GPU that jax cannot use; FLOPs are counted on the CPU.
+    gpu = any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
+    environment = {
+        "JAX_PLATFORMS": "cuda,cpu" if gpu else "cpu",
+        "XLA_FLAGS": "",
+        "PYTHONUNBUFFERED": "1",  # what it has said is there if it is stopped
+    }
+    if cache:
+        environment["JAX_COMPILATION_CACHE_DIR"] = cache
     with open(log, "a") as file:
         process = subprocess.Popen(
             [sys.executable, *command],
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
+            env=environment | os.environ,
+            process_group=0,
         )
         try:
             code = process.wait(timeout=max(seconds, 1))
         except subprocess.TimeoutExpired:
-            return "stopped, time was over"
+            return f"stopped after {max(seconds, 1):.0f} s"
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # and what it has started
@@ -197,22 +216,24 @@ def main(argv: list[str]) -> None:
 
     now = datetime.datetime.now(datetime.UTC)
     say(f"# {now:%Y-%m-%d %H:%M} UTC, {flags.minutes:g} minutes\n")
-    for part in chosen:
-        left = end - time.monotonic()
-        if left < 60 * part.minutes:
-            say(f"## {part.name}: skipped, {left / 60:.1f} minutes are left\n")
-            continue
-        say(f"## {part.name}: {part.why}\n")
-        log = flags.out / f"{part.name}.txt"
-        log.unlink(missing_ok=True)
-        for command in part.commands:
-            started = time.monotonic()
-            before = log.stat().st_size if log.exists() else 0
-            outcome = run(command, log, end - started)
-            took = time.monotonic() - started
-            output = log.read_bytes()[before:].decode(errors="replace").strip()
-            say(f"`{shlex.join(['python', *command])}`: {outcome}, {took:.0f} s\n")
-            say(f"```\n{output}\n```\n")
+    with tempfile.TemporaryDirectory() as cache:
+        for part in chosen:
+            left = end - time.monotonic()
+            if left < 60 * part.minutes:
+                say(f"## {part.name}: skipped, {left / 60:.1f} minutes are left\n")
+                continue
+            say(f"## {part.name}: {part.why}\n")
+            log = flags.out / f"{part.name}.txt"
+            log.unlink(missing_ok=True)
+            for command in part.commands:
+                started = time.monotonic()
+                before = log.stat().st_size if log.exists() else 0
+                limit = min(end - started, 60 + 120 * part.minutes)
+                outcome = run(command, log, limit, cache)
+                took = time.monotonic() - started
+                output = log.read_bytes()[before:].decode(errors="replace").strip()
+                say(f"`{shlex.join(['python', *command])}`: {outcome}, {took:.0f} s\n")
+                say(f"```\n{output}\n```\n")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ Trains `configs/quickstart.py` by the trainer's own command, into a temporary fo
 
 resume: a run that is killed half-way and started again has to equal an uninterrupted one to
 the bit: all that the last checkpoint holds, and each line of metrics.jsonl but its times.
-Exits with 1 if it does not.
+Exits with 1 if it does not, and says whether two runs that nobody killed differ, too: then the
+device's own kernels are not deterministic.
 
-precision: the same steps with activations in bfloat16 and in float32. Prints the loss of the
-last steps and the kNN accuracy of each seed, and their paired differences.
+precision: the same steps with activations in bfloat16 and in float32, whose products are not
+rounded to TF32 (as a GPU does by default). Prints the loss of the last steps and the kNN
+accuracy of each seed, and their paired differences.
 """
 
 import argparse
+import os
 import pathlib
 import subprocess
 import sys
@@ -35,20 +38,22 @@ TIMED = ("time", "step_ms", "pairs_per_sec", "images_per_sec")
 TARGETS = ("knn_category", "knn_subcategory")
 
 
-def start(workdir: pathlib.Path, *flags: str) -> subprocess.Popen:
+def start(workdir: pathlib.Path, *flags: str, **environment: str) -> subprocess.Popen:
     """Start a training in its own process, with its output in a file."""
     words = ["-m", "sp_jax.main", "--config=configs/quickstart.py"]
+    words += ["--config.loggers=()"]
     with open(workdir.with_suffix(".log"), "a") as log:
         return subprocess.Popen(
             [sys.executable, *words, f"--workdir={workdir}", *flags],
             stdout=log,
             stderr=log,
+            env=os.environ | environment,
         )
 
 
-def finish(workdir: pathlib.Path, *flags: str) -> None:
+def finish(workdir: pathlib.Path, *flags: str, **environment: str) -> None:
     """Train to the end."""
-    if start(workdir, *flags).wait():
+    if start(workdir, *flags, **environment).wait():
         sys.exit(f"error: a run failed.\n{workdir.with_suffix('.log').read_text()}")
 
 
@@ -82,6 +87,7 @@ def resume(folder: pathlib.Path, flags: argparse.Namespace) -> None:
     """Compare a run that was killed with one that was not."""
     words = [*shorten(flags.epochs or 2), f"--config.model.width={flags.width}"]
     words += ["--config.checkpoint.every=10", "--config.log_every=5"]
+    words += ["--config.evals={}"]
     whole, killed = folder / "whole", folder / "killed"
     finish(whole, *words)
     steps = read_lines(whole)[-1]["step"]
@@ -101,6 +107,13 @@ def resume(folder: pathlib.Path, flags: argparse.Namespace) -> None:
         f"{len(others)} arrays equal to the bit, metrics {'equal' if lines else 'differ'}."
     )
     if differ or not lines:
+        again = folder / "again"
+        finish(again, *words)
+        state = final_state(again)
+        same = sum(state.get(name) == others[name] for name in others)
+        print(
+            f"Two uninterrupted runs: {same} of {len(others)} arrays equal to the bit."
+        )
         sys.exit(f"error: killed and resumed is not uninterrupted: {differ[:5]}")
 
 
@@ -114,7 +127,7 @@ def precision(folder: pathlib.Path, flags: argparse.Namespace) -> None:
             words = [f"--config.seed={seed}", f"--config.dtype={dtype}"]
             words += [f"--config.model.width={flags.width}"]
             words += shorten(flags.epochs) if flags.epochs else []
-            finish(workdir, *words)
+            finish(workdir, *words, JAX_DEFAULT_MATMUL_PRECISION="highest")
             last: dict[str, float] = {}
             for line in read_lines(workdir):
                 last |= line

@@ -298,6 +298,10 @@ def main(argv: list[str]) -> None:
     from benchmarks.training import make_config, open_images
 
     names = installed(options.peers)
+    if not names:
+        sys.exit(
+            "error: none of these peers is installed: there is nothing to compare."
+        )
     print(table_head(COLUMNS), flush=True)
     for method, model in itertools.product(options.methods, options.models):
         config = make_config(method, model, options.batch_size)

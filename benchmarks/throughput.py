@@ -6,8 +6,8 @@
 
 The trainer's own step, augmentation included, on the embedded drawings repeated to the
 paper's 58,718 images. With `--config` any value can be changed as for the trainer. With
-`--methods` and `--models` one row for each pair of them; several compile at once, and are
-then timed one after the other. Prints a Markdown row each, and writes JSON lines.
+`--methods` and `--models` one row for each pair of them; with `--compile_jobs` several compile
+at once, before the first is timed. Prints a Markdown row each, and writes JSON lines.
 
 * pairs/s: of the median step time; the range is over `--rounds` rounds of `--steps` steps.
 * TFLOP: operations of a step as XLA counts them before it optimises. MFU is these over
@@ -17,10 +17,14 @@ then timed one after the other. Prints a Markdown row each, and writes JSON line
 * waiting: share of the time in which the host waited for a batch (streamed only).
 * augment: time of the augmentation, compiled alone, over that of the step.
 * memory: arguments and temporaries that XLA planned for the compiled step.
+
+With JAX_COMPILATION_CACHE_DIR, programs are kept there; `compile_s` of one that was there is
+the time to read it.
 """
 
 import concurrent.futures
 import contextlib
+import itertools
 import pathlib
 import statistics
 import tempfile
@@ -144,9 +148,9 @@ def augment_seconds(training: Training, config: ConfigDict) -> float:
     return (time.perf_counter() - started) / len(keys)
 
 
-def measure(training: Training, config: ConfigDict) -> dict[str, Any]:
-    """Time a training that is compiled."""
-    training.run(3)
+def measure(training: Training, config: ConfigDict, calls: int) -> dict[str, Any]:
+    """Time a training that is compiled, with `calls` steps in a dispatch."""
+    training.run(max(3, calls))  # fewer than these would be another program
     seconds, waited = [], 0.0
     for _ in range(_ROUNDS.value):
         seconds.append(training.run(_STEPS.value))
@@ -158,7 +162,6 @@ def measure(training: Training, config: ConfigDict) -> dict[str, Any]:
         "pairs_per_s": pairs / step,
         "range": [pairs / max(seconds), pairs / min(seconds)],
         "images_per_s": pairs * len(training.recipe.views) / step,
-        "augment": augment_seconds(training, config) / step,
         "waiting": waited / (sum(seconds) * _STEPS.value),
     }
 
@@ -199,10 +202,10 @@ def main(argv: list[str]) -> None:
     print(table_head(COLUMNS), flush=True)
     with contextlib.ExitStack() as stack:
         # The trainer's calls find the programs that are compiled ahead here.
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        jax.config.update("jax_compilation_cache_dir", folder)
+        if not jax.config.jax_compilation_cache_dir:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jobs = stack.enter_context(concurrent.futures.ThreadPoolExecutor(_JOBS.value))
 
         def build(config, placement, calls):
             training = stack.enter_context(
@@ -213,20 +216,27 @@ def main(argv: list[str]) -> None:
             row = {"compile_s": time.perf_counter() - started}
             if _JOBS.value > 1:
                 row = {}  # not the time of one
-            row |= plan(compiled)
-            flops = count_flops(config, len(images))
-            row["tflop"] = flops and flops / 1e12
-            return training, row
+            return training, row | plan(compiled)
 
-        tasks = [
-            (config, *variant, jobs.submit(build, config, *variant))
-            for config in configs
-            for variant in variants
-        ]
-        for config, placement, calls, task in tasks:
-            training, row = task.result()
+        wanted = list(itertools.product(configs, variants))
+        if _JOBS.value > 1:
+            with concurrent.futures.ThreadPoolExecutor(_JOBS.value) as jobs:
+                built = list(jobs.map(lambda x: build(x[0], *x[1]), wanted))
+        else:  # each in its turn: a compiler at work would disturb the one that is timed
+            built = (build(config, *variant) for config, variant in wanted)
+        facts = {}
+        for (config, (placement, calls)), (training, row) in zip(
+            wanted, built, strict=True
+        ):
             row |= describe(config) | {"placement": placement, "steps_per_call": calls}
-            row |= measure(training, config)
+            row |= measure(training, config, calls)
+            # The same for each placement.
+            if id(config) not in facts:
+                flops = count_flops(config, len(images))
+                facts[id(config)] = flops, augment_seconds(training, config)
+            flops, augment = facts[id(config)]
+            row["tflop"] = flops and flops / 1e12
+            row["augment"] = augment * 1e3 / row["step_ms"]
             if (limits := peaks()) and row["tflop"]:
                 compute = row["tflop"] * 1e15 / limits[0]
                 row["floor_ms"] = max(compute, row["gb"] * 1e12 / limits[1])

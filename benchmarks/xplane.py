@@ -123,7 +123,7 @@ def read(path: pathlib.Path) -> Trace:
     devices = {}
     for plane in planes:
         if plane.name.startswith("/device:GPU:"):
-            ops = _gpu_ops(plane, modules)
+            ops = list(_gpu_ops(plane, modules))
             devices[plane.name.removeprefix("/device:")] = ops
     host = [plane for plane in planes if plane.name == "/host:CPU"]
     if not any(devices.values()):

@@ -83,7 +83,7 @@ def test_cudnn_is_the_plain_one():
 
     def outcome(attention, dtype):
         module = models.get("vit_small", patch_size=8, attention=attention, dtype=dtype)
-        params = module.init(KEYS[1], x, True)["params"]
+        params = jax.jit(module.init, static_argnums=2)(KEYS[1], x, True)["params"]
 
         def loss(params):
             features = module.apply({"params": params}, x, True)
