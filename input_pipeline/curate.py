@@ -109,6 +109,12 @@ def curate() -> None:
         else:
             table = pairs.load_table(path, store)
     log = path.with_name(f"{stem}.decisions.csv")
+    read = [log, *map(pathlib.Path, _MERGE.value), *([] if making else [path])]
+    if export.resolve() in [file.resolve() for file in read]:
+        raise UserError(
+            f"--out={export} would replace the pairs or the decisions on them: choose "
+            "another name."
+        )
     try:
         lock = filelock.FileLock(f"{log}.lock", timeout=0)
         lock.acquire()

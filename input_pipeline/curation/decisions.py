@@ -90,7 +90,7 @@ class Curation:
             line that is not a decision (with its number).
         """
         check_table(table, store)
-        self.table, self.store, self.person = table, store, person
+        self.table, self.store, self.person, self.path = table, store, person, path
         self.making, self.max_uses = making, max_uses
         self.groups = store.labels if groups is None else groups
         self._given = given is not None
@@ -153,6 +153,9 @@ class Curation:
             raise UserError("This image has no label, so there is no class to swap in.")
         free = self.uses(pair) < self.max_uses
         free[[first, self.state.second[pair]]] = False
+        stand = self._standing(pair)  # No pair is made twice, in either order.
+        one, other = self.table.first[stand], self.state.second[stand]
+        free[np.concatenate([one[other == first], other[one == first]])] = False
         return free & (self.groups == self.groups[first])
 
     def uses(self, but: int | None = None) -> np.ndarray:

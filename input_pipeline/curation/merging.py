@@ -37,7 +37,8 @@ def merge(people: Sequence[Curation]) -> tuple[State, dict[int, str]]:
     differ[chosen] |= uses[second[first][chosen]] > people[0].max_uses
     state = State(
         np.where(differ, UNDECIDED, status[first]).astype(np.int8),
-        second[first],
+        # Of a conflict, the partner that somebody has accepted.
+        second[np.where(accepted.any(0), accepted.argmax(0), first[0]), first[1]],
         [""] * count,
         [""] * count,
     )

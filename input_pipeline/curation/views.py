@@ -12,6 +12,7 @@ from input_pipeline.curation.likeness import Likeness
 from input_pipeline.curation.merging import WORDS
 from input_pipeline.curation.order import Order
 from input_pipeline.pairs import summary
+from input_pipeline.pairs.origin import digest_json
 
 _KEPT = 4096  # Pairs of images whose marks are kept.
 
@@ -38,8 +39,10 @@ class Views:
         """
         self._curation, self._order = curation, order
         self._likeness, self._opinions, self._suspects = likeness, opinions, suspects
-        # Browsers keep pictures: those of another store must have another address.
-        self.store = curation.store.fingerprint[:12]
+        # Of a page, and in the addresses of its pictures, which browsers keep. A page of
+        # other images, or of another person's decisions, is not of this program.
+        decisions = curation.person, str(curation.path.resolve())
+        self.store = digest_json([curation.store.fingerprint, *decisions])[:12]
         self._marks = functools.lru_cache(maxsize=_KEPT)(self._find_marks)
 
     def rows(self, pair: int) -> list[int]:

@@ -10,7 +10,8 @@ from input_pipeline.stores import ImageStore
 from sp_jax import progress
 from sp_jax.errors import UserError
 
-_CHUNK = 1024  # Images that are described at a time.
+_CHUNK = 1024  # Images, between two steps of the progress.
+_PIXELS = 2**22  # That are described at a time; each takes about 80 bytes.
 
 
 def find_features(
@@ -53,6 +54,9 @@ def find_features(
 
 def describe(store: ImageStore, rows: np.ndarray) -> np.ndarray:
     """Shapes and colours of some images, float32 [n, D], without an encoder."""
-    if store.images.shape[1] < 16:
+    side = store.images.shape[1]
+    if side < 16:
         raise UserError("Without an encoder, images need sides of at least 16 pixels.")
-    return handmade_features.hog_and_colour(store.read(rows))
+    parts = np.array_split(rows, len(rows) * side**2 // _PIXELS + 1)
+    describe_part = handmade_features.hog_and_colour
+    return np.concatenate([describe_part(store.read(part)) for part in parts])

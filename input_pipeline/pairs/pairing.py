@@ -38,6 +38,10 @@ def semantic_pairs(store: ImageStore, *, rounds: int = 1, seed: int) -> PairTabl
     """
     if rounds < 1:
         raise UserError(f"rounds must be at least 1, not {rounds}.")
+    if unlabelled := int((store.labels < 0).sum()):
+        logging.warning(
+            "%d of %d images have no label and are in no pair.", unlabelled, len(store)
+        )
     circles = _circles(store.labels, seed)
     alone = sum(len(circle) == 1 for circle in circles.values())
     if alone == len(circles):

@@ -30,6 +30,7 @@ RESIZES = ("crop", "squash")
 # The formats of `image_files.SUFFIXES`. PIL looks at the content, and may start programs for
 # other formats, such as Ghostscript for EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+NEEDS_HEIC = 'it is HEIC: pip install "sp_jax[heic]"'
 # How HEIC begins; AVIF may begin as the last two.
 _HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cmxs]|mif1|msf1)", re.DOTALL)
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -166,7 +167,7 @@ def _open_heic(content: bytes) -> Image.Image:
     try:
         import pillow_heif  # An extra.
     except ImportError:
-        raise BadImage('it is HEIC: pip install "sp_jax[heic]"') from None
+        raise BadImage(NEEDS_HEIC) from None
     pillow_heif.register_heif_opener()
     return Image.open(io.BytesIO(content), formats=("HEIF",))
 

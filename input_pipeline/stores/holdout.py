@@ -55,8 +55,8 @@ def rows_of(
     """The rows of a part, in rising order.
 
     The images of each class are sorted by the SHA-256 of their names, and the first ones are
-    held out: the share, rounded, but at least one. A class of one or two images keeps them;
-    the unlabelled images form a class.
+    held out: the share, rounded, but at least one, and not all. A class of one or two images
+    keeps them; the unlabelled images form a class.
 
     Args:
       part: "holdout" or "rest".
@@ -70,5 +70,6 @@ def rows_of(
     for label in np.unique(labels):
         rows = order[labels[order] == label]
         if len(rows) > 2:
-            held[rows[: max(1, round(share * len(rows)))]] = True
+            count = min(len(rows) - 1, max(1, round(share * len(rows))))
+            held[rows[:count]] = True
     return np.flatnonzero(held if part == "holdout" else ~held)

@@ -208,7 +208,7 @@ def _name(info: zipfile.ZipInfo) -> str:
     if not info.flag_bits & 0x800:  # zipfile took it for a code page of DOS.
         with contextlib.suppress(UnicodeError):  # It was one.
             name = name.encode("cp437").decode("utf-8")
-    return name.replace("\\", "/")
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def key_of(root: pathlib.Path, paths: Iterable[pathlib.Path]) -> str:

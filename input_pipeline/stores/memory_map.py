@@ -103,6 +103,12 @@ def _open(final: pathlib.Path, verify: bool) -> Prepared | None:
     if not final.exists():
         return None
     path = final / "images.npy"
+    reasons = prepared_images.skipped_reasons(final)
+    if prepared_images.can_read_more(reasons):
+        logging.warning(
+            "HEIC can be read now: the images in %s are prepared again.", final
+        )
+        return None
     try:
         return prepared_images.open_folder(final, lambda _: NpyPixels(path), verify)
     except (ValueError, EOFError, FileNotFoundError) as error:
@@ -172,6 +178,7 @@ def _read_progress(
         if (
             done in range(count + 1)
             and skipped.keys() <= set(range(done))
+            and not prepared_images.can_read_more(skipped.values())
             and images.shape[0] in lengths
             and len(digests) in lengths
             and images.shape[1:] == (size, size, 3)
@@ -218,7 +225,7 @@ def _cut(path: pathlib.Path, rows: int) -> None:
 
 def _remove_stale(root: pathlib.Path) -> None:
     """Remove the remains of preparations that were killed a week ago."""
-    for path in root.glob("*.partial"):
+    for path in root.glob(f"*-{'[0-9a-f]' * 16}.partial"):  # no folder of somebody else
         with contextlib.suppress(FileNotFoundError):  # Another process was faster.
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)

@@ -86,6 +86,11 @@ def list_tar(
                         raise tarfile.ReadError(f"it ends within {member.name}")
                     name = member.name.removeprefix("./")
                     hidden = any(part.startswith(".") for part in name.split("/"))
+                    if (member.islnk() or member.issym()) and not hidden:
+                        raise tarfile.ReadError(
+                            f"{name} is a link to {member.linkname}, not a file: pack it "
+                            "with tar --dereference --hard-dereference"
+                        )
                     if member.isfile() and not hidden:
                         yield Member(name, member.offset_data, member.size)
                 # A damaged header is the end for tarfile; a true end is zeros or nothing.

@@ -26,6 +26,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from absl import logging
 
+from input_pipeline.stores import decode
+from input_pipeline.stores.image_files import can_read_heic
 from sp_jax import progress
 from sp_jax.cli import check_paths
 from sp_jax.errors import UserError
@@ -220,6 +222,19 @@ def write_skipped(
         writer.writerows((ids[row], reason) for row, reason in sorted(skipped.items()))
 
 
+def can_read_more(reasons: Iterable[str]) -> bool:
+    """Whether images that were left out for these reasons can be read by now."""
+    return can_read_heic() and decode.NEEDS_HEIC in reasons
+
+
+def skipped_reasons(folder: pathlib.Path) -> list[str]:
+    """Why images were left out; empty if none were, or the list is damaged."""
+    with contextlib.suppress(OSError, csv.Error, KeyError):
+        with open(folder / _SKIPPED, **_CSV) as file:
+            return [row["reason"] for row in csv.DictReader(file)]
+    return []
+
+
 def report_skipped(prepared: Prepared, max_skipped: float) -> None:
     """Warn if prepared images lack some; raise UserError if they lack too many."""
     meta, path = prepared.meta, prepared.folder / _SKIPPED
@@ -246,11 +261,15 @@ def check_skipped(
         with open(path, **_CSV) as file:
             first = next(csv.DictReader(file))
         such = f", such as {first['id']} ({first['reason']})"
+    again = f"if a disk or permissions were to blame, remove {folder} to try them again"
     if skipped == total:
-        raise UserError(f"None of the {total} images can be read{such}: see {path}.")
+        raise UserError(
+            f"None of the {total} images can be read{such}: see {path}; {again}."
+        )
     raise UserError(
         f"{skipped} of {total} images cannot be used{such}; all are listed in {path}: fix or "
-        f"remove them, or allow it with max_skipped={np.ceil(1000 * skipped / total) / 1000:g} "
+        f"remove them ({again}), or allow it with max_skipped="
+        f"{np.ceil(1000 * skipped / total) / 1000:g} "
         f"(a share; now it is {max_skipped:g}; the flag is --max_skipped, or for a training "
         "--config.data.max_skipped)."
     )

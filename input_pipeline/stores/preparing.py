@@ -5,6 +5,7 @@ killed at any moment leaves nothing that looks like a complete one, and the next
 where it was.
 """
 
+import collections
 import concurrent.futures
 import errno
 import json
@@ -28,8 +29,12 @@ _AHEAD = 512  # Images in flight, but not more than:
 _BYTES_AHEAD = 10**9
 # The bytes of all files that are being decoded; a larger file is refused.
 _bytes_in_flight = Budget(10**9)
-# Errors that no image causes.
-_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# Errors that no image causes: of the process, and of a disk in the network.
+_LIMITS = (
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH),
+)
 # Files that the complete folder does not need: the writers' notes, and half-written files.
 _NOTES = ("progress.json", "digests-*.npy", "skipped-*.json", ".*.tmp")
 
@@ -97,6 +102,12 @@ def prepare(
         raise UserError(
             f"{source.name}: the meta data of its Source must have the form that "
             "input_pipeline.stores.image_source.make_meta gives it: correct its store."
+        )
+    ids = collections.Counter(meta["ids"])
+    if again := [name for name, times in ids.items() if times > 1]:
+        raise UserError(
+            f"{source.name}: {len(again)} ids belong to several images, such as {again[0]!r}. "
+            "Tables of pairs name images by their ids: give each image its own."
         )
     partial = final.with_name(f"{final.name}.partial")
     partial.mkdir(exist_ok=True)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from input_pipeline import text_files
-from input_pipeline.stores.image_files import is_image, key_of, split_of
+from input_pipeline.stores.image_files import heic_of, is_image, key_of, split_of
 from input_pipeline.stores.image_source import Source, make_meta
 from input_pipeline.stores.label_values import make_classes, read_options
 from input_pipeline.stores.places import (
@@ -163,7 +163,10 @@ def _read_shard(
             if name.rpartition("/")[2].startswith("__"):  # It describes the shard.
                 continue
             files = {m.name[len(name) + 1 :].lower(): m for m in sample}
-            images = [m for m in files.values() if is_image(m.name)]
+            # A phone's, too, where nothing reads it: then it is listed as left out.
+            images = [
+                m for m in files.values() if is_image(m.name) or heic_of([m.name])
+            ]
             if len(images) > 1:
                 raise UserError(
                     f"{path}: the sample {name} has {len(images)} images, "

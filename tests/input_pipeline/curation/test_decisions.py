@@ -252,3 +252,15 @@ def test_partners(make_store, tmp_path):
     assert columns["by"] == ["ann"] and columns["time"][0].startswith("20")
     assert curation.undo() == {0: ACCEPTED} and not curation.state.status.any()
     assert curation.state.second.tolist() == rows.tolist()
+
+
+def test_no_pair_is_made_twice(make_store, tmp_path):
+    store = make_store([0] * 4)
+    rows = np.arange(4)
+    given = pairs.PairTable.of(store, rows, rows, "by a person")
+    making = Curation(given, store, tmp_path / "making", making=True, max_uses=2)
+    making.decide((0, "swap", 1), (0, "accept"))
+    assert np.flatnonzero(making.partners(1)).tolist() == [2, 3]
+    given = pairs.PairTable.of(store, np.array([0, 0]), np.array([1, 2]), "two")
+    checking = Curation(given, store, tmp_path / "checking", max_uses=2)
+    assert np.flatnonzero(checking.partners(1)).tolist() == [3]

@@ -67,6 +67,18 @@ def test_what_is_agreed_on_and_what_is_to_settle(people, tmp_path):
     assert len(table) == 3 and columns["by"] == ["ann and bob", "ann and bob", "cy"]
 
 
+def test_of_a_conflict_the_partner_that_was_accepted_is_shown(people):
+    ann, bob = people
+    pair = 5  # ann gives it another partner, and rejects it; bob accepts it as it is.
+    (other, *_) = ann.partners(pair).nonzero()[0]
+    ann.decide((pair, "swap", int(other)), (pair, "reject"))
+    bob.undo()
+    bob.decide((pair, "accept"))
+    for who in (people, people[::-1]):
+        state, conflicts = merging.merge(who)
+        assert pair in conflicts and state.second[pair] == ann.table.second[pair]
+
+
 def test_one_partner_in_two_pairs_is_to_settle(people):
     ann, bob = people
     for person, pair in ((ann, 0), (bob, 1)):
@@ -107,6 +119,8 @@ def test_two_who_never_disagree(people):
         (("--pairs=pairs.csv", "--merge=a.csv,b.csv"), "there is no file a.csv"),
         (("--pairs=pairs.csv", "--person=a/b"), "may have letters"),
         (("--pairs=pairs.csv", "--person=merged"), "choose another"),
+        (("--pairs=pairs.csv", "--out=pairs.csv"), "would replace the pairs"),
+        (("--pairs=pairs.csv", "--out=pairs.decisions.csv"), "would replace the pairs"),
     ],
 )
 def test_flags_that_do_not_fit(folder, words, wanted):
@@ -114,5 +128,7 @@ def test_flags_that_do_not_fit(folder, words, wanted):
     program = [sys.executable, "-m", "input_pipeline.curate", f"--store={store.name}"]
     words = [word.replace("=pairs", f"={path}/pairs") for word in words]
     program += [*words, f"--data_dir={path / 'data'}", "--port=0"]
+    before = (path / "pairs.csv").read_bytes()
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 2 and wanted in done.stderr
+    assert (path / "pairs.csv").read_bytes() == before

@@ -69,11 +69,12 @@ def test_the_program_merges_two_people(folder):
         assert "both decided 3 pairs, 2 in the same way: Cohen's kappa 0.40." in said[0]
         assert said[1] == "Pairs to settle: 1.\n"
         url = address(server)
-        (asked,) = ask(f"{url}/sheet?count=9")["pairs"]
+        sheet = ask(f"{url}/sheet?count=9")
+        (asked,) = sheet["pairs"]
         assert asked["pair"] == 2 and asked["marks"] == ["ann: accepted, bob: rejected"]
         decision = {"pair": 2, "action": "accept"}
         decision["images"] = [image["row"] for image in asked["images"]]
-        body = {"store": store.fingerprint[:12], "decisions": [decision]}
+        body = {"store": sheet["store"], "decisions": [decision]}
         assert ask(f"{url}/decide", body)["finished"].startswith("1 settled, 1 und")
         assert "2 accepted pairs are in" in ask(f"{url}/export", {})["message"]
     twice = command(path, store, f"--merge={files},{files}")

@@ -48,6 +48,12 @@ def test_names_alone_decide(opened):
     assert {ids[row] for row in again} == {store.ids[row] for row in rows}
 
 
+@pytest.mark.parametrize("share, count", [(0.95, 10), (0.85, 3), (0.9, 4)])
+def test_a_large_share_leaves_one_image(share, count):
+    ids = [f"{number}.png" for number in range(count)]
+    assert len(holdout.rows_of("rest", share, np.zeros(count), ids)) == 1
+
+
 def test_unlabelled_images_are_shared_out_too():
     ids = [f"{number}.png" for number in range(20)]
     assert len(holdout.rows_of("holdout", 0.1, np.full(20, -1), ids)) == 2

@@ -389,12 +389,14 @@ def test_damaged_leftover_is_not_continued(pictures, tmp_path, monkeypatch, cont
 
 
 def test_old_leftovers_are_removed(pictures, tmp_path):
-    old, new = tmp_path / "data" / "a.partial", tmp_path / "data" / "b.partial"
-    for path in (old, new):
+    data, name = tmp_path / "data", "folder-0123456789abcdef.partial"
+    old, new, other = data / name, data / f"b{name}", data / "download.partial"
+    for path in (old, new, other):
         path.mkdir(parents=True)
-    os.utime(old, (0, 0))
-    _open(pictures, tmp_path / "data")
-    assert not old.exists() and new.exists()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    _open(pictures, data)
+    assert not old.exists() and new.exists() and other.exists()
 
 
 def test_old_leftover_that_is_needed_is_continued(pictures, tmp_path, monkeypatch):

@@ -23,8 +23,9 @@ def photographs(tmp_path):
     return root
 
 
-def opened(path, tmp_path, split=None):
-    return open_store(f"images:{path}", split, image_size=8, data_dir=tmp_path / "data")
+def opened(path, tmp_path, split=None, **more):
+    options = {"image_size": 8, "data_dir": tmp_path / "data"} | more
+    return open_store(f"images:{path}", split, **options)
 
 
 def test_every_image_at_any_depth(photographs, tmp_path, caplog):
@@ -110,3 +111,14 @@ def test_heic_without_its_library(photographs, tmp_path, monkeypatch, caplog):
     with pytest.raises(UserError, match=r"b.jpg \(it is HEIC: pip install"):
         open_store(f"folder:{photographs / '2024'}/05", data_dir=tmp_path / "data")
     image_files.can_read_heic.cache_clear()
+
+
+def test_heic_whose_library_comes_later(heic, photographs, tmp_path, monkeypatch):
+    heic.rename(photographs / "2024/IMG_0001.jpg")  # It is known by its content.
+    with monkeypatch.context() as without:
+        without.setattr(image_files, "find_spec", lambda name: None)
+        without.setitem(sys.modules, "pillow_heif", None)
+        image_files.can_read_heic.cache_clear()
+        assert len(opened(photographs, tmp_path, max_skipped=0.5)) == 4
+    image_files.can_read_heic.cache_clear()
+    assert len(opened(photographs, tmp_path)) == 5

@@ -162,3 +162,10 @@ def test_the_example_of_the_documentation(folder):
     name = f"mystores.scans:{folder}"
     store = open_store(name, "test", image_size=8, data_dir=folder / "data")
     assert store.ids == ("b_1.png", "b_3.png") and store.class_names == ("a", "b")
+
+
+def test_two_images_of_one_id(folder):
+    path = folder / "mystores/plain.py"
+    path.write_text(path.read_text().replace("{row:02d}", "{row // 2}.png"))
+    with pytest.raises(UserError, match="4 ids belong to several images, such as '0"):
+        open_store("mystores.plain", image_size=8, data_dir=folder / "data")

@@ -151,3 +151,14 @@ def test_a_source_goes_to_another_process(folder):
     source = pickle.loads(pickle.dumps(open_source(f"webdataset:{folder}")))
     assert len(source.meta()["ids"]) == 9
     assert pickle.loads(pickle.dumps(source.open_reader()))(3) == encoded(27)
+
+
+def test_links_are_refused(tmp_path, opened):
+    path = tmp_path / "links" / "set-train-000000.tar"
+    shard(path, [("0", {"jpg": encoded(9), "cls": "1"}), ("1", {"jpg": encoded(9)})])
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("1.cls")
+        link.type, link.linkname = tarfile.LNKTYPE, "0.cls"
+        archive.addfile(link)
+    with pytest.raises(UserError, match="1.cls is a link to 0.cls.*--hard-dereference"):
+        opened(path.parent)
