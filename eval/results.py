@@ -293,9 +293,21 @@ def read_results(workdir: str | os.PathLike[str]) -> list[Result]:
 
 
 def read_newest(
-    workdir: str | os.PathLike[str], name: str, *, untrained: bool = False
+    workdir: str | os.PathLike[str],
+    name: str,
+    *,
+    untrained: bool = False,
+    images: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """The newest result with a name, see `read_result`; None if there is none.
+
+    Args:
+      workdir: of the run.
+      name: of the result.
+      untrained: of the run's first network.
+      images: splits and fingerprints; only results on these images count. None: on any.
+      options: only results of an evaluator with these options count.
 
     Raises:
       UserError: see `read_result`.
@@ -303,6 +315,14 @@ def read_newest(
     paths = sorted(_folder(workdir, untrained).glob("*.json"))
     named = re.compile(re.escape(name) + "(_[0-9a-f]{8})?")
     found = [read_result(path) for path in paths if named.fullmatch(path.stem)]
+    asked = json.loads(json.dumps(dict(options or {}))).items()
+    found = [
+        one
+        for one in found
+        if images in (None, one["images"])
+        # A file of an older version has fewer options.
+        and all(one["options"].get(key, value) == value for key, value in asked)
+    ]
     return max(found, key=lambda content: content["date"], default=None)
 
 

@@ -18,6 +18,7 @@ or validation.
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
@@ -92,6 +93,13 @@ def _word(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_")
 
 
+def _folder_name(name: str) -> str:
+    """A name of a folder, short enough, and another one for each name."""
+    word = _word(name)
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return word if word == name and len(word) < 80 else f"{word[:80]}_{digest}"
+
+
 def find_pair(dataset: str, prepared: Mapping[str, Any]) -> tuple[str, str]:
     """The splits of a store to fit and to test on.
 
@@ -159,7 +167,7 @@ def draw(
     drawn: dict[str, list[tuple[str, pathlib.Path]]] = {}
     extractors = {one.run.path: one.extractor for one in checkpoints}
     for label, (first, *_) in comparison.newest.items():
-        folder = out / _word(label)
+        folder = out / _folder_name(label)
         for path in figures.draw(extractors[first.path], store, target, folder):
             drawn.setdefault(path.stem, []).append((label, path))
     titles = figures.TITLES.items()
@@ -203,6 +211,8 @@ def run(
         raise UserError(
             f"There is no evaluation {unknown[0]!r}: choose from {', '.join(EVALUATIONS)}."
         )
+    if not paths or not datasets:
+        raise UserError("Give one --checkpoint or more, and one of --datasets or more.")
     prepared = [cli.images_of(path) for path in paths]
     if any(one != prepared[0] for one in prepared):
         raise UserError(
@@ -228,7 +238,7 @@ def run(
         comparison = tables.compare(
             [(run, [result]) for run, result in results], headlines=_ALL
         )
-        folder = out / _word(dataset)
+        folder = out / _folder_name(dataset)
         folder.mkdir(exist_ok=True)
         store = open_store(dataset, find_pair(dataset, prepared[0])[1], **prepared[0])
         drawn = draw(checkpoints, entries, comparison, results, store, folder)

@@ -266,4 +266,6 @@ def _part(name: str, value: str) -> str:
         return value or "finished"
     if name == "init_weights":
         return f"init={value[:8] or 'random'}"
+    if name == "images":  # a fingerprint
+        return f"images={value[:8]}"
     return f"{name.removesuffix('.by')}={value or 'default'}"

@@ -53,7 +53,9 @@ def judge(difference: Interval, better: str) -> str:
     """
     if difference.seeds < 2:
         return "one seed" if difference.seeds else "no seed in common"
-    if difference.low <= 0 <= difference.high:
+    if not (
+        difference.low > 0 or difference.high < 0
+    ):  # also if a number is not finite
         return "undecided"
     higher = difference.mean > 0
     if better == "neither":

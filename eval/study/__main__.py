@@ -25,7 +25,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from eval.study import budget, changes, page, plan, runner
+from eval.study import budget, changes, numbers, page, plan, runner
 from eval.study.checks import check_study
 from eval.study.images import add_images, find_outdated
 from eval.study.untrained import add_floors
@@ -48,6 +48,8 @@ def run() -> int:
             raise UserError("This study is planned for one host: --launcher=local.")
         asked = changes.find_changes(config, file)
         out = workdir / changes.name_page(file, asked)
+        budget.check(config)
+        environments = budget.shares(config, environments)
         config, said = budget.plan_study(config, out, pool, environments)
         print(said, flush=True)
     study = plan.read_study(config)
@@ -55,6 +57,7 @@ def run() -> int:
     study = plan.choose_arms(study, values.arms or every)
     arms = [] if set(study["arms"]) == every else list(study["arms"])
     changed = changes.find_changes(values.study, file, arms)
+    changes.check_reach(study, changed)
     study, warning = changes.place_in_frame(study, file, changed)
     out = workdir / changes.name_page(file, changed)
     jobs = plan.make_jobs(study)
@@ -89,7 +92,10 @@ def run() -> int:
                 failed.append(job)
             work.update()
             progress.say(f"{job.title}: {error or 'complete'}")
-            show_page()  # it grows with the study
+            try:
+                show_page()  # it grows with the study
+            except (UserError, OSError) as problem:  # the other runs go on
+                progress.say(f"The page cannot be written now: {problem}")
 
         # Where they are few, each has several cores.
         environments = environments[: len(todo) or 1]
@@ -108,9 +114,11 @@ def run() -> int:
     print(f"The page: {written}")
     if written.parent != out:
         print(
-            f"{out / written.name} is kept: it has more runs than there are now, because "
-            "images or results of runs have changed or are gone."
+            f"{out / written.name} is kept: it is of another study file, or has more runs "
+            "than there are now, because images or results have changed or are gone."
         )
+    for sentence in numbers.find_mixed(jobs, pool):
+        print(f"warning: {sentence}", file=sys.stderr)
     if not complete:
         print("Stopped; the same command continues.")
         return 130

@@ -8,6 +8,7 @@ stopped continues with it.
 
 import bisect
 import datetime
+import hashlib
 import json
 import pathlib
 import platform
@@ -65,6 +66,25 @@ class Chosen(NamedTuple):
     costs: dict[str, Cost]
 
 
+def check(config: ConfigDict) -> None:
+    """Raise UserError for options that no study can have."""
+    if config.hours <= 0:
+        raise UserError(
+            f"--study.hours={config.hours:g}: give the hours that it may take."
+        )
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise UserError(
+            f"--study.seeds={config.seeds}: give one seed or more, each once."
+        )
+
+
+def shares(
+    config: ConfigDict, devices: Sequence[Mapping[str, str]]
+) -> Sequence[Mapping[str, str]]:
+    """At most one device for each run, so that the runs share all cores."""
+    return devices[: 2 * len(own.AUGMENTATIONS) * len(config.seeds)]
+
+
 def plan_study(
     config: ConfigDict,
     out: pathlib.Path,
@@ -92,11 +112,10 @@ def plan_study(
         )
     out.mkdir(parents=True, exist_ok=True)
     found = own_images.look(asked, out)
-    # At most one for each run, so that the runs share all cores.
-    runs = 2 * len(own.AUGMENTATIONS) * len(asked["seeds"])
-    devices = devices[: runs or 1]
     machine = f"{platform.node()}, {len(devices)} runs at a time"
     about = {"asked": json.loads(json.dumps(asked)), "images": found.fingerprint}
+    table = pathlib.Path(found.table).read_bytes() if found.table else b""
+    about["pairs"] = hashlib.sha256(table).hexdigest()
     path, remarks = out / PLAN, []
     if path.is_file():
         chosen, planned_for = _read_plan(path, about)
@@ -143,11 +162,12 @@ def _read_plan(path: pathlib.Path, about: Mapping[str, Any]) -> tuple[Chosen, st
                 f"{path} is the plan of a study with {name}={before}, not {value}: choose "
                 "another --workdir, or continue with the earlier command."
             )
-    if kept["images"] != about["images"]:
-        raise UserError(
-            f"The images changed since {path} was made: choose another --workdir, or "
-            "restore them."
-        )
+    for name in ("images", "pairs"):
+        if kept.get(name, about[name]) != about[name]:  # an older plan has no pairs
+            raise UserError(
+                f"The {name} changed since {path} was made: choose another --workdir, or "
+                "restore them."
+            )
     costs = {arm: Cost(*cost) for arm, cost in kept["costs"].items()}
     return Chosen(sizes[kept["size"]], kept["steps"], costs), kept["machine"]
 
@@ -170,7 +190,13 @@ def choose(
         if most < WIDER * size.least and best:
             break
         print(f"# Measuring a few steps of each arm: {size.name} …", flush=True)
-        costs = measure(asked, found, size, pool, devices)
+        try:
+            costs = measure(asked, found, size, pool, devices)
+        except UserError as error:
+            if best is None:
+                raise
+            print(f"# {error} So the network is the one before it.", flush=True)
+            break
         jobs = jobs_of(own.make_study(asked, found, size, 1), pool)
 
         def needs(steps: int, jobs=jobs, costs=costs) -> float:
@@ -265,7 +291,9 @@ def _costs(
         else:
             # The first line includes the start.
             step = float(np.median(times[1:])) / 1e3
-            yield job.arm, Cost(sum(spent.values()) - steps * step, step)
+            # A trial that was stopped and continued has made some steps before.
+            rest = max(0.0, sum(spent.values()) - steps * step)
+            yield job.arm, Cost(rest, step)
 
 
 def end_of(

@@ -9,8 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from eval.study.plan import Study
+from eval.study.plan import Study, given_in
 from sp_jax.config import flatten, load_config
+from sp_jax.errors import UserError
 
 # Changes that make the runs differ from the paper's; others concern what is shown, seeds, or
 # the place of images.
@@ -33,6 +34,26 @@ def find_changes(
     found = {f"study.{name}": now[name] for name in names}
     found |= {f"study.{name}": None for name in before if name not in now}
     return found | ({"arms": ",".join(sorted(arms))} if arms else {})
+
+
+def check_reach(study: Study, changes: Mapping[str, Any]) -> None:
+    """Raise UserError if a change of all arms would not reach those that set it themselves.
+
+    It may be given for these arms, too.
+    """
+    for name in changes:
+        key = name.removeprefix("study.changes.")
+        arms = [
+            arm
+            for arm, one in study["arms"].items()
+            if key in given_in(one["changes"])
+            and f"study.arms.{arm}.changes.{key}" not in changes
+        ]
+        if key != name and arms:
+            raise UserError(
+                f"--{name} does not change {', '.join(arms)}, which set it themselves: give "
+                f"--study.arms.NAME.changes.{key} for these, too."
+            )
 
 
 def name_page(file: str, changes: Mapping[str, Any]) -> str:

@@ -3,15 +3,27 @@
 import functools
 import json
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import eval as evaluators
 from eval.evaluator import Evaluator
 from eval.study.numbers import read_result
-from eval.study.plan import DETECTION, Command, Job, Study, config_of
+from eval.study.plan import (
+    DETECTION,
+    Command,
+    Job,
+    Study,
+    config_of,
+    flags_of,
+    given_in,
+)
 from eval.task import images_as
 from sp_jax.config import get_config
+
+# Of a config's evaluation, and no flags of its program.
+_OURS = ("type", "every_epochs")
 
 
 def add_images(study: Study, jobs: Sequence[Job]) -> list[Job]:
@@ -44,13 +56,16 @@ def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list
             continue
         config = config_of(study, arm)
         for name in sorted(names & set(config.evals) - set(study["evaluations"])):
-            result = read_result(pool / job.folder, name)
+            result = read_result(study, job, pool / job.folder, name)
             options = images_as(config.data) | config.evals[name].to_dict()
             if result and result.get("images") != _read_by(config, options):
                 program = evaluators.program_of(options["type"])
+                given = {k: v for k, v in given_in(options).items() if k not in _OURS}
+                words = ("python", "-m", program, f"--checkpoint={pool / job.folder}")
+                again = shlex.join((*words, f"--name={name}", *flags_of(given)))
                 found.append(
                     f"{pool / job.folder}/eval/{name}.json was measured on other images than "
-                    f"there are now: python -m {program} --name={name} measures it again."
+                    f"there are now. This measures it again: {again}"
                 )
     return found
 

@@ -58,8 +58,9 @@ def draw(
         return []
     figure, made = study["figure"], []
     folders: dict[str, list[Path]] = {}
-    for job in done:
-        folders.setdefault(name_of(study, job.arm), []).append(pool / job.folder)
+    runs = {pool / job.folder: job for job in done}
+    for place, job in runs.items():
+        folders.setdefault(name_of(study, job.arm), []).append(place)
     seeds = count_text(list(map(len, folders.values())))
 
     def of_arms(read: Callable[[Path], Any]) -> dict[str, list[Any]]:
@@ -70,9 +71,12 @@ def draw(
         return out / f"{name}.png"
 
     if figure["kind"] == "invariance":
-        results = of_arms(lambda one: read_result(one, figure["result"])["result"])
         name = figure["result"]
-        read = [read_result(pool / job.folder, name, untrained=True) for job in done]
+        results = of_arms(lambda x: read_result(study, runs[x], x, name)["result"])
+        read = [
+            read_result(study, job, place, name, untrained=True)
+            for place, job in runs.items()
+        ]
         floor = [one["result"] for one in read if one]
         path = save("invariance", invariance_figure.draw_figure(results, floor))
         caption = f"Mean and range of {seeds}; dotted: chance"

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval import results
+from eval.compare.runs import Run, find_differences, make_columns, read_run
 from eval.compare.statistics import Interval, interval
-from eval.study.plan import Job, Study
+from eval.study.plan import DETECTION, Job, Study
 from eval.study.runner import missing
 from sp_jax.json_file import read_json
 from sp_jax.train.starts import read_starts
@@ -28,31 +29,66 @@ def collect(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Values:
         if job.label or missing(job, pool):
             continue
         for title, measure in study["measures"].items():
-            number = read_number(pool / job.folder, measure)
+            number = read_number(study, job, pool / job.folder, measure)
             if number is not None:
                 values[title][job.arm][job.seed] = number
     return values
 
 
+def find_mixed(jobs: Sequence[Job], pool: pathlib.Path) -> list[str]:
+    """Sentences on arms whose complete runs differ in more than their seed.
+
+    This happens if a recipe, or the images of a store, were changed between two seeds.
+    """
+    runs: dict[str, list[Run]] = {}
+    for job in jobs:
+        trained = (pool / job.folder / "config.json").is_file()
+        if trained and not job.label and not missing(job, pool):
+            runs.setdefault(job.arm, []).append(read_run(pool / job.folder))
+    found = []
+    for arm, some in runs.items():
+        columns = make_columns(some)
+        differ = find_differences([column.runs[0].facts for column in columns])
+        if len(columns) > 1:
+            found.append(
+                f"The runs of {arm} differ in more than their seed: in "
+                f"{', '.join(row[0] for row in differ)}. Their mean is of no one recipe: move "
+                "the older ones away, or choose another --workdir."
+            )
+    return found
+
+
 def read_result(
-    folder: pathlib.Path, name: str, untrained: bool = False
+    study: Study, job: Job, folder: pathlib.Path, name: str, untrained: bool = False
 ) -> dict[str, Any] | None:
-    """The newest result NAME of a run, or of its detection NAME; None if there is none."""
-    found = results.read_newest(folder, name, untrained=untrained)
+    """The newest result NAME of a run, or of its detection NAME; None if there is none.
+
+    Of an evaluation of the study, only a result on its images and with its options.
+    """
+    commands = {command.name: command for command in job.commands}
+    options = dict(study["evaluations"].get(name, {}))
+    asked = {}
+    if options.pop("type", DETECTION) != DETECTION and name in commands:
+        asked = {"images": commands[name].images, "options": options}
+    found = results.read_newest(folder, name, untrained=untrained, **asked)
     if found is None and not untrained:
         return results.read_newest(folder / "detection" / name, "detection")
     return found
 
 
 def read_number(
-    folder: pathlib.Path, measure: Mapping[str, Any], untrained: bool = False
+    study: Study,
+    job: Job,
+    folder: pathlib.Path,
+    measure: Mapping[str, Any],
+    untrained: bool = False,
 ) -> float | None:
     """The number of a measure in a run's folder; with `untrained` for the untrained network."""
     name, _, key = measure["of"].partition("/")
     if name == "run":
         number = None if untrained else _read_run(folder, key)
     else:
-        result = read_result(folder, name, untrained)
+        result = read_result(study, job, folder, name, untrained)
         number = result["result"].get(key) if result else None
     return 100 * number if number is not None and measure["percent"] else number
 

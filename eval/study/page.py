@@ -7,6 +7,7 @@ Cells of the tables are texts, or texts with small print and a kind, for the tem
 import csv
 import itertools
 import pathlib
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -115,12 +116,13 @@ def make_runs(
     return rows
 
 
-def choose_folder(out: pathlib.Path, complete: int) -> pathlib.Path:
-    """A folder for a page that does not replace a page of more runs: `out`, or `out`.2, …
+def choose_folder(out: pathlib.Path, complete: int, command: str = "") -> pathlib.Path:
+    """A folder for a page that replaces no page of more runs, or of another study's file.
 
     Args:
-        out: the preferred folder.
+        out: the preferred folder; the next ones are `out`.2, `out`.3, …
         complete: the number of runs with numbers on the page.
+        command: of the study.
     """
     for number in itertools.count(1):
         folder = out.with_name(f"{out.name}.{number}") if number > 1 else out
@@ -128,9 +130,18 @@ def choose_folder(out: pathlib.Path, complete: int) -> pathlib.Path:
         if not table.is_file():
             return folder
         with open(table, encoding="utf-8", newline="") as file:
-            if numbers.count_runs(csv.reader(file)) <= complete:
-                return folder
+            rows = list(csv.reader(file))
+        before = rows[1][-1] if len(rows) > 1 and "command" in rows[0] else ""
+        same = not (before and command) or _file_of(before) == _file_of(command)
+        if same and numbers.count_runs(rows) <= complete:
+            return folder
     raise AssertionError
+
+
+def _file_of(command: str) -> str:
+    """The file of a study, from its command."""
+    files = [x for x in shlex.split(command) if x.startswith("--study=")]
+    return str(pathlib.Path(files[0].partition("=")[2]).resolve()) if files else ""
 
 
 def write(
@@ -162,7 +173,7 @@ def write(
     floors = collect_floors(study, jobs, pool)
     origins = numbers.read_origins(jobs, pool)
     table = numbers.make_csv(study, values, floors, origins, command)
-    out = choose_folder(out, numbers.count_runs(table))
+    out = choose_folder(out, numbers.count_runs(table), command)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "study.csv", format_csv(table))
     runs = [job for job in jobs if not job.label]
@@ -170,7 +181,10 @@ def write(
     shown, chances = dict(protocols), {}
     for title, measure in study["measures"].items():
         name = measure["of"].partition("/")[0]
-        result = numbers.read_result(pool / done[0].folder, name) if done else None
+        result = None
+        if done:
+            place = pool / done[0].folder
+            result = numbers.read_result(study, done[0], place, name)
         if result:
             shown.setdefault(name, result["protocol"])
             chance = numbers.chance_of(measure, result)

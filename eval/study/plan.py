@@ -88,12 +88,23 @@ def read_study(config: ConfigDict) -> dict[str, Any]:
         raise UserError("A study needs arms, measures and seeds.")
     if len(set(plain["seeds"])) < len(plain["seeds"]):
         raise UserError(f"study.seeds has one seed twice: {plain['seeds']}.")
+    for name, place in plain["stores"].items():
+        if set("{}") & set(str(place)):
+            raise UserError(f"study.stores.{name}={place}: use a path without braces.")
     for name in ("arms", "changes", "evaluations"):
         plain[name] = _fill(plain[name], plain["stores"])
     factors = {tuple(arm["factors"]) for arm in plain["arms"].values()}
     if len(factors) > 1:
         raise UserError(f"The arms have different factors: {sorted(factors)}.")
     for name, arm in plain["arms"].items():
+        arm["factors"] = {key: str(value) for key, value in arm["factors"].items()}
+        commands = [words[0].rpartition(".")[2] for words in arm["prepare"]]
+        commands += [*(["train"] if arm["config"] else []), *plain["evaluations"]]
+        if twice := [one for one in commands if commands.count(one) > 1]:
+            raise UserError(
+                f"study.arms.{name}: two of its commands or evaluations are called "
+                f"{twice[0]}: give each its own name."
+            )
         if arm["after"] and arm["after"] not in plain["arms"]:
             raise UserError(f"study.arms.{name} comes after no arm: {arm['after']!r}.")
     _check_readings(plain)

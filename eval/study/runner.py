@@ -9,6 +9,7 @@ however they end.
 import concurrent.futures
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -72,16 +73,28 @@ def missing(job: Job, pool: pathlib.Path) -> list[Command]:
 def _checkpoint_of(words: Sequence[str]) -> str | None:
     """SHA-256 hex of the newest checkpoint that a command reads; None if it reads none.
 
-    It is the SHA-256 of the list of its files, which has the SHA-256 of each file.
+    It is that of a file of weights, or of the list of the checkpoint's files, which has the
+    SHA-256 of each file.
     """
     for word in words:
         name, _, value = word.partition("=")
+        if name == "--checkpoint" and pathlib.Path(value).is_file():
+            stat = os.stat(value)
+            return _digest_file(value, stat.st_size, stat.st_mtime_ns)
         folder = pathlib.Path(value) / "checkpoints"
         if name == "--checkpoint" and (steps := _steps(folder)):
             manifest = folder / str(steps[-1]) / "MANIFEST.sha256"
             if manifest.is_file():
                 return hashlib.sha256(manifest.read_bytes()).hexdigest()
     return None
+
+
+@functools.cache
+def _digest_file(path: str, size: int, time_ns: int) -> str:
+    """SHA-256 hex of a file, which has this size and time."""
+    del size, time_ns
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
@@ -177,6 +190,7 @@ class Worker:
         self._begin(job, command)
         started = time.monotonic()
         with open(log, "a", encoding="utf-8") as file:
+            before = file.tell()
             with self._lock:
                 if self._stopped:
                     raise Stopped
@@ -195,9 +209,16 @@ class Worker:
                 if self._stopped:
                     raise Stopped
         if code:
-            raise CommandError(f"{command.name}: {last_words(log)} (see {log})")
-        if command.name == "train" and not _trained(folder):
-            raise CommandError(f"train: it was stopped before its end (see {log})")
+            said = last_words(log, before)
+            if code < 0:  # such as that of a system without memory
+                said = f"killed by {signal.Signals(-code).name}; it had said: {said}"
+            raise CommandError(f"{command.name}: {said} (see {log})")
+        detection = folder / "detection" / command.name
+        place = folder if command.name == "train" else detection
+        if (command.name == "train" or place.is_dir()) and not _trained(place):
+            raise CommandError(
+                f"{command.name}: it was stopped before its end (see {log})"
+            )
         record = read_record(folder)
         record[command.name] = {
             "words": list(command.words),
@@ -219,11 +240,15 @@ def _trained(folder: pathlib.Path) -> bool:
     return meta.get("run", {}).get("total_steps") == steps[-1]
 
 
-def last_words(log: pathlib.Path) -> str:
-    """The error in a log, or its last line."""
-    lines = list(filter(str.strip, log.read_text(errors="replace").splitlines()))
+def last_words(log: pathlib.Path, start: int = 0) -> str:
+    """The error in a log from a byte on, or its last line."""
+    text = log.read_bytes()[start:].decode(errors="replace")
+    lines = list(filter(str.strip, text.splitlines()))
     errors = [line for line in lines[-30:] if line.startswith("error: ")]
     return (errors or lines or ["it printed nothing"])[-1].removeprefix("error: ")
+
+
+_NO_GPU = ("", "-1", "NoDevFiles")  # in CUDA_VISIBLE_DEVICES
 
 
 def find_devices(jobs: int) -> list[dict[str, str]]:
@@ -238,7 +263,7 @@ def find_devices(jobs: int) -> list[dict[str, str]]:
     paths = pathlib.Path("/dev").glob("nvidia[0-9]*")
     here = ",".join(sorted(path.name.removeprefix("nvidia") for path in paths))
     given = os.environ.get("CUDA_VISIBLE_DEVICES", here)
-    if gpus := [gpu for gpu in given.split(",") if gpu]:
+    if gpus := [gpu for gpu in given.split(",") if gpu not in _NO_GPU]:
         jobs = jobs or len(gpus)
         if jobs > len(gpus):
             raise UserError(f"--jobs is {jobs}, but there are {len(gpus)} GPUs here.")
@@ -279,9 +304,11 @@ def make_all(
         number, environment = free.get()
         try:
             if not environment and len(environments) > 1:
-                # For this thread and its children, so that each job has its own cores.
-                own = cores[number % len(cores) :: len(environments)]
-                os.sched_setaffinity(0, own)
+                # For this thread and its children: as many cores for each job, its own ones
+                # as far as there are enough.
+                count = max(1, len(cores) // len(environments))
+                places = range(number * count, (number + 1) * count)
+                os.sched_setaffinity(0, [cores[i % len(cores)] for i in places])
             return worker.make(job, environment, wait)
         finally:
             free.put((number, environment))
@@ -298,7 +325,7 @@ def make_all(
                         report(job, None)
                     else:
                         left.append(job)
-                except CommandError as error:
+                except (CommandError, UserError, OSError) as error:
                     report(job, str(error))
                 except Stopped:
                     threads.shutdown(wait=False, cancel_futures=True)

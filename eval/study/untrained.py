@@ -63,7 +63,8 @@ def _forgotten(
     names = {measure["of"].partition("/")[0] for measure in study["measures"].values()}
     found = {}
     for name in sorted(names & set(config.evals) - set(study["evaluations"])):
-        if read_result(pool / job.folder, name, untrained=True) is None:
+        of_run = study, job, pool / job.folder, name
+        if read_result(*of_run, untrained=True) is None:
             found[name] = (
                 given_in(images_as(config.data)) | config.evals[name].to_dict()
             )
@@ -94,7 +95,8 @@ def collect_floors(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> Val
         if not job.label or missing(job, pool):
             continue
         for title, measure in study["measures"].items():
-            number = read_number(pool / job.after, measure, untrained=True)
+            of_run = study, job, pool / job.after, measure
+            number = read_number(*of_run, untrained=True)
             if number is not None:
                 of_label = found.setdefault(job.label, {})
                 of_label.setdefault(title, {})[job.seed] = number

@@ -284,3 +284,17 @@ def test_a_failed_write_leaves_the_old_result(tmp_path, monkeypatch):
     assert pathlib.Path(error.value.filename) == path  # not that of the temporary file
     assert path.read_text() == before
     assert os.listdir(path.parent) == ["knn.json"]
+
+
+def test_the_newest_result_of_the_question_that_was_asked(tmp_path):
+    for number, images in enumerate(({"test": "0a"}, {"test": "0b"})):
+        about = ABOUT | {"images": images, "options": {"k": [number, 5]}}
+        results.write_result(tmp_path, "knn", {"accuracy": float(number)}, **about)
+
+    def newest(**asked):
+        found = results.read_newest(tmp_path, "knn", **asked)
+        return found and found["result"]["accuracy"]
+
+    assert newest(images={"test": "0b"}) == newest(options={"k": (1, 5)}) == 1.0
+    assert newest(images={"test": "0a"}) == newest(options={"k": (0, 5)}) == 0.0
+    assert newest(images={"test": "0c"}) is newest(options={"k": (9,)}) is None

@@ -129,6 +129,8 @@ def test_what_is_not_there_is_said(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SP_JAX_DATA", str(tmp_path / "data"))
     with pytest.raises(UserError, match="no evaluation 'knnn'"):
         suite.run([], ["emoji"], ["knnn"], tmp_path)
+    with pytest.raises(UserError, match="Give one --checkpoint or more"):
+        suite.run([], ["emoji"], ["knn"], tmp_path)
     with pytest.raises(UserError, match="has no splits"):
         suite.plan(f"folder:{folder / 'train'}", ["knn"], {})
 
@@ -145,3 +147,10 @@ def test_the_commands_report_a_mistake(module, flags, message):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
     assert message in done.stderr
+
+
+def test_names_of_folders_are_short_and_differ():
+    names = ["emoji", "folder:/a-b", "folder:/a_b", "x" * 300, "x" * 301]
+    folders = [suite._folder_name(name) for name in names]
+    assert folders[0] == "emoji" and len(set(folders)) == len(names)
+    assert max(map(len, folders)) < 100

@@ -60,3 +60,9 @@ def test_texts():
     assert difference_text(interval([1.0])) == "+1.000"
     assert difference_text(interval([1.0, 1.0])) == "+1.000 [+1.000, +1.000]"
     assert difference_text(interval([])) == ""
+
+
+@pytest.mark.parametrize("better", ["higher", "lower", "neither"])
+def test_a_number_that_is_not_finite_decides_nothing(better):
+    difference = paired({0: np.nan, 1: 0.2}, {0: 0.1, 1: 0.1})
+    assert judge(difference, better) == "undecided"

@@ -79,3 +79,16 @@ def test_arms_that_were_not_asked_for_are_left_out():
     assert {job.arm for job in plan.make_jobs(some)} == set(some["arms"])
     with pytest.raises(UserError, match="no arm 'SP'"):
         plan.choose_arms(study, ["SP"])
+
+
+def test_a_change_that_does_not_reach_an_arm_is_refused():
+    found, study = changed(flags={"changes.epochs": 2.0})
+    with pytest.raises(
+        UserError, match="does not change .*AP_both.*study.arms.NAME.ch"
+    ):
+        changes.check_reach(study, found)
+    both = [f"{name}.changes.epochs" for name in study["arms"] if "both" in name]
+    flags = {f"arms.{name}": 2.0 for name in both} | {"changes.epochs": 2.0}
+    for given in (flags, {"changes.batch_size": 64, "seeds": (0,)}):
+        found, study = changed(flags=given)
+        changes.check_reach(study, found)

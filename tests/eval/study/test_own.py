@@ -1,5 +1,6 @@
 """A study of a user's own images: what they allow, and what fits into the hours."""
 
+import functools
 import json
 import os
 import pathlib
@@ -252,3 +253,20 @@ def test_from_a_folder_to_the_page(stores, tmp_path):
     text = page.read_text()
     assert "4 of 4 runs are complete" in text and "<td>untrained</td>" in text
     assert (page.parent / "invariance.png").is_file()
+
+
+def test_options_and_pairs_that_do_not_fit(stores, tmp_path, measured):
+    config = own.get_config()
+    for wrong in ({"hours": 0.0}, {"seeds": ()}, {"seeds": (1, 1)}):
+        changed = config.copy_and_resolve_references()
+        changed.update(wrong)
+        with pytest.raises(UserError, match="--study"):
+            budget.check(changed)
+    budget.check(config)
+    config.update(images=stores["labelled"], hours=1.0)
+    plan_it = functools.partial(budget.plan_study, config, tmp_path, tmp_path / "runs")
+    plan_it([{}, {}])
+    path = tmp_path / budget.PLAN
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pairs": "others"}))
+    with pytest.raises(UserError, match="The pairs changed since"):
+        plan_it([{}, {}])

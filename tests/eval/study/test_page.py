@@ -189,3 +189,17 @@ def test_verdicts(sums, bounds, word):
     if len(sums) > 1:
         want = stats.ttest_1samp(sums, 0).confidence_interval(0.95)
         np.testing.assert_allclose(verdict.sum[1:3], want, rtol=1e-9)
+
+
+def test_a_page_is_not_replaced_by_that_of_another_file(tmp_path):
+    out = tmp_path / "transfer"
+    out.mkdir()
+    lines = (
+        "arm,seed,measure,value,command",
+        "SP,0,x,1.0,python -m eval.study --study={}",
+    )
+    (out / "study.csv").write_text("\n".join(lines).format("mine/transfer.py") + "\n")
+    command = "python -m eval.study --study={} --arms=SP"
+    own, other = command.format("mine/transfer.py"), command.format("transfer.py")
+    assert page.choose_folder(out, 1, own) == out
+    assert page.choose_folder(out, 1, other) == tmp_path / "transfer.2"

@@ -12,6 +12,7 @@ from eval.study import checks, images, plan, untrained
 from input_pipeline.pairs import PairTable
 from input_pipeline.pairs.sampling import Sampler
 from sp_jax import validate
+from sp_jax.errors import UserError
 from sp_jax.methods import simclr
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -227,3 +228,19 @@ def test_a_run_has_one_folder_in_all_studies():
         study.changes.epochs = 2.0
     other.arms.AP.changes.batch_size = 64
     assert folders(one)["SP"] != folders(other)["SP"]
+
+
+@pytest.mark.parametrize("mistake", ["braces", "twice"])
+def test_mistakes_that_would_show_late(mistake):
+    study = tiny()
+    changes = common.pairing("SP")
+    study.arms.SP = common.arm("configs/quickstart.py", {"pairs": 7}, changes)
+    assert plan.read_study(study)["arms"]["SP"]["factors"] == {"pairs": "7"}
+    if mistake == "braces":
+        study.stores.images = "folder:/data/my{old}images"
+    else:
+        study.arms.SP.prepare = (("a.build_pairs",), ("b.build_pairs",))
+    with pytest.raises(
+        UserError, match="braces" if mistake == "braces" else "called b"
+    ):
+        plan.read_study(study)

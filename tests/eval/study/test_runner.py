@@ -146,6 +146,33 @@ def test_a_stopped_study_stops_its_commands(tmp_path, signum):
     )
 
 
+def test_what_ends_a_run_ends_no_other(tmp_path):
+    (tmp_path / "b").write_text("no folder")
+    jobs = [job("a", command("first", 0.0, "kill")), job("b"), job("c")]
+    done, ended = make(jobs, tmp_path)
+    assert done and ended["c"] is None
+    assert "killed by SIGKILL; it had said: it printed nothing" in ended["a"]
+    assert "Not a directory" in ended["b"] or "File exists" in ended["b"]
+
+
+def test_weights_of_another_content_are_evaluated_again(tmp_path):
+    weights = tmp_path / "net.pth"
+    weights.write_bytes(b"first")
+    ready = job("a", command("first", 0.0, f"--checkpoint={weights}"))
+    make([ready], tmp_path)
+    assert not missing(ready, tmp_path)
+    weights.write_bytes(b"second")
+    assert [one.name for one in missing(ready, tmp_path)] == ["first"]
+
+
+def test_a_detection_that_sigterm_ended_early_is_not_done(tmp_path):
+    meta = tmp_path / "a/seed0/detection/first/checkpoints/50/meta"
+    meta.mkdir(parents=True)
+    (meta / "metadata").write_text('{"run": {"total_steps": 100}}')
+    _, ended = make([job("a")], tmp_path)
+    assert "first: it was stopped before its end" in ended["a"]
+
+
 def test_a_run_that_sigterm_ended_early_is_not_done(tmp_path):
     folder = tmp_path / "run"
     assert not runner._trained(folder)
@@ -164,5 +191,15 @@ def test_devices_are_shared_evenly(monkeypatch):
     assert shares == ["0,3", "2,5"]
     with pytest.raises(UserError, match="there are 4 GPUs"):
         runner.find_devices(5)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert runner.find_devices(3) == [{}, {}, {}]
+    for nothing in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", nothing)
+        assert runner.find_devices(3) == [{}, {}, {}]
+
+
+def test_each_run_has_as_many_cores(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: given.append(cores))
+    jobs = [job(name, command("first")) for name in "abcdef"]
+    make(jobs, tmp_path, slots=6)
+    assert len(given) == 6 and {len(cores) for cores in given} == {2}
