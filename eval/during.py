@@ -51,7 +51,8 @@ def make_evaluations(
     for name, options in config.evals.items():
         options = images_as(config.data) | options.to_dict()
         kind = options.pop("type")
-        every_steps = round(options.pop("every_epochs", 0) * steps_per_epoch)
+        every = options.pop("every_epochs", 0) * steps_per_epoch
+        every_steps = max(1, round(every)) if every else 0
         try:
             evaluate = evaluators.make(kind, options)
         except UserError as error:

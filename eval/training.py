@@ -4,7 +4,9 @@ import logging
 import pathlib
 from typing import NamedTuple
 
+import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from eval.during import make_evaluations
@@ -47,6 +49,11 @@ def open_training(config: ConfigDict, workdir: pathlib.Path, devices: int) -> Tr
     pairs = open_pairs(config)
     run_size = _run_size(config, pairs)
     recipe = validate.or_user_error(make_recipe, plain, run_size)
+
+    def start_optimizer(key: jax.Array) -> optax.OptState:
+        return recipe.tx.init(recipe.init(key)[0])  # a parameter may have no rule
+
+    validate.or_user_error(jax.eval_shape, start_optimizer, jax.random.key(0))
     if recipe.method.needs_labels and np.all(pairs.table.label < 0):
         raise UserError(
             f"{config.method} learns from labels, but no pair has one: use another method, "

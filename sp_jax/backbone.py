@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -74,7 +75,8 @@ class Backbone:
     def identity(self) -> str:
         """SHA-256 hex over all that determines the features: variables, network and colours.
 
-        The compute dtype and options that only save memory do not count.
+        The compute dtype and `remat` do not count. Options that matter in training alone, such
+        as the rate of stochastic depth, do.
         """
         network = {
             field.name: getattr(self.module, field.name)
@@ -83,7 +85,9 @@ class Backbone:
         }
         colours = [tuple(map(float, values)) for values in (self.mean, self.std)]
         about = type(self.module).__name__, network, int(self.size), *colours
-        return hashlib.sha256(f"{self.fingerprint()} {about!r}".encode()).hexdigest()
+        # A function's address differs from process to process.
+        text = re.sub(r" at 0x[0-9a-f]+", "", repr(about))
+        return hashlib.sha256(f"{self.fingerprint()} {text}".encode()).hexdigest()
 
     @property
     def stored(self) -> tuple[int, str]:

@@ -91,18 +91,20 @@ class _Display:
             self._open.remove(work)
             if not self._open:
                 self._idle.set()
-                self._clear()
+                with _gone():
+                    self._clear()
                 self._ended = time.monotonic()
 
     def say(self, text: str) -> None:
         with self._lock:
-            self._clear()
-            print(text, flush=True)
+            with _gone():
+                self._clear()
+                print(text, flush=True)
             self._spoke = time.monotonic()
 
     def _run(self, idle: threading.Event) -> None:
         while not idle.wait(REDRAW):
-            with self._lock, contextlib.suppress(OSError, ValueError):  # A closed pipe.
+            with self._lock, _gone():
                 if self._open and idle is self._idle:
                     self._draw()
 
@@ -132,6 +134,11 @@ class _Display:
     def _write(self, text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def _gone() -> contextlib.AbstractContextManager[None]:
+    """Go on where nobody reads any more: a closed pipe or terminal, a full disk of a log."""
+    return contextlib.suppress(OSError, ValueError)
 
 
 _display = _Display()

@@ -102,7 +102,7 @@ def view_configs(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
     `config.augment_second` reach the second view alone.
 
     Raises:
-        ValueError: a value is wrong, or the method has no local crops.
+        ValueError: a value is wrong, or there is no view that a change would reach.
     """
     module, size = methods.get(config["method"]), config["image_size"]
     changes = _given(config["augment"])
@@ -120,6 +120,21 @@ def view_configs(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
     # Configs of before have no changes of the second view.
     second = changes | _given(config.get("augment_second", {}))
 
+    views = module.views(size, **arguments)
+    crops = [key for key in _given(config.get("augment_second", {})) if "crop" in key]
+    if crops and isinstance(views[1], Jigsaw):
+        raise ValueError(
+            f"The second view of {config['method']} is a puzzle of patches: leave "
+            f"config.augment_second.{crops[0]} out."
+        )
+    # Where their number was given, 0 switches them off.
+    known = "local_crops" in arguments or any(view.size < size for view in views)
+    if local_scale is not None and not known:
+        raise ValueError(
+            "There are no local crops: leave config.augment.local_crop_scale out, or set "
+            "config.augment.local_crops."
+        )
+
     def change(place, view):
         own = dict(second if place == 1 else changes)
         if isinstance(view, Jigsaw):
@@ -132,7 +147,7 @@ def view_configs(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
                 own["crop_scale"] = local_scale
         return dataclasses.replace(view, **own)
 
-    return tuple(itertools.starmap(change, enumerate(module.views(size, **arguments))))
+    return tuple(itertools.starmap(change, enumerate(views)))
 
 
 def make_optimizer(

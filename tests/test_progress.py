@@ -1,4 +1,5 @@
 import fcntl
+import io
 import os
 import pty
 import re
@@ -96,3 +97,15 @@ def test_work_that_fails_is_no_longer_shown():
     with pytest.raises(RuntimeError), progress.show("preparing"):
         raise RuntimeError
     assert not progress._display._open
+
+
+def test_nobody_reads_any_more(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr(sys, "stderr", Full())
+    progress.say("It goes on.")
+    with progress.show("work"):
+        progress.say("So does this.")

@@ -222,13 +222,40 @@ def test_changes_of_the_second_view_reach_no_other(method):
     config = load(f"{method}_resnet50").to_dict()
     config["augment"]["blur"] = 0.1
     before = view_configs(config)
-    config["augment_second"].update(jitter=0.0, grayscale=0.0, crop_scale=(0.4, 1.0))
+    config["augment_second"].update(jitter=0.0, grayscale=0.0)
+    if method != "pirl":  # the crop of a jigsaw is the puzzle's
+        config["augment_second"].update(crop_scale=(0.4, 1.0))
     after = view_configs(config)
     assert after[0] == before[0] and after[2:] == before[2:]
     own, was = (getattr(views[1], "view", views[1]) for views in (after, before))
     assert (own.jitter, own.grayscale, own.blur) == (0.0, 0.0, 0.1)
-    # The crop of a jigsaw is the puzzle's.
     scale = was.crop_scale if method == "pirl" else (0.4, 1.0)
     assert own.crop_scale == scale
     del config["augment_second"]  # as an older version wrote it
     assert view_configs(config) == before
+
+
+@pytest.mark.parametrize(
+    "method, changes, said",
+    [
+        ("pirl", {"augment_second": {"crop_scale": (0.5, 1.0)}}, "a puzzle of patches"),
+        (
+            "deepcluster",
+            {"augment": {"local_crop_scale": (0.1, 0.2)}},
+            "no local crops",
+        ),
+        (
+            "pirl",
+            {"augment": {"blur": 0.5, "blur_kernel": 41}},
+            "below twice the 18 px",
+        ),
+    ],
+)
+def test_changes_that_reach_no_view(method, changes, said):
+    config = (
+        importlib.import_module(f"configs.{method}_resnet50").get_config().to_dict()
+    )
+    for section, values in changes.items():
+        config[section] = config[section] | values
+    with pytest.raises(ValueError, match=said):
+        view_configs(config)

@@ -49,7 +49,8 @@ class Sampler:
         if self.batch_size > len(self.table):
             raise UserError(
                 f"batch_size {self.batch_size} exceeds the {len(self.table)} pairs of "
-                "the table: choose a smaller batch_size, or raise data.rounds."
+                "the table: choose a smaller batch_size, or more pairs (data.rounds, where "
+                "they come from labels)."
             )
         if self.pairing not in PAIRINGS:
             raise UserError(

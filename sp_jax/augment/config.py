@@ -145,7 +145,7 @@ class Jigsaw:
         patch: side of a patch in pixels, at most `view.size // grid`.
 
     Raises:
-        ValueError: the patches do not fit into the grid.
+        ValueError: the patches do not fit into the grid, or the blur not into a patch.
 
     Source: https://arxiv.org/abs/1912.01991
     """
@@ -160,6 +160,11 @@ class Jigsaw:
             raise ValueError(
                 f"Patches of {self.patch} px do not fit {self.grid} times into "
                 f"{self.view.size} px: use at most {self.view.size // self.grid} px."
+            )
+        if self.view.kernel_size >= 2 * self.patch:
+            raise ValueError(
+                f"blur_kernel is {self.view.kernel_size}: give an odd number below twice the "
+                f"{self.patch} px of a patch."
             )
 
     @property

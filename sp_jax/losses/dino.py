@@ -82,11 +82,19 @@ def dino_center(
     Returns:
         float32 [K], without gradient.
 
+    Raises:
+        ValueError: the shapes do not fit together.
+
     Source: https://arxiv.org/abs/2104.14294, equation 4.
 
     Example:
         >>> dino_center(jnp.zeros(2), jnp.ones((2, 3, 2)))
         Array([0.1, 0.1], dtype=float32)
     """
+    if teacher.ndim != 3 or center.shape != teacher.shape[2:]:
+        raise ValueError(
+            "dino_center needs a centre [K] and logits [G, N, K] of the teacher, not "
+            f"{center.shape} and {teacher.shape}."
+        )
     batch = jnp.mean(teacher.astype(jnp.float32), axis=(0, 1))
     return jax.lax.stop_gradient(momentum * center + (1 - momentum) * batch)

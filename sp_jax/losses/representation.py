@@ -1,12 +1,14 @@
 """Health of a representation: four scalars that show a collapse before a probe does.
 
 Every function takes features as arrays and returns a float32 scalar. In the formulas u is a
-row of x scaled to length 1.
+row of x scaled to length 1. They are not made for training: where all features are equal, some
+have no gradient (NaN).
 """
 
 import jax
 import jax.numpy as jnp
 
+from sp_jax.losses.checks import same_matrix
 from sp_jax.losses.nt_xent import l2_normalize
 
 
@@ -35,12 +37,16 @@ def alignment(x: jax.Array, y: jax.Array) -> jax.Array:
         x: features [N, D].
         y: features [N, D]; row i of both is a pair.
 
+    Raises:
+        ValueError: the shapes are not equal, or not of two dimensions.
+
     Source: https://arxiv.org/abs/2005.10242
 
     Example:
         >>> float(alignment(jnp.eye(4), -jnp.eye(4)))
         4.0
     """
+    same_matrix("alignment", x, y)
     return jnp.mean(jnp.sum(jnp.square(l2_normalize(x) - l2_normalize(y)), axis=-1))
 
 
@@ -49,7 +55,8 @@ def uniformity(x: jax.Array, t: float = 2.0) -> jax.Array:
 
         log mean_{i != j} exp(-t |u_i - u_j|^2)
 
-    0 when all features are equal; the lower, the more evenly they are spread.
+    0 when all features are equal; the lower, the more evenly they are spread. NaN for a single
+    row, which is in no pair.
 
     Source: https://arxiv.org/abs/2005.10242
 

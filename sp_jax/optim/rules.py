@@ -62,8 +62,8 @@ def assign(rules: Sequence[Rule], params: PyTree) -> PyTree[int]:
             if re.search(rule.match, name):
                 return i
         raise ValueError(
-            f"No optimiser rule matches the parameter {name!r}: add one to the RULES "
-            "of the method."
+            f"No optimiser rule matches the parameter {name!r}: name it kernel, bias or "
+            "scale, or add a rule to the RULES of the method."
         )
 
     return jax.tree.map_with_path(number, params)

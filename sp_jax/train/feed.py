@@ -135,7 +135,8 @@ class ResidentFeed:
                 return (state, features), metrics
 
             *_, shape = jax.eval_shape(step, state, one(arrays, state.step))
-            empty = jnp.zeros(shape.shape, shape.dtype)
+            # Without features it is None.
+            empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
             batches = source.batches(arrays, state.step, count)
             (state, features), metrics = jax.lax.scan(body, (state, empty), batches)
             return state, metrics, features

@@ -46,7 +46,8 @@ def run_facts(config: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, 
     return facts | {"images": pairs["store"], "pairs": recipe}
 
 
-# What the features of an untrained network depend on, besides its seed.
+# What the features of an untrained network depend on, besides its seed. (Methods with two
+# networks draw another one from the same seed, of the same distribution.)
 _NETWORK = ("model.", "dtype", "image_size", "data.image_size", "data.resize")
 _NETWORK += ("augment.mean", "augment.std", "init")
 

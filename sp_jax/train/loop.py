@@ -49,7 +49,8 @@ def fit(
         UserError: a checkpoint cannot be read or written.
     """
     total, stop = run_size.total_steps, None
-    log_every, save_every = config.log_every, config.checkpoint.every
+    log_every = config.log_every
+    saved_every = config.checkpoint.every, config.checkpoint.keep_every
     checkpoints = Checkpoints(
         workdir / "checkpoints",
         keep_last=config.checkpoint.keep_last,
@@ -73,9 +74,9 @@ def fit(
 
     with (
         contextlib.closing(log),  # last: a logger may take its time
+        StopSignals() as signals,  # until the last checkpoint is written
         checkpoints,
         contextlib.closing(trace),
-        StopSignals() as signals,
         contextlib.closing(feed),
     ):
         if step == 0:
@@ -90,7 +91,7 @@ def fit(
                 total,
                 trace.next_pause(step),
                 _after(step, log_every),
-                _after(step, save_every),
+                *(_after(step, every) for every in saved_every),
                 *(_after(step, e.every_steps) for e in evaluations),
             )
             called = time.perf_counter()
@@ -104,7 +105,8 @@ def fit(
             with log.off_the_clock():
                 evaluate(evaluations, state, step, total, log)
                 stop = signals.asked()
-                if stop or step == total or step % save_every == 0:
+                due = any(every and step % every == 0 for every in saved_every)
+                if stop or step == total or due:
                     # Numbers that are not finite raise here, and are never saved.
                     lines = log.fetch_window(step)
                     checkpoints.save(step, state, {**meta, "window": lines})

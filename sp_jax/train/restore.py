@@ -139,6 +139,9 @@ def _check_size(config: Mapping[str, Any], saved: dict[str, tuple[int, ...]]) ->
     """Refuse a network far larger than the saved arrays: building it could take forever."""
     most = max(4096, *(side for shape in saved.values() for side in shape))
     sections = ("model", "method_options", "augment")
+    # What the options of a user's own network mean is unknown.
+    if "." in str(config["model"].get("name")):
+        sections = sections[1:]
     for name, value in flatten({key: config[key] for key in sections}).items():
         parts = _PARTS.fullmatch(name.rpartition(".")[2])
         limit = len(saved) if parts else most

@@ -26,8 +26,11 @@ def note_start(workdir: pathlib.Path, step: int) -> None:
         "device": describe_devices(),
         "versions": versions(),
     }
-    with open(workdir / NAME, "a", encoding="utf-8") as file:
-        file.write(json.dumps(start) + "\n")
+    path = workdir / NAME
+    before = path.read_bytes() if path.is_file() else b""
+    cut = bool(before) and not before.endswith(b"\n")  # by a kill or a full disk
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("\n" * cut + json.dumps(start) + "\n")
 
 
 def read_starts(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:

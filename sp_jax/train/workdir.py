@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import inspect
 import json
 import logging
 import pathlib
@@ -69,7 +70,11 @@ def claim_workdir(
 @contextlib.contextmanager
 def _lock(workdir: pathlib.Path) -> Iterator[None]:
     """A lock that the operating system frees when this program ends, however it ends."""
-    lock = filelock.FileLock(workdir / ".training.lock", timeout=0)
+    # Without locks of the system, newer versions of filelock would leave a marker file, which
+    # a killed program never removes.
+    known = inspect.signature(filelock.FileLock.__init__).parameters
+    options = {"fallback_to_soft": False} if "fallback_to_soft" in known else {}
+    lock = filelock.FileLock(workdir / ".training.lock", timeout=0, **options)
     try:
         lock.acquire()
     except filelock.Timeout:

@@ -41,3 +41,11 @@ def test_collapse_and_its_opposite():
     assert float(losses.uniformity(collapsed)) == pytest.approx(0, abs=1e-5)
     assert float(losses.effective_rank(collapsed)) == pytest.approx(1, abs=0.01)
     assert float(losses.effective_rank(np.eye(8))) == pytest.approx(8, rel=1e-4)
+
+
+def test_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match="alignment needs arrays of one shape"):
+        losses.alignment(X, Y[:1])
+    assert np.isnan(losses.uniformity(X[:1]))
+    with pytest.raises(ValueError, match="dino_center needs a centre"):
+        losses.dino_center(np.zeros(7), X)

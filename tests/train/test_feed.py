@@ -13,7 +13,7 @@ from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
 from sp_jax.sharding import make_mesh, replicated
 from sp_jax.train.feed import ResidentFeed, StreamedFeed
-from sp_jax.train.step import init_state, make_step
+from sp_jax.train.step import TrainState, init_state, make_step
 from tests.train import tiny
 
 STEPS = 5
@@ -68,3 +68,24 @@ def test_resident_equals_streamed(train):
     assert close_losses == pytest.approx(losses, rel=1e-4)
     for a, b in zip(*map(jax.tree.leaves, (arrays, close)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-3)
+
+
+def test_a_method_without_features():
+    class Source:
+        arrays = {}
+
+        def batches(self, arrays, first_step, count):
+            return {"index": jax.numpy.zeros((count, 8, 2), "int32")}
+
+        def read(self, arrays, batch):
+            return batch
+
+    def step(state, batch):
+        return state.replace(step=state.step + 1), {"loss": batch["index"].sum()}, None
+
+    mesh = make_mesh(jax.devices()[:1])
+    feed = ResidentFeed(step, Source(), mesh, 2)
+    number = jax.device_put(np.int32(0), replicated(mesh))
+    state = TrainState(step=number, params=(), method_state=(), opt_state=(), key=())
+    out = feed.advance(state, 2)
+    assert int(out.state.step) == out.count == 2 and out.features is None

@@ -12,7 +12,7 @@ import sp_jax
 from sp_jax.errors import UserError
 from sp_jax.methods import RunSize
 from sp_jax.recipe import make_recipe
-from sp_jax.train import checkpoint
+from sp_jax.train import checkpoint, restore
 from sp_jax.train.restore import find_checkpoint
 from tests.train import tiny
 
@@ -153,3 +153,12 @@ def test_it_loads_where_it_fits(saved):
     describe(folder, {"config": {"dtype": "auto"}, "classes": ["cat"]})
     with pytest.raises(UserError, match="holds a detector"):
         sp_jax.load(folder)
+
+
+def test_large_numbers_of_a_users_own_network():
+    config = {"model": {"name": "my.net", "rope_base": 10_000.0}, "image_size": 64}
+    config |= {"method_options": {}, "augment": {}}
+    restore._check_size(config, {"params/a": (64, 128)})
+    config["model"]["name"] = "vit_tiny"
+    with pytest.raises(ValueError, match="rope_base is 10000"):
+        restore._check_size(config, {"params/a": (64, 128)})

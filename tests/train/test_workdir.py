@@ -1,6 +1,7 @@
 """A run's folder: held by one program, always the same run, and nothing in it is lost."""
 
 import errno
+import fcntl
 import json
 import math
 
@@ -44,6 +45,17 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     claim(tmp_path)
     assert "has no file locks" in caplog.text and (tmp_path / "config.json").is_file()
+
+
+def test_where_the_system_has_no_locks_no_marker_file_stays(tmp_path, monkeypatch):
+    """It would stay after a kill, and refuse the run for ever."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with claim_workdir(tmp_path, CONFIG):  # as if killed here
+        claim(tmp_path)
 
 
 def test_where_the_images_lie_may_change(tmp_path):

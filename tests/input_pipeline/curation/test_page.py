@@ -21,7 +21,7 @@ def test_the_requests(folder):
     curation = Curation(table, store, path / "log.csv", person="ann")
     export = path / "out.csv"
     client = client_of(curation, original_pictures(store), export)
-    mark = store.fingerprint[:12]
+    mark = client.get("/sheet?count=1").json["store"]
 
     def post(where, **body):
         return client.post(where, json=body)
@@ -146,10 +146,25 @@ def test_requests_of_another_form(make_store, tmp_path, body, code):
     curation = Curation(pairing.class_pairs(store, 3, seed=0), store, tmp_path / "log")
     client = client_of(curation, export=tmp_path / "out.csv")
     kept = (tmp_path / "log").read_bytes()
-    content = body.replace('"x", "dec', f'"{store.fingerprint[:12]}", "dec')
+    mark = client.get("/sheet?count=1").json["store"]
+    content = body.replace('"x", "dec', f'"{mark}", "dec')
     for path in ("/decide", "/undo", "/export") if code == 413 else ("/decide",):
         answer = client.post(
             path, data=content.encode("latin-1"), content_type="application/json"
         )
         assert answer.status_code == code and answer.json["error"]
     assert (tmp_path / "log").read_bytes() == kept and not curation.state.status.any()
+
+
+def test_a_page_of_another_person_decides_nothing_here(make_store, tmp_path):
+    store = make_store([0] * 8)
+    table = pairing.class_pairs(store, 3, seed=0)
+    one, other = (
+        Curation(table, store, tmp_path / name, person=name) for name in ("ann", "bob")
+    )
+    mark = client_of(one, export=tmp_path / "a.csv").get("/sheet").json["store"]
+    step = {"pair": 0, "images": [int(table.first[0]), int(table.second[0])]}
+    body = {"store": mark, "decisions": [step | {"action": "accept"}]}
+    client = client_of(other, export=tmp_path / "b.csv")
+    assert client.post("/decide", json=body).status_code != 200
+    assert not other.state.status.any()
