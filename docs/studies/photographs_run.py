@@ -5,8 +5,8 @@
         --config.evals.kept.dataset=folder:/data/kept \
         --config.evals.probe_cifar10.dataset=folder:/data/cifar10
 
-The learning rate falls to 0 at the last step alone. So a number on the way is lower than
-that of a run which ends there.
+The learning rate falls to 0 at the last step alone. So a number on the way is not that of a
+run which ends there.
 """
 
 from configs import tiny_imagenet
