@@ -1,5 +1,6 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all; the SHA-256 of one."""
 
+import hashlib
 import os
 import pathlib
 
@@ -29,3 +30,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text as UTF-8, with unchanged line ends; see `write_bytes`."""
     # Names of files may hold bytes that are not UTF-8; these are written unchanged.
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, in hex.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

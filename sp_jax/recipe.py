@@ -118,10 +118,9 @@ def view_configs(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
     local_scale = changes.pop("local_crop_scale", None)
 
     # Configs of before have no changes of the second view.
-    second = changes | _given(config.get("augment_second", {}))
-
+    second = _given(config.get("augment_second", {}))
     views = module.views(size, **arguments)
-    crops = [key for key in _given(config.get("augment_second", {})) if "crop" in key]
+    crops = [key for key in second if "crop" in key]
     if crops and isinstance(views[1], Jigsaw):
         raise ValueError(
             f"The second view of {config['method']} is a puzzle of patches: leave "
@@ -136,7 +135,7 @@ def view_configs(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
         )
 
     def change(place, view):
-        own = dict(second if place == 1 else changes)
+        own = changes | (second if place == 1 else {})
         if isinstance(view, Jigsaw):
             # Its crop is the puzzle's, not a view's.
             own = {k: v for k, v in own.items() if not k.startswith("crop")}

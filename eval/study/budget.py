@@ -8,7 +8,6 @@ stopped continues with it.
 
 import bisect
 import datetime
-import hashlib
 import json
 import pathlib
 import platform
@@ -26,7 +25,7 @@ from eval.study.checks import check_study
 from eval.study.plan import Job
 from eval.study.untrained import add_floors
 from sp_jax.errors import UserError
-from sp_jax.files import write_text
+from sp_jax.files import sha256_of, write_text
 from sp_jax.json_file import read_json
 from sp_jax.train.writer import read_metrics
 
@@ -114,8 +113,7 @@ def plan_study(
     found = own_images.look(asked, out)
     machine = f"{platform.node()}, {len(devices)} runs at a time"
     about = {"asked": json.loads(json.dumps(asked)), "images": found.fingerprint}
-    table = pathlib.Path(found.table).read_bytes() if found.table else b""
-    about["pairs"] = hashlib.sha256(table).hexdigest()
+    about["pairs"] = sha256_of(found.table) if found.table else ""
     path, remarks = out / PLAN, []
     if path.is_file():
         chosen, planned_for = _read_plan(path, about)

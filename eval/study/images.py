@@ -16,14 +16,10 @@ from eval.study.plan import (
     Job,
     Study,
     config_of,
+    evaluation_of,
     flags_of,
-    given_in,
 )
-from eval.task import images_as
 from sp_jax.config import get_config
-
-# Of a config's evaluation, and no flags of its program.
-_OURS = ("type", "every_epochs")
 
 
 def add_images(study: Study, jobs: Sequence[Job]) -> list[Job]:
@@ -57,12 +53,12 @@ def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list
         config = config_of(study, arm)
         for name in sorted(names & set(config.evals) - set(study["evaluations"])):
             result = read_result(study, job, pool / job.folder, name)
-            options = images_as(config.data) | config.evals[name].to_dict()
+            options = evaluation_of(config, name)
             if result and result.get("images") != _read_by(config, options):
                 program = evaluators.program_of(options["type"])
-                given = {k: v for k, v in given_in(options).items() if k not in _OURS}
+                del options["type"]
                 words = ("python", "-m", program, f"--checkpoint={pool / job.folder}")
-                again = shlex.join((*words, f"--name={name}", *flags_of(given)))
+                again = shlex.join((*words, f"--name={name}", *flags_of(options)))
                 found.append(
                     f"{pool / job.folder}/eval/{name}.json was measured on other images than "
                     f"there are now. This measures it again: {again}"

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 import eval as evaluators
 from configs.studies import common
+from eval.task import images_as
 from sp_jax import validate
 from sp_jax.config import load_config
 from sp_jax.errors import UserError
@@ -180,6 +181,13 @@ def given_in(tree: Mapping[str, Any]) -> dict[str, Any]:
 def _changes(study: Study, arm: Mapping[str, Any]) -> dict[str, Any]:
     """Those of an arm's config: the study's and its own."""
     return given_in(study["changes"]) | given_in(arm["changes"])
+
+
+def evaluation_of(config: ConfigDict, name: str) -> dict[str, Any]:
+    """An evaluation of a run's config by hand: its type, options, and images as the run's."""
+    options = given_in(images_as(config.data)) | config.evals[name].to_dict()
+    options.pop("every_epochs", None)
+    return options
 
 
 def flags_of(values: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:

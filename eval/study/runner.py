@@ -10,7 +10,6 @@ import concurrent.futures
 import contextlib
 import fcntl
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -25,7 +24,7 @@ from typing import Any
 
 from eval.study.plan import Command, Job
 from sp_jax.errors import UserError
-from sp_jax.files import write_text
+from sp_jax.files import sha256_of, write_text
 from sp_jax.json_file import read_json
 
 RECORD = "study.json"
@@ -85,7 +84,7 @@ def _checkpoint_of(words: Sequence[str]) -> str | None:
         if name == "--checkpoint" and (steps := _steps(folder)):
             manifest = folder / str(steps[-1]) / "MANIFEST.sha256"
             if manifest.is_file():
-                return hashlib.sha256(manifest.read_bytes()).hexdigest()
+                return sha256_of(manifest)
     return None
 
 
@@ -93,8 +92,7 @@ def _checkpoint_of(words: Sequence[str]) -> str | None:
 def _digest_file(path: str, size: int, time_ns: int) -> str:
     """SHA-256 hex of a file, which has this size and time."""
     del size, time_ns
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _steps(folder: pathlib.Path) -> list[int]:

@@ -19,12 +19,11 @@ from eval.study.plan import (
     Job,
     Study,
     config_of,
+    evaluation_of,
     flags_of,
-    given_in,
 )
 from eval.study.plan import UNTRAINED as NAME
 from eval.study.runner import missing
-from eval.task import images_as
 from sp_jax.config import flatten
 from sp_jax.train.identity import network_facts
 
@@ -65,10 +64,7 @@ def _forgotten(
     for name in sorted(names & set(config.evals) - set(study["evaluations"])):
         of_run = study, job, pool / job.folder, name
         if read_result(*of_run, untrained=True) is None:
-            found[name] = (
-                given_in(images_as(config.data)) | config.evals[name].to_dict()
-            )
-            found[name].pop("every_epochs", None)
+            found[name] = evaluation_of(config, name)
     return found
 
 

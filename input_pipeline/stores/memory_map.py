@@ -103,7 +103,7 @@ def _open(final: pathlib.Path, verify: bool) -> Prepared | None:
     if not final.exists():
         return None
     path = final / "images.npy"
-    reasons = prepared_images.skipped_reasons(final)
+    reasons = (reason for _, reason in prepared_images.read_skipped(final))
     if prepared_images.can_read_more(reasons):
         logging.warning(
             "HEIC can be read now: the images in %s are prepared again.", final

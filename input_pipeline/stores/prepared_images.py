@@ -17,10 +17,11 @@ import concurrent.futures
 import contextlib
 import csv
 import hashlib
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -31,7 +32,7 @@ from input_pipeline.stores.image_files import can_read_heic
 from sp_jax import progress
 from sp_jax.cli import check_paths
 from sp_jax.errors import UserError
-from sp_jax.files import write_text
+from sp_jax.files import sha256_of, write_text
 from sp_jax.json_file import read_json
 
 _NOTE = "checked.json"
@@ -129,7 +130,7 @@ def open_folder(
 def note(folder: pathlib.Path, names: Iterable[str]) -> None:
     """Note that the files of pixels, and the files that describe them, are right."""
     content = {name: _stamp(folder / name) for name in names}
-    content |= {name: _digest_file(folder / name) for name in _DESCRIPTION}
+    content |= {name: sha256_of(folder / name) for name in _DESCRIPTION}
     write_text(folder / _NOTE, json.dumps(content))
 
 
@@ -140,7 +141,7 @@ def _read_note(folder: pathlib.Path) -> dict[str, Any]:
     except UserError:
         return {}
     for name in _DESCRIPTION:
-        if name in noted and noted[name] != _digest_file(folder / name):
+        if name in noted and noted[name] != sha256_of(folder / name):
             raise UserError(f"{folder / name} was changed after it was written")
     return noted
 
@@ -227,12 +228,12 @@ def can_read_more(reasons: Iterable[str]) -> bool:
     return can_read_heic() and decode.NEEDS_HEIC in reasons
 
 
-def skipped_reasons(folder: pathlib.Path) -> list[str]:
-    """Why images were left out; empty if none were, or the list is damaged."""
+def read_skipped(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """The id of each image that was left out, and why; it ends where the list is damaged."""
     with contextlib.suppress(OSError, csv.Error, KeyError):
         with open(folder / _SKIPPED, **_CSV) as file:
-            return [row["reason"] for row in csv.DictReader(file)]
-    return []
+            for row in csv.DictReader(file):
+                yield row["id"], row["reason"]
 
 
 def report_skipped(prepared: Prepared, max_skipped: float) -> None:
@@ -256,11 +257,8 @@ def check_skipped(
     if skipped <= max_skipped * total and skipped < total:
         return
     path, such = folder / _SKIPPED, ""
-    # Name the first one, unless the list is damaged.
-    with contextlib.suppress(OSError, csv.Error, StopIteration, KeyError):
-        with open(path, **_CSV) as file:
-            first = next(csv.DictReader(file))
-        such = f", such as {first['id']} ({first['reason']})"
+    for name, reason in itertools.islice(read_skipped(folder), 1):
+        such = f", such as {name} ({reason})"
     again = f"if a disk or permissions were to blame, remove {folder} to try them again"
     if skipped == total:
         raise UserError(
@@ -278,8 +276,3 @@ def check_skipped(
 def _stamp(path: pathlib.Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
-
-
-def _digest_file(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,6 @@ silence. So each finished step also gets `MANIFEST.sha256`, in the format of `sh
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import logging
 import os
@@ -25,7 +24,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from sp_jax.errors import NonFiniteError, UserError
-from sp_jax.files import write_text
+from sp_jax.files import sha256_of, write_text
 from sp_jax.json_file import read_json
 
 PyTree = Any
@@ -33,15 +32,10 @@ MANIFEST = "MANIFEST.sha256"
 _LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def write_manifest(step_dir: pathlib.Path) -> None:
     """Write the SHA-256 of every file below a finished step, atomically."""
     files = sorted(p for p in step_dir.rglob("*") if p.is_file())
-    lines = [f"{_sha256(p)}  {p.relative_to(step_dir).as_posix()}\n" for p in files]
+    lines = [f"{sha256_of(p)}  {p.relative_to(step_dir).as_posix()}\n" for p in files]
     write_text(step_dir / MANIFEST, "".join(lines))
 
 
@@ -59,7 +53,7 @@ def find_damage(step_dir: pathlib.Path) -> str | None:
             return f"its {MANIFEST} is not readable"
         if not (step_dir / name).is_file():
             return f"the file {name} is missing"
-        if _sha256(step_dir / name) != digest:
+        if sha256_of(step_dir / name) != digest:
             return f"the file {name} is not what was written (SHA-256 differs)"
     return None
 
