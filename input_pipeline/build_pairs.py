@@ -63,10 +63,17 @@ def build() -> None:
         raise UserError(
             "--out would replace the table of --pairs: choose another name."
         )
+    for flag, kind in ((_MATCH, "augmented"), (_FRACTION, "mixed")):
+        if flag.present and _KIND.value != kind:
+            raise UserError(
+                f"--{flag.name} is for --kind={kind}, but the kind is {_KIND.value}: give "
+                "the kind, or leave the flag out."
+            )
     store = given.open_from_flags()
+    summary.check_place(out, store)
     table = semantic_table(store)
     if _KIND.value == "augmented":
-        table = pairing.augmented_pairs(table, _MATCH.value)
+        table = pairing.augmented_pairs(table, store, _MATCH.value)
     elif _KIND.value == "mixed":
         table = pairing.mixed_pairs(table, _FRACTION.value, seed=_SEED.value)
     summary.write_table(out, table, store)

@@ -72,6 +72,12 @@ def mine() -> None:
     out = summary.csv_path(_OUT.value)
     if _LEVELS.value and not _CHECKPOINT.value:
         raise UserError("--levels needs the maps of an encoder: give --checkpoint.")
+    band = _LEAST.value, _MOST.value
+    if not band[0] <= band[1]:
+        raise UserError(
+            f"--min_similarity={band[0]:g} is above --max_similarity={band[1]:g}: no pair "
+            "can lie between them."
+        )
     # Now, as the features may take hours.
     if _CHECKPOINT.value and _LEVELS.value is not False:
         extras.require("eval", "Comparing an encoder's maps (unless --levels=False)")
@@ -80,13 +86,20 @@ def mine() -> None:
     if _APPROXIMATE.value:
         extras.require("faiss", "--approximate")
     store = given.open_from_flags()
+    summary.check_place(out, store)
     target = store.target(_TARGET.value)[0]
     groups = np.zeros(len(store), int)
     if _WITHIN.value:
         groups += store.target(_WITHIN.value)[0]
-    blank = summary.blank(store, np.arange(len(store)))
+        if np.bincount(groups[groups >= 0], minlength=1).max() < 2:
+            raise UserError(
+                f"No two images of {store.name}, split {store.split}, have the same "
+                f"{_WITHIN.value}, so there is nothing to stay within: leave --within out."
+            )
+    # First, because a wrong checkpoint or file shows at once.
     encoder = _CHECKPOINT.value, _FEATURES.value, _LEVELS.value
     features, made_by = find_features(store, *encoder)
+    blank = summary.blank(store, np.arange(len(store)))
     blank |= ~features.any(axis=1)  # A row of zeros has no cosine.
     if len(store) - blank.sum() < 2:
         raise UserError(
@@ -98,6 +111,11 @@ def mine() -> None:
     groups[alone] = groups.max() + 1 + np.arange(len(alone))
     if _WHITEN.value:
         mean, matrix = whitening(features)
+        if not matrix.shape[1]:
+            raise UserError(
+                "--whiten: the features of all images are equal, so they cannot be compared: "
+                "give another encoder."
+            )
         features = (features - mean) @ matrix
     # They start jax: late.
     from input_pipeline.mining import approximate
@@ -106,7 +124,6 @@ def mine() -> None:
     k = min(_NEIGHBOURS.value, len(features) - 1)
     index = approximate if _APPROXIMATE.value else neighbours
     found = index.nearest_others(features, k, groups)
-    band = _LEAST.value, _MOST.value
     first, second, score = mutual_neighbours.mutual_pairs(*found, band=band)
     copies = summary.near_duplicates(store, first, second)
     if copies.all():
@@ -149,10 +166,10 @@ def mine() -> None:
         numbers["precision"] = float(same.mean())
         numbers["chance"] = mutual_neighbours.chance(target[(target >= 0) & ~blank])
         picture = out.with_name(f"{out.stem}-precision.png")
-        draw_precision(picture, score[known], same, numbers["chance"])
     table = PairTable.of(store, first, second, source, recipe)
     summary.write_table(out, table, store, score, **numbers)
-    if picture:
+    if picture:  # after the table, which matters more
+        draw_precision(picture, score[known], same, numbers["chance"])
         print(f"{picture} shows how many pairs are right, by their score")
 
 

@@ -18,6 +18,7 @@ from absl import flags
 
 from input_pipeline.stores import flags as given
 from input_pipeline.stores import open_source, records, tfds_build
+from input_pipeline.stores.image_store import with_split
 from sp_jax import cli
 from sp_jax.errors import UserError
 
@@ -49,11 +50,20 @@ def prepare() -> None:
         raise UserError(
             "--coded writes ArrayRecord files: give their folder, --out=DIR."
         )
+    needs = (_SHARD_IMAGES, _OUT), (_SHORTER_SIDE, _CODED), (_QUALITY, _CODED)
+    for flag, needed in needs:
+        if flag.present and not needed.value:
+            raise UserError(f"--{flag.name} has no effect without --{needed.name}.")
+    if _CODED.value and given.RESIZE.value != "crop":
+        raise UserError(
+            "--coded keeps whole images, which programs crop to their centre: leave "
+            "--resize out, or prepare pixels, without --coded."
+        )
     if name.startswith("tfds:"):
         tfds_build.build(name.removeprefix("tfds:"))
     if _OUT.value:
         records.write(
-            open_source(name),
+            with_split(open_source(name), name, given.SPLIT.value),
             _OUT.value,
             given.IMAGE_SIZE.value,
             given.RESIZE.value,

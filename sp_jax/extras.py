@@ -25,6 +25,11 @@ MODULES = {
 }
 
 
+def install(extra: str) -> str:
+    """The command that installs an extra. The package is on no index: from a checkout."""
+    return f'pip install ".[{extra}]" in the checkout of sp_jax'
+
+
 def require(extra: str, what: str) -> None:
     """Check that the libraries of an extra are installed, without importing them.
 
@@ -42,8 +47,7 @@ def require(extra: str, what: str) -> None:
     for module in MODULES[extra]:
         if importlib.util.find_spec(module) is None:
             sentence = (
-                f"{what} needs {module}, which is not installed: "
-                f'pip install "sp_jax[{extra}]".'
+                f"{what} needs {module}, which is not installed: {install(extra)}."
             )
             if _starts_program():
                 print(f"error: {sentence}", file=sys.stderr)

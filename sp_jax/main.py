@@ -9,6 +9,7 @@ Any value of the config can be changed on the command line, as in
 import contextlib
 import logging
 import pathlib
+from collections.abc import Iterator
 
 # First: it reports missing packages, and the user may have an eval.py.
 from sp_jax import siblings as siblings
@@ -26,7 +27,7 @@ from sp_jax import distributed, program, progress, registry
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe
 from sp_jax.sharding import make_mesh, replicated
-from sp_jax.train.feed import ResidentFeed, StreamedFeed, steps_per_call
+from sp_jax.train.feed import RawBatch, ResidentFeed, StreamedFeed, steps_per_call
 from sp_jax.train.loop import fit
 from sp_jax.train.step import init_state, make_step
 from sp_jax.train.workdir import claim_workdir
@@ -98,13 +99,11 @@ def _make_feed(
     share = jax.process_index(), jax.process_count()
     dataset = stream.make_dataset(pairs.shown, pairs.sampler, *share, recipe.crops)
     data = config.data
-    return StreamedFeed(
-        step,
-        lambda first: stream.iterate(
-            dataset, first, run_size.total_steps, data.prefetch, data.workers
-        ),
-        mesh,
-    )
+
+    def batches(first: int, end: int = run_size.total_steps) -> Iterator[RawBatch]:
+        return stream.iterate(dataset, first, end, data.prefetch, data.workers)
+
+    return StreamedFeed(step, batches, mesh)
 
 
 if __name__ == "__main__":

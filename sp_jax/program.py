@@ -1,5 +1,6 @@
 """The frame of a program that trains from a config file: flags, messages, exit codes."""
 
+import difflib
 import logging
 import os
 import pathlib
@@ -167,7 +168,11 @@ def parse_flags(argv: list[str], name: str, example: str) -> list[str]:
 
 
 def _check_config(argv: list[str], flag: str, example: str) -> None:
-    """Refuse a wrong file or a value for a section: ml_collections would print a traceback."""
+    """Refuse what ml_collections would refuse with a traceback, or with the key alone.
+
+    That is a wrong file, a key of a section that is not there, a key of a value, and a value
+    for a section.
+    """
     given = []
     for arg, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = arg.lstrip("-").partition("=")
@@ -179,8 +184,19 @@ def _check_config(argv: list[str], flag: str, example: str) -> None:
     for name, value in given:
         first, *keys = name.split(".")
         section = configs[-1] if first == flag and keys else None
-        for key in keys:
-            section = section.get(key) if isinstance(section, ConfigDict) else None
+        for level, key in enumerate(keys if section else ()):
+            path, inner = ".".join([first, *keys[:level]]), keys[level + 1 :]
+            if not isinstance(section, ConfigDict):
+                raise UserError(f"{path} is a value: it has no key {key!r}.")
+            if key not in section and inner:
+                near = difflib.get_close_matches(key, list(section), 1)
+                raise UserError(
+                    f"There is no {path}.{key}: did you mean {path}.{near[0]}?"
+                    if near
+                    else f"There is no {path}.{key} whose keys could be set: give it as a "
+                    f"whole, as in --{path}.{key}=\"{{'{inner[0]}': …}}\"."
+                )
+            section = section.get(key)
         if isinstance(section, ConfigDict) and not value.startswith("{"):
             keys = ", ".join(f"{name}.{key}" for key in section)
             raise UserError(

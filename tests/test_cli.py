@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from sp_jax import cli, config, xla_flags
+from sp_jax import cli, config, program, xla_flags
 from sp_jax.errors import UserError
 
 
@@ -105,6 +105,21 @@ def test_a_config_file_with_a_mistake(tmp_path, text, words):
     with pytest.raises(UserError, match=words) as error:
         config.load_config(str(path))
     assert "mistake.py" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("optimiser.learning_rate=1", "no config.optimiser: did you mean config.optim"),
+        ("evals.knn.type=knn", "as in --config.evals.knn=\"{'type': …}\""),
+        ("epochs.x=1", "config.epochs is a value: it has no key 'x'"),
+        ("optimizer=adam", "a section and takes no value such as 'adam': set one of"),
+    ],
+)
+def test_keys_that_the_command_line_cannot_set(word, said):
+    words = ["program", "--config=configs/simclr_resnet50.py", f"--config.{word}"]
+    with pytest.raises(UserError, match=re.escape(said)):
+        program._check_config(words, "config", "FILE")
 
 
 def test_variants_of_config_files():

@@ -102,7 +102,7 @@ def test_the_library_needs_no_extra(tmp_path):
 )
 def test_a_program_says_what_to_install(tmp_path, extra, words):
     done = python(tmp_path, set(extras.MODULES[extra]) - {"absl"}, "-m", *words)
-    said = rf'error: .+ needs \w+, .*: pip install "sp_jax\[{extra}\]"\.\n'
+    said = rf"error: .+ needs \w+, .*: {re.escape(extras.install(extra))}\.\n"
     assert done.returncode == 2 and re.fullmatch(said, done.stderr), done.stderr
 
 

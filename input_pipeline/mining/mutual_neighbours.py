@@ -70,7 +70,7 @@ def mutual_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of images each of which is among the nearest of the other, the best first.
 
-    Of each image there are the nearest others, int [N, k], and their similarity, e.g. cosines.
+    Of each image there are the nearest others, int [N, k], and their cosines.
     The band is the least and the largest similarity of a pair, both allowed. A top below 1
     leaves out near-duplicates, which teach no more than an augmentation does.
 
@@ -91,6 +91,7 @@ def mutual_pairs(
     others, scores = neighbours.reshape(-1).astype(np.int64), similarity.reshape(-1)
     found = np.isfinite(scores)  # A group may have had too few.
     rows, others, scores = rows[found], others[found], scores[found]
+    scores = np.clip(scores, -1, 1)  # rounding puts cosines of equal features above 1
     mutual = np.isin(rows * count + others, others * count + rows)
     wanted = mutual & (rows < others) & (scores >= band[0]) & (scores <= band[1])
     rows, others, scores = rows[wanted], others[wanted], scores[wanted]

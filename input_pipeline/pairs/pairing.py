@@ -82,12 +82,14 @@ def own_pairs(store: ImageStore) -> PairTable:
 
 
 def augmented_pairs(
-    table: PairTable, match: Literal["first", "both"] = "first"
+    table: PairTable, store: ImageStore, match: Literal["first", "both"] = "first"
 ) -> PairTable:
     """Pairs of an image with itself, for the comparison with a semantic table.
 
     Args:
       table: P semantic pairs.
+      store: of the table. Where the label of a pair is that of its first image, the pair of
+        the second image with itself has the label of the second.
       match: "first": P pairs of the first images, as in the paper: the same number of pairs,
         but half of the images if each is in one pair. "both": 2 P pairs, of the first images
         and then of the second: the same images, each as often as in the table.
@@ -95,8 +97,10 @@ def augmented_pairs(
     columns = table.columns
     images = table.first
     if match == "both":
-        columns = {name: np.concatenate([x, x]) for name, x in columns.items()}
         images = np.concatenate([table.first, table.second])
+        own = store.labels[table.second]
+        own = np.where(table.label == store.labels[table.first], own, table.label)
+        columns = {"label": np.concatenate([table.label, own])}
     columns |= {"first": images, "second": images}
     matched = "matched to" if match == "first" else "of both images of"
     source = f"augmentation pairs {matched}: {table.source}"
@@ -241,8 +245,9 @@ def folder_pairs(store: ImageStore) -> PairTable:
     for name, rows in groups.items():
         if len(rows) != 2:
             raise UserError(
-                f"The folder {name!r} of {store.name!r} holds {len(rows)} images, not "
-                "2: put the two images of each pair into their own folder."
+                f"The folder {name!r} of {store.name!r} has {len(rows)} images in split "
+                f"{store.split!r}, not 2: put the two images of each pair into their own "
+                "folder, and replace images that cannot be read."
             )
     first, second = np.array(list(groups.values())).T
     return PairTable.of(store, first, second, "two images a folder", {"by": "folders"})
@@ -306,14 +311,15 @@ def subset(
 
 
 def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> PairTable:
-    """Turn some pairs into augmentation pairs, the same share in each class.
+    """Turn some pairs into augmentation pairs, about the same share in each class.
 
     The choice is fixed in the table; `data.pairing = "mixed"` chooses again for each
     pair in each step.
 
     Args:
       table: semantic pairs.
-      semantic_fraction: share of the pairs of each class that stay semantic, rounded.
+      semantic_fraction: share of all pairs that stay semantic, rounded. The share of a class
+        differs from it by less than one pair.
       seed: chooses which.
 
     Raises:
@@ -323,9 +329,12 @@ def mixed_pairs(table: PairTable, semantic_fraction: float, *, seed: int) -> Pai
         raise UserError(
             f"semantic_fraction must be between 0 and 1, not {semantic_fraction}."
         )
-    second = np.array(table.first)
+    second, before = np.array(table.first), 0
     for members in _circles(table.label + 1, seed).values():  # -1: without a label
-        kept = members[: round(semantic_fraction * len(members))]
+        # What is rounded off in a class goes on to the next.
+        after = before + len(members)
+        most = round(semantic_fraction * after) - round(semantic_fraction * before)
+        kept, before = members[:most], after
         second[kept] = table.second[kept]
     source = f"{semantic_fraction:g} semantic, seed={seed}, of: {table.source}"
     recipe = {"by": "mixed", "semantic_fraction": semantic_fraction}

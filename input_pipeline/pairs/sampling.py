@@ -60,6 +60,11 @@ class Sampler:
             raise UserError(
                 f"semantic_fraction must be between 0 and 1, not {self.semantic_fraction}."
             )
+        if self.semantic_fraction != 0.5 and (self.pairing != "mixed" or self.schedule):
+            raise UserError(
+                f"semantic_fraction is {self.semantic_fraction}, but it is for pairing=mixed "
+                "without a schedule: leave it out."
+            )
         _check_schedule(self.schedule)
         if self.schedule and self.pairing != "mixed":
             raise UserError(

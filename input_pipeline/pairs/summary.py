@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,7 @@ def contact_sheet(table: PairTable, store: ImageStore) -> Image.Image:
             color = "red"
             frame = (x - 4, y + text - 4, x + 2 * side + 3, y + text + side + 3)
             draw.rectangle(frame, outline=color, width=3)
+        name = " ".join(name.split())  # on one line
         while name and draw.textlength(name, font) > 2 * side:
             name = name[:-1]
         draw.text((x, y), name, color, font)
@@ -168,11 +170,38 @@ def contact_sheet(table: PairTable, store: ImageStore) -> Image.Image:
 
 
 def csv_path(text: str) -> pathlib.Path:
-    """Check the path of a table that will be written, before work starts."""
+    """Check the path of a table that will be written, before work starts.
+
+    Raises:
+      UserError: it is no .csv file in a folder, or the record of a run.
+      OSError: the folder cannot be written.
+    """
     path = pathlib.Path(text).expanduser()
     if path.suffix != ".csv" or not path.parent.is_dir():
         raise UserError(f"--out={text} must name a .csv file in a folder that exists.")
-    return path
+    if path.name == "pairs.csv" and (path.parent / "config.json").is_file():
+        raise UserError(
+            f"--out={text} would replace the record of the run in {path.parent}: choose "
+            "another name."
+        )
+    with tempfile.TemporaryFile(dir=path.parent):
+        return path
+
+
+def check_place(out: pathlib.Path, store: ImageStore) -> None:
+    """Refuse a folder in which the pictures beside a table would be images of the store.
+
+    Raises:
+      UserError: `out` lies in the folder of the store.
+    """
+    kind = store.name.partition(":")[0]
+    if kind not in ("folder", "images") or store.name.endswith(".txt"):
+        return
+    if store.root and out.resolve().is_relative_to(store.root.resolve()):
+        raise UserError(
+            f"--out={out} is in the folder of the images, {store.root}, and the pictures "
+            "beside it would be images of the store: choose another folder."
+        )
 
 
 def write_table(

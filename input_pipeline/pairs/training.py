@@ -38,7 +38,7 @@ def open_pairs(config: Any) -> TrainingPairs:
     images = open_data(data)
     if data.pairs:
         table = load_table(data.pairs, images)
-    elif data.pairing == "augmented" and np.all(images.labels < 0):
+    elif data.pairing == "augmented" and not _has_two_of_a_class(images):
         table = pairing.own_pairs(images)
     else:
         table = pairing.semantic_pairs(images, rounds=data.rounds, seed=config.seed)
@@ -46,6 +46,11 @@ def open_pairs(config: Any) -> TrainingPairs:
     kind = data.pairing, data.semantic_fraction, data.semantic_schedule
     sampler = Sampler(renumbered, config.batch_size, config.seed, *kind)
     return TrainingPairs(images, table, shown, sampler)
+
+
+def _has_two_of_a_class(images: ImageStore) -> bool:
+    labels = images.labels[images.labels >= 0]
+    return len(np.unique(labels)) < len(labels)
 
 
 def keep_pairs(

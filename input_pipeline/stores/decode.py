@@ -25,12 +25,14 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from sp_jax.extras import install
+
 Resize = Literal["crop", "squash"]
 RESIZES = ("crop", "squash")
 # The formats of `image_files.SUFFIXES`. PIL looks at the content, and may start programs for
 # other formats, such as Ghostscript for EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-NEEDS_HEIC = 'it is HEIC: pip install "sp_jax[heic]"'
+NEEDS_HEIC = f"it is HEIC: {install('heic')}"
 # How HEIC begins; AVIF may begin as the last two.
 _HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cmxs]|mif1|msf1)", re.DOTALL)
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -23,6 +23,7 @@ from input_pipeline.stores import image_files
 from input_pipeline.stores.image_files import SPLITS, File, Files, split_of
 from input_pipeline.stores.image_source import Source, make_meta, source_of_files
 from sp_jax.errors import UserError
+from sp_jax.extras import install
 
 # Files that often lie beside images, and that nobody expects to be used.
 _ASIDE = (
@@ -92,7 +93,7 @@ def _describe(others: list[str]) -> str:
         f"{len(others)} files of other kinds ({', '.join(most)}), such as {others[0]}"
     )
     if image_files.heic_of(others):
-        text += ' (pip install "sp_jax[heic]" reads HEIC)'
+        text += f" (to read HEIC: {install('heic')})"
     return text
 
 

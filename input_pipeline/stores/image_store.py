@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.stores import holdout, memory_map, records
+from input_pipeline.stores import holdout, memory_map, prepared_images, records
 from input_pipeline.stores.decode import RESIZES, Resize
 from input_pipeline.stores.image_source import ReadAlpha, Source
 from input_pipeline.stores.prepared_images import Pixels, report_skipped
@@ -210,7 +210,7 @@ def open_store(
         declared = {"coded": records.is_coded(prepared.meta)}
     else:
         with progress.show(f"listing {name}"):
-            source = open_source(name)
+            source = with_split(open_source(name), name, split)
         options = (image_size, resize, data_dir, max_skipped, verify)
         prepared = memory_map.load_or_prepare(source, *options)
         declared = {"root": source.root, "read_alpha": source.read_alpha}
@@ -251,17 +251,42 @@ def _take_split(
             )
     elif wanted == "all":
         return store
-    elif not splits:
-        raise UserError(
-            f"{store.name} has no split {wanted!r}, only 'all': set the split to all, as in "
-            "--split=all or --config.data.split=all."
-        )
-    elif wanted not in splits:
-        known = ", ".join([*splits, "all"])
-        raise UserError(f"{store.name} has no split {wanted!r}: choose one of {known}.")
     else:
+        _check_split(store.name, splits, wanted)
         rows = np.asarray(splits[wanted], np.int64)
     return dataclasses.replace(store.take(rows), split=wanted)
+
+
+def _check_split(name: str, splits: Mapping[str, list[int]], wanted: str) -> None:
+    """Raise UserError if the store of this name has no such split."""
+    if wanted == "all":
+        return
+    if not splits:
+        raise UserError(
+            f"{name} has no split {wanted!r}, only 'all': set the split to all, as in "
+            "--split=all or --config.data.split=all."
+        )
+    if wanted not in splits:
+        known = ", ".join([*splits, "all"])
+        raise UserError(f"{name} has no split {wanted!r}: choose one of {known}.")
+
+
+def with_split(source: Source, name: str, split: str) -> Source:
+    """A source that is refused before its images are prepared, if it lacks a split.
+
+    Args:
+      source: of the store `name`.
+      name: as given to `open_store`.
+      split: as given to `open_store`.
+    """
+
+    def meta() -> dict[str, Any]:
+        found = source.meta()
+        if prepared_images.describes(found):
+            _check_split(name, found["splits"], holdout.read(split or "all")[0])
+        return found
+
+    return source._replace(meta=meta)
 
 
 def find_splits(name: str, **options: Any) -> list[str]:

@@ -21,6 +21,7 @@ from input_pipeline.stores.image_files import (
 )
 from input_pipeline.stores.image_source import Source, make_meta, source_of_files
 from sp_jax.errors import UserError
+from sp_jax.extras import install
 
 _LAYOUT = "put images into it, or into folders in it at any depth"
 
@@ -37,8 +38,8 @@ def scan(path: str) -> Source:
     ids = [file.name for file in images]
     if (heic := heic_of([*ids, *others])) and not can_read_heic():
         raise UserError(
-            f"{path} has {len(heic)} HEIC images, such as {heic[0]}: to read them, pip "
-            'install "sp_jax[heic]", or convert them to JPEG.'
+            f"{path} has {len(heic)} HEIC images, such as {heic[0]}: to read them, "
+            f"{install('heic')}, or convert them to JPEG."
         )
     if others:
         folder.warn(files, others, ids)

@@ -1,7 +1,6 @@
 """How the step gets its batches: from the host, or from the memory of the device."""
 
 import contextlib
-import itertools
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -58,9 +57,12 @@ class StreamedFeed:
     """
 
     def __init__(
-        self, step: Step, batches: Callable[[int], Iterator[RawBatch]], mesh: Mesh
+        self, step: Step, batches: Callable[..., Iterator[RawBatch]], mesh: Mesh
     ):
-        """Jit the step; `batches(step)` iterates over this process's batches from a step on."""
+        """Jit the step; `batches(first, end)` iterates over this process's batches.
+
+        They are those of the steps first .. end - 1; without `end`, up to the last of the run.
+        """
         self._batches, self._mesh = batches, mesh
         self._stream: Iterator[RawBatch] = iter(())
         self._next: RawBatch | None = None
@@ -89,8 +91,9 @@ class StreamedFeed:
 
     def first_epoch(self, steps: int) -> Iterator[RawBatch]:
         """The batches of the first steps, on the devices."""
-        with contextlib.closing(self._batches(0)) as stream:
-            for batch in itertools.islice(stream, steps):
+        # An epoch can be longer than the run.
+        with contextlib.closing(self._batches(0, steps)) as stream:
+            for batch in stream:
                 yield to_device(batch, self._mesh)
 
     def close(self) -> None:

@@ -110,4 +110,4 @@ def test_all_pictures(vit, make_store, tmp_path):
 
 
 def _pairs(store):
-    return augmented_pairs(semantic_pairs(store, seed=0))
+    return augmented_pairs(semantic_pairs(store, seed=0), store)

@@ -39,7 +39,7 @@ def train():
         else:
             dataset = make_dataset(store, sampler)
             feed = StreamedFeed(
-                step, lambda first: iterate(dataset, first, STEPS), mesh
+                step, lambda first, end=STEPS: iterate(dataset, first, end), mesh
             )
         feed.open(0)
         losses, counts = [], []
@@ -68,6 +68,16 @@ def test_resident_equals_streamed(train):
     assert close_losses == pytest.approx(losses, rel=1e-4)
     for a, b in zip(*map(jax.tree.leaves, (arrays, close)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-3)
+
+
+def test_the_first_epoch_may_be_longer_than_the_run():
+    dataset = [{"index": np.full((2, 1), step)} for step in range(10)]
+    mesh = make_mesh(jax.devices()[:2])
+    feed = StreamedFeed(
+        abs, lambda first, end=STEPS: (x for x in dataset[first:end]), mesh
+    )
+    rows = [int(batch["index"][0, 0]) for batch in feed.first_epoch(10)]
+    assert rows == [*range(10)]
 
 
 def test_a_method_without_features():

@@ -135,7 +135,7 @@ test_loggers.run(pathlib.Path(sys.argv[1]), ["wandb"], lines, int(sys.argv[2]))
 
 
 @pytest.mark.skipif(
-    not importlib.util.find_spec("wandb"), reason='needs pip install "sp_jax[wandb]"'
+    not importlib.util.find_spec("wandb"), reason='needs pip install ".[wandb]"'
 )
 def test_wandb_gets_each_step_once(tmp_path):
     """Offline, with its own library, killed twice, and read by its own reader."""

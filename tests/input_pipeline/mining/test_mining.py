@@ -83,6 +83,13 @@ def test_mutual_pairs(count, k, max_uses, low, high, seed):
     assert [pair for pair, t in zip(got, taken, strict=True) if t] == want
 
 
+def test_equal_features_are_a_pair():
+    """Rounding puts their cosine above 1."""
+    above = np.full((2, 1), 1.0000002, np.float32)
+    found = mutual_neighbours.mutual_pairs(np.array([[1], [0]]), above)
+    assert np.stack(found)[:, 0].tolist() == [0, 1, 1.0]
+
+
 def test_chance_and_precision():
     labels = np.array([0, 0, 0, 1])
     draws = [(a, b) for a in range(4) for b in range(4) if a != b]
@@ -235,13 +242,18 @@ def test_the_program(pictures, tmp_path):
     np.save(tmp_path / "f.npy", np.ones((12, 5)))
     done = mine(*common, f"--features={tmp_path / 'f.npy'}")
     assert done.returncode == 2 and "13 images" in done.stderr
+    done = mine(*common, f"--features={tmp_path / 'f.npy'}", "--min_similarity=1.1")
+    assert done.returncode == 2 and "is above --max_similarity=1" in done.stderr
+    np.save(tmp_path / "f.npy", np.ones((13, 5)))
+    done = mine(*common, f"--features={tmp_path / 'f.npy'}", "--whiten")
+    assert done.returncode == 2 and "features of all images are equal" in done.stderr
     # Without a label there is nothing to stay within.
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in sorted((pictures / "cat").iterdir()):
         path.rename(flat / path.name)
     done = mine(f"--store=folder:{flat}", *common[1:], "--within=label")
-    assert done.returncode == 2 and "widen the band" in done.stderr
+    assert done.returncode == 2 and "nothing to stay within" in done.stderr
     done = mine(f"--store=folder:{flat}", *common[1:], "--target=colour")
     assert done.returncode == 2 and "no target 'colour'" in done.stderr
 

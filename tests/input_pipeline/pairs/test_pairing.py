@@ -89,10 +89,29 @@ def test_subsets_are_nested_and_mixtures_exact(make_store):
         assert np.array_equal(mixed.second[semantic], table.second[semantic])
         counts = np.bincount(table.label[semantic], minlength=3)
         assert counts.tolist() == [10 * fraction] * 3
+    for size in (1, 2, 3, 5):  # what is rounded off in a class is not lost
+        many = pairing.class_pairs(make_store(np.repeat(range(20), 10)), size, seed=0)
+        for fraction in (0.25, 0.5, 0.6):
+            mixed = pairing.mixed_pairs(many, fraction, seed=0)
+            semantic = (mixed.first != mixed.second).sum()
+            assert semantic == round(fraction * len(many))
     other = pairing.mixed_pairs(table, 0.5, seed=1)
     assert other.digest != pairing.mixed_pairs(table, 0.5, seed=2).digest
     with pytest.raises(UserError, match="between 0 and 1"):
         pairing.mixed_pairs(table, 1.5, seed=0)
+
+
+def test_both_images_have_their_own_labels(make_store, tmp_path):
+    """Of pairs with an image without a label, of two classes, and with a label of its own."""
+    store = make_store([0, -1, -1, 1, 1, 0])
+    first, second = np.array([1, 0, 3]), np.array([0, 4, 5])
+    table = PairTable.of(store, first, second, "mined")
+    table = dataclasses.replace(table, label=np.array([-1, 0, 0], np.int32))
+    both = pairing.augmented_pairs(table, store, "both")
+    assert both.label.tolist() == [-1, 0, 0, 0, 1, 0]
+    pairs.save_table(tmp_path / "both.csv", both, store)
+    again = pairs.load_table(tmp_path / "both.csv", store)
+    assert (again.digest, again.recipe) == (both.digest, both.recipe)
 
 
 def test_class_lists(make_store, tmp_path):
@@ -197,7 +216,14 @@ def test_folders_of_two_and_the_program(curated, tmp_path):
     photograph(0).save(curated / "dog" / "pair 1" / "c.png")
     done = build(*common, "--pair_folders", f"--out={out}")
     assert done.returncode == 2
-    assert "'dog/pair 1'" in done.stderr and "holds 3 images" in done.stderr
+    assert "'dog/pair 1'" in done.stderr and "has 3 images" in done.stderr
+    for flag in ("--match=both", "--semantic_fraction=0.3"):
+        done = build(*common, f"--pairs={out}", flag, f"--out={tmp_path / 'no.csv'}")
+        assert done.returncode == 2 and f"{flag[:7]}" in done.stderr
+    # Its picture would be an image of the store.
+    done = build(*common, f"--pairs={out}", f"--out={curated / 'cat' / 'no.csv'}")
+    assert done.returncode == 2 and "images of the store" in done.stderr
+    assert not [*tmp_path.rglob("no.*")]
 
 
 def test_copies_and_near_copies_are_counted(tmp_path):

@@ -25,7 +25,8 @@ SCHEDULE = (0, 0.9), (0.75, 0.1), (2, 0.5)  # from steps 0, 3 and 8 on
 def test_bit_identical_to_the_stream(store, pairing):
     """From any step on, in calls shorter and longer than an epoch (4 steps)."""
     table = semantic_pairs(store, rounds=2, seed=0)
-    kind = (pairing, 0.4) if pairing in PAIRINGS else ("mixed", 0.4, SCHEDULE)
+    kinds = {"mixed": ("mixed", 0.4), "scheduled": ("mixed", 0.5, SCHEDULE)}
+    kind = kinds.get(pairing, (pairing,))
     sampler = Sampler(table, 32, 5, *kind)
     stream = make_dataset(store, sampler)
     mesh = Mesh(np.array(jax.devices()), ("data",))

@@ -81,7 +81,7 @@ def test_augmented_reads_each_image_once(store, table):
     assert augmented["index"].shape == (32, 1)
     # The same first images in the same order: matched runs differ by the pair only.
     assert np.array_equal(augmented["image"][:, 0], semantic["image"][:, 0])
-    matched = augmented_pairs(table)
+    matched = augmented_pairs(table, store)
     matched = make_dataset(store, matched, pairing="augmented", **options)[3]
     _same(augmented, matched)
 
@@ -101,7 +101,7 @@ def test_both_images_in_half_the_epochs(store):
         assert sorted(np.concatenate(epoch)) == sorted(images)
     assert steps[0].tolist() != steps[2].tolist()
     # The table of these pairs shows the same images.
-    table = augmented_pairs(table, "both")
+    table = augmented_pairs(table, store, "both")
     assert np.array_equal(table.first, images) and np.array_equal(table.second, images)
     assert np.array_equal(table.label, store.labels[images])
 

@@ -1,7 +1,11 @@
+import dataclasses
+
 import numpy as np
+import pytest
 
 from input_pipeline.pairs import summary
 from input_pipeline.pairs.table import PairTable
+from sp_jax.errors import UserError
 
 
 def test_pairs_of_two_classes_are_marked(make_store):
@@ -19,6 +23,21 @@ def test_pairs_of_two_classes_are_marked(make_store):
     # The images are all of what they were.
     size = summary.contact_sheet(table, store).size
     assert size == (4 * 202 + 10, 23 + 10 + 23 + 96 + 10)
+
+
+def test_names_of_several_lines(make_store):
+    store = dataclasses.replace(make_store([0, 0]), class_names=("a\nb",))
+    table = PairTable.of(store, np.array([0]), np.array([1]), "mined")
+    assert summary.contact_sheet(table, store).width > 400
+
+
+def test_tables_that_would_replace_something(tmp_path):
+    (tmp_path / "config.json").touch()
+    with pytest.raises(UserError, match="record of the run"):
+        summary.csv_path(f"{tmp_path}/pairs.csv")
+    assert summary.csv_path(f"{tmp_path}/mined.csv").parent == tmp_path
+    with pytest.raises(OSError):
+        summary.csv_path("/proc/mined.csv")
 
 
 def test_the_sheet_of_one_pair_has_room_for_its_caption(make_store):

@@ -57,8 +57,9 @@ def test_semantic_pairs(make_store, labels, rounds, seed):
 
 
 def test_matched_augmented_table(make_store):
-    table = semantic_pairs(make_store([0] * 5 + [1] * 4), rounds=2, seed=3)
-    matched = augmented_pairs(table)
+    store = make_store([0] * 5 + [1] * 4)
+    table = semantic_pairs(store, rounds=2, seed=3)
+    matched = augmented_pairs(table, store)
     assert len(matched) == len(table)
     assert np.array_equal(matched.first, table.first)
     assert np.array_equal(matched.second, table.first)

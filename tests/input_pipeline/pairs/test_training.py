@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from input_pipeline.pairs import pairing, save_table
+from input_pipeline.pairs import pairing, save_table, training
+from input_pipeline.pairs.sampling import Sampler
 from input_pipeline.pairs.training import open_pairs
 from input_pipeline.stores import open_store
 from sp_jax.config import get_config
+from sp_jax.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,25 @@ def test_images_that_ap_shows(kind, images, epoch, emoji_dir, tmp_path):
     assert len(np.unique(batches)) == epoch * 16
     config.data.pairs = ""  # A table that is drawn shows all images either way.
     assert len(open_pairs(config).shown) == len(store)
+
+
+def test_ap_needs_no_class_of_two(make_store, monkeypatch):
+    """Each image of its own class, or unlabelled but for one: all are shown."""
+    config = get_config()
+    config.batch_size = 4
+    for labels in (range(8), [0] + 7 * [-1]):
+        store = make_store(list(labels))
+        monkeypatch.setattr(training, "open_data", lambda data, store=store: store)
+        config.data.pairing = "augmented"
+        assert len(open_pairs(config).table) == 8
+        config.data.pairing = "semantic"
+        with pytest.raises(UserError, match="no semantic pairs"):
+            open_pairs(config)
+
+
+def test_a_fraction_is_of_mixed_pairs(make_store):
+    table = pairing.semantic_pairs(make_store([0, 0, 0, 0]), seed=0)
+    Sampler(table, 2, 0, "mixed", 0.3)
+    for more in (("semantic", 0.3), ("mixed", 0.3, ((0.0, 1.0),))):
+        with pytest.raises(UserError, match="semantic_fraction is 0.3, but it is for"):
+            Sampler(table, 2, 0, *more)

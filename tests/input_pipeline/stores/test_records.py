@@ -121,12 +121,16 @@ def test_mistakes_are_one_sentence(pictures, tmp_path):
         (("--out=/dev/null/out",), "Cannot write /dev/null/out"),
         (("--out=/proc/self/out",), "Cannot write /proc/self/out"),
         (("--max_skipped=-1",), "max_skipped=-1"),
+        (("--split=valid",), "has no split 'valid', only 'all'"),
+        (("--quality=50",), "--quality has no effect without --coded"),
+        (("--coded", "--resize=squash"), "leave --resize out"),
     ],
 )
 def test_wrong_options(pictures, tmp_path, wrong, said):
     refused = prepare(*options(pictures, tmp_path / "out"), *wrong)
     assert refused.returncode == 2 and said in refused.stderr
     assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_but_bad_images(tmp_path):
