@@ -1,7 +1,7 @@
 """Evaluators on the command line."""
 
-import dataclasses
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,18 +10,20 @@ from absl import flags
 
 import eval as evaluators
 from eval.evaluator import Number
-from eval.options import defaults_of
+from eval.options import defaults_of, forms_of
 from eval.results import default_name, identify, run_folder, write_result
 from sp_jax import cli, xla_flags
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 from sp_jax.json_file import read_json, to_json
+from sp_jax.train.folders import explain_no_run
 
 flags.disclaim_key_flags()  # they are the program's: its --help lists them
 _DEFINE = {
+    bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
-    list: flags.DEFINE_list,
+    str: flags.DEFINE_string,
 }
 
 
@@ -61,12 +63,12 @@ def define_flags(kind: type) -> None:
     # Fields are explained where they are declared.
     explained = "\n".join(parent.__doc__ or "" for parent in kind.__mro__)
     defaults = defaults_of(kind)
-    for name in (field.name for field in dataclasses.fields(kind)):
+    for name, form in forms_of(kind).items():
         line = re.search(rf"^ *{name}: (.+)$", explained, re.MULTILINE)
         text, default = line[1] if line else "", defaults.get(name)
         if isinstance(default, tuple):
             default = [str(one) for one in default]  # with commas between
-        define = _DEFINE.get(type(default), flags.DEFINE_string)
+        define = flags.DEFINE_list if form.several else _DEFINE[form.type]
         define(name, default, text, required=name not in defaults)
 
 
@@ -76,12 +78,14 @@ def images_of(checkpoint: str) -> dict[str, Any]:
     For a file of weights it is the size in the file, or the one that its network is for.
 
     Raises:
-      UserError: the run's config.json is damaged.
+      UserError: there is no such checkpoint, or the run's config.json is damaged.
     """
     from sp_jax import weights
 
     if weights.find_file(checkpoint):
         return weights.load(checkpoint).info["images"]
+    if not os.path.exists(checkpoint):  # now, before images are prepared
+        raise UserError(explain_no_run(checkpoint))
     config = run_folder(checkpoint) / "config.json"
     if not config.is_file():  # A checkpoint without its run.
         return {}
@@ -104,16 +108,15 @@ def read_flags(kind: type, checkpoint: str) -> dict[str, Any]:
       UserError: an element of a list has the wrong type, or a file cannot be used.
     """
     values, options = flags.FLAGS, {}
-    of_run, defaults = images_of(checkpoint), defaults_of(kind)
-    for option in (field.name for field in dataclasses.fields(kind)):
+    of_run = images_of(checkpoint)
+    for option, form in forms_of(kind).items():
         value = values[option].value
         if isinstance(value, list):
-            element = type(defaults[option][0])
             try:
-                value = tuple(map(element, value))
+                value = tuple(map(form.type, value))
             except ValueError:
                 raise UserError(
-                    f"--{option} must be {element.__name__}s, separated by commas, "
+                    f"--{option} must be {form.type.__name__}s, separated by commas, "
                     f"not {','.join(value)!r}."
                 ) from None
         if option in of_run and not values[option].present:

@@ -38,7 +38,8 @@ def make_evaluations(
     ) -> dict[str, float]:
         if step not in shared:  # All evaluators of a step share its features.
             shared.clear()
-            backbone = recipe.freeze(state.params, state.method_state, step=step)
+            about = {"step": step, "config": config.to_dict()}
+            backbone = recipe.freeze(state.params, state.method_state, **about)
             shared[step] = Extractor(backbone)
         result = evaluate(shared[step], step)
         about = identify(evaluate, shared[step], step)

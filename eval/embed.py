@@ -293,6 +293,11 @@ def main() -> None:
             f"{len(store)}, and --points is {settings.points}."
         )
     query = find_image(store, values.nearest, settings) if values.nearest else None
+    if query and query[0] >= 0 and len(store) == 1:
+        raise UserError(
+            f"{store.name}, split {store.split}, has no other image than {values.nearest}: "
+            "leave --nearest out."
+        )
     embed(extractor, store, out, values.checkpoint)
     if not values.map and query is None:
         return

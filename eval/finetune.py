@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from eval import cli
 from eval import options as kinds
 from eval.evaluator import Evaluator
-from eval.supervised import backbone_of, train_and_test, whole_batch
+from eval.supervised import backbone_of, train_and_test, trainable, whole_batch
 from eval.task import Task, TaskOptions, open_task
 from sp_jax import optim
 from sp_jax.errors import UserError
@@ -93,7 +93,7 @@ def create(**options: Any) -> Evaluator:
 
 def _finetune(extractor: Extractor, task: Task, settings: Options) -> float:
     """Train a copy of the backbone with a classifier on it; the test accuracy."""
-    module = extractor.backbone.module
+    module = trainable(extractor.backbone.module)
     size = whole_batch(len(task.train_rows), settings.batch_size)
     steps = len(task.train_rows) // size
     default = _ADAMW if module.is_transformer else _SGD

@@ -155,12 +155,17 @@ def draw_columns(
       name: of the results.
 
     Returns:
-      The figure; None if a column has no such result of `eval.invariance`.
+      The figure; None if a column has no such result of `eval.invariance` in the protocol and
+      on the images of the first.
     """
-    measured, floor = {}, []
+    measured, floor, protocol = {}, [], None
     for run, result in results:
         numbers = result.content["result"]
         if result.name == name and read_curves(numbers, "cosine"):
+            own = result.content["protocol"], result.content["images"]
+            protocol = protocol or own
+            if own != protocol:  # other images, or other families
+                continue
             if result.untrained:
                 floor.append(numbers)
             else:

@@ -211,6 +211,17 @@ def _describe(settings: Options, task: Task) -> str:
     return f"linear probe, {how}{describe_tokens(settings.tokens)}, {task.text}"
 
 
+# The options of each protocol that another one does not use.
+_USED = {
+    "sweep": {
+        *("scalings", "learning_rates", "weight_decays"),
+        *("epochs", "batch_size", "validation"),
+    },
+    "lbfgs": {"weight_decays", "validation"},
+    "paper": {"recipe", "epochs", "batch_size"},
+}
+
+
 def _check(settings: Options) -> None:
     check_tokens(settings.tokens)
     named = [("protocol", settings.protocol, _PROTOCOLS)]
@@ -221,6 +232,13 @@ def _check(settings: Options) -> None:
         if name not in known:
             there = ", ".join(known)
             raise UserError(f"There is no {what} {name!r}: choose one of {there}.")
+    defaults, used = kinds.defaults_of(Options), _USED[settings.protocol]
+    for name in sorted(set().union(*_USED.values()) - used):
+        if getattr(settings, name) != defaults[name]:
+            raise UserError(
+                f"{name} has no effect with protocol={settings.protocol}, which uses "
+                f"{', '.join(sorted(used))}: leave it out."
+            )
     if settings.protocol == "lbfgs" and min(settings.weight_decays) == 0:
         raise UserError(
             "lbfgs needs weight_decays above 0: without one it does not converge."

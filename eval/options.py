@@ -1,9 +1,10 @@
 """Options of the evaluators: their types, and the ranges of their numbers."""
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from sp_jax import domains
 from sp_jax.domain import Domain, whole
@@ -64,7 +65,6 @@ def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     """
     names = [field.name for field in dataclasses.fields(kind)]
     defaults = defaults_of(kind)
-    hints = typing.get_type_hints(kind, include_extras=True)
     for name in given:
         if name not in names:
             raise UserError(f"Unknown option {name!r}: choose from {', '.join(names)}.")
@@ -73,29 +73,66 @@ def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
             raise UserError(f"The option {name!r} is missing: give it a value.")
     checked = {}
     for name, value in given.items():
-        checked[name] = _typed(name, value, defaults.get(name, ""))
-        several = isinstance(checked[name], tuple)
-        hint = typing.get_args(hints[name])[0] if several else hints[name]
-        for number in checked[name] if several else [checked[name]]:
+        form = forms_of(kind)[name]
+        checked[name] = _typed(name, value, form)
+        for number in checked[name] if form.several else [checked[name]]:
             finite = domains.FINITE if isinstance(number, float) else None
-            (domain,) = getattr(hint, "__metadata__", [finite])
+            domain = form.domain or finite
             if domain and number is not None and number not in domain:
                 raise UserError(f"{name} must be {domain}, not {number}.")
     return kind(**checked)
 
 
-def _typed(name: str, value: Any, default: Any) -> Any:
-    """The value with the type of its default: str, int, float or a tuple of these."""
-    if isinstance(default, tuple):
+class Form(NamedTuple):
+    """The declared form of an option.
+
+    Attributes:
+      type: str, bool, int or float.
+      several: whether it is a tuple of these.
+      optional: whether it may be None.
+      domain: of a number; None: any.
+    """
+
+    type: type
+    several: bool
+    optional: bool
+    domain: Domain | None
+
+
+def forms_of(kind: type) -> dict[str, Form]:
+    """The declared form of each option of an evaluator's `Options`."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: _form(hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def _form(hint: Any) -> Form:
+    optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    if optional:
+        (hint,) = (one for one in typing.get_args(hint) if one is not types.NoneType)
+    if several := typing.get_origin(hint) is tuple:
+        hint = typing.get_args(hint)[0]
+    (domain,) = getattr(hint, "__metadata__", (None,))
+    if typing.get_origin(hint) is Annotated:
+        hint = hint.__origin__
+    if hint not in (str, bool, int, float):
+        raise UserError(
+            f"An option of an evaluator is declared as {hint}: use str, bool, int, float, a "
+            "tuple of one of these, or one of these or None."
+        )
+    return Form(hint, several, optional, domain)
+
+
+def _typed(name: str, value: Any, form: Form) -> Any:
+    """The value in its form; numbers without a fraction may stand for a float."""
+    if value is None and form.optional:
+        return None
+    if form.several:
         if not isinstance(value, tuple | list) or not value:
             raise UserError(f"{name} must be a non-empty list, not {value!r}.")
-        return tuple(_typed(name, one, default[0]) for one in value)
-    if default is None:
-        default = ""
-        if value is None:
-            return None
-    allowed = (int, float) if isinstance(default, float) else type(default)
-    if not isinstance(value, allowed) or isinstance(value, bool):
-        wanted = type(default).__name__
+        one = form._replace(several=False, optional=False)
+        return tuple(_typed(name, x, one) for x in value)
+    allowed = (int, float) if form.type is float else form.type
+    if not isinstance(value, allowed) or isinstance(value, bool) != (form.type is bool):
+        wanted = form.type.__name__
         raise UserError(f"{name} must be of type {wanted}, not {value!r}.")
-    return type(default)(value)
+    return form.type(value)

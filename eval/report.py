@@ -5,13 +5,15 @@ r"""Compare runs: tables, curves and retrieval sheets, in one page that needs no
 
 Runs that differ only in their seed share a column; a column is named by how it differs from
 the others. Writes `report.html` (self-contained), `report.csv` (every number),
-`curves/*.png` and `retrieval.png` in the folder --out, and prints the tables. Only the files of
-the runs are read.
+`curves/*.png` and `retrieval.png` in the folder --out, and prints the tables. The numbers are
+those in the runs' folders. For the retrieval sheet, the networks embed the images of that
+evaluation once more.
 """
 
 import dataclasses
 import json
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -127,7 +129,7 @@ def draw_retrieval(
     """Queries with their nearest neighbours, the first run of each label side by side.
 
     With the protocol "across", neighbours differ in that attribute (by other artists, say).
-    A green frame is a neighbour of the query's class.
+    A green frame is a right neighbour: one with the value of `match` that the query has.
 
     Returns:
         What the sheet shows in words; None, and no sheet, without a retrieval evaluation.
@@ -137,9 +139,9 @@ def draw_retrieval(
         return None
     names = {field.name for field in dataclasses.fields(retrieval.Options)}
     given = {k: v for k, v in given.items() if k in names}
-    given |= images_as(config["data"])
-    options = retrieval.Options(**given)
+    options = retrieval.Options(**images_as(config["data"]) | given)
     store = options.open(options.splits[-1])
+    labels = store.target(options.match)[0]
     across = options.across if options.protocol == "across" else None
     # Spread over the store, and the same for every run.
     queries = np.linspace(0, len(store) - 1, QUERIES + 2).astype(int)[1:-1]
@@ -148,13 +150,14 @@ def draw_retrieval(
         features = Extractor(sp_jax.load(run.path)).extract(store)
         found = retrieval.nearest(features, store, queries, NEIGHBOURS, across=across)
         for row, near in enumerate(found):
-            same = store.labels[near] == store.labels[queries[row]]
+            same = labels[near] == labels[queries[row]]
             right += [(row, len(titles) + 1 + i) for i in np.flatnonzero(same)]
             sheet[row] += [None, *store.read(near)]
         titles += [None, *[""] * NEIGHBOURS]
         titles[-1 - NEIGHBOURS // 2] = label  # in the middle
     save_figure(image_grid(sheet, titles, side=0.75, framed=right), path)
-    text = "Green: the same concept."
+    what = "concept" if options.match == "label" else options.match
+    text = f"Green: the same {what}."
     return text if across is None else f"{text} Neighbours are of another {across}."
 
 
@@ -193,7 +196,11 @@ def write_report(
     curves = draw_curves(curves, comparison, out / "curves")
     # Of the first run of each label.
     first = {label: group[0] for label, group in newest.items()}
-    caption = draw_retrieval(first, folders[0].config, out / "retrieval.png")
+    try:
+        caption = draw_retrieval(first, folders[0].config, out / "retrieval.png")
+    except UserError as error:  # its images are gone, or too few
+        print(f"The report is without a retrieval sheet: {error}", file=sys.stderr)
+        caption = None
     titles = {"views.png": "The first batch: pairs and views"}
     titles |= {f"figures/{name}.png": title for name, title in figures.TITLES.items()}
     sections = []

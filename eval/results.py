@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -348,6 +349,9 @@ def evaluate_once(
 
     Returns:
       See `read_result`.
+
+    Raises:
+      OSError: the folder cannot be written.
     """
     folder, step = run_folder(checkpoint), extractor.backbone.info["step"] or 0
     about = identify(evaluate, extractor, step)
@@ -362,6 +366,11 @@ def evaluate_once(
         if question_of(about).is_of(written):
             # Files from before there were headlines are used again, too.
             return written | {"headline": about["headline"]}
+    # A folder that cannot be written shows now, not after the work.
+    place = _folder(folder, untrained)
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=place):
+        pass
     result = evaluate(extractor, step)
     path = write_result(folder, name, result, untrained=untrained, **about)
     return read_result(path)

@@ -15,6 +15,9 @@ Checkpoints that differ only in their seed share a column, with mean and sample 
 deviation; if two columns share seeds, their difference is judged. The untrained network of each
 is measured, too. A dataset needs the splits probe_train and probe_test, or train and test, val
 or validation.
+
+An evaluation that a network does not allow (its fine-tuning diverges, say) is named on the
+page, and the others go on.
 """
 
 import dataclasses
@@ -204,7 +207,8 @@ def run(
       For each dataset its name, the table, and the comparison in it.
 
     Raises:
-      UserError: a checkpoint, a dataset or an evaluation is missing or does not fit.
+      UserError: a checkpoint, a dataset or an evaluation is missing or does not fit; or the
+        page is written, but without some numbers that could not be measured.
     """
     unknown = [one for one in kinds if one not in EVALUATIONS and "." not in one]
     if unknown:
@@ -229,12 +233,15 @@ def run(
         Checkpoint(read_run(path), Extractor(sp_jax.load(path))) for path in paths
     ]
     out.mkdir(parents=True, exist_ok=True)
-    sections, shown, numbers = [], [], []
+    sections, shown, numbers, failed = [], [], [], []
     for dataset, entries in plans.items():
         pairs = list(zip(entries, evaluators[dataset], strict=True))
         count = len(checkpoints) * len(pairs)
         with progress.show(f"suite on {dataset}", count, "evaluations") as work:
-            results = _measure(checkpoints, pairs, work)
+            results, lost = _measure(checkpoints, pairs, work)
+        failed += lost
+        if not results:
+            raise UserError(f"Nothing could be measured on {dataset}. {lost[0]}")
         comparison = tables.compare(
             [(run, [result]) for run, result in results], headlines=_ALL
         )
@@ -243,7 +250,8 @@ def run(
         store = open_store(dataset, find_pair(dataset, prepared[0])[1], **prepared[0])
         drawn = draw(checkpoints, entries, comparison, results, store, folder)
         values = tables.page_values(comparison)
-        sections.append({"name": dataset, "pictures": drawn, **values})
+        section = {"name": dataset, "pictures": drawn, "failed": lost}
+        sections.append(section | values)
         shown.append((dataset, values["table"], comparison))
         for run, result in results:
             about = [run.path, run.seed, result.content["step"], dataset, result.name]
@@ -259,6 +267,11 @@ def run(
         datasets=sections,
         curves=_curves(checkpoints, comparison, out),
     )
+    if failed:
+        raise UserError(
+            f"{out / 'suite.html'} is written, without what failed ({len(failed)}): "
+            f"{failed[0]}"
+        )
     return shown
 
 
@@ -266,13 +279,14 @@ def _measure(
     checkpoints: Sequence[Checkpoint],
     evaluations: Sequence[tuple[Entry, Any]],
     work: progress.Progress,
-) -> list[tuple[Run, Result]]:
+) -> tuple[list[tuple[Run, Result]], list[str]]:
     """The results of each checkpoint and evaluation, and of the untrained networks.
 
-    An untrained network is measured once for each seed, whatever trained it.
+    An untrained network is measured once for each seed, whatever trained it. What cannot be
+    measured is left out, and returned as sentences.
     """
     known: set[str] = set()
-    results = []
+    results, failed = [], []
     for run, extractor in checkpoints:
         network = json.dumps([network_facts(run.facts), run.seed], sort_keys=True)
         first = network not in known and run.seed is not None
@@ -281,16 +295,22 @@ def _measure(
         floor = Extractor(sp_jax.load(run.path, untrained=True)) if first else None
         for entry, evaluate in evaluations:
             name = entry.name
-            content = evaluate_once(evaluate, extractor, run.path, name)
-            results.append((run, Result(name, run.folder, content, False)))
-            if floor:
-                bare = evaluate_once(evaluate, floor, run.path, name, untrained=True)
-                results.append((run, Result(name, run.folder, bare, True)))
-            number = content["headline"][0].name
-            text = f"{run.path}: {name}: {number} {content['result'][number]:.4f}"
+            for one in filter(None, (extractor, floor)):
+                bare, text = one is floor, f"{run.path}: {name}"
+                text += " of the untrained network" if bare else ""
+                try:
+                    content = evaluate_once(
+                        evaluate, one, run.path, name, untrained=bare
+                    )
+                except UserError as error:
+                    failed.append(f"{text}: {error}")
+                    progress.say(failed[-1])
+                    continue
+                results.append((run, Result(name, run.folder, content, bare)))
+                number = content["headline"][0].name
+                progress.say(f"{text}: {number} {content['result'][number]:.4f}")
             work.update()
-            progress.say(text)
-    return results
+    return results, failed
 
 
 def _curves(

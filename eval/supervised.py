@@ -27,6 +27,16 @@ def backbone_of(extractor: Extractor, what: str) -> Backbone:
     return extractor.backbone
 
 
+def trainable(module: Any) -> Any:
+    """The network of a backbone without what only its pre-training keeps fixed.
+
+    That is the patch projection of MoCo v3's ViT.
+    """
+    if getattr(module, "freeze_patch_embedding", False):
+        return module.clone(freeze_patch_embedding=False)
+    return module
+
+
 def whole_batch(count: int, batch_size: int) -> int:
     """Images per step: at most `count`, with the same number on each local device.
 

@@ -177,7 +177,7 @@ def fit_k(
     if wrong and (given != default or not fitting):
         raise UserError(
             f"k={wrong[0]} neighbours of {count:,} {what}: "
-            "choose k between 1 and their number."
+            "give k, between 1 and their number."
         )
     if not wrong:
         return fitting, ""

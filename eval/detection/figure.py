@@ -30,8 +30,10 @@ from eval.pages import write_comparison
 from eval.plots import figure as plots
 from eval.results import Result, read_result
 from sp_jax import cli
+from sp_jax.config import flatten
 from sp_jax.errors import UserError
 from sp_jax.json_file import read_json
+from sp_jax.train.identity import is_free
 
 RANDOM = "untrained (random network)"
 
@@ -47,15 +49,17 @@ class Detection(NamedTuple):
 
 def read_detection(folder: pathlib.Path) -> Detection:
     """Read the result of a folder of `eval.detection`; UserError if none is finished."""
-    same = ("batch_size", "total_steps", "data", "optimizer", "detector")
+    same = ("batch_size", "total_steps", "data", "optimizer", "detector", "dtype")
     try:
         config = read_json(folder / "config.json")
         written = read_result(folder / "eval" / "detection.json")
         with np.load(folder / "detections.npz") as found:
             curves = dict(zip(found["names"].tolist(), found["curves"], strict=True))
         checkpoint, seed = config["checkpoint_of_backbone"], config["seed"]
-        protocol = {name: config[name] for name in same}
-        protocol["test"] = config["fingerprints"]["test"]
+        protocol = flatten({name: config[name] for name in same})
+        protocol = {n: value for n, value in protocol.items() if not is_free(n)}
+        images = {f"images: {n}": config["fingerprints"][n] for n in ("train", "test")}
+        protocol |= images
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         why = f"{folder / 'config.json'} has no {error}"
         if not isinstance(error, KeyError | TypeError):
@@ -99,10 +103,10 @@ def compare(folders: Sequence[str], out: pathlib.Path) -> Comparison:
     found = [read_detection(pathlib.Path(folder)) for folder in folders]
     first = found[0]
     for folder, one in zip(folders, found, strict=True):
-        for name, value in one.protocol.items():
-            if value != first.protocol[name]:
+        for name in sorted(one.protocol.keys() | first.protocol.keys()):
+            if one.protocol.get(name) != first.protocol.get(name):
                 raise UserError(
-                    f"{folders[0]} and {folder} differ in config.{name}: only detections "
+                    f"{folders[0]} and {folder} differ in their {name}: only detections "
                     "of one protocol can be compared."
                 )
     results = [

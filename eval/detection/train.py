@@ -21,6 +21,7 @@ from eval.detection.network import Detector, Settings, make_detector
 from eval.evaluator import Number
 from eval.plots.figure import save_figure
 from eval.results import write_result
+from eval.supervised import trainable
 from input_pipeline.pairs import stream
 from sp_jax import distributed, extras, models, optim, progress, sharding, validate
 from sp_jax.augment import Augment
@@ -160,7 +161,8 @@ def open_backbone(config: ConfigDict, checkpoint: str) -> Backbone:
     own = {"dtype": dtype, "remat": config.remat}
     if checkpoint:
         loaded = sp_jax.load(checkpoint)
-        return dataclasses.replace(loaded, module=loaded.module.clone(**own))
+        module = trainable(loaded.module).clone(**own)
+        return dataclasses.replace(loaded, module=module)
     module = validate.or_user_error(models.get, **config.model.to_dict(), **own)
     colours = Augment(size=64)
     return Backbone(module, {}, colours.size, colours.mean, colours.std)

@@ -27,11 +27,16 @@ COLOURED = 20
 
 
 def map_points(features: np.ndarray, seed: int) -> np.ndarray:
-    """Places of images in the plane, float32 [N, 2], by t-SNE of cosines of features [N, D]."""
+    """Places of images in the plane, float32 [N, 2], by t-SNE of cosines of features [N, D].
+
+    All are 0 where there is a single image, or all features are equal.
+    """
     from sklearn.decomposition import PCA  # these take a second
     from sklearn.manifold import TSNE
 
     unit = normalize(features)
+    if len(unit) < 2 or not np.ptp(unit, axis=0).any():
+        return np.zeros((len(unit), 2), np.float32)  # t-SNE would crash
     # As its authors do: noise goes, and most of the work.
     components = min(50, *unit.shape)
     with progress.show(f"t-SNE of {len(unit):,} images"):

@@ -122,6 +122,8 @@ def test_images_are_prepared_as_those_of_the_run(launch, tmp_path):
     "options, message",
     [
         ((*SPLITS, "--dataset=nothing"), "There is no store 'nothing'"),
+        # Before any image is prepared.
+        ((*SPLITS, "--dataset=no", "--checkpoint=/no/run"), "no folder /no/run"),
         (
             (*SPLITS, "--dataset=emoji", "--k=0"),
             "k must be a whole number of at least 1",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eval import finetune
+from eval.supervised import trainable
 from sp_jax import models, optim
 from sp_jax.backbone import Backbone
 from sp_jax.errors import UserError
@@ -75,6 +76,13 @@ def test_rates_of_the_layers():
     assert (head.factor, resnet["layer4_1"]["conv2"]["kernel"].factor) == (1, 0.5)
     assert resnet["layer1_0"]["bn1"]["scale"].factor == 0.5**4
     assert resnet["conv1"]["kernel"].factor == 0.5**5
+
+
+def test_nothing_stays_frozen():
+    """MoCo v3 does not train the patch projection of its ViT."""
+    frozen = models.get("vit_tiny", position="sincos", freeze_patch_embedding=True)
+    assert trainable(frozen) == frozen.clone(freeze_patch_embedding=False)
+    assert trainable(resnet := models.get("resnet18")) is resnet
 
 
 def test_what_does_not_fit_is_said(colours, pixels):

@@ -253,6 +253,10 @@ def test_the_report_shows_the_figure(tmp_path, monkeypatch):
     ((groups, floors),) = shown
     assert list(groups.values()) == [[fake_result(0.0)], [fake_result(0.1)]]
     assert floors == [fake_result(-0.3)]
+    # Nor has one whose evaluation was another, or on other images.
+    other = a_result(fake_result(0.1), "robust", "without alpha")
+    runs[1] = runs[1]._replace(results=[other])
+    assert draw(runs) == []
     # A run without the evaluation has no curve to show beside the others.
     runs[1] = run("augmented", 0.1, robust={"top1": 0.1})
     assert draw(runs) == []

@@ -245,6 +245,9 @@ def test_options_that_do_not_fit(blobs, make_store, provide):
         (dict(scalings=("whitened",)), "no scaling 'whitened'"),
         (dict(recipe="best"), "no recipe 'best': choose one of .*simclr"),
         (dict(seeds=0), "seeds must be .* of at least 1"),
+        (dict(recipe="byol"), "recipe has no effect with protocol=sweep"),
+        (dict(protocol="lbfgs", epochs=9), "epochs has no effect with protocol=lbfgs"),
+        (dict(protocol="paper", validation=0.5), "validation has no effect"),
     ]:
         with pytest.raises(UserError, match=message):
             linear_probe.create(**SPLITS, **wrong)

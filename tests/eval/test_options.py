@@ -1,13 +1,16 @@
 """The number of every option of every evaluator has a domain; the option is named."""
 
 import dataclasses
+import functools
 import math
 import typing
 
 import pytest
+from absl import flags
 
 import eval as evals
-from eval.options import defaults_of, read_options
+from eval import cli
+from eval.options import Count, Fraction, defaults_of, read_options
 from sp_jax.errors import UserError
 
 # Outside of the domain of an option, wherever it is one; `weight_decay` is by network below 0.
@@ -61,6 +64,50 @@ def test_numbers_are_finite_and_in_their_domain(kind, option, default, several):
         with pytest.raises(UserError, match=f"^{option} must be .*not {value}"):
             read_options(kind, needed | {option: given})
     assert getattr(read_options(kind, needed), option) == defaults_of(kind)[option]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Own:
+    """Options as a user may declare them.
+
+    Attributes:
+      count: required.
+      flip: a switch.
+      most: a number or none.
+      shares: several numbers, required.
+    """
+
+    count: Count
+    flip: bool = True
+    most: int | None = None
+    shares: tuple[Fraction, ...]
+
+
+def test_options_have_their_declared_types():
+    given = {"count": 5, "flip": False, "most": 5, "shares": [0.5, 1]}
+    assert read_options(Own, given) == Own(count=5, flip=False, most=5, shares=(0.5, 1))
+    assert read_options(Own, {"count": 1, "most": None, "shares": (1,)}).most is None
+    for wrong in ({"count": 0}, {"count": True}, {"flip": 1}, {"most": "5"}):
+        with pytest.raises(UserError, match=f"^{next(iter(wrong))} must be"):
+            read_options(Own, given | wrong)
+    with pytest.raises(UserError, match="^shares must be .* not 1.5"):
+        read_options(Own, given | {"shares": (0.5, 1.5)})
+
+
+def test_options_on_the_command_line(monkeypatch, tmp_path):
+    values = flags.FlagValues()
+    monkeypatch.setattr(cli.flags, "FLAGS", values)
+    for name in ("bool", "integer", "list"):
+        define = functools.partial(getattr(flags, f"DEFINE_{name}"), flag_values=values)
+        kind = {"integer": int}.get(name, bool)
+        if name == "list":
+            monkeypatch.setattr(flags, "DEFINE_list", define)
+        else:
+            monkeypatch.setitem(cli._DEFINE, kind, define)
+    cli.define_flags(Own)
+    values(["program", "--count=3", "--noflip", "--most=4", "--shares=0.25,1"])
+    found = read_options(Own, cli.read_flags(Own, str(tmp_path)))
+    assert found == Own(count=3, flip=False, most=4, shares=(0.25, 1.0))
 
 
 def test_every_default_is_sound():

@@ -82,6 +82,11 @@ def test_a_map_keeps_neighbours_together():
     assert np.array_equal(plots.map_points(features, seed=0), points)
 
 
+@pytest.mark.parametrize("features", [np.zeros((40, 8)), np.ones((1, 8))])
+def test_a_map_of_features_that_are_all_equal(features):
+    assert np.array_equal(plots.map_points(features, 0), np.zeros((len(features), 2)))
+
+
 def test_kernels_of_both_kinds(vit, resnet):
     assert plots.first_kernels(vit).shape == (24, 4, 4, 3)
     kernels = plots.first_kernels(resnet)

@@ -1,6 +1,7 @@
 """The papers' probes: optimisers against PyTorch's, learning, and a backbone that stays."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -8,12 +9,16 @@ import optax
 import pytest
 import torch
 
+import eval as evaluators
 from eval import linear_probe
+from eval.during import make_evaluations
+from eval.evaluator import Evaluator, Number
 from eval.probe_paper import find_recipe, make_optimizer, recipes
 from input_pipeline.stores import ImageStore
 from sp_jax import methods, models
 from sp_jax.augment import augment
 from sp_jax.backbone import Backbone
+from sp_jax.config import get_config
 from sp_jax.errors import UserError
 from sp_jax.features import Extractor
 
@@ -142,6 +147,24 @@ def test_each_method_has_a_recipe(backbone):
     resnet = dataclasses.replace(of_dino, module=models.get("resnet18"))
     assert find_recipe(None, resnet) is recipes()["dino_resnet"]
     assert set(methods.NAMES) <= set(recipes())
+
+
+def test_a_training_knows_its_method(backbone, tmp_path, monkeypatch):
+    """So that the recipe of the run is the default there, too."""
+
+    def measure(extractor, step):
+        return {"byol": find_recipe(None, extractor.backbone) is recipes()["byol"]}
+
+    evaluate = Evaluator("p", measure, (Number("byol"),), (), "mine")
+    monkeypatch.setattr(evaluators, "make", lambda kind, options: evaluate)
+    config = get_config()
+    config.method, config.evals = "byol", {"mine": {"type": "mine"}}
+    state = types.SimpleNamespace(params=None, method_state=None)
+    recipe = types.SimpleNamespace(
+        freeze=lambda *_, **info: dataclasses.replace(backbone, info=info)
+    )
+    (evaluation,) = make_evaluations(config, recipe, tmp_path, 10)
+    assert evaluation.measure(state, 5) == {"mine/byol": 1}
 
 
 @pytest.mark.parametrize("protocol", ["sweep", "paper"])

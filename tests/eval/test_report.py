@@ -78,6 +78,17 @@ def test_report(runs, tmp_path):
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # needs no network
     assert " x cpu" in page and "Made by <code>python" in page
 
+    # Frames are of what the evaluation counts; without its images there is no sheet.
+    config = {**read[0].config, "evals": {"retrieval": dict(dataset="emoji")}}
+    config["evals"]["retrieval"] |= {"splits": ("probe_test",), "match": "category"}
+    first = {SP: read[0].run}
+    said = report.draw_retrieval(first, config, tmp_path / "sheet.png")
+    assert said.startswith("Green: the same category. Neighbours are of another artist")
+    config["evals"]["retrieval"]["dataset"] = "folder:/gone"
+    gone = [read[0]._replace(config=config), *read[1:]]
+    page = report.write_report(gone, comparison, tmp_path / "gone").read_text()
+    assert "Green" not in page and not (tmp_path / "gone/retrieval.png").exists()
+
 
 def test_report_of_nothing(tmp_path):
     with pytest.raises(UserError, match="holds no run"):

@@ -95,6 +95,14 @@ def test_a_result_belongs_to_its_weights_and_images(once, change):
     assert not once()  # the first one is still there
 
 
+def test_a_folder_that_cannot_be_written_shows_before_the_work(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "eval").touch()
+    never = Evaluator("nearest", lambda *_: pytest.fail("it measured"), (), (), "knn")
+    with pytest.raises(OSError):
+        results.evaluate_once(never, Extractor(BACKBONE), tmp_path / "run", "knn")
+
+
 def test_what_only_changes_the_speed_is_not_measured_again(once):
     fast = dataclasses.replace(BACKBONE, module=Shift(dtype=jnp.bfloat16))
     assert once() and not once(fast)

@@ -65,9 +65,15 @@ def test_what_is_no_run_is_said(run, tmp_path):
 
 @pytest.mark.parametrize("name", ["config.json", "eval/detection.json"])
 def test_a_damaged_detection_is_named(tmp_path, name):
-    config = {"checkpoint_of_backbone": "", "seed": 0, "fingerprints": {"test": ""}}
+    config = {
+        "checkpoint_of_backbone": "",
+        "seed": 0,
+        "fingerprints": {"train": "", "test": ""},
+    }
     config |= {"batch_size": 2, "total_steps": 7, "data": {}, "optimizer": {}}
-    (tmp_path / "config.json").write_text(json.dumps(config | {"detector": {}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"detector": {}, "dtype": ""})
+    )
     write_result(tmp_path, "detection", {"ap": np.nan}, **ABOUT)
     found = {"names": np.array(["cat"]), "curves": np.zeros((1, 101))}
     np.savez(tmp_path / "detections.npz", **found)

@@ -115,6 +115,28 @@ def test_everything_on_one_page(folder, networks, tmp_path, monkeypatch):
     assert float(found) == written["result"]["accuracy"]
 
 
+def test_what_fails_is_named_and_the_rest_is_shown(
+    folder, networks, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SP_JAX_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(suite, "draw", lambda *args: [])
+    once = suite.evaluate_once
+
+    def evaluate_once(evaluate, extractor, path, name, **more):
+        if str(path) == networks[0] or name.startswith("metrics"):
+            raise UserError("It diverged.")
+        return once(evaluate, extractor, path, name, **more)
+
+    monkeypatch.setattr(suite, "evaluate_once", evaluate_once)
+    out = tmp_path / "suite"
+    with pytest.raises(UserError, match=r"is written, without what failed \(3\)"):
+        suite.run(networks, [f"folder:{folder}"], ["knn", "metrics"], out)
+    page = (out / "suite.html").read_text()
+    assert page.count("It diverged.") == 3 and "accuracy" in page
+    with pytest.raises(UserError, match="Nothing could be measured"):
+        suite.run(networks[:1], [f"folder:{folder}"], ["knn"], out)
+
+
 def test_targets_of_the_drawings():
     entries = suite.plan("emoji", suite.EVALUATIONS, {})
     assert len({entry.name for entry in entries}) == len(entries)
@@ -138,7 +160,7 @@ def test_what_is_not_there_is_said(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "flags", "message"),
     [
-        ("eval.suite", ["--datasets=no"], "There is no store 'no'"),
+        ("eval.suite", ["--datasets=no"], "There is no folder nowhere"),
         ("eval.figures", ["--points=3"], "at least 10 points"),
     ],
 )

@@ -124,8 +124,17 @@ def check_comparison(trained, tmp_path):
     config = json.loads(path.read_text())
     config["optimizer"]["learning_rate"] = 1.0
     path.write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"differ in config\.optimizer"):
-        figure.compare([folders[0], str(tmp_path / "other")], tmp_path)
+    both = [folders[0], str(tmp_path / "other")]
+    with pytest.raises(UserError, match=r"differ in their optimizer\.learning_rate"):
+        figure.compare(both, tmp_path)
+    config = json.loads((trained / "config.json").read_text())
+    config["data"]["workers"] = 7  # how it is read, not what
+    path.write_text(json.dumps(config))
+    figure.compare(both, tmp_path)
+    config["fingerprints"]["train"] = "other boxes"
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match="differ in their images: train"):
+        figure.compare(both, tmp_path)
     with pytest.raises(UserError, match="holds no finished detection"):
         figure.compare([str(tmp_path)], tmp_path)
 
