@@ -70,7 +70,8 @@ def test_the_library_needs_no_extra(tmp_path):
     weights.save(backbone, tmp_path / "a.safetensors", "torchvision")
     done = python(tmp_path, ALL, "-c", LIBRARY)
     assert done.stdout == f"{backbone.fingerprint()}\n", done.stderr
-    said = r'UserError: Loading a run needs \w+, .*: pip install "sp_jax\[train\]"\.\n$'
+    command = re.escape(extras.install("train"))
+    said = rf"UserError: Loading a run needs \w+, .*: {command}\.\n$"
     assert re.search(said, done.stderr), done.stderr
 
 
