@@ -79,6 +79,7 @@ def test_evaluates_and_writes_into_the_run(
     launch, tmp_path, module, options, key, low, high
 ):
     checkpoint = tmp_path / "checkpoints" / "70"
+    checkpoint.mkdir(parents=True)
     done = launch(module, f"--checkpoint={checkpoint}", "--dataset=emoji", *options)
     assert done.returncode == 0, done.stderr
     name = "k10" if module == "eval.knn" else f"{module.removeprefix('eval.')}_emoji"

@@ -188,8 +188,8 @@ def test_lbfgs_says_that_it_has_not_converged(monkeypatch):
 def test_protocols_and_seeds(blobs, provide, pixels):
     provide(blobs("train", 0), blobs("test", 1))
     found = {}
-    for protocol in ("sweep", "lbfgs"):
-        options = dict(**SPLITS, protocol=protocol, epochs=10)
+    for protocol, more in {"sweep": {"epochs": 10}, "lbfgs": {}}.items():
+        options = dict(**SPLITS, protocol=protocol, **more)
         several = linear_probe.create(**options, seeds=3)(Extractor(pixels), 0)
         alone = [
             linear_probe.create(**options, seed=seed)(Extractor(pixels), 0)
