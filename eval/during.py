@@ -38,8 +38,8 @@ def make_evaluations(
     ) -> dict[str, float]:
         if step not in shared:  # All evaluators of a step share its features.
             shared.clear()
-            about = {"step": step, "config": config.to_dict()}
-            backbone = recipe.freeze(state.params, state.method_state, **about)
+            info = {"step": step, "config": config.to_dict()}
+            backbone = recipe.freeze(state.params, state.method_state, **info)
             shared[step] = Extractor(backbone)
         result = evaluate(shared[step], step)
         about = identify(evaluate, shared[step], step)

@@ -71,9 +71,9 @@ def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     for name in names:
         if name not in defaults and given.get(name) is None:
             raise UserError(f"The option {name!r} is missing: give it a value.")
-    checked = {}
+    checked, forms = {}, forms_of(kind)
     for name, value in given.items():
-        form = forms_of(kind)[name]
+        form = forms[name]
         checked[name] = _typed(name, value, form)
         for number in checked[name] if form.several else [checked[name]]:
             finite = domains.FINITE if isinstance(number, float) else None

@@ -10,13 +10,12 @@ import os
 import pathlib
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.evaluator import Evaluator, Number
 from sp_jax.errors import UserError
-from sp_jax.files import write_text
+from sp_jax.files import check_writable, write_text
 from sp_jax.json_file import from_json, read_json, to_json
 from sp_jax.train.starts import now
 from sp_jax.versions import describe_devices, versions
@@ -369,8 +368,7 @@ def evaluate_once(
     # A folder that cannot be written shows now, not after the work.
     place = _folder(folder, untrained)
     place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=place):
-        pass
+    check_writable(place)
     result = evaluate(extractor, step)
     path = write_result(folder, name, result, untrained=untrained, **about)
     return read_result(path)

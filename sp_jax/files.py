@@ -1,8 +1,9 @@
-"""Writing a file whole or not at all; the SHA-256 of one."""
+"""Writing a file whole or not at all, and whether one can be; the SHA-256 of one."""
 
 import hashlib
 import os
 import pathlib
+import tempfile
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -30,6 +31,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text as UTF-8, with unchanged line ends; see `write_bytes`."""
     # Names of files may hold bytes that are not UTF-8; these are written unchanged.
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Raise OSError now, before long work, if no file can be written into a folder."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

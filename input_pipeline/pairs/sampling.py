@@ -60,7 +60,8 @@ class Sampler:
             raise UserError(
                 f"semantic_fraction must be between 0 and 1, not {self.semantic_fraction}."
             )
-        if self.semantic_fraction != 0.5 and (self.pairing != "mixed" or self.schedule):
+        given = self.semantic_fraction != Sampler.semantic_fraction
+        if given and (self.pairing != "mixed" or self.schedule):
             raise UserError(
                 f"semantic_fraction is {self.semantic_fraction}, but it is for pairing=mixed "
                 "without a schedule: leave it out."

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from input_pipeline.pairs.table import PairTable, check_table, save_table
 from input_pipeline.stores import ImageStore
 from sp_jax import progress
 from sp_jax.errors import UserError
+from sp_jax.files import check_writable
 
 _CHUNK = 4096  # Pairs that are read at a time.
 _IMAGES = 256  # Images whose contrast is measured at a time.
@@ -184,8 +184,8 @@ def csv_path(text: str) -> pathlib.Path:
             f"--out={text} would replace the record of the run in {path.parent}: choose "
             "another name."
         )
-    with tempfile.TemporaryFile(dir=path.parent):
-        return path
+    check_writable(path.parent)
+    return path
 
 
 def check_place(out: pathlib.Path, store: ImageStore) -> None:

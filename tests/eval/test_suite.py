@@ -153,6 +153,8 @@ def test_what_is_not_there_is_said(folder, tmp_path, monkeypatch):
         suite.run([], ["emoji"], ["knnn"], tmp_path)
     with pytest.raises(UserError, match="Give one --checkpoint or more"):
         suite.run([], ["emoji"], ["knn"], tmp_path)
+    with pytest.raises(UserError, match="There is no store 'no'"):
+        suite.plan("no", ["knn"], {})
     with pytest.raises(UserError, match="has no splits"):
         suite.plan(f"folder:{folder / 'train'}", ["knn"], {})
 

@@ -1,5 +1,6 @@
 """Images without labels: everything below a folder, and lists of paths."""
 
+import re
 import sys
 
 import pytest
@@ -93,7 +94,8 @@ def test_heic_without_its_library(photographs, tmp_path, monkeypatch, caplog):
     image_files.can_read_heic.cache_clear()
     content = b"\0\0\0\x1cftypheic" + bytes(40)
     (photographs / "2024/IMG_0001.HEIC").write_bytes(content)
-    said = "1 HEIC images, such as 2024/IMG_0001.HEIC: to read them, pip install"
+    said = "1 HEIC images, such as 2024/IMG_0001.HEIC: to read them, "
+    said += re.escape(install("heic"))
     with pytest.raises(UserError, match=said):
         opened(photographs, tmp_path)
     (tmp_path / "list.txt").write_text("photographs/2024/IMG_0001.HEIC")
