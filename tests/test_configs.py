@@ -160,10 +160,14 @@ def test_tiny_imagenet_is_simclr_on_other_images(variant):
     assert repr(view_configs(plain)) == repr(official)
 
 
-def test_tiny_imagenet_with_crops_alone():
-    config, crops = load("tiny_imagenet", "quick"), load("tiny_imagenet", "quick_crops")
-    config.augment.update(jitter=0.0, grayscale=0.0, blur=0.0)
-    assert crops.to_json() == config.to_json()
+def test_tiny_imagenet_with_fewer_colours():
+    # SimCLR's strengths are 0.8 for brightness, contrast and saturation, and 0.2 for hue.
+    config = load("tiny_imagenet", "quick")
+    config.augment.update(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    assert load("tiny_imagenet", "quick_half").to_json() == config.to_json()
+    config.augment.update(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05)
+    config.augment.update(jitter=0.8, grayscale=0.0, blur=0.0)
+    assert load("tiny_imagenet", "quick_faint").to_json() == config.to_json()
 
 
 # Methods on another backbone, and those that are made like SimCLR.

@@ -17,17 +17,12 @@ next 7 for test/. Ten epochs are 2,190 steps: 20 minutes of one core.
 """
 
 from configs.studies import common
+from configs.tiny_imagenet import FAINT_COLOURS, HALF_OF_THE_JITTER
 
 PER_CLASS = 150
 CONFIG = "configs/tiny_imagenet.py:quick"
 CROPS = {"jitter": 0.0, "grayscale": 0.0, "blur": 0.0}
-HALF = {
-    "brightness": 0.4,
-    "contrast": 0.4,
-    "saturation": 0.4,
-    "hue": 0.1,
-}  # of SimCLR's
-QUARTER = {name: strength / 2 for name, strength in HALF.items()}
+QUARTER = {name: strength / 2 for name, strength in HALF_OF_THE_JITTER.items()}
 COLOURS = {
     "jitter": 0.8,
     "grayscale": 0.2,
@@ -36,7 +31,7 @@ COLOURS = {
 AUGMENTATIONS = {
     "all": {},
     "crops alone": {"augment": CROPS},
-    "faint colours": {"augment": CROPS | QUARTER | {"jitter": 0.8}},
+    "faint colours": {"augment": FAINT_COLOURS},
 }
 # One factor of all augmentations at a time.
 FACTORS = {
@@ -44,7 +39,7 @@ FACTORS = {
     "no blur": {"augment": {"blur": 0.0}},
     "no jitter": {"augment": {"jitter": 0.0}},
     "a quarter of the jitter": {"augment": QUARTER},
-    "half of the jitter": {"augment": HALF},
+    "half of the jitter": {"augment": HALF_OF_THE_JITTER},
     "crops from 0.2": {"augment": {"crop_scale": (0.2, 1.0)}},
     "crops from 0.4": {"augment": {"crop_scale": (0.4, 1.0)}},
     "colours on one view": {"augment": CROPS, "augment_second": COLOURS},

@@ -30,6 +30,7 @@ from sp_jax.json_file import read_json
 from sp_jax.train.writer import read_metrics
 
 PLAN = "plan.json"
+NOT_A_PLAN = "{} is not a plan of this version: choose another --workdir."
 TRIAL = {"core": 30, "GPU": 300}  # steps of each arm, to measure them
 FILLED = 0.97  # share of the hours to use: the rest is for costs that no trial shows
 WIDER = 2.5  # the next network costs at least so many times more
@@ -125,6 +126,8 @@ def plan_study(
         write_text(path, json.dumps(about | kept, indent=1) + "\n")
     study = own.make_study(asked, found, chosen.size, chosen.steps)
     jobs = jobs_of(study, pool)
+    if not {job.label or job.arm for job in jobs} <= set(chosen.costs):
+        raise UserError(NOT_A_PLAN.format(path))
     todo = [job for job in jobs if runner.missing(job, pool)]
     seconds = end_of(todo, chosen.costs, chosen.steps, len(devices))
     end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
@@ -151,9 +154,7 @@ def _read_plan(path: pathlib.Path, about: Mapping[str, Any]) -> tuple[Chosen, st
     sizes = {size.name: size for size in own.SIZES}
     needed = {"asked", "images", "machine", "size", "steps", "costs"}
     if not needed <= set(kept) or kept["size"] not in sizes:
-        raise UserError(
-            f"{path} is not a plan of this version: choose another --workdir."
-        )
+        raise UserError(NOT_A_PLAN.format(path))
     for name, value in about["asked"].items():
         if (before := kept["asked"].get(name)) != value:
             raise UserError(

@@ -195,7 +195,7 @@ def test_the_largest_network_that_fits(stores, tmp_path, measured, hours, size, 
     config = own.get_config()
     config.update(images=stores["labelled"], hours=hours)
     study, said = budget.plan_study(config, tmp_path, tmp_path / "runs", [{}, {}])
-    assert own.SIZES[size].config == study.arms.SP_all.config
+    assert own.SIZES[size].config == study.arms[own.BEST_SP].config
     assert own.SIZES[size].width == study.changes.model.width
     assert len(measured) == tried
     kept = json.loads((tmp_path / budget.PLAN).read_text())
@@ -267,6 +267,11 @@ def test_options_and_pairs_that_do_not_fit(stores, tmp_path, measured):
     plan_it = functools.partial(budget.plan_study, config, tmp_path, tmp_path / "runs")
     plan_it([{}, {}])
     path = tmp_path / budget.PLAN
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"pairs": "others"}))
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | {"pairs": "others"}))
     with pytest.raises(UserError, match="The pairs changed since"):
+        plan_it([{}, {}])
+    del kept["costs"][own.BEST_SP]  # as before this arm was in the study
+    path.write_text(json.dumps(kept))
+    with pytest.raises(UserError, match="not a plan of this version"):
         plan_it([{}, {}])
