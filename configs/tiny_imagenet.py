@@ -21,9 +21,9 @@ from sp_jax.errors import UserError
 # quarter of it, without gray and blur. Two photographs of a class have shapes in common, and
 # seldom colours: if colours change much, a small network hardly learns from such pairs.
 HALF_OF_THE_JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-FAINT_COLOURS = {
+FAINT_COLOURS = {"jitter": 0.8, "grayscale": 0.0, "blur": 0.0} | {
     name: strength / 2 for name, strength in HALF_OF_THE_JITTER.items()
-} | {"jitter": 0.8, "grayscale": 0.0, "blur": 0.0}
+}
 VARIANTS = {
     "": {},
     "quick": {},

@@ -32,8 +32,8 @@ def get_study() -> ConfigDict:
     """Every key of a study, with its meaning.
 
     In all strings of arms, changes and evaluations, `{NAME}` stands for a store of that
-    name, `{seed}` for the run's seed, `{folder}` for its folder and `{after}` for that of the
-    arm `after`.
+    name; in those of arms and changes also `{seed}` for the run's seed, `{folder}` for its
+    folder and `{after}` for that of the arm `after`.
     """
     study = ordered()
     study.title = ""

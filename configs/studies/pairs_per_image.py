@@ -20,13 +20,20 @@ def get_config(variant: str = ""):
         "pairs, with another partner in each; runs have the same number of steps, so an "
         "image is shown as often."
     )
-    # In the quick recipe six epochs of two rounds.
-    steps = {"": 200.0, "small": 50.0, "quick": 12.0}[variant]
+    # Of one round; the quick recipe has six epochs of two rounds. The warm-up, too, has as
+    # many steps in each run.
+    epochs, warmup = {"": (200.0, 10.0), "small": (50.0, 10.0), "quick": (12.0, 2.0)}[
+        variant
+    ]
     for rounds in ROUNDS[variant]:
         study.arms[f"SP_{rounds}"] = common.arm(
             f"configs/simclr_resnet50.py{common.suffix(variant)}",
             {"pairs an image": str(rounds)},
-            {"epochs": steps / rounds, "data": {"rounds": rounds}},
+            {
+                "epochs": epochs / rounds,
+                "data": {"rounds": rounds},
+                "optimizer": {"warmup_epochs": warmup / rounds},
+            },
         )
     one, most = ROUNDS[variant][0], ROUNDS[variant][-1]
     study.claims.more = common.claim(

@@ -42,13 +42,22 @@ def run() -> int:
     pool, file = workdir / "runs", values["study"].config_filename
     if values.launcher == "slurm":
         extras.require("slurm", "--launcher=slurm")
+    elif values.slurm:
+        raise UserError("--slurm has options of --launcher=slurm, which is not given.")
     config, environments = values.study, runner.find_devices(values.jobs)
-    if "hours" in config:  # the options of configs/studies/own.py
+    if "arms" not in config:  # the options of configs/studies/own.py
         if values.launcher == "slurm":
             raise UserError("This study is planned for one host: --launcher=local.")
+        if values.arms:
+            raise UserError("The hours are planned for all arms: leave --arms out.")
         asked = changes.find_changes(config, file)
         out = workdir / changes.name_page(file, asked)
         budget.check(config)
+        if values.launcher == "report" and not (out / budget.PLAN).is_file():
+            raise UserError(
+                f"There is no {out / budget.PLAN}: give the flags with which the study was "
+                "made, or --launcher=local."
+            )
         environments = budget.shares(config, environments)
         config, said = budget.plan_study(config, out, pool, environments)
         print(said, flush=True)
@@ -67,7 +76,8 @@ def run() -> int:
     jobs = add_images(study, add_floors(study, jobs, pool))
     if values.launcher == "show":
         return show(jobs, pool)
-    for sentence in [*filter(None, [warning]), *find_outdated(study, jobs, pool)]:
+    outdated = find_outdated(study, jobs, pool)
+    for sentence in [*filter(None, [warning]), *outdated]:
         print(f"warning: {sentence}", file=sys.stderr)
     todo = [job for job in jobs if runner.missing(job, pool)]
     runs = sum(not job.label for job in jobs)
@@ -80,7 +90,9 @@ def run() -> int:
             f"--{name}={value}" for name, value in {"study": file, **changed}.items()
         ]
         command = shlex.join(["python", "-m", "eval.study", *words])
-        return page.write(study, jobs, pool, out, protocols, changed, warning, command)
+        said = [*filter(None, [warning]), *outdated, *numbers.find_mixed(jobs, pool)]
+        text = " ".join(said)
+        return page.write(study, jobs, pool, out, protocols, changed, text, command)
 
     if values.launcher == "local":
 

@@ -1,13 +1,14 @@
 """Plan a study that fits into some hours, from the time of a step on this machine.
 
 `configs/studies/own.py` has the networks to choose from and the study itself. First a few steps
-of each arm are made, with all other parts of a run and as many runs at a time as later, so that
+of each arm are made, with all other parts of a run and as many cores for each as later, so that
 the plan knows all costs on this machine. The plan is kept in `plan.json`, and a study that was
 stopped continues with it.
 """
 
 import bisect
 import datetime
+import hashlib
 import json
 import pathlib
 import platform
@@ -112,7 +113,8 @@ def plan_study(
         )
     out.mkdir(parents=True, exist_ok=True)
     found = own_images.look(asked, out)
-    machine = f"{platform.node()}, {len(devices)} runs at a time"
+    kind = "GPU" if devices[0] else "core"
+    machine = f"{platform.node()} ({kind}s), {len(devices)} runs at a time"
     about = {"asked": json.loads(json.dumps(asked)), "images": found.fingerprint}
     about["pairs"] = sha256_of(found.table) if found.table else ""
     path, remarks = out / PLAN, []
@@ -121,9 +123,14 @@ def plan_study(
         if planned_for != machine:
             remarks.append(f"It was planned for another machine ({planned_for}).")
     else:
-        chosen = choose(asked, found, pool, devices, began)
-        kept = {"machine": machine} | chosen._asdict() | {"size": chosen.size.name}
-        write_text(path, json.dumps(about | kept, indent=1) + "\n")
+        # Costs on another machine, or with other runs beside, say nothing here.
+        trials = f"trials_{hashlib.sha256(machine.encode()).hexdigest()[:8]}"
+        chosen = choose(asked, found, pool / trials, devices, began)
+        if path.is_file():  # the same command in another terminal was faster
+            chosen, _ = _read_plan(path, about)
+        else:
+            kept = {"machine": machine} | chosen._asdict() | {"size": chosen.size.name}
+            write_text(path, json.dumps(about | kept, indent=1) + "\n")
     study = own.make_study(asked, found, chosen.size, chosen.steps)
     jobs = jobs_of(study, pool)
     if not {job.label or job.arm for job in jobs} <= set(chosen.costs):
@@ -179,6 +186,8 @@ def choose(
     began: float,
 ) -> Chosen:
     """The largest network whose runs, with the steps that it needs, end in time.
+
+    The trials are in the folder `pool`.
 
     Raises:
         UserError: those of the smallest one do not.

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import json
 import pathlib
 import subprocess
 import sys
@@ -12,13 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eval.detection.train import open_images
-from eval.study.images import open_evaluator
+from eval.study.images import open_evaluator, prepared_for
 from eval.study.plan import DETECTION, OF_RUN, Job, Study, config_of, given_in
 from eval.study.runner import last_words
-from eval.training import open_training
+from eval.training import Training, open_training
 from sp_jax import progress
 from sp_jax.config import load_config
 from sp_jax.errors import UserError
+from sp_jax.json_file import read_json
+from sp_jax.train.checkpoint import find_steps, read_meta
+from sp_jax.train.workdir import check_same_run
 
 
 def check_study(
@@ -44,32 +48,85 @@ def check_study(
     protocols: dict[str, str] = {}
     measured = []  # the evaluations that the runs of each arm make themselves
     frozen = {x: y for x, y in study["evaluations"].items() if y["type"] != DETECTION}
+
+    def open_evaluations(prepared: Mapping[str, Any]) -> None:
+        for name, options in frozen.items():
+            with _naming(f"evaluations.{name}"):
+                protocol = open_evaluator(prepared, options).protocol
+            protocols.setdefault(name, protocol)
+
     with tempfile.TemporaryDirectory() as scratch:
         prepare = functools.cache(functools.partial(_prepare, pathlib.Path(scratch)))
-        firsts = [job for job in jobs if job.seed == study["seeds"][0]]
-        trained = [job for job in firsts if study["arms"][job.arm]["config"]]
-        for job in progress.track(trained, "checking the study", "arms"):
+        trained = [job for job in jobs if study["arms"][job.arm]["config"]]
+        firsts = [job for job in trained if job.seed == study["seeds"][0]]
+        for job in progress.track(firsts, "checking the study", "arms"):
             arm = study["arms"][job.arm]
             with _naming(f"arms.{job.arm}"):
                 config = config_of(study, arm)
                 config.seed = job.seed
+                if "{" in config.init:  # of another run
+                    config.init = ""
                 if "{" in config.data.pairs:
                     config.data.pairs = _find_table(
                         config.data.pairs, job, pool, prepare
                     )
                     if not config.data.pairs:
                         config.data.pairing = "augmented"
-                open_training(config, pool / job.folder, devices)
+                opened = open_training(config, pool / job.folder, devices)
+            seeds = [other for other in trained if other.arm == job.arm]
+            check_made(study, seeds, pool, opened)
             measured.append(set(config.evals))
-            for name, options in frozen.items():
-                with _naming(f"evaluations.{name}"):
-                    protocol = open_evaluator(config, options).protocol
-                protocols.setdefault(name, protocol)
+            open_evaluations(prepared_for(study, arm))
+    for arm in study["arms"].values():
+        if arm["checkpoint"]:
+            open_evaluations(prepared_for(study, arm))
     for name in study["evaluations"].keys() - frozen.keys():
         with _naming(f"evaluations.{name}"):
             protocols[name] = _check_detection(study["evaluations"][name], devices)
     _check_measures(study, set(protocols), measured)
     return protocols
+
+
+def check_made(
+    study: Study, jobs: Sequence[Job], pool: pathlib.Path, opened: Training
+) -> None:
+    """Check that the runs of an arm that are there are of its recipe and images.
+
+    A run's folder is named by the path of its recipe, so it stays if the recipe's content
+    changes.
+
+    Args:
+        study: as `plan.read_study` gives it.
+        jobs: the runs of one arm.
+        pool: folder of all runs.
+        opened: the training of one of them.
+
+    Raises:
+        UserError: a run is of another recipe, images or table of pairs.
+    """
+    record = opened.pairs.table.info()
+    for job in jobs:
+        folder = pool / job.folder
+        if not (folder / "config.json").is_file():
+            continue
+        before = read_json(folder / "config.json")
+        config = config_of(study, study["arms"][job.arm])
+        config.seed = job.seed
+        now = json.loads(json.dumps(config.to_dict()))
+        now |= {name: before[name] for name in opened.start.record.keys() & before}
+        if "{" not in config.init:
+            now |= opened.start.record
+        check_same_run(before, now, folder)
+        if not (steps := find_steps(folder / "checkpoints")):
+            continue  # the training itself compares the pairs
+        saved = read_meta(folder / "checkpoints" / str(steps[0])).get("pairs", {})
+        of_file = config.data.pairs and "{" not in config.data.pairs
+        for name in ("store", *["digest"] * bool(of_file)):
+            if saved.get(name, record[name]) != record[name]:
+                raise UserError(
+                    f"The pairs or their images changed since the run in {folder} was made: "
+                    "use another --workdir, or restore them."
+                )
 
 
 @contextlib.contextmanager

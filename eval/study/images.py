@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import eval as evaluators
+from eval.cli import images_of
 from eval.evaluator import Evaluator
 from eval.study.numbers import read_result
 from eval.study.plan import (
@@ -19,22 +20,20 @@ from eval.study.plan import (
     evaluation_of,
     flags_of,
 )
-from sp_jax.config import get_config
 
 
 def add_images(study: Study, jobs: Sequence[Job]) -> list[Job]:
     """Add to the runs' evaluations the fingerprints of the splits that they read.
 
-    Images are prepared as those of each run. Detection reads its images itself.
+    Detection reads its images itself.
     """
 
     def of(job: Job, command: Command) -> Command:
         options = study["evaluations"].get(command.name, {"type": DETECTION})
         if options["type"] == DETECTION:
             return command
-        arm = study["arms"][job.arm]
-        config = config_of(study, arm) if arm["config"] else get_config()
-        return command._replace(images=_read_by(config, options))
+        prepared = prepared_for(study, study["arms"][job.arm])
+        return command._replace(images=_read_by(prepared, options))
 
     commands = [tuple(of(job, command) for command in job.commands) for job in jobs]
     return [x._replace(commands=y) for x, y in zip(jobs, commands, strict=True)]
@@ -54,7 +53,7 @@ def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list
         for name in sorted(names & set(config.evals) - set(study["evaluations"])):
             result = read_result(study, job, pool / job.folder, name)
             options = evaluation_of(config, name)
-            if result and result.get("images") != _read_by(config, options):
+            if result and result.get("images") != _read_by({}, options):
                 program = evaluators.program_of(options["type"])
                 del options["type"]
                 words = ("python", "-m", program, f"--checkpoint={pool / job.folder}")
@@ -66,23 +65,39 @@ def find_outdated(study: Study, jobs: Sequence[Job], pool: pathlib.Path) -> list
     return found
 
 
-def open_evaluator(config: Any, options: Mapping[str, Any]) -> Evaluator:
-    """An evaluation of a run's config, with images that are prepared as the run's.
+def prepared_for(study: Study, arm: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How images are prepared for an arm's network: as its run's, or as ready weights need.
+
+    Raises:
+        UserError: there are no such weights.
+    """
+    if arm["checkpoint"]:
+        return _prepared_for(arm["checkpoint"])
+    data = config_of(study, arm).data
+    return {"image_size": data.image_size, "resize": data.resize}
+
+
+_prepared_for = functools.cache(images_of)
+
+
+def open_evaluator(
+    prepared: Mapping[str, Any], options: Mapping[str, Any]
+) -> Evaluator:
+    """An evaluation of a study, for images that are prepared as `prepared_for` says.
 
     Raises:
         UserError: its type, its options or its images are wrong.
     """
-    return _open(*_key(config, options))
+    return _open(*_key(prepared, options))
 
 
-def _read_by(config: Any, options: Mapping[str, Any]) -> dict[str, str]:
+def _read_by(prepared: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
     """The fingerprints of the splits that an evaluation reads."""
-    return _fingerprints(*_key(config, options))
+    return _fingerprints(*_key(prepared, options))
 
 
-def _key(config: Any, options: Mapping[str, Any]) -> tuple[str, str]:
-    data = config.data
-    options = {"image_size": data.image_size, "resize": data.resize, **options}
+def _key(prepared: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, str]:
+    options = {**prepared, **options}
     options.pop("every_epochs", None)
     return options.pop("type"), json.dumps(options, sort_keys=True)
 

@@ -66,22 +66,25 @@ def draw(
     def of_arms(read: Callable[[Path], Any]) -> dict[str, list[Any]]:
         return {arm: [read(one) for one in some] for arm, some in folders.items()}
 
+    def result_of(place: Path, name: str, untrained: bool = False) -> dict[str, Any]:
+        found = read_result(study, runs[place], place, name, untrained)
+        return found["result"] if found else {}
+
     def save(name: str, drawn: plt.Figure) -> Path:
         save_figure(drawn, out / f"{name}.png")
         return out / f"{name}.png"
 
     if figure["kind"] == "invariance":
         name = figure["result"]
-        results = of_arms(lambda x: read_result(study, runs[x], x, name)["result"])
-        read = [
-            read_result(study, job, place, name, untrained=True)
-            for place, job in runs.items()
-        ]
-        floor = [one["result"] for one in read if one]
-        path = save("invariance", invariance_figure.draw_figure(results, floor))
-        caption = f"Mean and range of {seeds}; dotted: chance"
-        caption += f"; gray: untrained, n = {len(floor)}." if floor else "."
-        made.append(Picture("Invariances", caption, [path], wide=True))
+        found = of_arms(lambda place: result_of(place, name))
+        results = {arm: list(filter(None, some)) for arm, some in found.items()}
+        results = {arm: some for arm, some in results.items() if some}
+        floor = list(filter(None, (result_of(x, name, True) for x in runs)))
+        if results:
+            path = save("invariance", invariance_figure.draw_figure(results, floor))
+            caption = f"Mean and range of {seeds}; dotted: chance"
+            caption += f"; gray: untrained, n = {len(floor)}." if floor else "."
+            made.append(Picture("Invariances", caption, [path], wide=True))
     elif figure["kind"] == "detection":
         name = Path("detection", figure["result"])
         curves = of_arms(lambda one: read_detection(one / name).curves)

@@ -11,6 +11,7 @@ from eval.compare.runs import Run, find_differences, make_columns, read_run
 from eval.compare.statistics import Interval, interval
 from eval.study.plan import DETECTION, Job, Study
 from eval.study.runner import missing
+from sp_jax.errors import UserError
 from sp_jax.json_file import read_json
 from sp_jax.train.starts import read_starts
 from sp_jax.train.writer import read_metrics
@@ -83,13 +84,23 @@ def read_number(
     measure: Mapping[str, Any],
     untrained: bool = False,
 ) -> float | None:
-    """The number of a measure in a run's folder; with `untrained` for the untrained network."""
+    """The number of a measure in a run's folder; with `untrained` for the untrained network.
+
+    Raises:
+        UserError: the result has no such number.
+    """
     name, _, key = measure["of"].partition("/")
     if name == "run":
         number = None if untrained else _read_run(folder, key)
     else:
         result = read_result(study, job, folder, name, untrained)
-        number = result["result"].get(key) if result else None
+        if result and key not in result["result"]:
+            raise UserError(
+                f"{folder}: the result {name} has no {key!r}, but "
+                f"{', '.join(sorted(result['result']))}: correct the measure "
+                f"{measure['of']!r} of the study."
+            )
+        number = result["result"][key] if result else None
     return 100 * number if number is not None and measure["percent"] else number
 
 

@@ -95,9 +95,12 @@ def make_claims(study: Study, verdicts: Sequence[numbers.Verdict]) -> Rows:
 def make_runs(
     study: Study, jobs: Sequence[Job], pool: pathlib.Path, values: Values
 ) -> Rows:
-    """A row for each run, with its cost and its missing commands."""
+    """A row for each run, with its cost and its missing commands.
+
+    Only the last start of a command is counted: of a training that was stopped, its end.
+    """
     costs = [title for title, one in study["measures"].items() if not one["percent"]]
-    rows = [["arm", "seed", *costs, "minutes, all", "folder", "state"]]
+    rows = [["arm", "seed", *costs, "minutes, last start", "folder", "state"]]
     for job in jobs:
         if not job.commands:  # nothing is measured apart
             continue
@@ -108,11 +111,14 @@ def make_runs(
             said = f": {last_words(log)[:200]}" if log.is_file() else ""
             state = f"{len(todo)} of {len(job.commands)} commands are missing; next is "
             state += f"{todo[0].name}{said}"
-        minutes = sum(one["seconds"] for one in read_record(folder).values()) / 60
+        record = read_record(folder)
+        names = [command.name for command in job.commands if command.name in record]
+        minutes = sum(record[name]["seconds"] for name in names) / 60
         own = [values[title].get(job.label or job.arm, {}) for title in costs]
         own = [f"{one[job.seed]:.1f}" if job.seed in one else "" for one in own]
         total = f"{minutes:.1f}" if minutes else ""
-        rows.append([job.label or job.arm, job.seed, *own, total, job.folder, state])
+        seed = "" if job.seed is None else job.seed
+        rows.append([job.label or job.arm, seed, *own, total, job.folder, state])
     return rows
 
 

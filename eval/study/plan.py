@@ -1,11 +1,12 @@
 """From a study's config to the runs and their commands; every mistake shows here."""
 
 import hashlib
+import inspect
 import json
 import pathlib
 import re
 import string
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -22,6 +23,7 @@ PLACES = ("folder", "after", "seed")  # places that are filled in when a command
 OF_RUN = ("minutes", "hours", "images_per_sec", "precision")  # measures "run/…"
 UNTRAINED = "untrained"  # name that claims may use besides the arms
 FIGURES = ("bars", "lines", "invariance", "detection")
+FIGURE_KEYS = ("kind", "x", "series", "result")
 Study = Mapping[str, Any]  # what `read_study` returns
 
 
@@ -89,11 +91,20 @@ def read_study(config: ConfigDict) -> dict[str, Any]:
         raise UserError("A study needs arms, measures and seeds.")
     if len(set(plain["seeds"])) < len(plain["seeds"]):
         raise UserError(f"study.seeds has one seed twice: {plain['seeds']}.")
+    _check_keys(plain)
     for name, place in plain["stores"].items():
         if set("{}") & set(str(place)):
             raise UserError(f"study.stores.{name}={place}: use a path without braces.")
+        if name in PLACES:
+            raise UserError(f"study.stores.{name}: {{{name}}} has a meaning already.")
+    used: set[str] = set()
     for name in ("arms", "changes", "evaluations"):
-        plain[name] = _fill(plain[name], plain["stores"])
+        plain[name] = _fill(plain[name], plain["stores"], used)
+    if unused := sorted(set(plain["stores"]) - used):
+        raise UserError(
+            f"study.stores.{unused[0]} is not used by this study, which reads "
+            f"{', '.join(sorted(used)) or 'no store'}."
+        )
     factors = {tuple(arm["factors"]) for arm in plain["arms"].values()}
     if len(factors) > 1:
         raise UserError(f"The arms have different factors: {sorted(factors)}.")
@@ -110,6 +121,31 @@ def read_study(config: ConfigDict) -> dict[str, Any]:
             raise UserError(f"study.arms.{name} comes after no arm: {arm['after']!r}.")
     _check_readings(plain)
     return plain
+
+
+def _check_keys(plain: Mapping[str, Any]) -> None:
+    """Check the keys of each arm, measure, claim, evaluation, and of the figure."""
+
+    def check(where: str, one: Any, known: Iterable[str]) -> None:
+        if not isinstance(one, Mapping):
+            raise UserError(f"study.{where} has the keys {', '.join(known)}.")
+        if unknown := sorted(set(one) - set(known)):
+            hint = (
+                f" Changes are {where}.changes.{unknown[0]}." if "arms" in where else ""
+            )
+            raise UserError(
+                f"study.{where} has no key {unknown[0]!r}, but {', '.join(known)}.{hint}"
+            )
+
+    makers: dict[str, Callable] = {"arms": common.arm, "measures": common.measure}
+    makers["claims"] = common.claim
+    for part, maker in makers.items():
+        for name, one in plain[part].items():
+            check(f"{part}.{name}", one, inspect.signature(maker).parameters)
+    check("figure", plain["figure"], FIGURE_KEYS)
+    for name, options in plain["evaluations"].items():
+        if "type" not in options:
+            raise UserError(f"study.evaluations.{name} has no type, such as 'knn'.")
 
 
 def _check_readings(plain: Mapping[str, Any]) -> None:
@@ -156,15 +192,21 @@ def choose_arms(study: Study, names: Collection[str]) -> dict[str, Any]:
     }
 
 
-def _fill(value: Any, stores: Mapping[str, str]) -> Any:
-    """Put the stores into all strings; {folder} and {after} stay."""
+def _fill(value: Any, stores: Mapping[str, str], used: set[str]) -> Any:
+    """Put the stores into all strings, and their names into `used`; `PLACES` stay."""
     if isinstance(value, Mapping):
-        return {name: _fill(one, stores) for name, one in value.items()}
+        return {name: _fill(one, stores, used) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(_fill(one, stores) for one in value)
+        return tuple(_fill(one, stores, used) for one in value)
     if not isinstance(value, str):
         return value
-    names = {name for _, name, _, _ in string.Formatter().parse(value) if name}
+    try:
+        names = {name for _, name, _, _ in string.Formatter().parse(value) if name}
+    except ValueError as error:
+        raise UserError(
+            f"{value!r}: {error}; a brace itself is written twice."
+        ) from error
+    used |= names
     if unknown := sorted(names - set(stores) - set(PLACES)):
         raise UserError(
             f"{value!r} speaks of {{{unknown[0]}}}, but study.stores has "

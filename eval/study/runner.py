@@ -1,9 +1,9 @@
 """Make the missing runs of a study, each by one process at a time.
 
 A run's folder holds `study.json`, the commands that succeeded. These are not repeated, unless
-the checkpoint or the images that they read have changed. While a run is made its folder is
-locked; the lock belongs to the working process and its children, and is freed when they end,
-however they end.
+the checkpoint or the images that they read have changed, or an evaluation's result is gone.
+While a run is made its folder is locked; the lock belongs to the working process and its
+children, and is freed when they end, however they end.
 """
 
 import concurrent.futures
@@ -22,10 +22,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from eval import results
 from eval.study.plan import Command, Job
 from sp_jax.errors import UserError
 from sp_jax.files import sha256_of, write_text
 from sp_jax.json_file import read_json
+from sp_jax.train.checkpoint import MANIFEST, find_steps, read_meta
 
 RECORD = "study.json"
 Begin = Callable[[Job, Command], None]
@@ -64,9 +66,19 @@ def missing(job: Job, pool: pathlib.Path) -> list[Command]:
             done.get("words") != list(command.words)
             or done.get("checkpoint") != _checkpoint_of(job.words(command, pool))
             or command.images not in (None, done.get("images"))
+            or not _has_result(job, command, pool)
         ):
             return list(job.commands[number:])
     return []
+
+
+def _has_result(job: Job, command: Command, pool: pathlib.Path) -> bool:
+    """Whether the result of an evaluation is there; also True of other commands."""
+    if command.images is None:
+        return True
+    place, untrained = pool / (job.after if job.label else job.folder), bool(job.label)
+    about = {"untrained": untrained, "images": command.images}
+    return results.read_newest(place, command.name, **about) is not None
 
 
 def _checkpoint_of(words: Sequence[str]) -> str | None:
@@ -81,8 +93,8 @@ def _checkpoint_of(words: Sequence[str]) -> str | None:
             stat = os.stat(value)
             return _digest_file(value, stat.st_size, stat.st_mtime_ns)
         folder = pathlib.Path(value) / "checkpoints"
-        if name == "--checkpoint" and (steps := _steps(folder)):
-            manifest = folder / str(steps[-1]) / "MANIFEST.sha256"
+        if name == "--checkpoint" and (steps := find_steps(folder)):
+            manifest = folder / str(steps[0]) / MANIFEST
             if manifest.is_file():
                 return sha256_of(manifest)
     return None
@@ -93,12 +105,6 @@ def _digest_file(path: str, size: int, time_ns: int) -> str:
     """SHA-256 hex of a file, which has this size and time."""
     del size, time_ns
     return sha256_of(path)
-
-
-def _steps(folder: pathlib.Path) -> list[int]:
-    """The steps of a folder of checkpoints, in rising order."""
-    names = (path.name for path in folder.glob("[0-9]*"))
-    return sorted(int(name) for name in names if name.isdecimal())
 
 
 class Worker:
@@ -232,10 +238,10 @@ class Worker:
 
 def _trained(folder: pathlib.Path) -> bool:
     """Whether the newest checkpoint is of the last step: SIGTERM ends a run early."""
-    if not (steps := _steps(folder / "checkpoints")):
+    if not (steps := find_steps(folder / "checkpoints")):
         return False
-    meta = read_json(folder / "checkpoints" / str(steps[-1]) / "meta" / "metadata")
-    return meta.get("run", {}).get("total_steps") == steps[-1]
+    meta = read_meta(folder / "checkpoints" / str(steps[0]))
+    return meta.get("run", {}).get("total_steps") == steps[0]
 
 
 def last_words(log: pathlib.Path, start: int = 0) -> str:

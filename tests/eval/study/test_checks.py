@@ -1,5 +1,6 @@
 """A mistake in any recipe of a study is one sentence before anything runs."""
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from configs.studies import common
 from eval.study import checks, plan
+from eval.training import open_training
 from sp_jax.errors import UserError
 from tests.eval.study.test_plan import tiny
 
@@ -32,6 +34,17 @@ def mistakes():
     table = {"pairs": "{folder}/table.csv"}
     return {
         "key": (to("sedes", (1,)), "sedes"),
+        "key of an arm": (
+            to("arms.SP.epochs", 3.0),
+            "no key 'epochs', .*arms.SP.changes.epochs",
+        ),
+        "key of a claim": (to("claims.better.lower", 1.0), "claims.better.*'lower'"),
+        "key of a measure": (to("measures.probe.percents", 1), "'percents'"),
+        "key of the figure": (to("figure.kinds", "bars"), "figure.*'kinds'"),
+        "no type": (to("evaluations.x", {"k": 1}), "evaluations.x has no type"),
+        "unused store": (to("stores.pretrain", "emoji"), "pretrain is not used"),
+        "store's name": (to("stores.seed", "emoji"), "{seed} has a meaning"),
+        "brace": (to("evaluations.probe_images.dataset", "a{"), "'a{': .*brace"),
         "seeds": (to("seeds", (1, 1)), "twice"),
         "store": (to("changes.data", {"store": "{where}"}), "{where}"),
         "claim": (to("claims.better.terms", {"SP": 1.0, "XP": -1.0}), "XP"),
@@ -74,6 +87,44 @@ def test_mistakes_are_words(name, tmp_path):
     with pytest.raises(UserError, match=words):
         read = plan.read_study(study)
         checks.check_study(read, plan.make_jobs(read), tmp_path, devices=2)
+
+
+def test_a_run_that_is_there_is_of_the_recipe(tmp_path):
+    study = plan.read_study(tiny())
+    jobs = plan.make_jobs(study)
+    job = jobs[-1]
+    opened, saved = {}, tmp_path / job.folder / "config.json"
+    for name in ("SP", "AP"):
+        config = plan.config_of(study, study["arms"][name])
+        opened[name] = open_training(config, tmp_path, 1)
+
+    def check():
+        checks.check_made(study, jobs[1::2], tmp_path, opened[job.arm])
+
+    config = plan.config_of(study, study["arms"][job.arm])
+    config.seed = job.seed
+    saved.parent.mkdir(parents=True)
+    saved.write_text(json.dumps(config.to_dict()))
+    check()
+    meta = saved.parent / "checkpoints/9/meta/metadata"
+    meta.parent.mkdir(parents=True)
+    pairs = opened[job.arm].pairs.table.info()
+    meta.write_text(json.dumps({"config": config.to_dict(), "pairs": pairs}))
+    check()
+    meta.write_text(json.dumps({"config": {}, "pairs": pairs | {"store": "0a"}}))
+    with pytest.raises(UserError, match="images changed since the run in .*seed2"):
+        check()
+    config.optimizer.learning_rate = 0.1
+    saved.write_text(json.dumps(config.to_dict()))
+    with pytest.raises(UserError, match="seed2 holds a run with .*learning_rate = 0.1"):
+        check()
+
+
+def test_a_run_may_start_from_that_of_another_arm(tmp_path):
+    study = tiny()
+    study.arms.SP.update(after="AP", changes={"init": "{after}"})
+    read = plan.read_study(study)
+    checks.check_study(read, plan.make_jobs(read), tmp_path)
 
 
 def test_a_table_that_a_program_writes_is_known_before_it_runs(tmp_path):

@@ -128,7 +128,8 @@ def test_copies_of_test_images_are_said(stores, tmp_path):
 
 
 @pytest.mark.parametrize("images_of", ["labelled", "bare"])
-def test_all_arms_make_the_same_steps(stores, tmp_path, images_of):
+def test_all_arms_make_the_same_steps(stores, tmp_path, images_of, monkeypatch):
+    monkeypatch.setattr(images, "_prepared_for", lambda file: {"image_size": 224})
     asked = _asked(images=stores[images_of], test=stores["other"], baseline=__file__)
     found = own_images.look(asked, tmp_path)
     study = plan.read_study(own.make_study(asked, found, own.SIZES[0], 77))

@@ -12,6 +12,7 @@ from configs.studies import common
 from eval.evaluator import Number
 from eval.results import write_result
 from eval.study import numbers, page, plan, runner, untrained
+from sp_jax.errors import UserError
 
 SP, AP = (0.80, 0.82, 0.87), (0.78, 0.79, 0.86)
 
@@ -121,6 +122,13 @@ def test_chance_is_what_the_evaluator_says(of, chance):
     for percent in (False, True):
         found = numbers.chance_of({"of": of, "percent": percent}, result)
         assert found == (chance and pytest.approx((100 if percent else 1) * chance))
+
+
+def test_a_number_that_no_result_has_is_said(made):
+    study, jobs, pool = made
+    study["measures"]["retrieval"]["of"] = "retrieval/topp1"
+    with pytest.raises(UserError, match="retrieval has no 'topp1', but top1"):
+        numbers.collect(study, jobs, pool)
 
 
 def test_a_floor_that_an_older_version_did_not_measure(made):

@@ -13,7 +13,8 @@ from input_pipeline.pairs import PairTable
 from input_pipeline.pairs.sampling import Sampler
 from sp_jax import validate
 from sp_jax.errors import UserError
-from sp_jax.methods import simclr
+from sp_jax.methods import RunSize, simclr
+from sp_jax.recipe import make_recipe
 
 ROOT = pathlib.Path(__file__).parents[3]
 NAMES = sorted(
@@ -71,14 +72,18 @@ def test_every_study_expands(name, variant, monkeypatch):
     folders = [job.folder for job in jobs]
     for number, job in enumerate(jobs):
         assert not job.after or job.after in folders[:number]
-    # The stores are not here (and the quick runs are made elsewhere): of the recipes only
-    # the configs are checked.
+
+    # The stores are not here (and the quick runs are made elsewhere): the recipes are made for
+    # a length that nearly any images have.
+    def make(config, *args):
+        size, steps = config.batch_size, 50
+        validate.check_training(config.to_dict())
+        total = max(1, round(config.epochs * steps))
+        make_recipe(config.to_dict(), RunSize(total, steps, size, size * steps))
+
     monkeypatch.setattr(checks, "_find_table", lambda *args: "")
-    monkeypatch.setattr(
-        checks,
-        "open_training",
-        lambda config, *args: validate.check_training(config.to_dict()),
-    )
+    monkeypatch.setattr(checks, "open_training", make)
+    monkeypatch.setattr(checks, "check_made", lambda *args: None)
     protocols = dict.fromkeys(study["evaluations"], "")
     if variant == "quick":
         found = checks.check_study(study, jobs, pathlib.Path("none"))
@@ -186,6 +191,21 @@ def test_evaluations_know_the_images_that_they_read():
     assert found[1] == linear_probe.create(**options).fingerprints()
 
 
+def test_ready_weights_are_evaluated_at_their_size(monkeypatch, tmp_path):
+    monkeypatch.setattr(images, "_prepared_for", lambda file: {"image_size": 48})
+    study = tiny()
+    del study.arms.AP, study.claims.better
+    study.arms.SP = common.arm("", {"pairs": "ready"}, checkpoint="net.pth")
+    study = plan.read_study(study)
+    jobs = plan.make_jobs(study)
+    assert checks.check_study(study, jobs, tmp_path).keys() == {"probe_images"}
+    (job,) = images.add_images(study, jobs)
+    options = dict(study["evaluations"]["probe_images"], image_size=48)
+    del options["type"]
+    probe = linear_probe.create(**options)
+    assert job.commands[0].images == probe.fingerprints()
+
+
 def test_a_result_of_the_training_on_other_images_is_said(tmp_path):
     study = tiny()
     study.seeds = (0,)
@@ -196,7 +216,7 @@ def test_a_result_of_the_training_on_other_images_is_said(tmp_path):
     study = plan.read_study(study)
     (job,) = jobs = plan.make_jobs(study)
     config = images.config_of(study, study["arms"][job.arm])
-    own = images._read_by(config, config.evals.retrieval.to_dict())
+    own = images._read_by({}, plan.evaluation_of(config, "retrieval"))
     about = {"protocol": "", "headline": (), "step": 1, "weights": None}
 
     def write(images):
@@ -216,7 +236,7 @@ def test_a_run_has_one_folder_in_all_studies():
         return {job.arm: job.folder for job in plan.make_jobs(plan.read_study(study))}
 
     one, other = tiny(), tiny()
-    other.evaluations = {}
+    other.evaluations, other.stores = {}, {}
     other.measures = {"minutes": common.measure("run/minutes")}
     other.claims = {}
     assert folders(one) == folders(other)

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from eval.results import write_result
 from eval.study import runner
 from eval.study.runner import Worker, make_all, missing
 from sp_jax.errors import UserError
@@ -65,6 +66,9 @@ def test_an_evaluation_belongs_to_its_checkpoint_and_images(tmp_path):
     def todo(job):
         return [one.name for one in missing(job, tmp_path)]
 
+    about = {"protocol": "", "headline": (), "step": 1, "weights": None}
+    about["images"] = {"pets test": "0a"}
+    result = write_result(tmp_path / "a/seed0", "second", {}, **about)
     save("10", "first")
     make([here], tmp_path)
     save("9", "older")
@@ -72,6 +76,9 @@ def test_an_evaluation_belongs_to_its_checkpoint_and_images(tmp_path):
     assert not todo(here) and not todo(job("a", train, evaluation))
     other = job("a", train, evaluation._replace(images={"pets test": "0b"}))
     assert todo(other) == ["second"]
+    result.rename(tmp_path / "result.json")
+    assert todo(here) == ["second"]
+    (tmp_path / "result.json").rename(result)
     for step, text in (("10", "another"), ("12", "newer")):
         save(step, text)
         assert todo(here) == ["second"]
@@ -168,7 +175,7 @@ def test_weights_of_another_content_are_evaluated_again(tmp_path):
 def test_a_detection_that_sigterm_ended_early_is_not_done(tmp_path):
     meta = tmp_path / "a/seed0/detection/first/checkpoints/50/meta"
     meta.mkdir(parents=True)
-    (meta / "metadata").write_text('{"run": {"total_steps": 100}}')
+    (meta / "metadata").write_text('{"config": {}, "run": {"total_steps": 100}}')
     _, ended = make([job("a")], tmp_path)
     assert "first: it was stopped before its end" in ended["a"]
 
@@ -179,7 +186,7 @@ def test_a_run_that_sigterm_ended_early_is_not_done(tmp_path):
     for step in (50, 100):
         meta = folder / "checkpoints" / str(step) / "meta"
         meta.mkdir(parents=True)
-        (meta / "metadata").write_text('{"run": {"total_steps": 100}}')
+        (meta / "metadata").write_text('{"config": {}, "run": {"total_steps": 100}}')
         assert runner._trained(folder) == (step == 100)
 
 
