@@ -295,6 +295,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Measure each method on each model, and print."""
     options = parse(argv)
+    # PyTorch would use one GPU, and the others all of them.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible
     from benchmarks.training import make_config, open_images
 
     names = installed(options.peers)

@@ -238,7 +238,8 @@ def main(argv: list[str]) -> None:
             row["tflop"] = flops and flops / 1e12
             row["augment"] = augment * 1e3 / row["step_ms"]
             if (limits := peaks()) and row["tflop"]:
-                compute = row["tflop"] * 1e15 / limits[0]
+                # The work is the whole batch's; the peak and the bytes are one device's.
+                compute = row["tflop"] * 1e15 / limits[0] / jax.device_count()
                 row["floor_ms"] = max(compute, row["gb"] * 1e12 / limits[1])
                 row["mfu"] = compute / row["step_ms"]
             print(markdown(row), flush=True)

@@ -37,12 +37,14 @@ class Training:
         recipe: method and views.
         feed: the compiled step and its data, opened.
         state: the newest state.
+        calls: steps a dispatch, if the images are on the device.
         waited: seconds in which the host waited for a batch of the stream.
     """
 
     recipe: Recipe
     feed: feeds.StreamedFeed | feeds.ResidentFeed
     state: TrainState
+    calls: int = 1
     waited: float = 0.0
 
     def run(self, steps: int) -> float:
@@ -52,7 +54,7 @@ class Training:
         jax.block_until_ready(self.state)
         started = time.perf_counter()
         while done < steps:
-            out = self.feed.advance(self.state, steps)
+            out = self.feed.advance(self.state, max(steps, self.calls))
             self.state, done = out.state, done + out.count
             running.append(out.metrics)
             if len(running) > MAX_CALLS_AHEAD:
@@ -150,7 +152,8 @@ def prepare(
                 reader.close()
 
         feed = feeds.StreamedFeed(step, batches, mesh)
-    training = Training(recipe, feed, init_state(recipe, config.seed, mesh))
+    state = init_state(recipe, config.seed, mesh)
+    training = Training(recipe, feed, state, steps_per_call)
     with contextlib.closing(feed):
         feed.open(0)
         yield training

@@ -18,6 +18,7 @@ from sp_jax.recipe import Recipe, make_recipe
 from sp_jax.train import loggers
 from sp_jax.train.evaluation import Evaluation
 from sp_jax.train.initial import Start, open_start
+from sp_jax.train.trace import check_profile
 
 
 class Training(NamedTuple):
@@ -78,5 +79,13 @@ def _run_size(config: ConfigDict, pairs: TrainingPairs) -> RunSize:
         raise UserError(
             f"config.epochs={config.epochs:g} makes {total_steps} steps, which is too many: "
             "use fewer."
+        )
+    check_profile(config.profile, total_steps)
+    schedule = config.data.semantic_schedule
+    if schedule and round(schedule[-1][0] * per_epoch) >= total_steps:
+        raise UserError(
+            f"config.data.semantic_schedule={tuple(schedule)}: epoch {schedule[-1][0]:g} is "
+            f"not before the end of the run, config.epochs={config.epochs:g}: leave it out, "
+            "or train longer."
         )
     return RunSize(total_steps, per_epoch, config.batch_size, len(pairs.shown))

@@ -3,13 +3,15 @@
 import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable
 
 from absl import app, flags, logging
 
-from sp_jax.errors import UserError
+from sp_jax.errors import TerminatedError, UserError
 
+TERMINATED = 128 + signal.SIGTERM  # as shells report it
 # What a limit of the system means, and what to do about it.
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space",
@@ -60,7 +62,7 @@ def read_paths(argv: list[str]) -> list[str]:
     Shells replace it only at the beginning of a word, and a folder "~" would be made.
     A path in a cloud bucket raises UserError.
     """
-    check_paths(argv[1:])
+    check_paths(word for word in argv[1:] if not word.startswith("--licence="))
     home = os.path.expanduser("~")
     return [re.sub(r"(?<=[=:,])~(?=/|,|$)", lambda _: home, word) for word in argv]
 
@@ -78,8 +80,9 @@ def check_paths(words: Iterable[str]) -> None:
 def guard(program: Callable[[], int | None]) -> int:
     """Call a program and return its exit code; a mistake becomes one printed sentence.
 
-    A `UserError` and a limit of the system end it with code 2, Ctrl-C with 130. Every other
-    exception is a fault of the program and is raised.
+    A `UserError` and a limit of the system end it with code 2, Ctrl-C with 130, SIGTERM
+    before the end of a training with 143. Every other exception is a fault of the program and
+    is raised.
     """
     try:
         return program() or 0
@@ -87,6 +90,8 @@ def guard(program: Callable[[], int | None]) -> int:
         return report(error)
     except OSError as error:
         return report(describe_os_error(error))
+    except TerminatedError:
+        return TERMINATED
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C.", file=sys.stderr)
         return 130

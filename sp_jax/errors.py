@@ -8,5 +8,9 @@ class UserError(ValueError):
     """
 
 
+class TerminatedError(RuntimeError):
+    """SIGTERM ended a run before its last step; the same command goes on."""
+
+
 class NonFiniteError(RuntimeError):
     """A loss or a gradient is infinite or not a number, on all processes alike."""

@@ -124,7 +124,8 @@ def _run(train: Train, folder: Callable[[str], pathlib.Path], argv: list[str]) -
         distributed.leave(1)
     if words:
         words.end()
-        if code:
+        # After SIGTERM all processes end together, as after the last step.
+        if code not in (0, cli.TERMINATED):
             distributed.leave(code)
     return code
 

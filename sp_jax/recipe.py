@@ -149,6 +149,9 @@ def view_configs(config: Mapping[str, Any]) -> tuple[Augment | Jigsaw, ...]:
     return tuple(itertools.starmap(change, enumerate(views)))
 
 
+_OPTIMIZER_KEYS = ("learning_rate", "warmup_epochs", "weight_decay", "momentum")
+
+
 def make_optimizer(
     config: Mapping[str, Any], run: methods.RunSize
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -157,10 +160,16 @@ def make_optimizer(
     The config gives the learning rate for a batch of 256; it is scaled to the batch.
 
     Raises:
-        ValueError: the optimiser is unknown or the warm-up is too long.
+        ValueError: the optimiser is unknown, one of its keys is missing, or the warm-up is
+            too long.
     """
     module = methods.get(config["method"])
     recipe = module.OPTIMIZER | _given(config["optimizer"])
+    if absent := [name for name in _OPTIMIZER_KEYS if name not in recipe]:
+        raise ValueError(
+            f"OPTIMIZER of the method {config['method']} has no {', '.join(absent)}: add it "
+            "there, or as config.optimizer."
+        )
     peak = optim.linear_scaling(recipe["learning_rate"], run.batch_size)
     schedule = optim.warmup_cosine(
         peak,

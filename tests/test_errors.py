@@ -99,6 +99,18 @@ CASES = {
         lambda p, f: ("loggers", ("wand",)),
         "no logger 'wand'; choose one of: wandb, tensorboard",
     ),
+    "profile": (
+        lambda p, f: ("profile", {"first_step": 23, "steps": 2}),
+        "first_step=23 would trace nothing.* 23 steps",
+    ),
+    "schedule": (
+        lambda p, f: (
+            "data",
+            tiny.get_config().data.to_dict()
+            | {"pairing": "mixed", "semantic_schedule": ((0, 0.0), (3, 1.0))},
+        ),
+        "epoch 3 is not before the end of the run, config.epochs=0.1",
+    ),
     "unknown evaluator": (lambda p, f: ("evals.knn.type", "knnn"), "config.evals.knn"),
     "evaluator option": (lambda p, f: ("evals.knn.neighbours", 3), "neighbours"),
     "evaluator target": (lambda p, f: ("evals.knn.target", "kind"), "kind"),

@@ -37,6 +37,7 @@ from sp_jax.train.evaluation import Evaluation
 from sp_jax.train.feed import StreamedFeed
 from sp_jax.train.loop import fit
 from sp_jax.train.step import TrainState, init_state, make_step
+from sp_jax.train.trace import check_profile
 from sp_jax.train.workdir import claim_workdir
 from sp_jax.versions import versions
 
@@ -131,6 +132,7 @@ def open_images(
     check_domains(plain, DETECTION)
     loggers.check(plain["loggers"])
     validate.check_devices(config.batch_size, devices)
+    check_profile(config.profile, config.total_steps)
 
     train, test = (
         data.open_boxes(own.store, split, data_dir=own.dir or None)

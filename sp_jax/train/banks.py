@@ -49,8 +49,9 @@ def make_fill_banks(recipe: Recipe, mesh: Mesh) -> FillBanks | None:
         return None
 
     def fill_banks(state: TrainState, batch: dict[str, jax.Array], number: jax.Array):
-        # Counted down from the last step number, which no run reaches: other views
-        # than those of the steps.
+        # Counted down from the last step number, which no run reaches: other views than those
+        # of the steps. (Of JPEG-coded images the host takes the crops: those of the first
+        # epoch, with other colours and flips.)
         key = state.random_key(jnp.iinfo(jnp.int32).max - number)
         pairs = augment_batch(key, batch, recipe, state.step)
         method_state = recipe.method.fill_banks(state.params, state.method_state, pairs)

@@ -104,6 +104,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         directory: the folder; made if missing.
         keep_last: how many of the newest to keep, at least 2: one to fall back to.
         keep_every: also keep each step that is a multiple of it; 0 for none.
+
+    Steps in the folder that are older than its newest `keep_last` stay: they were kept.
     """
 
     def __init__(
@@ -117,6 +119,9 @@ class Checkpoints(contextlib.AbstractContextManager):
         keep: list = [policies.LatestN(keep_last)]
         if keep_every:
             keep.append(policies.EveryNSteps(keep_every))
+        # What an earlier start kept stays, whatever this one keeps.
+        if kept := find_steps(self.directory)[keep_last:]:
+            keep.append(policies.CustomSteps(kept))
         after_each = ocp.options.AsyncOptions(
             post_finalization_callback=self._write_manifests
         )
@@ -167,9 +172,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         folder = str(self.directory)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
-        arrays = [x for x in jax.tree.leaves(state) if x.is_fully_addressable]
         # Orbax collects the parts of all processes before it puts them together.
-        size = 2 * sum(x.nbytes for x in arrays) + 1_000_000
+        size = 2 * sum(x.nbytes for x in jax.tree.leaves(state)) + 1_000_000
         free = shutil.disk_usage(self.directory).free
         largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         for space, code in ((free, errno.ENOSPC), (largest, errno.EFBIG)):

@@ -10,7 +10,7 @@ from sp_jax.config import OPEN_SECTIONS, flatten, get_config
 # parameters. `data.store`, `data.pairs` and `init` are only places: fingerprints prove that
 # images, table of pairs and first weights ("init_weights" in config.json) are the same.
 FREE_TO_CHANGE = tuple(
-    "init init_heads loggers profile evals checkpoint fsdp steps_per_call "
+    "init init_heads loggers log_every profile evals checkpoint fsdp steps_per_call "
     "test_batch_size test_every checkpoint_of_backbone data.dir data.store data.pairs "
     "data.placement data.prefetch data.workers".split()
 )

@@ -13,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from sp_jax.errors import TerminatedError
 from sp_jax.methods import RunSize
 from sp_jax.recipe import Recipe
 from sp_jax.train.banks import fill_banks
@@ -46,6 +47,7 @@ def fit(
         NonFiniteError: a loss was not finite. The last good checkpoint remains.
         KeyboardInterrupt: Ctrl-C ended the run: the evaluations that were due are done, and
             the step is saved.
+        TerminatedError: SIGTERM ended the run before its last step, in the same way.
         UserError: a checkpoint cannot be read or written.
     """
     total, stop = run_size.total_steps, None
@@ -85,7 +87,10 @@ def fit(
         feed.open(step)
         log.expect_compilation()
         while step < total:
-            trace.before(step, state)
+            if trace.begins(step):
+                jax.block_until_ready(state)
+                with log.off_the_clock():
+                    trace.begin()
             # One call may make several steps, but none beyond what happens next.
             next_event = min(
                 total,
@@ -99,15 +104,21 @@ def fit(
                 made = feed.advance(state, next_event - step)
             state, step = made.state, step + made.count
             log.add(made, step, time.perf_counter() - called)
-            log.say(trace.after(step, state))
+            if trace.ends(step):
+                jax.block_until_ready(state)
+                with log.off_the_clock():
+                    log.say(trace.end())
             if step % log_every == 0 or step == total:
                 log.write_line(step, made.features)
+            save = step == total or any(_is_due(step, every) for every in saved_every)
+            if save or any(_is_due(step, e.every_steps) for e in evaluations):
+                # The steps that are still at work are on the clock. Numbers that are not
+                # finite raise here, and are never evaluated or saved.
+                log.fetch_window(step)
             with log.off_the_clock():
                 evaluate(evaluations, state, step, total, log)
                 stop = signals.asked()
-                due = any(every and step % every == 0 for every in saved_every)
-                if stop or step == total or due:
-                    # Numbers that are not finite raise here, and are never saved.
+                if stop or save:
                     lines = log.fetch_window(step)
                     checkpoints.save(step, state, {**meta, "window": lines})
             if stop and step < total:
@@ -117,6 +128,13 @@ def fit(
                 break
     if stop is signal.SIGINT:
         raise KeyboardInterrupt
+    if stop and step < total:
+        raise TerminatedError
+
+
+def _is_due(step: int, every: int) -> bool:
+    """Whether a step is a multiple of an interval; 0 has none."""
+    return every > 0 and step % every == 0
 
 
 def _after(step: int, every: int) -> float:

@@ -1,6 +1,6 @@
 """The train state and the one compiled step that turns it into the next."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -110,6 +110,7 @@ def make_step(recipe: Recipe, mesh: Mesh) -> Step:
                     "The loss of the method must return one number, not an array of shape "
                     f"{list(jnp.shape(value))}: take its mean."
                 )
+            check_metrics(out.metrics)
             return value, out
 
         (value, out), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -129,6 +130,18 @@ def make_step(recipe: Recipe, mesh: Mesh) -> Step:
         return shard(state, mesh), metrics, jax.lax.stop_gradient(out.features)
 
     return step
+
+
+def check_metrics(metrics: Mapping[str, jax.Array]) -> None:
+    """Raise UserError unless they are single numbers with names that the step does not use."""
+    for name, value in metrics.items():
+        if name in ("loss", "learning_rate", "grad_norm"):
+            raise UserError(f"The method's metric {name!r} needs another name.")
+        if jnp.shape(value):
+            raise UserError(
+                f"The method's metric {name!r} must be one number, not an array of shape "
+                f"{list(jnp.shape(value))}: take its mean."
+            )
 
 
 def augment_batch(

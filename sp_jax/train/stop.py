@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C are noted, so that the loop can save between two steps and end."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -11,7 +12,7 @@ from jax.experimental import multihost_utils
 class StopSignals:
     """A context in which the two signals are only noted; a second Ctrl-C ends the program.
 
-    With several processes JAX catches the signals and informs the others.
+    With several processes JAX catches SIGTERM and informs the others; Ctrl-C becomes one.
     """
 
     def __init__(self):
@@ -24,10 +25,14 @@ class StopSignals:
         """Catch the signals."""
         # Python lets only the main thread handle signals.
         main = threading.current_thread() is threading.main_thread()
+        if main:
+            self._catch(signal.SIGINT)
         if main and not self._several:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
+            self._catch(signal.SIGTERM)
         return self
+
+    def _catch(self, number: int) -> None:
+        self._previous[number] = signal.signal(number, self._note)
 
     def __exit__(self, *_) -> None:
         """Restore the previous handlers."""
@@ -39,6 +44,8 @@ class StopSignals:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             print("Ctrl-C: saving this step; press again to stop at once.", flush=True)
+            if self._several:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def asked(self) -> signal.Signals | None:
         """The signal that asks to stop, or None; to be called once after each call of the step.
@@ -47,6 +54,7 @@ class StopSignals:
         they agreed on a step, it could lie inside a call.
         """
         self._calls += 1
-        if self._several and multihost_utils.reached_preemption_sync_point(self._calls):
-            return signal.SIGTERM
-        return self._by
+        if not self._several:
+            return self._by
+        due = multihost_utils.reached_preemption_sync_point(self._calls)
+        return signal.SIGTERM if due else None

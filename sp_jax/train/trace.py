@@ -2,9 +2,9 @@
 
 import math
 import pathlib
-from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from sp_jax.errors import UserError
 
@@ -16,21 +16,22 @@ def trace_options() -> dict[str, jax.profiler.ProfileOptions]:
     return {"profiler_options": options}
 
 
+def check_profile(profile: ConfigDict, total_steps: int) -> None:
+    """Raise UserError if a run of so many steps has none that `config.profile` asks for."""
+    if profile.steps and profile.first_step >= total_steps:
+        raise UserError(
+            f"config.profile.first_step={profile.first_step} would trace nothing, because the "
+            f"run has {total_steps} steps: choose an earlier one."
+        )
+
+
 class Trace:
     """Traces a run from one step to another, in its folder `profile`."""
 
     def __init__(
         self, workdir: pathlib.Path, first: int, steps: int, resume_step: int, last: int
     ):
-        """Plan the steps: from `first` on, or from `resume_step` if that is later.
-
-        A run whose `last` step comes before is a UserError.
-        """
-        if steps and first >= last:
-            raise UserError(
-                f"config.profile.first_step={first} would trace nothing, because the run has "
-                f"{last} steps: choose an earlier one."
-            )
+        """Plan the steps: from `first` on, or from `resume_step` if that is later."""
         self._folder = workdir / "profile"
         self._begins = max(first, resume_step)
         self._ends = min(self._begins + steps, last)
@@ -43,20 +44,23 @@ class Trace:
         """The next step at which a trace begins or ends: all processes pause there."""
         return min((at for at in self._pauses if at > step), default=math.inf)
 
-    def before(self, step: int, state: Any) -> None:
-        """Begin a trace if it is due."""
-        if self._wanted and step == self._begins:
-            jax.block_until_ready(state)
-            jax.profiler.start_trace(self._folder, **trace_options())
-            self._running = True
+    def begins(self, step: int) -> bool:
+        """Whether the trace begins before the step after `step` steps."""
+        return self._wanted and step == self._begins
 
-    def after(self, step: int, state: Any) -> str:
-        """End the trace if it is due; returns a message that says what was written."""
-        if not self._running or step != self._ends:
-            return ""
-        jax.block_until_ready(state)
+    def ends(self, step: int) -> bool:
+        """Whether a running trace ends after `step` steps."""
+        return self._running and step == self._ends
+
+    def begin(self) -> None:
+        """Begin; the device has to be idle."""
+        jax.profiler.start_trace(self._folder, **trace_options())
+        self._running = True
+
+    def end(self) -> str:
+        """End; returns a message that says what was written."""
         self.close()
-        return f"Wrote a profile of steps {self._begins} to {step - 1}."
+        return f"Wrote a profile of steps {self._begins} to {self._ends - 1}."
 
     def close(self) -> None:
         """End a trace that is running."""

@@ -73,7 +73,7 @@ def description(module: ResNet) -> dict[str, Any]:
 
 
 def guess(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ResNet:
-    """The ResNet that these weights belong to; see `guess_module`."""
+    """The ResNet that these weights belong to, from their names and shapes."""
     if heads is not None:
         raise ValueError("a ResNet has no heads.")
     if "conv1.weight" not in state:

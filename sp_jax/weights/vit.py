@@ -90,7 +90,7 @@ def description(module: ViT) -> dict[str, Any]:
 
 
 def guess(state: Mapping[str, np.ndarray], dtype, heads: int | None) -> ViT:
-    """The ViT that these weights belong to; see `guess_module`."""
+    """The ViT that these weights belong to, from their names and shapes."""
     needed = ("pos_embed", "cls_token", "blocks.0.mlp.fc1.weight")
     if missing := [name for name in needed if name not in state]:
         raise ValueError(f"its ViT has no {missing[0]}; ours has.")

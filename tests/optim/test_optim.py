@@ -13,6 +13,7 @@ from flax import traverse_util
 from sp_jax import methods, optim
 from sp_jax.optim import DECAY_ALL, DECAY_KERNELS, Rule
 from sp_jax.optim.transforms import leaf_norms
+from sp_jax.recipe import make_optimizer
 from tests.methods.recipe_steps import recipe_shapes
 
 STEPS = 10
@@ -257,6 +258,13 @@ def test_a_parameter_without_a_rule_is_an_error():
     tx = optim.by_rules(optim.sgd, DECAY_KERNELS, lambda _: 0.1, weight_decay=0.0)
     with pytest.raises(ValueError, match="'dense/temperature'.*RULES"):
         tx.init(params)
+
+
+def test_a_method_that_forgets_a_key_is_told(monkeypatch):
+    monkeypatch.delitem(methods.simclr.OPTIMIZER, "momentum")
+    config = importlib.import_module("configs.simclr_resnet50").get_config()
+    with pytest.raises(ValueError, match="method simclr has no momentum: add it"):
+        make_optimizer(config.to_dict(), methods.RunSize(100, 10, 256, 2560))
 
 
 def test_every_method_has_a_known_recipe():

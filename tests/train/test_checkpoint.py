@@ -91,6 +91,11 @@ def test_keeps_the_last_and_the_multiples(tmp_path):
         checkpoints.save(step, {"w": jnp.zeros(3)}, {})
     checkpoints.close()
     assert find_steps(tmp_path / "c") == [50, 40, 20]
+    again = Checkpoints(tmp_path / "c", keep_last=2, keep_every=0)
+    for step in (60, 70):
+        again.save(step, {"w": jnp.zeros(3)}, {})
+    again.close()
+    assert find_steps(tmp_path / "c") == [70, 60, 20]  # it was asked for
 
 
 def test_a_disk_without_room_is_found_before_orbax_does(tmp_path, monkeypatch):

@@ -149,6 +149,7 @@ def test_mistakes_show_before_training(folder, tmp_path, monkeypatch):
     with shallow_resnet():
         check("There is no config.speed", speed=1)
         check("config.total_steps is 0", total_steps=0)
+        check("would trace nothing", profile={"first_step": 10_000, "steps": 1})
         check("batch_size is 12, which 8 devices", batch_size=12)
         check("no folder .*nothing", checkpoint=str(tmp_path / "nothing"))
         check("anchors", detector={"anchors": 3})
