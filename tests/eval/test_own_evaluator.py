@@ -108,7 +108,7 @@ def test_its_own_command_and_a_study(run, folder):
     study = tiny_study()
     study.evaluations = {"mean": {"type": "mine.nearest_mean", **OPTIONS}}
     study.measures = {"mean": {"of": "mean/hits", "percent": True}}
-    study.claims, study.paper = {}, {}
+    study.claims, study.paper, study.stores = {}, {}, {}
     read = plan.read_study(study)
     jobs = plan.make_jobs(read)
     assert jobs[0].commands[-1].words[0] == "mine.nearest_mean"
