@@ -40,7 +40,10 @@ MORE = {
     "epochs": ("--study.arms.SP_3.changes.epochs=0.05",),
     "invariance": ("--study.evaluations.invariance.images=64",),
     "pair_sources": ("--study.arms.mined_levels.changes.epochs=0.1",),
-    "pairs_per_image": ("--study.arms.SP_2.changes.epochs=0.05",),
+    "pairs_per_image": (
+        "--study.arms.SP_2.changes.epochs=0.05",
+        "--study.arms.SP_2.changes.optimizer.warmup_epochs=0.0",
+    ),
 }
 
 
